@@ -1,0 +1,243 @@
+//! What a check is given: a fresh store, a connection to it, and time.
+//!
+//! Its calls are those of the trait on one queue, with two liberties that keep checks short: an
+//! error ends the check, and durations are in milliseconds.
+
+use std::{ops::Deref, sync::Arc, time::Duration, time::SystemTime};
+
+use queue_api::{
+    Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
+    LeaseOptions, LeaseOutcome, MessageId, NewMessage, QueueAdmin, QueueBackend, QueueName,
+    QueueStats, Receipt,
+};
+
+use crate::harness::{Connection, Store, TestTime};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Bed {
+    store: Arc<dyn Store>,
+    time: TestTime,
+    queue: OneQueue,
+}
+
+/// The calls of one connection on one queue.
+#[derive(Clone, Debug)]
+pub(crate) struct OneQueue {
+    pub(crate) connection: Connection,
+    pub(crate) name: QueueName,
+}
+
+impl Bed {
+    pub(crate) async fn new(store: Arc<dyn Store>, time: TestTime) -> Self {
+        let connection = store.connect().await.expect("the harness connects");
+        Self {
+            store,
+            time,
+            queue: OneQueue {
+                connection,
+                name: name("work"),
+            },
+        }
+    }
+
+    /// The same store over a connection of its own, as another process has it.
+    pub(crate) async fn reconnect(&self) -> Self {
+        let mut again = self.clone();
+        again.queue.connection = self.store.connect().await.expect("the harness connects");
+        again
+    }
+
+    /// Another queue of the same connection.
+    pub(crate) fn other_queue(&self, other: &str) -> OneQueue {
+        OneQueue {
+            connection: self.queue.connection.clone(),
+            name: name(other),
+        }
+    }
+
+    /// Lets time pass. On the manual clock it takes none; the few checks in real time wait.
+    pub(crate) async fn pass(&self, millis: u64) {
+        let by = Duration::from_millis(millis);
+        match &self.time {
+            TestTime::Manual(clock) => clock.advance(by),
+            // The point of those checks is that real time passes.
+            #[allow(clippy::disallowed_methods)]
+            TestTime::Real => tokio::time::sleep(by).await,
+        }
+    }
+
+    /// The time by the manual clock.
+    pub(crate) fn now(&self) -> SystemTime {
+        match &self.time {
+            TestTime::Manual(clock) => clock.now(),
+            TestTime::Real => panic!("a check in real time does not know the backend's time"),
+        }
+    }
+}
+
+impl Deref for Bed {
+    type Target = OneQueue;
+
+    fn deref(&self) -> &OneQueue {
+        &self.queue
+    }
+}
+
+impl OneQueue {
+    pub(crate) fn backend(&self) -> &dyn QueueBackend {
+        &*self.connection.backend
+    }
+
+    pub(crate) fn admin(&self) -> &dyn QueueAdmin {
+        &*self.connection.admin
+    }
+
+    pub(crate) async fn enqueue(&self, messages: &[NewMessage]) -> Vec<EnqueueOutcome> {
+        let outcomes = self.backend().enqueue(&self.name, messages).await;
+        let outcomes = outcomes.expect("enqueue succeeds");
+        assert_eq!(
+            outcomes.len(),
+            messages.len(),
+            "one outcome for each message"
+        );
+        outcomes
+    }
+
+    /// Stores messages that nobody has stored before.
+    pub(crate) async fn store(&self, messages: &[NewMessage]) {
+        let outcomes = self.enqueue(messages).await;
+        let all_new = outcomes
+            .iter()
+            .all(|outcome| *outcome == EnqueueOutcome::Stored);
+        assert!(all_new, "every message is new: {outcomes:?}");
+    }
+
+    pub(crate) async fn lease(&self, max: usize) -> Vec<Delivery> {
+        self.lease_with(&LeaseOptions::new(max)).await
+    }
+
+    pub(crate) async fn lease_for(&self, max: usize, millis: u64) -> Vec<Delivery> {
+        let timeout = Duration::from_millis(millis);
+        self.lease_with(&LeaseOptions::new(max).with_visibility_timeout(timeout))
+            .await
+    }
+
+    async fn lease_with(&self, options: &LeaseOptions) -> Vec<Delivery> {
+        let deliveries = self.backend().lease(&self.name, options).await;
+        let deliveries = deliveries.expect("lease succeeds");
+        let max = options.max_messages();
+        assert!(
+            deliveries.len() <= max,
+            "L4: {} given, {max} asked for",
+            deliveries.len()
+        );
+        deliveries
+    }
+
+    /// Leases the one message that must be ready.
+    pub(crate) async fn lease_one(&self) -> Delivery {
+        self.lease(1).await.pop().expect("a message is ready")
+    }
+
+    /// Asserts that nothing can be leased.
+    pub(crate) async fn expect_none_ready(&self, why: &str) {
+        let deliveries = self.lease(10).await;
+        assert!(
+            deliveries.is_empty(),
+            "{why}, but the queue gave {deliveries:?}"
+        );
+    }
+
+    pub(crate) async fn ack_all(&self, receipts: &[Receipt]) -> Vec<LeaseOutcome> {
+        let outcomes = self
+            .backend()
+            .ack(&self.name, receipts)
+            .await
+            .expect("ack succeeds");
+        assert_eq!(
+            outcomes.len(),
+            receipts.len(),
+            "one outcome for each receipt"
+        );
+        outcomes
+    }
+
+    pub(crate) async fn ack(&self, receipt: &Receipt) -> LeaseOutcome {
+        self.ack_all(std::slice::from_ref(receipt)).await[0]
+    }
+
+    pub(crate) async fn change_all(&self, changes: &[LeaseChange]) -> Vec<LeaseOutcome> {
+        let outcomes = self.backend().change(&self.name, changes).await;
+        let outcomes = outcomes.expect("change succeeds");
+        assert_eq!(outcomes.len(), changes.len(), "one outcome for each change");
+        outcomes
+    }
+
+    pub(crate) async fn change(&self, receipt: &Receipt, action: LeaseAction) -> LeaseOutcome {
+        let change = LeaseChange {
+            receipt: receipt.clone(),
+            action,
+        };
+        self.change_all(&[change]).await[0]
+    }
+
+    pub(crate) async fn stats(&self) -> QueueStats {
+        self.backend()
+            .stats(&self.name)
+            .await
+            .expect("stats succeed")
+    }
+
+    pub(crate) async fn dead_letters(&self) -> Vec<DeadLetter> {
+        let page = DeadLetterPage::new(100);
+        self.admin()
+            .dead_letters(&self.name, &page)
+            .await
+            .expect("dead letters can be listed")
+    }
+}
+
+/// A message with its id as payload and a visibility timeout of ten seconds.
+pub(crate) fn msg(id: &str) -> NewMessage {
+    NewMessage::new(id.to_owned())
+        .with_id(id_of(id))
+        .with_visibility_timeout(Duration::from_secs(10))
+}
+
+pub(crate) fn id_of(id: &str) -> MessageId {
+    MessageId::new(id).expect("the suite's ids are valid")
+}
+
+pub(crate) fn name(queue: &str) -> QueueName {
+    QueueName::new(queue).expect("the suite's queue names are valid")
+}
+
+pub(crate) fn extend(millis: u64) -> LeaseAction {
+    LeaseAction::Extend(Duration::from_millis(millis))
+}
+
+pub(crate) fn nack(millis: u64) -> LeaseAction {
+    LeaseAction::Nack {
+        delay: Duration::from_millis(millis),
+    }
+}
+
+pub(crate) fn dead_letter(reason: &str) -> LeaseAction {
+    LeaseAction::DeadLetter {
+        reason: reason.to_owned(),
+    }
+}
+
+/// The ids of deliveries, in order.
+pub(crate) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
+    deliveries
+        .iter()
+        .map(|delivery| delivery.id.as_str())
+        .collect()
+}
+
+pub(crate) fn sorted_ids(deliveries: &[Delivery]) -> Vec<&str> {
+    let mut ids = ids(deliveries);
+    ids.sort_unstable();
+    ids
+}

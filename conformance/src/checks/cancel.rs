@@ -1,0 +1,313 @@
+//! C1 and X1: calls that are broken off at every await point, and repeated.
+//!
+//! A call that was dropped may still be under way in the store, so these checks do not ask
+//! what it did but whether the books balance in the end.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use queue_api::{LeaseAction, LeaseChange, LeaseOptions};
+
+use crate::bed::{Bed, extend, msg, nack};
+
+/// More polls than any call takes; one that takes more is broken off nowhere new.
+const MOST_POLLS: usize = 200;
+
+/// Polls a future so many times and then drops it; `None` if that was too early.
+struct DropAfter<'a, F> {
+    future: Option<Pin<&'a mut F>>,
+    polls_left: usize,
+}
+
+impl<F: Future> Future for DropAfter<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.polls_left -= 1;
+        let last = self.polls_left == 0;
+        let future = self.future.as_mut().expect("not polled after the end");
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if last => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Breaks off `call` at its first await point, then a fresh one at its second, and so on until
+/// one runs to its end. After each, `aftermath` looks at what was left.
+async fn at_every_await_point<T>(
+    mut call: impl AsyncFnMut(usize) -> T,
+    mut aftermath: impl AsyncFnMut(usize, Option<T>),
+) {
+    for polls in 1..=MOST_POLLS {
+        let output = {
+            let future = pin!(call(polls));
+            DropAfter {
+                future: Some(future),
+                polls_left: polls,
+            }
+            .await
+        };
+        let finished = output.is_some();
+        aftermath(polls, output).await;
+        if finished {
+            return;
+        }
+    }
+}
+
+/// Lets leases run out and leases again until every one of `expected` has come, and asserts
+/// that nothing else does.
+async fn expect_in_the_end(bed: &Bed, expected: &[String]) {
+    let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
+    let mut seen = BTreeSet::new();
+    for _ in 0..20 {
+        bed.pass(10_000).await;
+        for delivery in bed.lease(1000).await {
+            let id = delivery.id.to_string();
+            assert!(
+                expected.contains(id.as_str()),
+                "{id} came, though it was settled"
+            );
+            seen.insert(id);
+        }
+        if seen.len() == expected.len() {
+            return;
+        }
+    }
+    panic!("expected {expected:?} in the end, but only {seen:?} came");
+}
+
+fn trio(polls: usize) -> [String; 3] {
+    ["a", "b", "c"].map(|n| format!("{n}{polls}"))
+}
+
+pub(super) async fn a_dropped_enqueue_loses_nothing(bed: Bed) {
+    let mut reported = Vec::new();
+    at_every_await_point(
+        async |polls| {
+            let messages = trio(polls).map(|id| msg(&id));
+            bed.backend()
+                .enqueue(&bed.name, &messages)
+                .await
+                .expect("enqueue succeeds")
+        },
+        async |polls, outcomes| {
+            if outcomes.is_some() {
+                reported.extend(trio(polls));
+            }
+            // Whatever the dropped one did, the queue takes what comes next.
+            let id = format!("after{polls}");
+            bed.store(&[msg(&id)]).await;
+            reported.push(id);
+        },
+    )
+    .await;
+    bed.pass(10_000).await;
+    let deliveries = bed.lease(1000).await;
+    for id in &reported {
+        assert!(
+            deliveries.iter().any(|delivery| delivery.id.as_str() == id),
+            "{id} is lost"
+        );
+    }
+    let distinct: BTreeSet<_> = deliveries.iter().map(|delivery| &delivery.id).collect();
+    assert_eq!(distinct.len(), deliveries.len(), "nothing is there twice");
+}
+
+pub(super) async fn a_dropped_lease_loses_nothing(bed: Bed) {
+    let mut stored = Vec::new();
+    at_every_await_point(
+        async |polls| {
+            bed.store(&trio(polls).map(|id| msg(&id))).await;
+        },
+        async |polls, _| stored.extend(trio(polls)),
+    )
+    .await;
+    // All of them are ready and stay so until a lease takes them.
+    let messages: Vec<_> = stored.iter().map(|id| msg(id)).collect();
+    bed.enqueue(&messages).await;
+    at_every_await_point(
+        async |_| {
+            let options = LeaseOptions::new(2);
+            bed.backend()
+                .lease(&bed.name, &options)
+                .await
+                .expect("lease succeeds")
+        },
+        async |_, _| {},
+    )
+    .await;
+    expect_in_the_end(&bed, &stored).await;
+}
+
+pub(super) async fn a_dropped_ack_is_done_or_not(bed: Bed) {
+    let mut receipts = Vec::new();
+    let mut unsettled = Vec::new();
+    for polls in 1..=MOST_POLLS {
+        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        let leased: Vec<_> = bed.lease_for(3, 3_600_000).await;
+        receipts = leased
+            .iter()
+            .map(|delivery| delivery.receipt.clone())
+            .collect();
+        let call = pin!(bed.backend().ack(&bed.name, &receipts));
+        let done = DropAfter {
+            future: Some(call),
+            polls_left: polls,
+        }
+        .await;
+        unsettled = leased
+            .iter()
+            .map(|delivery| delivery.id.to_string())
+            .collect();
+        if done.is_some() {
+            break;
+        }
+    }
+    // The last one ran to its end; those before are gone or come back, and can be acked then.
+    bed.pass(3_600_000).await;
+    loop {
+        let left = bed.lease(1000).await;
+        if left.is_empty() {
+            break;
+        }
+        for delivery in left {
+            assert!(
+                !unsettled.contains(&delivery.id.to_string()),
+                "acked for certain"
+            );
+            bed.ack(&delivery.receipt).await;
+        }
+    }
+    bed.ack_all(&receipts).await;
+    bed.pass(3_600_000).await;
+    bed.expect_none_ready("everything was acked in the end")
+        .await;
+}
+
+pub(super) async fn a_dropped_change_is_done_or_not(bed: Bed) {
+    for action in [extend(5000), nack(5000), LeaseAction::Return] {
+        let kind = format!("{action:?}");
+        let kind = &kind[..4];
+        let mut expected = Vec::new();
+        for polls in 1..=MOST_POLLS {
+            let names = trio(polls).map(|id| format!("{kind}-{id}"));
+            bed.store(&names.clone().map(|id| msg(&id))).await;
+            let changes: Vec<_> = bed
+                .lease_for(3, 3_600_000)
+                .await
+                .into_iter()
+                .map(|delivery| LeaseChange {
+                    receipt: delivery.receipt,
+                    action: action.clone(),
+                })
+                .collect();
+            expected.extend(names);
+            let call = pin!(bed.backend().change(&bed.name, &changes));
+            let done = DropAfter {
+                future: Some(call),
+                polls_left: polls,
+            }
+            .await;
+            // Not to be met by the next round's lease.
+            bed.lease_for(1000, 3_600_000).await;
+            if done.is_some() {
+                break;
+            }
+        }
+        bed.pass(3_600_000).await;
+        expect_in_the_end(&bed, &expected).await;
+        bed.pass(10_000).await;
+        for delivery in bed.lease(1000).await {
+            bed.ack(&delivery.receipt).await;
+        }
+    }
+}
+
+pub(super) async fn a_dropped_wait_wakes_others(bed: Bed) {
+    let wait = |bed: &Bed| {
+        let bed = bed.clone();
+        async move {
+            bed.backend()
+                .wait(&bed.name, Duration::from_secs(24 * 3600))
+                .await
+        }
+    };
+    let other = tokio::spawn(wait(&bed));
+    for polls in 1..10 {
+        let call = pin!(wait(&bed));
+        let dropped = DropAfter {
+            future: Some(call),
+            polls_left: polls,
+        };
+        // A wait that is not woken is not polled again either, so it is given up after a while.
+        let _ = tokio::time::timeout(Duration::from_millis(20), dropped).await;
+    }
+    bed.store(&[msg("m")]).await;
+    other
+        .await
+        .expect("no panic")
+        .expect("the other wait is woken");
+    assert_eq!(bed.lease(10).await.len(), 1);
+}
+
+pub(super) async fn a_broken_off_enqueue_may_be_repeated(bed: Bed) {
+    let mut stored = Vec::new();
+    at_every_await_point(
+        async |polls| {
+            let messages = trio(polls).map(|id| msg(&id));
+            bed.backend()
+                .enqueue(&bed.name, &messages)
+                .await
+                .expect("enqueue succeeds")
+        },
+        async |polls, _| {
+            bed.enqueue(&trio(polls).map(|id| msg(&id))).await;
+            stored.extend(trio(polls));
+        },
+    )
+    .await;
+    let mut ids: Vec<_> = bed
+        .lease(1000)
+        .await
+        .into_iter()
+        .map(|d| d.id.to_string())
+        .collect();
+    ids.sort();
+    stored.sort();
+    assert_eq!(ids, stored, "each is there exactly once");
+}
+
+pub(super) async fn a_broken_off_settlement_may_be_repeated(bed: Bed) {
+    for polls in 1..=MOST_POLLS {
+        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        let leased = bed.lease(3).await;
+        let receipts: Vec<_> = leased
+            .iter()
+            .map(|delivery| delivery.receipt.clone())
+            .collect();
+        let done = {
+            let call = pin!(bed.backend().ack(&bed.name, &receipts));
+            DropAfter {
+                future: Some(call),
+                polls_left: polls,
+            }
+            .await
+        };
+        // `Applied` or `Lost`, according to what the first one did; but gone either way.
+        bed.ack_all(&receipts).await;
+        assert_eq!(bed.stats().await, queue_api::QueueStats::default());
+        bed.pass(10_000).await;
+        bed.expect_none_ready("the repeated ack took effect").await;
+        if done.is_some() {
+            break;
+        }
+    }
+}

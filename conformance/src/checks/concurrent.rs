@@ -1,0 +1,250 @@
+//! C2: the contract among many tasks, on two connections to the same store.
+//!
+//! The manual clock stands still, so nothing expires and every message has one owner at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use queue_api::{EnqueueOutcome, LeaseAction, LeaseOutcome, MessageId};
+use tokio::time::Instant;
+
+use crate::bed::{Bed, dead_letter, msg, nack};
+
+/// Runs `task` so many times at once, every second one on a connection of its own kind.
+async fn many<T, F>(bed: &Bed, tasks: usize, task: impl Fn(Bed, usize) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let elsewhere = bed.reconnect().await;
+    let spawned = (0..tasks).map(|n| {
+        let connection = if n % 2 == 0 { bed } else { &elsewhere };
+        tokio::spawn(task(connection.clone(), n))
+    });
+    let joined = join_all(spawned.collect::<Vec<_>>()).await;
+    joined
+        .into_iter()
+        .map(|task| task.expect("no task panics"))
+        .collect()
+}
+
+/// What a task has that comes away empty-handed: it lets others run, and gives up when nothing
+/// has come for so long that nothing will.
+struct Patience {
+    since: Instant,
+}
+
+impl Patience {
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+        }
+    }
+
+    fn restored(&mut self) {
+        self.since = Instant::now();
+    }
+
+    async fn wear(&self) {
+        assert!(
+            self.since.elapsed() < Self::LIMIT,
+            "nothing came for {:?}",
+            Self::LIMIT
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether anything is left that somebody could still be given.
+async fn drained(bed: &Bed) -> bool {
+    let stats = bed.stats().await;
+    stats.ready + stats.leased + stats.delayed == 0
+}
+
+pub(super) async fn each_message_is_acked_once_among_many_tasks(bed: Bed) {
+    const MESSAGES: usize = 200;
+    let messages: Vec<_> = (0..MESSAGES).map(|n| msg(&format!("m{n:03}"))).collect();
+    bed.store(&messages).await;
+    let acked = many(&bed, 8, async |bed: Bed, task| {
+        let mut acked = Vec::new();
+        let mut patience = Patience::new();
+        loop {
+            let deliveries = bed.lease(task % 5 + 1).await;
+            if deliveries.is_empty() {
+                if drained(&bed).await {
+                    return acked;
+                }
+                patience.wear().await;
+                continue;
+            }
+            patience.restored();
+            let receipts: Vec<_> = deliveries.iter().map(|d| d.receipt.clone()).collect();
+            let outcomes = bed.ack_all(&receipts).await;
+            for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
+                assert_eq!(
+                    outcome,
+                    LeaseOutcome::Applied,
+                    "{} has one owner",
+                    delivery.id
+                );
+                assert_eq!(delivery.attempt, 1);
+                acked.push(delivery.id);
+            }
+        }
+    })
+    .await;
+    let mut acked: Vec<MessageId> = acked.into_iter().flatten().collect();
+    acked.sort();
+    let stored: Vec<_> = messages.into_iter().map(|message| message.id).collect();
+    assert_eq!(acked, stored, "each message is acked exactly once");
+}
+
+pub(super) async fn no_two_leases_of_a_message_are_live(bed: Bed) {
+    let messages: Vec<_> = (0..10)
+        .map(|n| msg(&format!("m{n}")).with_max_attempts(9999))
+        .collect();
+    bed.store(&messages).await;
+    let live = Arc::new(Mutex::new(BTreeSet::new()));
+    let last_attempt = Arc::new(Mutex::new(BTreeMap::<MessageId, u32>::new()));
+    many(&bed, 8, move |bed: Bed, task| {
+        let (live, last_attempt) = (live.clone(), last_attempt.clone());
+        async move {
+            for round in 0..15 {
+                let deliveries = bed.lease(round % 3 + 1).await;
+                for delivery in &deliveries {
+                    let id = &delivery.id;
+                    let alone = live.lock().unwrap().insert(id.clone());
+                    assert!(alone, "{id} was given to two at once");
+                    let mut attempts = last_attempt.lock().unwrap();
+                    let last = attempts.insert(id.clone(), delivery.attempt).unwrap_or(0);
+                    assert_eq!(delivery.attempt, last + 1, "attempts of {id} have no gap");
+                }
+                tokio::task::yield_now().await;
+                for delivery in deliveries {
+                    // Given up here first: once the nack is through, another may have it.
+                    live.lock().unwrap().remove(&delivery.id);
+                    let outcome = bed.change(&delivery.receipt, nack(0)).await;
+                    assert_eq!(outcome, LeaseOutcome::Applied, "task {task} had the lease");
+                }
+            }
+        }
+    })
+    .await;
+    assert_eq!(bed.stats().await.ready, 10);
+}
+
+pub(super) async fn an_id_is_stored_once_among_many_senders(bed: Bed) {
+    const IDS: usize = 30;
+    let stored = many(&bed, 8, async |bed: Bed, task| {
+        let ids = (0..IDS).map(|n| format!("m{}", (n + task * 7) % IDS));
+        let messages: Vec<_> = ids.map(|id| msg(&id)).collect();
+        let outcomes = bed.enqueue(&messages).await;
+        outcomes
+            .iter()
+            .filter(|outcome| **outcome == EnqueueOutcome::Stored)
+            .count()
+    })
+    .await;
+    assert_eq!(
+        stored.iter().sum::<usize>(),
+        IDS,
+        "each id is stored by exactly one sender"
+    );
+    assert_eq!(bed.stats().await.ready, IDS as u64);
+}
+
+pub(super) async fn a_receipt_is_settled_once_among_many(bed: Bed) {
+    for round in 0..12 {
+        bed.store(&[msg(&format!("m{round}"))]).await;
+        let receipt = bed.lease_one().await.receipt;
+        let outcomes = many(&bed, 4, move |bed: Bed, task| {
+            let receipt = receipt.clone();
+            async move {
+                match task {
+                    0 => bed.ack(&receipt).await,
+                    1 => bed.change(&receipt, nack(0)).await,
+                    2 => bed.change(&receipt, LeaseAction::Return).await,
+                    _ => bed.change(&receipt, dead_letter("no")).await,
+                }
+            }
+        })
+        .await;
+        let applied = outcomes
+            .iter()
+            .filter(|outcome| **outcome == LeaseOutcome::Applied);
+        assert_eq!(applied.count(), 1, "one of {outcomes:?} settles it");
+        for left in bed.lease(10).await {
+            bed.ack(&left.receipt).await;
+        }
+    }
+}
+
+pub(super) async fn many_consumers_make_progress(bed: Bed) {
+    const MESSAGES: usize = 64;
+    let messages: Vec<_> = (0..MESSAGES).map(|n| msg(&format!("m{n}"))).collect();
+    bed.store(&messages).await;
+    let leased = many(&bed, 12, async |bed: Bed, _| {
+        let mut leased = Vec::new();
+        let mut patience = Patience::new();
+        while bed.stats().await.ready > 0 {
+            match bed.lease(1).await.pop() {
+                Some(delivery) => {
+                    leased.push(delivery.id);
+                    patience.restored();
+                }
+                None => patience.wear().await,
+            }
+        }
+        leased
+    })
+    .await;
+    let leased: Vec<_> = leased.into_iter().flatten().collect();
+    let distinct: BTreeSet<_> = leased.iter().collect();
+    assert_eq!((leased.len(), distinct.len()), (MESSAGES, MESSAGES));
+}
+
+pub(super) async fn producers_and_consumers_balance(bed: Bed) {
+    const EACH: usize = 25;
+    let acked = many(&bed, 8, async |bed: Bed, task| {
+        let mut acked = Vec::new();
+        if task < 4 {
+            for n in 0..EACH {
+                bed.store(&[msg(&format!("p{task}-{n}"))]).await;
+            }
+            return acked;
+        }
+        // Until every producer's messages are accounted for; the clock stands still, so a
+        // message that is nacked comes back at once and one that is lost never.
+        let mut patience = Patience::new();
+        while !all_done(&bed).await {
+            patience.wear().await;
+            for delivery in bed.lease(4).await {
+                patience.restored();
+                if delivery.attempt == 1 && delivery.id.as_str().ends_with('3') {
+                    bed.change(&delivery.receipt, nack(0)).await;
+                } else if bed.ack(&delivery.receipt).await == LeaseOutcome::Applied {
+                    acked.push(delivery.id);
+                    let done = bed.other_queue("done");
+                    done.store(&[msg(acked.last().unwrap().as_str())]).await;
+                }
+            }
+        }
+        acked
+    })
+    .await;
+    let acked: Vec<_> = acked.into_iter().flatten().collect();
+    let distinct: BTreeSet<_> = acked.iter().collect();
+    assert_eq!((acked.len(), distinct.len()), (4 * EACH, 4 * EACH));
+    assert!(drained(&bed).await);
+
+    async fn all_done(bed: &Bed) -> bool {
+        bed.other_queue("done").stats().await.ready == 4 * EACH as u64
+    }
+}

@@ -1,0 +1,245 @@
+//! E1 to E4: what enqueue promises.
+
+use std::time::Duration;
+
+use queue_api::{Bytes, EnqueueOutcome, MessageId, NewMessage};
+
+use crate::bed::{Bed, dead_letter, id_of, ids, msg, nack, sorted_ids};
+
+pub(super) async fn what_is_stored_is_delivered(bed: Bed) {
+    let names: Vec<String> = (0..25).map(|n| format!("m{n:02}")).collect();
+    let messages: Vec<_> = names.iter().map(|name| msg(name)).collect();
+    bed.store(&messages).await;
+    let deliveries = bed.lease(100).await;
+    assert_eq!(sorted_ids(&deliveries), names);
+}
+
+pub(super) async fn what_nobody_acks_comes_back_again_and_again(bed: Bed) {
+    bed.store(&[msg("stubborn").with_max_attempts(100)]).await;
+    for round in 1..=30 {
+        let delivery = bed.lease_one().await;
+        assert_eq!(delivery.attempt, round);
+        if round % 3 == 0 {
+            bed.change(&delivery.receipt, nack(0)).await;
+        } else {
+            bed.pass(10_000).await;
+        }
+    }
+}
+
+pub(super) async fn a_stored_id_is_a_duplicate_in_every_state(bed: Bed) {
+    let again = async |state: &str| {
+        let outcomes = bed.enqueue(&[msg("m")]).await;
+        assert_eq!(outcomes, [EnqueueOutcome::Duplicate], "the id is {state}");
+    };
+    bed.store(&[msg("m").with_delay(Duration::from_secs(1))])
+        .await;
+    again("delayed").await;
+    bed.pass(1000).await;
+    again("ready").await;
+    let delivery = bed.lease_one().await;
+    again("leased").await;
+    bed.pass(10_000).await;
+    again("visible again").await;
+    bed.change(&delivery.receipt, nack(500)).await;
+    again("held back after a nack").await;
+    bed.pass(500).await;
+    let delivery = bed.lease_one().await;
+    bed.change(&delivery.receipt, dead_letter("enough")).await;
+    again("dead").await;
+}
+
+pub(super) async fn a_duplicate_changes_nothing(bed: Bed) {
+    let first = msg("m")
+        .with_header("version", "first")
+        .with_max_attempts(2);
+    bed.store(std::slice::from_ref(&first)).await;
+    let other = NewMessage::new("another payload")
+        .with_id(id_of("m"))
+        .with_header("version", "second")
+        .with_delay(Duration::from_secs(60))
+        .with_visibility_timeout(Duration::from_secs(99))
+        .with_max_attempts(9);
+    bed.enqueue(std::slice::from_ref(&other)).await;
+
+    let delivery = bed.lease_one().await;
+    assert_eq!(delivery.payload, first.payload);
+    assert_eq!(delivery.headers, first.headers);
+    assert_eq!(
+        delivery.lease_expires_at,
+        bed.now() + first.visibility_timeout
+    );
+    bed.enqueue(std::slice::from_ref(&other)).await;
+    bed.expect_none_ready("a duplicate does not end a lease")
+        .await;
+    bed.pass(10_000).await;
+    assert_eq!(bed.lease_one().await.attempt, 2);
+    bed.pass(10_000).await;
+    bed.expect_none_ready("two attempts were allowed").await;
+}
+
+pub(super) async fn equal_ids_in_one_batch_are_stored_once(bed: Bed) {
+    let second = NewMessage::new("second").with_id(id_of("a"));
+    let outcomes = bed.enqueue(&[msg("a"), second, msg("b")]).await;
+    use EnqueueOutcome::{Duplicate, Stored};
+    assert_eq!(outcomes, [Stored, Duplicate, Stored]);
+    let mut deliveries = bed.lease(10).await;
+    deliveries.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(ids(&deliveries), ["a", "b"]);
+    assert_eq!(deliveries[0].payload, "a", "the first of the two is kept");
+}
+
+pub(super) async fn a_full_batch_of_duplicates(bed: Bed) {
+    let most = bed.backend().limits().max_batch.min(1000);
+    let messages: Vec<_> = (0..most).map(|n| msg(&format!("m{n}"))).collect();
+    bed.store(&messages).await;
+    let outcomes = bed.enqueue(&messages).await;
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| *outcome == EnqueueOutcome::Duplicate)
+    );
+    assert_eq!(bed.stats().await.ready, most as u64);
+}
+
+pub(super) async fn an_acked_id_may_be_used_again(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let first = bed.lease_one().await;
+    bed.ack(&first.receipt).await;
+    bed.store(&[NewMessage::new("anew").with_id(id_of("m"))])
+        .await;
+    let second = bed.lease_one().await;
+    assert_eq!((&second.payload[..], second.attempt), (&b"anew"[..], 1));
+    assert_ne!(first.receipt, second.receipt);
+}
+
+pub(super) async fn payloads_come_back_as_sent(bed: Bed) {
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let payloads = [
+        Bytes::new(),
+        Bytes::from_static(b"\0"),
+        Bytes::from_static(b"\xff\xfe\x00\xc3\x28 not UTF-8"),
+        Bytes::from(every_byte),
+        Bytes::from(vec![b'x'; 100_000]),
+    ];
+    for (n, payload) in payloads.iter().enumerate() {
+        let id = format!("m{n}");
+        bed.store(&[NewMessage::new(payload.clone()).with_id(id_of(&id))])
+            .await;
+        let delivery = bed.lease_one().await;
+        assert_eq!(delivery.id.as_str(), id);
+        assert!(
+            delivery.payload == *payload,
+            "payload {n} came back otherwise"
+        );
+    }
+}
+
+pub(super) async fn headers_come_back_as_sent(bed: Bed) {
+    let message = msg("m")
+        .with_header("content-type", "text/plain")
+        .with_header("empty", "")
+        .with_header("with.dots.and.$dollars", "$set")
+        .with_header("$where", "1")
+        .with_header("häder 名", "wért\n値")
+        .with_header("_id", "not the id")
+        .with_header("Case", "upper")
+        .with_header("case", "lower");
+    bed.store(std::slice::from_ref(&message)).await;
+    assert_eq!(bed.lease_one().await.headers, message.headers);
+
+    bed.store(&[msg("bare")]).await;
+    assert!(bed.lease_one().await.headers.is_empty());
+}
+
+pub(super) async fn ids_of_any_text_work(bed: Bed) {
+    let texts = [
+        "with space",
+        "sch\u{f6}n",
+        "a.b$c",
+        "-",
+        "%41",
+        "0",
+        "\"'",
+        "\u{1f980}",
+        "a/b\\c",
+    ];
+    let longest = "x".repeat(MessageId::MAX_BYTES);
+    let texts: Vec<&str> = texts.into_iter().chain([longest.as_str()]).collect();
+    for text in &texts {
+        bed.store(&[msg(text)]).await;
+        let delivery = bed.lease_one().await;
+        assert_eq!(delivery.id.as_str(), *text);
+        let outcome = bed.change(&delivery.receipt, nack(0)).await;
+        assert_eq!(outcome, queue_api::LeaseOutcome::Applied, "id {text:?}");
+        let delivery = bed.lease_one().await;
+        let outcome = bed.ack(&delivery.receipt).await;
+        assert_eq!(outcome, queue_api::LeaseOutcome::Applied, "id {text:?}");
+    }
+}
+
+pub(super) async fn times_come_back_as_sent(bed: Bed) {
+    let message = msg("m").with_delay(Duration::from_millis(1500));
+    let sent = bed.now();
+    bed.store(&[message]).await;
+    bed.pass(2000).await;
+    let first = bed.lease_one().await;
+    assert_eq!(first.enqueued_at, sent);
+    assert_eq!(first.lease_expires_at, bed.now() + Duration::from_secs(10));
+    bed.pass(10_000).await;
+    let second = bed.lease_one().await;
+    assert_eq!(second.enqueued_at, sent, "redelivery does not change it");
+}
+
+pub(super) async fn a_payload_at_the_limit_comes_back(bed: Bed) {
+    let limits = bed.backend().limits();
+    let payload: Vec<u8> = (0..limits.max_payload_bytes)
+        .map(|n| (n % 251) as u8)
+        .collect();
+    let header = "h".repeat(limits.max_header_bytes - 1);
+    let message = msg("large").with_header("k", header.clone());
+    bed.store(&[NewMessage {
+        payload: payload.clone().into(),
+        ..message
+    }])
+    .await;
+    let delivery = bed.lease_one().await;
+    assert!(
+        delivery.payload == payload,
+        "the largest payload came back otherwise"
+    );
+    assert_eq!(delivery.headers["k"], header);
+}
+
+pub(super) async fn a_delay_is_kept_to_the_tick(bed: Bed) {
+    bed.store(&[msg("m").with_delay(Duration::from_millis(5000))])
+        .await;
+    bed.expect_none_ready("the delay begins").await;
+    bed.pass(4999).await;
+    bed.expect_none_ready("one tick of the delay is left").await;
+    bed.pass(1).await;
+    assert_eq!(bed.lease_one().await.attempt, 1);
+}
+
+pub(super) async fn delays_in_one_batch_are_kept_apart(bed: Bed) {
+    let delayed = |id: &str, millis| msg(id).with_delay(Duration::from_millis(millis));
+    bed.store(&[
+        delayed("c", 30),
+        delayed("a", 10),
+        msg("now"),
+        delayed("b", 20),
+    ])
+    .await;
+    for expected in ["now", "a", "b", "c"] {
+        assert_eq!(ids(&bed.lease(10).await), [expected]);
+        bed.pass(10).await;
+    }
+}
+
+pub(super) async fn a_delay_passes_in_real_time(bed: Bed) {
+    bed.store(&[msg("m").with_delay(Duration::from_millis(1500))])
+        .await;
+    bed.expect_none_ready("the delay begins").await;
+    bed.pass(1600).await;
+    assert_eq!(ids(&bed.lease(10).await), ["m"]);
+}

@@ -1,0 +1,363 @@
+//! A1 to A5: what acks and changes promise.
+
+use std::time::Duration;
+
+use queue_api::{
+    LeaseAction, LeaseChange,
+    LeaseOutcome::{Applied, Lost},
+    Receipt,
+};
+
+use crate::bed::{Bed, dead_letter, extend, ids, msg, nack, sorted_ids};
+
+/// Each action there is, for checks that hold for all of them.
+fn every_action() -> [LeaseAction; 4] {
+    [
+        extend(60_000),
+        nack(0),
+        LeaseAction::Return,
+        dead_letter("no"),
+    ]
+}
+
+fn change(receipt: &Receipt, action: LeaseAction) -> LeaseChange {
+    LeaseChange {
+        receipt: receipt.clone(),
+        action,
+    }
+}
+
+pub(super) async fn an_acked_message_is_gone(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    assert_eq!(bed.ack(&delivery.receipt).await, Applied);
+    for _ in 0..3 {
+        bed.expect_none_ready("the message was acked").await;
+        bed.pass(10_000).await;
+    }
+    assert_eq!(bed.stats().await, queue_api::QueueStats::default());
+}
+
+pub(super) async fn acks_in_one_batch_end_each_its_own(bed: Bed) {
+    bed.store(&[msg("a"), msg("b"), msg("c"), msg("d")]).await;
+    let mut deliveries = bed.lease(10).await;
+    deliveries.sort_by(|a, b| a.id.cmp(&b.id));
+    let receipts = [deliveries[3].receipt.clone(), deliveries[1].receipt.clone()];
+    assert_eq!(bed.ack_all(&receipts).await, [Applied, Applied]);
+    assert_eq!(bed.stats().await.leased, 2);
+    bed.pass(10_000).await;
+    assert_eq!(sorted_ids(&bed.lease(10).await), ["a", "c"]);
+}
+
+pub(super) async fn a_superseded_receipt_acks_nothing(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let first = bed.lease_one().await;
+    bed.pass(10_000).await;
+    let second = bed.lease_one().await;
+    assert_eq!(bed.ack(&first.receipt).await, Lost);
+    assert_eq!(bed.stats().await.leased, 1);
+    assert_eq!(bed.ack(&second.receipt).await, Applied);
+}
+
+pub(super) async fn a_superseded_receipt_changes_nothing(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let first = bed.lease_one().await;
+    bed.pass(10_000).await;
+    let second = bed.lease_one().await;
+    let before = bed.stats().await;
+    for action in every_action() {
+        let outcome = bed.change(&first.receipt, action.clone()).await;
+        assert_eq!(outcome, Lost, "{action:?} by a superseded receipt");
+        assert_eq!(
+            bed.stats().await,
+            before,
+            "{action:?} by a superseded receipt"
+        );
+    }
+    bed.pass(9_999).await;
+    bed.expect_none_ready("the second lease runs to its end")
+        .await;
+    bed.pass(1).await;
+    assert_eq!(bed.lease_one().await.attempt, second.attempt + 1);
+}
+
+pub(super) async fn a_made_up_receipt_is_lost(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    let real = delivery.receipt.as_str();
+    let made_up = [
+        String::new(),
+        "m".to_owned(),
+        "nonsense".to_owned(),
+        format!("{real}0"),
+        format!("0{real}"),
+        format!("-{real}"),
+        real.chars().rev().collect(),
+        "f".repeat(300),
+        "\u{1f980}.-:%zz".to_owned(),
+    ];
+    for text in made_up {
+        let receipt = Receipt::new(text);
+        if receipt == delivery.receipt {
+            continue;
+        }
+        assert_eq!(bed.ack(&receipt).await, Lost, "{receipt:?}");
+        assert_eq!(bed.change(&receipt, nack(0)).await, Lost, "{receipt:?}");
+    }
+    bed.expect_none_ready("the lease still runs").await;
+    let sent_elsewhere = Receipt::new(delivery.receipt.to_string());
+    assert_eq!(bed.ack(&sent_elsewhere).await, Applied);
+}
+
+pub(super) async fn a_late_ack_works(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    bed.pass(3_600_000).await;
+    assert_eq!(bed.stats().await.ready, 1);
+    assert_eq!(bed.ack(&delivery.receipt).await, Applied);
+    bed.expect_none_ready("the late ack took effect").await;
+}
+
+pub(super) async fn a_late_change_works(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    for (n, action) in [nack(5), LeaseAction::Return, dead_letter("late")]
+        .into_iter()
+        .enumerate()
+    {
+        let delivery = bed.lease_one().await;
+        bed.pass(20_000).await;
+        let outcome = bed.change(&delivery.receipt, action.clone()).await;
+        assert_eq!(outcome, Applied, "{action:?} by an expired receipt");
+        if n == 0 {
+            bed.expect_none_ready("the late nack holds it back").await;
+            bed.pass(5).await;
+        }
+    }
+    assert_eq!(bed.stats().await.dead, 1);
+}
+
+pub(super) async fn a_late_extend_hides_again(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    bed.pass(15_000).await;
+    assert_eq!(bed.change(&delivery.receipt, extend(1000)).await, Applied);
+    assert_eq!(bed.stats().await.leased, 1);
+    bed.pass(999).await;
+    bed.expect_none_ready("the late extension has a tick left")
+        .await;
+    bed.pass(1).await;
+    assert_eq!(bed.lease_one().await.attempt, 2);
+    assert_eq!(bed.change(&delivery.receipt, extend(1000)).await, Lost);
+}
+
+pub(super) async fn a_settled_receipt_is_lost(bed: Bed) {
+    let settling = [
+        None,
+        Some(nack(0)),
+        Some(LeaseAction::Return),
+        Some(dead_letter("no")),
+    ];
+    for (n, settle) in settling.into_iter().enumerate() {
+        bed.store(&[msg(&format!("m{n}"))]).await;
+        let receipt = bed.lease_one().await.receipt;
+        let first = match settle.clone() {
+            None => bed.ack(&receipt).await,
+            Some(action) => bed.change(&receipt, action).await,
+        };
+        assert_eq!(first, Applied, "{settle:?}");
+        let before = bed.stats().await;
+        assert_eq!(bed.ack(&receipt).await, Lost, "ack after {settle:?}");
+        for action in every_action() {
+            let outcome = bed.change(&receipt, action.clone()).await;
+            assert_eq!(outcome, Lost, "{action:?} after {settle:?}");
+        }
+        assert_eq!(
+            bed.stats().await,
+            before,
+            "a settled receipt changes nothing"
+        );
+        for left in bed.lease(10).await {
+            bed.ack(&left.receipt).await;
+        }
+    }
+}
+
+pub(super) async fn a_receipt_twice_in_one_batch_works_once(bed: Bed) {
+    bed.store(&[msg("a"), msg("b"), msg("c")]).await;
+    let deliveries = bed.lease(3).await;
+    let [a, b, c] = [0, 1, 2].map(|n| deliveries[n].receipt.clone());
+    let outcomes = bed.ack_all(&[a.clone(), b.clone(), a.clone()]).await;
+    assert_eq!(outcomes, [Applied, Applied, Lost]);
+    let twice = [change(&c, nack(0)), change(&c, nack(0))];
+    assert_eq!(bed.change_all(&twice).await, [Applied, Lost]);
+    assert_eq!(bed.stats().await.ready, 1);
+}
+
+pub(super) async fn settled_and_live_receipts_in_one_batch(bed: Bed) {
+    let messages: Vec<_> = (0..6).map(|n| msg(&format!("m{n}"))).collect();
+    bed.store(&messages).await;
+    let receipts: Vec<_> = bed.lease(6).await.into_iter().map(|d| d.receipt).collect();
+    bed.ack_all(&[receipts[0].clone(), receipts[3].clone()])
+        .await;
+    let outcomes = bed.ack_all(&receipts[..5]).await;
+    assert_eq!(outcomes, [Lost, Applied, Applied, Lost, Applied]);
+    let changes: Vec<_> = receipts
+        .iter()
+        .map(|receipt| change(receipt, nack(0)))
+        .collect();
+    let outcomes = bed.change_all(&changes).await;
+    assert_eq!(outcomes, [Lost, Lost, Lost, Lost, Lost, Applied]);
+}
+
+pub(super) async fn changes_of_one_receipt_follow_each_other(bed: Bed) {
+    bed.store(&[msg("m"), msg("n")]).await;
+    let deliveries = bed.lease(2).await;
+    let (m, n) = (&deliveries[0].receipt, &deliveries[1].receipt);
+    let changes = [
+        change(m, extend(60_000)),
+        change(n, nack(70)),
+        change(m, extend(50)),
+        change(n, extend(10)),
+    ];
+    assert_eq!(
+        bed.change_all(&changes).await,
+        [Applied, Applied, Applied, Lost]
+    );
+    bed.pass(49).await;
+    bed.expect_none_ready("the last extension counts").await;
+    bed.pass(1).await;
+    assert_eq!(ids(&bed.lease(10).await), [deliveries[0].id.as_str()]);
+    bed.pass(20).await;
+    assert_eq!(ids(&bed.lease(10).await), [deliveries[1].id.as_str()]);
+}
+
+pub(super) async fn outcomes_are_in_order(bed: Bed) {
+    let messages: Vec<_> = (0..8).map(|n| msg(&format!("m{n}"))).collect();
+    bed.store(&messages).await;
+    let mut receipts: Vec<_> = bed.lease(8).await.into_iter().map(|d| d.receipt).collect();
+    // Back to front, with strangers in odd places.
+    receipts.reverse();
+    receipts.insert(0, Receipt::new("stranger"));
+    receipts.insert(4, Receipt::new("another stranger"));
+    let actions = [
+        nack(9),
+        extend(9000),
+        dead_letter("why"),
+        LeaseAction::Return,
+    ];
+    let changes: Vec<_> = receipts
+        .iter()
+        .zip(actions.iter().cycle())
+        .map(|(r, a)| change(r, a.clone()))
+        .collect();
+    let mut expected = vec![Applied; 10];
+    expected[0] = Lost;
+    expected[4] = Lost;
+    assert_eq!(bed.change_all(&changes).await, expected);
+    // An extension does not settle, so exactly the extended ones can be acked.
+    let extended = |n: usize| n % 4 == 1;
+    let expected: Vec<_> = (0..10)
+        .map(|n| if extended(n) { Applied } else { Lost })
+        .collect();
+    assert_eq!(bed.ack_all(&receipts).await, expected);
+}
+
+pub(super) async fn nothing_to_settle_is_no_outcome(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    bed.lease_one().await;
+    assert!(bed.ack_all(&[]).await.is_empty());
+    assert!(bed.change_all(&[]).await.is_empty());
+    assert!(bed.enqueue(&[]).await.is_empty());
+    assert_eq!(bed.stats().await.leased, 1);
+}
+
+pub(super) async fn extend_counts_from_now(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    bed.pass(4000).await;
+    assert_eq!(bed.change(&delivery.receipt, extend(10_000)).await, Applied);
+    bed.pass(9999).await;
+    bed.expect_none_ready("the extension has a tick left").await;
+    bed.pass(1).await;
+    assert_eq!(ids(&bed.lease(10).await), ["m"]);
+}
+
+pub(super) async fn extend_may_shorten(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    assert_eq!(bed.change(&delivery.receipt, extend(100)).await, Applied);
+    bed.pass(99).await;
+    bed.expect_none_ready("the shortened lease has a tick left")
+        .await;
+    bed.pass(1).await;
+    assert_eq!(bed.lease_one().await.attempt, 2);
+}
+
+pub(super) async fn nack_delays_to_the_tick(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    bed.pass(3000).await;
+    assert_eq!(bed.change(&delivery.receipt, nack(30_000)).await, Applied);
+    assert_eq!(
+        bed.stats().await.delayed,
+        1,
+        "a message held back is delayed, not leased"
+    );
+    bed.pass(29_999).await;
+    bed.expect_none_ready("the nack's delay has a tick left")
+        .await;
+    bed.pass(1).await;
+    assert_eq!(bed.lease_one().await.attempt, 2);
+}
+
+pub(super) async fn nack_without_delay_is_ready_at_once(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    assert_eq!(bed.change(&delivery.receipt, nack(0)).await, Applied);
+    assert_eq!(bed.stats().await.ready, 1);
+    assert_eq!(bed.lease_one().await.attempt, 2);
+}
+
+pub(super) async fn return_is_ready_at_once_and_does_not_count(bed: Bed) {
+    bed.store(&[msg("m").with_max_attempts(2)]).await;
+    for _ in 0..5 {
+        let delivery = bed.lease_one().await;
+        assert_eq!(delivery.attempt, 1);
+        assert_eq!(
+            bed.change(&delivery.receipt, LeaseAction::Return).await,
+            Applied
+        );
+        assert_eq!(bed.stats().await.ready, 1);
+    }
+}
+
+pub(super) async fn changes_in_one_batch_are_kept_apart(bed: Bed) {
+    let long = |id: &str| msg(id).with_visibility_timeout(Duration::from_secs(600));
+    bed.store(&[
+        long("a"),
+        long("b"),
+        long("c"),
+        long("d"),
+        long("e"),
+        long("f"),
+    ])
+    .await;
+    let mut deliveries = bed.lease(6).await;
+    deliveries.sort_by(|a, b| a.id.cmp(&b.id));
+    let receipt = |n: usize| &deliveries[n].receipt;
+    let changes = [
+        change(receipt(0), nack(20)),
+        change(receipt(1), extend(30)),
+        change(receipt(2), dead_letter("c is bad")),
+        change(receipt(3), LeaseAction::Return),
+        change(receipt(4), nack(10)),
+    ];
+    assert_eq!(bed.change_all(&changes).await, [Applied; 5]);
+    let stats = bed.stats().await;
+    let counts = (stats.ready, stats.delayed, stats.leased, stats.dead);
+    assert_eq!(counts, (1, 2, 2, 1));
+    for expected in ["d", "e", "a", "b"] {
+        assert_eq!(ids(&bed.lease(10).await), [expected]);
+        bed.pass(10).await;
+    }
+}

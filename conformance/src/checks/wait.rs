@@ -1,0 +1,103 @@
+//! W1: being told when to look. Early returns are allowed, so these checks ask only that a wait
+//! ends; one that does not is ended by the suite's watchdog.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::bed::{Bed, OneQueue, ids, msg, nack};
+
+/// Longer than any check may take: a wait that ends does so for its reason.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Starts a wait and gives it the time of some round trips to get going.
+async fn start_waiting(queue: &OneQueue) -> JoinHandle<()> {
+    let waiter = queue.clone();
+    let waiting = tokio::spawn(async move {
+        let ended = waiter.backend().wait(&waiter.name, FOR_EVER).await;
+        ended.expect("wait succeeds");
+    });
+    for _ in 0..5 {
+        queue.stats().await;
+        tokio::task::yield_now().await;
+    }
+    waiting
+}
+
+pub(super) async fn wait_returns_at_once_when_something_is_ready(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    start_waiting(&bed).await.await.expect("the wait ends");
+    bed.lease_one().await;
+    bed.pass(10_000).await;
+    start_waiting(&bed)
+        .await
+        .await
+        .expect("the wait ends for an expired lease");
+}
+
+pub(super) async fn wait_wakes_on_an_enqueue(bed: Bed) {
+    let waits = [start_waiting(&bed).await, start_waiting(&bed).await];
+    bed.store(&[msg("m")]).await;
+    for waiting in waits {
+        waiting.await.expect("the wait ends");
+    }
+}
+
+pub(super) async fn wait_wakes_on_an_enqueue_elsewhere(bed: Bed) {
+    let waiting = start_waiting(&bed).await;
+    bed.reconnect().await.store(&[msg("m")]).await;
+    waiting.await.expect("the wait ends");
+}
+
+pub(super) async fn wait_wakes_when_a_delay_ends(bed: Bed) {
+    bed.store(&[msg("m").with_delay(Duration::from_secs(7200))])
+        .await;
+    let waiting = start_waiting(&bed).await;
+    bed.pass(7_200_000).await;
+    waiting.await.expect("the wait ends");
+    assert_eq!(ids(&bed.lease(10).await), ["m"]);
+}
+
+pub(super) async fn wait_wakes_when_a_lease_ends(bed: Bed) {
+    bed.store(&[msg("m"), msg("late").with_delay(Duration::from_secs(7200))])
+        .await;
+    let waiting = start_waiting(&bed).await;
+    // The lease is taken while somebody waits, and ends before what that one knew of.
+    bed.lease(1).await;
+    let waiting_too = start_waiting(&bed).await;
+    bed.pass(10_000).await;
+    waiting.await.expect("the wait ends");
+    waiting_too.await.expect("the wait ends");
+}
+
+pub(super) async fn wait_wakes_on_a_nack(bed: Bed) {
+    bed.store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
+        .await;
+    let delivery = bed.lease_one().await;
+    let waiting = start_waiting(&bed).await;
+    bed.change(&delivery.receipt, nack(0)).await;
+    waiting.await.expect("the wait ends");
+}
+
+pub(super) async fn wait_ends_after_the_time_given(bed: Bed) {
+    bed.store(&[msg("late").with_delay(Duration::from_secs(3600))])
+        .await;
+    for millis in [0, 1, 250] {
+        let ended = bed
+            .backend()
+            .wait(&bed.name, Duration::from_millis(millis))
+            .await;
+        ended.expect("wait succeeds");
+    }
+}
+
+pub(super) async fn wait_wakes_when_due_in_real_time(bed: Bed) {
+    bed.store(&[msg("m").with_delay(Duration::from_millis(700))])
+        .await;
+    while bed.lease(1).await.is_empty() {
+        bed.backend()
+            .wait(&bed.name, FOR_EVER)
+            .await
+            .expect("wait succeeds");
+    }
+}

@@ -1,0 +1,101 @@
+//! Random histories: programs over small domains, run against a backend on a manual clock and
+//! judged by a model after every step.
+//!
+//! A failing history is shrunk to a small one and printed as a timeline, with the seed that
+//! replays it.
+
+mod command;
+mod model;
+mod play;
+
+use std::{env, fmt::Write, sync::Arc};
+
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
+};
+use tokio::runtime::Runtime;
+
+use crate::harness::Harness;
+use command::Command;
+
+/// Replays the one history that a failure named.
+const SEED: &str = "QUEUE_CONFORMANCE_SEED";
+
+/// How many histories to try, in place of the harness's own number.
+const HISTORIES: &str = "QUEUE_CONFORMANCE_HISTORIES";
+
+/// Tries the `shard`th of `shards` equal parts of the histories.
+pub(crate) fn run_shard(
+    harness: &Arc<dyn Harness>,
+    runtime: &Runtime,
+    shard: u32,
+    shards: u32,
+) -> Result<(), String> {
+    if let Some(seed) = number_from_env(SEED)? {
+        return if shard == 0 {
+            run_one(harness, runtime, seed)
+        } else {
+            Ok(())
+        };
+    }
+    let histories = match number_from_env(HISTORIES)? {
+        Some(histories) => histories,
+        None => u64::from(harness.histories()),
+    };
+    let mine = (histories + u64::from(shards - 1 - shard)) / u64::from(shards);
+    for _ in 0..mine {
+        let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
+        run_one(harness, runtime, seed)?;
+    }
+    Ok(())
+}
+
+fn number_from_env(name: &str) -> Result<Option<u64>, String> {
+    let Some(text) = env::var_os(name) else {
+        return Ok(None);
+    };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    let number = number.ok_or_else(|| format!("{name} is {text:?}, which is not a number"))?;
+    Ok(Some(number))
+}
+
+/// Runs the history that `seed` stands for and, if it fails, the smaller ones made of it.
+fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(), String> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let config = Config {
+        failure_persistence: None,
+        // Each try at something smaller costs a fresh store.
+        max_shrink_iters: 2000,
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let history = command::histories()
+        .new_tree(&mut runner)
+        .map_err(|why| why.to_string())?;
+    let result = runner.run_one(history, |commands| {
+        let played = runtime.block_on(play::play(&**harness, &commands));
+        played.map_err(|failure| TestCaseError::fail(failure.to_string()))
+    });
+    match result {
+        Ok(_) => Ok(()),
+        Err(TestError::Abort(why)) => Err(why.to_string()),
+        Err(TestError::Fail(why, commands)) => Err(report(seed, why.message(), &commands)),
+    }
+}
+
+fn report(seed: u64, why: &str, commands: &[Command]) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "a history of {} steps breaks the contract:\n\n{why}\n",
+        commands.len()
+    );
+    let _ = writeln!(text, "replay it with {SEED}={seed}; the commands were");
+    for command in commands {
+        let _ = writeln!(text, "  {command:?}");
+    }
+    text
+}

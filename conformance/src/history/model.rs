@@ -1,0 +1,401 @@
+//! The model: what a queue must hold after what was seen so far.
+//!
+//! It is a judge, not a predictor: where the contract leaves a choice (the order of messages
+//! that became ready in the same millisecond) it accepts each of them and follows the one that
+//! was taken.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, SystemTime},
+};
+
+use queue_api::{
+    DeadLetter, DeadReason, Delivery, EnqueueOutcome, LeaseAction, LeaseOutcome, MessageId,
+    MessageState, NewMessage, PeekedMessage, Purge, QueueStats, Receipt,
+};
+
+/// Why the model does not accept what it saw.
+pub(crate) type Rejection = String;
+
+macro_rules! accept {
+    ($condition:expr, $($why:tt)*) => {
+        if !$condition {
+            return Err(format!($($why)*));
+        }
+    };
+}
+
+/// One queue as the contract says it must be.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    messages: BTreeMap<MessageId, Message>,
+    seen: HashSet<Receipt>,
+}
+
+#[derive(Debug)]
+struct Message {
+    sent: NewMessage,
+    enqueued_at: SystemTime,
+    attempts: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Delayed or ready, or leased where there is a receipt; by the clock.
+    Live {
+        ready_at: SystemTime,
+        receipt: Option<Receipt>,
+    },
+    Dead {
+        at: SystemTime,
+        reason: DeadReason,
+    },
+}
+
+impl Message {
+    fn ready_at(&self) -> Option<SystemTime> {
+        match self.state {
+            State::Live { ready_at, .. } => Some(ready_at),
+            State::Dead { .. } => None,
+        }
+    }
+
+    fn exhausted(&self) -> bool {
+        self.attempts >= self.sent.max_attempts
+    }
+
+    fn is_held_by(&self, receipt: &Receipt) -> bool {
+        matches!(&self.state, State::Live { receipt: Some(held), .. } if held == receipt)
+    }
+}
+
+impl Model {
+    pub(crate) fn enqueue(&mut self, message: &NewMessage, now: SystemTime) -> EnqueueOutcome {
+        if self.messages.contains_key(&message.id) {
+            return EnqueueOutcome::Duplicate;
+        }
+        let stored = Message {
+            sent: message.clone(),
+            enqueued_at: now,
+            attempts: 0,
+            state: State::Live {
+                ready_at: now + message.delay,
+                receipt: None,
+            },
+        };
+        self.messages.insert(message.id.clone(), stored);
+        EnqueueOutcome::Stored
+    }
+
+    /// Judges the answer to a lease call. Gives the ids of exhausted messages that the call may
+    /// have buried or not, because they became ready together with the last one given.
+    pub(crate) fn lease(
+        &mut self,
+        max: usize,
+        visibility: Option<Duration>,
+        now: SystemTime,
+        deliveries: &[Delivery],
+    ) -> Result<Vec<MessageId>, Rejection> {
+        let ready: Vec<MessageId> = self.ready(now);
+        let givable = ready
+            .iter()
+            .filter(|id| !self.messages[*id].exhausted())
+            .count();
+        let given = deliveries.len();
+        accept!(
+            given == max.min(givable),
+            "L4: {given} given, {max} asked for, {givable} ready"
+        );
+
+        let mut horizon = None;
+        for delivery in deliveries {
+            let ready_at = self.judge_delivery(delivery, visibility, now)?;
+            accept!(
+                horizon <= Some(ready_at),
+                "L4: {} came out of order",
+                delivery.id
+            );
+            horizon = Some(ready_at);
+        }
+        // A call that got less than it asked for has met everything that was ready.
+        let horizon = if given == max {
+            horizon
+        } else {
+            Some(now + Duration::from_millis(1))
+        };
+        let mut undecided = Vec::new();
+        for id in ready {
+            let message = self.messages.get_mut(&id).expect("it was ready");
+            let Some(ready_at) = message.ready_at().filter(|at| *at <= now) else {
+                continue;
+            };
+            if Some(ready_at) < horizon {
+                accept!(message.exhausted(), "L4: {id} was passed over");
+                message.state = State::Dead {
+                    at: now,
+                    reason: DeadReason::AttemptsExhausted,
+                };
+            } else if Some(ready_at) == horizon && message.exhausted() {
+                undecided.push(id);
+            }
+        }
+        Ok(undecided)
+    }
+
+    /// Follows the choice that a lease call had with what [`lease`](Model::lease) left
+    /// undecided: those among the dead letters were buried.
+    pub(crate) fn decide(&mut self, undecided: &[MessageId], dead: &[DeadLetter], now: SystemTime) {
+        for id in undecided
+            .iter()
+            .filter(|id| dead.iter().any(|letter| letter.id == **id))
+        {
+            let message = self.messages.get_mut(id).expect("it was ready");
+            message.state = State::Dead {
+                at: now,
+                reason: DeadReason::AttemptsExhausted,
+            };
+        }
+    }
+
+    fn ready(&self, now: SystemTime) -> Vec<MessageId> {
+        let is_ready = |message: &Message| message.ready_at().is_some_and(|at| at <= now);
+        self.messages
+            .iter()
+            .filter(|(_, m)| is_ready(m))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Judges one delivery, takes the lease, and gives the ready time that the message had.
+    fn judge_delivery(
+        &mut self,
+        delivery: &Delivery,
+        visibility: Option<Duration>,
+        now: SystemTime,
+    ) -> Result<SystemTime, Rejection> {
+        let id = &delivery.id;
+        accept!(
+            self.seen.insert(delivery.receipt.clone()),
+            "L3: the receipt of {id} is not fresh"
+        );
+        let Some(message) = self.messages.get_mut(id) else {
+            return Err(format!(
+                "A1: {id} was delivered, but the queue does not hold it"
+            ));
+        };
+        let Some(ready_at) = message.ready_at() else {
+            return Err(format!("D1: {id} was delivered, but it is a dead letter"));
+        };
+        accept!(
+            ready_at <= now,
+            "L1, L2, E4: {id} was delivered before its ready time"
+        );
+        accept!(
+            !message.exhausted(),
+            "D1: {id} was delivered more often than it may be"
+        );
+        message.attempts += 1;
+        let attempts = message.attempts;
+        accept!(
+            delivery.attempt == attempts,
+            "L3: {id}: attempt {}, not {attempts}",
+            delivery.attempt
+        );
+        let sent = &message.sent;
+        accept!(
+            delivery.payload == sent.payload,
+            "E2, E3: {id} has another payload"
+        );
+        accept!(
+            delivery.headers == sent.headers,
+            "E2, E3: {id} has other headers"
+        );
+        accept!(
+            delivery.enqueued_at == message.enqueued_at,
+            "E3: {id} has another enqueue time"
+        );
+        let expires_at = now + visibility.unwrap_or(sent.visibility_timeout);
+        accept!(
+            delivery.lease_expires_at == expires_at,
+            "L2: {id} has another expiry"
+        );
+        message.state = State::Live {
+            ready_at: expires_at,
+            receipt: Some(delivery.receipt.clone()),
+        };
+        Ok(ready_at)
+    }
+
+    /// What an ack must answer.
+    pub(crate) fn ack(&mut self, receipt: &Receipt) -> LeaseOutcome {
+        let Some(id) = self.holder(receipt) else {
+            return LeaseOutcome::Lost;
+        };
+        self.messages.remove(&id);
+        LeaseOutcome::Applied
+    }
+
+    /// What a change must answer.
+    pub(crate) fn change(
+        &mut self,
+        receipt: &Receipt,
+        action: &LeaseAction,
+        now: SystemTime,
+    ) -> LeaseOutcome {
+        let Some(id) = self.holder(receipt) else {
+            return LeaseOutcome::Lost;
+        };
+        let message = self.messages.get_mut(&id).expect("it has a holder");
+        message.state = match action {
+            LeaseAction::Extend(by) => State::Live {
+                ready_at: now + *by,
+                receipt: Some(receipt.clone()),
+            },
+            LeaseAction::Nack { delay } => State::Live {
+                ready_at: now + *delay,
+                receipt: None,
+            },
+            LeaseAction::Return => {
+                message.attempts -= 1;
+                State::Live {
+                    ready_at: now,
+                    receipt: None,
+                }
+            }
+            LeaseAction::DeadLetter { reason } => State::Dead {
+                at: now,
+                reason: DeadReason::Rejected(reason.clone()),
+            },
+        };
+        LeaseOutcome::Applied
+    }
+
+    fn holder(&self, receipt: &Receipt) -> Option<MessageId> {
+        let held = self
+            .messages
+            .iter()
+            .find(|(_, message)| message.is_held_by(receipt));
+        held.map(|(id, _)| id.clone())
+    }
+
+    /// What a purge must answer.
+    pub(crate) fn purge(&mut self, what: Purge) -> u64 {
+        let before = self.messages.len();
+        self.messages.retain(|_, message| match what {
+            Purge::Live => message.ready_at().is_none(),
+            Purge::Dead => message.ready_at().is_some(),
+        });
+        (before - self.messages.len()) as u64
+    }
+
+    /// What a redrive must answer; `ids` is `None` for all.
+    pub(crate) fn redrive(&mut self, ids: Option<&[MessageId]>, now: SystemTime) -> u64 {
+        let mut redriven = 0;
+        for (id, message) in &mut self.messages {
+            let named = ids.is_none_or(|ids| ids.contains(id));
+            if named && message.ready_at().is_none() {
+                message.attempts = 0;
+                message.state = State::Live {
+                    ready_at: now,
+                    receipt: None,
+                };
+                redriven += 1;
+            }
+        }
+        redriven
+    }
+
+    pub(crate) fn delete(&mut self) {
+        self.messages.clear();
+    }
+
+    /// What the stats must be.
+    pub(crate) fn stats(&self, now: SystemTime) -> QueueStats {
+        let mut stats = QueueStats::default();
+        for message in self.messages.values() {
+            match &message.state {
+                State::Dead { .. } => stats.dead += 1,
+                State::Live { ready_at, .. } if *ready_at <= now => {
+                    stats.ready += 1;
+                    let age = now
+                        .duration_since(*ready_at)
+                        .expect("it is not later than now");
+                    stats.oldest_ready = stats.oldest_ready.max(Some(age));
+                }
+                State::Live {
+                    receipt: Some(_), ..
+                } => stats.leased += 1,
+                State::Live { receipt: None, .. } => stats.delayed += 1,
+            }
+        }
+        stats
+    }
+
+    /// Judges what a peek shows.
+    pub(crate) fn peek(
+        &self,
+        max: usize,
+        now: SystemTime,
+        seen: &[PeekedMessage],
+    ) -> Result<(), Rejection> {
+        let live = self
+            .messages
+            .values()
+            .filter(|message| message.ready_at().is_some())
+            .count();
+        accept!(
+            seen.len() == max.min(live),
+            "M1: peek shows {} of {live}",
+            seen.len()
+        );
+        let in_order = seen.is_sorted_by_key(|message| message.ready_at);
+        accept!(in_order, "M1: peek shows messages out of order");
+        for peeked in seen {
+            let id = &peeked.id;
+            let Some(message) = self.messages.get(id) else {
+                return Err(format!(
+                    "M1: peek shows {id}, which the queue does not hold"
+                ));
+            };
+            let State::Live { ready_at, receipt } = &message.state else {
+                return Err(format!("M1: peek shows {id}, which is a dead letter"));
+            };
+            let expected = PeekedMessage {
+                id: id.clone(),
+                payload: message.sent.payload.clone(),
+                headers: message.sent.headers.clone(),
+                attempts: message.attempts,
+                enqueued_at: message.enqueued_at,
+                state: match receipt {
+                    _ if *ready_at <= now => MessageState::Ready,
+                    Some(_) => MessageState::Leased,
+                    None => MessageState::Delayed,
+                },
+                ready_at: *ready_at,
+            };
+            accept!(
+                *peeked == expected,
+                "M1: peek shows {peeked:?}, not {expected:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// What the list of dead letters must be.
+    pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
+        let letter = |(id, message): (&MessageId, &Message)| match &message.state {
+            State::Live { .. } => None,
+            State::Dead { at, reason } => Some(DeadLetter {
+                id: id.clone(),
+                payload: message.sent.payload.clone(),
+                headers: message.sent.headers.clone(),
+                attempts: message.attempts,
+                enqueued_at: message.enqueued_at,
+                died_at: *at,
+                reason: reason.clone(),
+            }),
+        };
+        self.messages.iter().filter_map(letter).collect()
+    }
+}

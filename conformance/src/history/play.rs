@@ -1,0 +1,342 @@
+//! Plays a history against a backend and keeps a timeline of what was seen.
+
+use std::{
+    fmt::{self, Debug, Display},
+    sync::Arc,
+    time::Duration,
+};
+
+use queue_api::{LeaseAction, LeaseChange, ManualClock, MessageId, NewMessage, Receipt, Redrive};
+
+use super::{
+    command::{Action, Command, Pick, QUEUES, Sketch},
+    model::Model,
+};
+use crate::{
+    bed::{Bed, OneQueue, id_of},
+    harness::{Harness, TestTime},
+};
+
+/// A history that the model rejects, or that could not be played to its end.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    timeline: Vec<String>,
+    why: String,
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.timeline {
+            writeln!(f, "  {line}")?;
+        }
+        write!(f, "  ==> {}", self.why)
+    }
+}
+
+/// Plays `commands` on a store of their own.
+pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Result<(), Failure> {
+    let broken = |why: String| Failure {
+        timeline: Vec::new(),
+        why,
+    };
+    let time = TestTime::Manual(Arc::new(ManualClock::new()));
+    let store = harness
+        .store(time.clone())
+        .await
+        .map_err(|why| broken(why.to_string()))?;
+    let bed = Bed::new(store.clone(), time).await;
+    let mut player = Player::new(bed);
+    let played = player.play(commands).await;
+    let timeline = player.timeline;
+    let removed = store.remove().await;
+    played.map_err(|why| Failure { timeline, why })?;
+    removed.map_err(|why| broken(format!("the store could not be removed: {why}")))
+}
+
+struct Player {
+    bed: Bed,
+    models: [Model; QUEUES],
+    /// Every receipt that each queue has given out, oldest first.
+    receipts: [Vec<Receipt>; QUEUES],
+    elapsed: u64,
+    timeline: Vec<String>,
+}
+
+impl Player {
+    fn new(bed: Bed) -> Self {
+        Self {
+            bed,
+            models: Default::default(),
+            receipts: Default::default(),
+            elapsed: 0,
+            timeline: Vec::new(),
+        }
+    }
+
+    async fn play(&mut self, commands: &[Command]) -> Result<(), String> {
+        for command in commands {
+            self.step(command).await?;
+            for queue in touched_by(command) {
+                self.compare_stats(queue).await?;
+            }
+        }
+        self.settle_up().await
+    }
+
+    async fn step(&mut self, command: &Command) -> Result<(), String> {
+        match command {
+            Command::Enqueue { queue, messages } => self.enqueue(*queue, messages).await,
+            Command::Lease {
+                queue,
+                max,
+                visibility,
+            } => self.lease(*queue, *max, *visibility).await,
+            Command::Ack { queue, picks } => self.ack(*queue, picks).await,
+            Command::Change { queue, changes } => self.change(*queue, changes).await,
+            Command::Pass(millis) => {
+                self.bed.pass(*millis).await;
+                self.elapsed += millis;
+                Ok(())
+            }
+            Command::Reconnect => {
+                self.bed = self.bed.reconnect().await;
+                self.note("reconnect", "");
+                Ok(())
+            }
+            Command::Peek { queue, max } => {
+                let on = self.queue(*queue);
+                let seen = on.admin().peek(&on.name, *max).await.map_err(told)?;
+                self.models[*queue].peek(*max, self.bed.now(), &seen)
+            }
+            Command::Purge { queue, what } => {
+                let on = self.queue(*queue);
+                let purged = on.admin().purge(&on.name, *what).await.map_err(told)?;
+                self.note(format!("queue {queue}: purge {what:?}"), purged);
+                equal("M1: purged", purged, self.models[*queue].purge(*what))
+            }
+            Command::Redrive { queue, ids } => self.redrive(*queue, ids).await,
+            Command::Delete { queue } => {
+                let on = self.queue(*queue);
+                on.admin().delete_queue(&on.name).await.map_err(told)?;
+                self.note(format!("queue {queue}: delete"), "");
+                self.models[*queue].delete();
+                Ok(())
+            }
+        }
+    }
+
+    async fn enqueue(&mut self, queue: usize, sketches: &[Sketch]) -> Result<(), String> {
+        let messages: Vec<_> = sketches.iter().map(message).collect();
+        let on = self.queue(queue);
+        let outcomes = on
+            .backend()
+            .enqueue(&on.name, &messages)
+            .await
+            .map_err(told)?;
+        let shown: Vec<_> = sketches.iter().map(shown).collect();
+        self.note(
+            format!("queue {queue}: enqueue {}", shown.join(", ")),
+            format!("{outcomes:?}"),
+        );
+        let now = self.bed.now();
+        let model = &mut self.models[queue];
+        let expected: Vec<_> = messages
+            .iter()
+            .map(|message| model.enqueue(message, now))
+            .collect();
+        equal("E1, E2: outcomes", outcomes, expected)
+    }
+
+    async fn lease(
+        &mut self,
+        queue: usize,
+        max: usize,
+        visibility: Option<u64>,
+    ) -> Result<(), String> {
+        let on = self.queue(queue);
+        let deliveries = match visibility {
+            None => on.lease(max).await,
+            Some(millis) => on.lease_for(max, millis).await,
+        };
+        let given: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| format!("{} (attempt {})", delivery.id, delivery.attempt))
+            .collect();
+        let for_how_long = visibility.map_or(String::new(), |millis| format!(" for {millis} ms"));
+        self.note(
+            format!("queue {queue}: lease {max}{for_how_long}"),
+            given.join(", "),
+        );
+        self.receipts[queue].extend(deliveries.iter().map(|delivery| delivery.receipt.clone()));
+
+        let now = self.bed.now();
+        let visibility = visibility.map(Duration::from_millis);
+        let undecided = self.models[queue].lease(max, visibility, now, &deliveries)?;
+        if !undecided.is_empty() {
+            let dead = on.dead_letters().await;
+            self.models[queue].decide(&undecided, &dead, now);
+        }
+        Ok(())
+    }
+
+    async fn ack(&mut self, queue: usize, picks: &[Pick]) -> Result<(), String> {
+        let receipts: Vec<_> = picks
+            .iter()
+            .filter_map(|pick| self.receipt(queue, pick))
+            .collect();
+        let on = self.queue(queue);
+        let outcomes = on.backend().ack(&on.name, &receipts).await.map_err(told)?;
+        self.note(
+            format!("queue {queue}: ack {receipts:?}"),
+            format!("{outcomes:?}"),
+        );
+        let model = &mut self.models[queue];
+        let expected: Vec<_> = receipts.iter().map(|receipt| model.ack(receipt)).collect();
+        equal("A1 to A4: outcomes", outcomes, expected)
+    }
+
+    async fn change(&mut self, queue: usize, changes: &[(Pick, Action)]) -> Result<(), String> {
+        let pairs = changes.iter().filter_map(|(pick, action)| {
+            let receipt = self.receipt(queue, pick)?;
+            Some(LeaseChange {
+                receipt,
+                action: action_of(*action),
+            })
+        });
+        let changes: Vec<_> = pairs.collect();
+        let on = self.queue(queue);
+        let outcomes = on
+            .backend()
+            .change(&on.name, &changes)
+            .await
+            .map_err(told)?;
+        for (change, outcome) in changes.iter().zip(&outcomes) {
+            let what = format!("queue {queue}: {:?} {:?}", change.action, change.receipt);
+            self.note(what, format!("{outcome:?}"));
+        }
+        let now = self.bed.now();
+        let model = &mut self.models[queue];
+        let expected: Vec<_> = changes
+            .iter()
+            .map(|c| model.change(&c.receipt, &c.action, now))
+            .collect();
+        equal("A2 to A5: outcomes", outcomes, expected)
+    }
+
+    async fn redrive(&mut self, queue: usize, ids: &[usize]) -> Result<(), String> {
+        let ids: Vec<MessageId> = ids.iter().map(|id| letter(*id)).collect();
+        let (which, named) = match &ids[..] {
+            [] => (Redrive::All, None),
+            ids => (Redrive::Ids(ids.to_vec()), Some(ids)),
+        };
+        let on = self.queue(queue);
+        let redriven = on.admin().redrive(&on.name, &which).await.map_err(told)?;
+        self.note(format!("queue {queue}: redrive {which:?}"), redriven);
+        equal(
+            "D1: redriven",
+            redriven,
+            self.models[queue].redrive(named, self.bed.now()),
+        )
+    }
+
+    async fn compare_stats(&self, queue: usize) -> Result<(), String> {
+        let on = self.queue(queue);
+        let stats = on.backend().stats(&on.name).await.map_err(told)?;
+        equal("S1: stats", stats, self.models[queue].stats(self.bed.now()))
+    }
+
+    /// At the end everything that is left has to come, however much it was held back.
+    async fn settle_up(&mut self) -> Result<(), String> {
+        self.step(&Command::Pass(10_000)).await?;
+        for queue in 0..QUEUES {
+            self.lease(queue, 100, Some(1_000_000)).await?;
+            self.compare_stats(queue).await?;
+            let dead = self.queue(queue).dead_letters().await;
+            equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
+        }
+        Ok(())
+    }
+
+    fn queue(&self, queue: usize) -> OneQueue {
+        self.bed.other_queue(["first", "second"][queue])
+    }
+
+    fn receipt(&self, queue: usize, pick: &Pick) -> Option<Receipt> {
+        let own = &self.receipts[queue];
+        let recent = &own[own.len().saturating_sub(3)..];
+        let (from, index) = match pick {
+            Pick::Recent(index) => (recent, index),
+            Pick::Any(index) => (&own[..], index),
+            Pick::Stranger(index) => (&self.receipts[1 - queue][..], index),
+        };
+        (!from.is_empty()).then(|| index.get(from).clone())
+    }
+
+    fn note(&mut self, what: impl Display, answer: impl Display) {
+        self.timeline
+            .push(format!("{:>6} ms  {what} -> {answer}", self.elapsed));
+    }
+}
+
+fn touched_by(command: &Command) -> std::ops::Range<usize> {
+    match command {
+        Command::Pass(_) | Command::Reconnect => 0..QUEUES,
+        Command::Enqueue { queue, .. }
+        | Command::Lease { queue, .. }
+        | Command::Ack { queue, .. }
+        | Command::Change { queue, .. }
+        | Command::Peek { queue, .. }
+        | Command::Purge { queue, .. }
+        | Command::Redrive { queue, .. }
+        | Command::Delete { queue } => *queue..*queue + 1,
+    }
+}
+
+fn letter(id: usize) -> MessageId {
+    id_of(["a", "b", "c", "d", "e"][id])
+}
+
+fn message(sketch: &Sketch) -> NewMessage {
+    NewMessage::new(sketch.payload.to_string())
+        .with_id(letter(sketch.id))
+        .with_header("number", sketch.payload.to_string())
+        .with_delay(Duration::from_millis(sketch.delay))
+        .with_visibility_timeout(Duration::from_millis(sketch.visibility))
+        .with_max_attempts(sketch.max_attempts)
+}
+
+fn shown(sketch: &Sketch) -> String {
+    let Sketch {
+        id,
+        delay,
+        visibility,
+        max_attempts,
+        ..
+    } = sketch;
+    let id = letter(*id);
+    format!("{id} (delay {delay}, visibility {visibility}, max attempts {max_attempts})")
+}
+
+fn action_of(action: Action) -> LeaseAction {
+    match action {
+        Action::Extend(by) => LeaseAction::Extend(Duration::from_millis(by)),
+        Action::Nack(delay) => LeaseAction::Nack {
+            delay: Duration::from_millis(delay),
+        },
+        Action::Return => LeaseAction::Return,
+        Action::DeadLetter => LeaseAction::DeadLetter {
+            reason: "no".to_owned(),
+        },
+    }
+}
+
+fn told(error: queue_api::Error) -> String {
+    format!("X1: an error where nothing was wrong: {error:?}")
+}
+
+fn equal<T: PartialEq + Debug>(what: &str, seen: T, expected: T) -> Result<(), String> {
+    if seen == expected {
+        return Ok(());
+    }
+    Err(format!("{what}: saw {seen:?}, expected {expected:?}"))
+}

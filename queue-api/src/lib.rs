@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+
+mod admin;
+mod backend;
+mod clock;
+mod error;
+mod lease;
+mod message;
+mod name;
+mod queue;
+mod stats;
+mod typed;
+
+pub use admin::{
+    DeadLetter, DeadLetterPage, DeadReason, MessageState, PeekedMessage, Purge, QueueAdmin, Redrive,
+};
+pub use backend::QueueBackend;
+pub use clock::{Clock, ManualClock, TokioClock};
+pub use error::{Error, ErrorKind, Result};
+pub use lease::{
+    Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,
+};
+pub use message::{EnqueueOutcome, Headers, NewMessage};
+pub use name::{MessageId, QueueName};
+pub use queue::Queue;
+pub use stats::{Limits, QueueStats};
+pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue};
+
+/// What the signatures of [`QueueBackend`] are made of, so that a backend need not find the
+/// matching versions.
+pub use {async_trait::async_trait, bytes::Bytes};
