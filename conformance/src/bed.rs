@@ -10,6 +10,7 @@ use queue_api::{
     LeaseOptions, LeaseOutcome, MessageId, NewMessage, QueueAdmin, QueueBackend, QueueName,
     QueueStats, Receipt,
 };
+use tokio::time::Instant;
 
 use crate::harness::{Connection, Store, TestTime};
 
@@ -17,6 +18,7 @@ use crate::harness::{Connection, Store, TestTime};
 pub(crate) struct Bed {
     store: Arc<dyn Store>,
     time: TestTime,
+    patience: Duration,
     queue: OneQueue,
 }
 
@@ -28,11 +30,12 @@ pub(crate) struct OneQueue {
 }
 
 impl Bed {
-    pub(crate) async fn new(store: Arc<dyn Store>, time: TestTime) -> Self {
+    pub(crate) async fn new(store: Arc<dyn Store>, time: TestTime, patience: Duration) -> Self {
         let connection = store.connect().await.expect("the harness connects");
         Self {
             store,
             time,
+            patience,
             queue: OneQueue {
                 connection,
                 name: name("work"),
@@ -66,12 +69,42 @@ impl Bed {
         }
     }
 
+    /// How long to wait for something that may take a while before it is given up.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            limit: self.patience,
+            since: Instant::now(),
+        }
+    }
+
     /// The time by the manual clock.
     pub(crate) fn now(&self) -> SystemTime {
         match &self.time {
             TestTime::Manual(clock) => clock.now(),
             TestTime::Real => panic!("a check in real time does not know the backend's time"),
         }
+    }
+}
+
+/// What a task has that comes away empty-handed: it lets others run, and gives up when nothing
+/// has come for so long that nothing will.
+pub(crate) struct Patience {
+    limit: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    pub(crate) fn restored(&mut self) {
+        self.since = Instant::now();
+    }
+
+    pub(crate) async fn wear(&self) {
+        assert!(
+            self.since.elapsed() < self.limit,
+            "nothing came for {:?}",
+            self.limit
+        );
+        tokio::task::yield_now().await;
     }
 }
 
@@ -88,8 +121,13 @@ impl OneQueue {
         &*self.connection.backend
     }
 
+    pub(crate) fn has_admin(&self) -> bool {
+        self.connection.admin.is_some()
+    }
+
     pub(crate) fn admin(&self) -> &dyn QueueAdmin {
-        &*self.connection.admin
+        let admin = self.connection.admin.as_deref();
+        admin.expect("a harness that claims QueueAdmin connects with it")
     }
 
     pub(crate) async fn enqueue(&self, messages: &[NewMessage]) -> Vec<EnqueueOutcome> {

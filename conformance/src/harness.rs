@@ -1,6 +1,6 @@
 //! What the author of a backend writes: how to get a fresh store, and how to connect to it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use queue_api::{Clock, ManualClock, QueueAdmin, QueueBackend, async_trait};
 
@@ -16,9 +16,52 @@ pub trait Harness: Send + Sync + 'static {
     /// The store could not be made; the check fails.
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError>;
 
-    /// How many random histories to try, where neither the command line nor the environment
-    /// says. As many as take half a minute is a good number.
+    /// How many random histories to try, where the environment does not say. As many as take
+    /// half a minute is a good number.
     fn histories(&self) -> u32;
+
+    /// What the backend claims beyond the core of the contract. The report says what was not
+    /// claimed.
+    fn claims(&self) -> &'static [Claim] {
+        &[Claim::Admin]
+    }
+
+    /// A connection to the store that has this [`address`](Store::address), from a process that
+    /// did not make it. Only asked of a harness that claims [`Claim::Processes`].
+    ///
+    /// # Errors
+    /// There is no such store; the check fails.
+    async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {
+        Err(format!("this harness does not claim processes; asked for {address}").into())
+    }
+
+    /// How long a check may go without getting anywhere before it fails.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+}
+
+/// A part of the contract that a backend may keep or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// It implements [`QueueAdmin`]. Without it, dead letters can be counted but not looked at,
+    /// and line M1 is not claimed.
+    Admin,
+    /// Its store is shared by processes and survives them. The suite then starts processes that
+    /// work on one store, and kills them at random moments.
+    ///
+    /// The harness has to implement [`Harness::attach`] and [`Store::address`]; the processes
+    /// are the test binary itself, started again.
+    Processes,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admin => "QueueAdmin",
+            Self::Processes => "processes",
+        })
+    }
 }
 
 /// A store that one check works on.
@@ -30,6 +73,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// The store cannot be reached; the check fails.
     async fn connect(&self) -> Result<Connection, HarnessError>;
+
+    /// What another process needs to know to [`attach`](Harness::attach) to this store. Only
+    /// asked of a harness that claims [`Claim::Processes`].
+    fn address(&self) -> String {
+        String::new()
+    }
 
     /// Removes the store and all that is in it. Called when the check is over, whether it
     /// passed, failed or panicked, with every connection dropped that the check had.
@@ -43,7 +92,7 @@ pub trait Store: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub(crate) backend: Arc<dyn QueueBackend>,
-    pub(crate) admin: Arc<dyn QueueAdmin>,
+    pub(crate) admin: Option<Arc<dyn QueueAdmin>>,
 }
 
 impl Connection {
@@ -51,8 +100,16 @@ impl Connection {
     pub fn new<B: QueueBackend + QueueAdmin>(backend: B) -> Self {
         let backend = Arc::new(backend);
         Self {
-            admin: backend.clone(),
+            admin: Some(backend.clone()),
             backend,
+        }
+    }
+
+    /// A connection by way of a backend that does not claim [`Claim::Admin`].
+    pub fn without_admin<B: QueueBackend>(backend: B) -> Self {
+        Self {
+            backend: Arc::new(backend),
+            admin: None,
         }
     }
 }

@@ -3,10 +3,15 @@
 mod bed;
 mod checks;
 mod contract;
+mod drop_after;
 mod harness;
 mod history;
+mod record;
+mod report;
 mod runner;
+mod suite;
 
 pub use contract::Line;
-pub use harness::{Connection, Harness, HarnessError, Store, TestTime};
-pub use runner::run;
+pub use harness::{Claim, Connection, Harness, HarnessError, Store, TestTime};
+pub use report::{Outcome, Report, Verdict};
+pub use runner::{examine, run};

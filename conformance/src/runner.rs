@@ -1,124 +1,125 @@
-//! Runs the table and the random histories under `cargo test`.
+//! Runs the suite: under `cargo test`, or as a function that gives a report.
 
-use std::{any::Any, panic::AssertUnwindSafe, process::ExitCode, sync::Arc, time::Duration};
-
-use futures::FutureExt;
-use libtest_mimic::{Arguments, Failed, Trial};
-use queue_api::ManualClock;
-use tokio::runtime::{Builder, Runtime};
-
-use crate::{
-    bed::Bed,
-    checks::{CHECKS, Check, CheckTime},
-    harness::{Harness, TestTime},
-    history,
+use std::{
+    env, fs, io,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    thread,
 };
 
-/// How long a check may take before it is taken for one that never ends.
-const WATCHDOG: Duration = Duration::from_secs(60);
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::time::Instant;
 
-/// The random histories are tried in so many tests, which the test runner runs side by side.
-const SHARDS: u32 = 4;
+use crate::{
+    harness::Harness,
+    record::child_main,
+    report::{Outcome, Report, Verdict},
+    suite::{Item, is_honest, items},
+};
+
+/// Where to write the report as JUnit XML.
+const JUNIT: &str = "QUEUE_CONFORMANCE_JUNIT";
+
+/// Where to write the report as JSON.
+const JSON: &str = "QUEUE_CONFORMANCE_JSON";
 
 /// Runs the whole suite on the backend of `harness`: the `main` of a test target.
 ///
-/// It takes the arguments of `cargo test`: a filter, `--list`, `--test-threads` and so on. No
-/// check is left out, and none is ignored.
+/// It takes the arguments of `cargo test`: a filter, `--list`, `--test-threads` and so on.
+/// Afterwards it prints the contract's lines with what became of each. No check is ignored: one
+/// that is about what the harness does not claim is marked so, here and in the report, and fails
+/// if the backend could have been judged after all.
+///
+/// The environment variables `QUEUE_CONFORMANCE_JUNIT` and `QUEUE_CONFORMANCE_JSON` name files
+/// that the report is written to as well.
 pub fn run(harness: impl Harness) -> ExitCode {
+    let harness: Arc<dyn Harness> = Arc::new(harness);
+    if let Some(ended) = child_main(&*harness) {
+        return ended;
+    }
     let arguments = Arguments::from_args();
-    libtest_mimic::run(&arguments, trials(Arc::new(harness))).exit_code()
-}
-
-fn trials(harness: Arc<dyn Harness>) -> Vec<Trial> {
-    let checks = CHECKS.iter().map(|check| {
-        let harness = harness.clone();
-        Trial::test(check.full_name(), move || run_check(&*harness, check))
-    });
-    let histories = (0..SHARDS).map(|shard| {
-        let harness = harness.clone();
-        let name = format!("histories::random_histories_{}_of_{SHARDS}", shard + 1);
-        Trial::test(name, move || {
-            history::run_shard(&harness, &runtime(), shard, SHARDS).map_err(Failed::from)
-        })
-    });
-    checks.chain(histories).collect()
-}
-
-impl Check {
-    /// The name that the check has in `cargo test`: `L1_exclusive::no_two_…`.
-    fn full_name(&self) -> String {
-        format!(
-            "{}::{}",
-            self.line.to_string().replace([' ', '-'], "_"),
-            self.name
-        )
+    let report = Arc::new(Mutex::new(Report::default()));
+    let trials = items().map(|item| trial(item, &harness, &report)).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if arguments.list {
+        return conclusion.exit_code();
     }
-}
-
-/// Each check has a runtime of its own, so nothing that it left running meets the next.
-fn runtime() -> Runtime {
-    let built = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    built.expect("the system gives threads to a runtime")
-}
-
-fn run_check(harness: &dyn Harness, check: &Check) -> Result<(), Failed> {
-    runtime().block_on(async {
-        let time = match check.time {
-            CheckTime::Manual => TestTime::Manual(Arc::new(ManualClock::new())),
-            CheckTime::Real => TestTime::Real,
-        };
-        let store = harness
-            .store(time.clone())
-            .await
-            .map_err(|why| why.to_string())?;
-        // A panic ends the check and not the runner; the store is removed whatever happened.
-        let check = async { (check.run)(Bed::new(store.clone(), time).await).await };
-        let check = AssertUnwindSafe(check).catch_unwind();
-        let verdict = match tokio::time::timeout(WATCHDOG, check).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(panic)) => Err(panic_message(panic)),
-            Err(_) => Err(format!("did not end within {WATCHDOG:?}")),
-        };
-        let removed = store.remove().await;
-        verdict?;
-        removed.map_err(|why| format!("the store could not be removed: {why}"))?;
-        Ok(())
-    })
-}
-
-fn panic_message(panic: Box<dyn Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => match panic.downcast::<&'static str>() {
-            Ok(message) => (*message).to_owned(),
-            Err(_) => "panicked".to_owned(),
-        },
+    let report = std::mem::take(&mut *report.lock().expect("no verdict panics"));
+    println!("{report}");
+    if let Err(error) = write_files(&report) {
+        eprintln!("the report could not be written: {error}");
+        return ExitCode::FAILURE;
     }
+    conclusion.exit_code()
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
+/// Runs the whole suite on the backend of `harness`, on so many threads, and tells what became
+/// of it: for tools, and for tests of the suite itself.
+pub fn examine(harness: impl Harness, threads: usize) -> Report {
+    let harness: Arc<dyn Harness> = Arc::new(harness);
+    let queue = Mutex::new(items().collect::<Vec<_>>().into_iter());
+    let next = || queue.lock().expect("taking an item does not panic").next();
+    let mut verdicts = thread::scope(|scope| {
+        let worker = || {
+            let judged = std::iter::from_fn(next).map(|item| judge(item, &harness));
+            judged.collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
+        let done = workers
+            .into_iter()
+            .flat_map(|worker| worker.join().expect("items catch panics"));
+        done.collect::<Vec<_>>()
+    });
+    verdicts.sort_by(|a, b| a.check.cmp(&b.check));
+    Report { verdicts }
+}
 
-    use super::*;
-    use crate::contract::Line;
-
-    #[test]
-    fn every_line_of_the_contract_has_a_check() {
-        for line in Line::ALL {
-            assert!(
-                CHECKS.iter().any(|check| check.line == *line),
-                "{line} has no check"
-            );
+fn trial(item: Item, harness: &Arc<dyn Harness>, report: &Arc<Mutex<Report>>) -> Trial {
+    let unclaimed = item.unclaimed_by(&**harness);
+    let (harness, report) = (harness.clone(), report.clone());
+    let run = move || {
+        let verdict = judge(item, &harness);
+        let outcome = verdict.outcome.clone();
+        report
+            .lock()
+            .expect("no verdict panics")
+            .verdicts
+            .push(verdict);
+        match outcome {
+            Outcome::Failed(why) => Err(Failed::from(why)),
+            Outcome::Passed | Outcome::NotClaimed(_) => Ok(()),
         }
+    };
+    let trial = Trial::test(item.name(), run);
+    match unclaimed {
+        Some(claim) => trial.with_kind(format!("{claim} not claimed")),
+        None => trial,
     }
+}
 
-    #[test]
-    fn every_check_has_a_name_of_its_own() {
-        let names: HashSet<_> = CHECKS.iter().map(Check::full_name).collect();
-        assert_eq!(names.len(), CHECKS.len());
+fn judge(item: Item, harness: &Arc<dyn Harness>) -> Verdict {
+    let started = Instant::now();
+    let ran = match item.unclaimed_by(&**harness) {
+        Some(claim) => {
+            is_honest(&**harness, claim).map(|()| Outcome::NotClaimed(claim.to_string()))
+        }
+        None => item.run(harness).map(|()| Outcome::Passed),
+    };
+    Verdict {
+        line: item.line().map(|line| line.code()),
+        check: item.name(),
+        outcome: ran.unwrap_or_else(Outcome::Failed),
+        took_ms: started.elapsed().as_millis() as u64,
     }
+}
+
+fn write_files(report: &Report) -> io::Result<()> {
+    if let Some(path) = env::var_os(JUNIT) {
+        fs::write(PathBuf::from(path), report.to_junit())?;
+    }
+    if let Some(path) = env::var_os(JSON) {
+        fs::write(PathBuf::from(path), report.to_json())?;
+    }
+    Ok(())
 }

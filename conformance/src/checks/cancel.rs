@@ -3,41 +3,17 @@
 //! A call that was dropped may still be under way in the store, so these checks do not ask
 //! what it did but whether the books balance in the end.
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    pin::{Pin, pin},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use queue_api::{LeaseAction, LeaseChange, LeaseOptions};
 
-use crate::bed::{Bed, extend, msg, nack};
+use crate::{
+    bed::{Bed, extend, msg, nack},
+    drop_after::DropAfter,
+};
 
 /// More polls than any call takes; one that takes more is broken off nowhere new.
 const MOST_POLLS: usize = 200;
-
-/// Polls a future so many times and then drops it; `None` if that was too early.
-struct DropAfter<'a, F> {
-    future: Option<Pin<&'a mut F>>,
-    polls_left: usize,
-}
-
-impl<F: Future> Future for DropAfter<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.polls_left -= 1;
-        let last = self.polls_left == 0;
-        let future = self.future.as_mut().expect("not polled after the end");
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if last => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
 
 /// Breaks off `call` at its first await point, then a fresh one at its second, and so on until
 /// one runs to its end. After each, `aftermath` looks at what was left.
@@ -48,11 +24,7 @@ async fn at_every_await_point<T>(
     for polls in 1..=MOST_POLLS {
         let output = {
             let future = pin!(call(polls));
-            DropAfter {
-                future: Some(future),
-                polls_left: polls,
-            }
-            .await
+            DropAfter::new(future, polls).await
         };
         let finished = output.is_some();
         aftermath(polls, output).await;
@@ -158,11 +130,7 @@ pub(super) async fn a_dropped_ack_is_done_or_not(bed: Bed) {
             .map(|delivery| delivery.receipt.clone())
             .collect();
         let call = pin!(bed.backend().ack(&bed.name, &receipts));
-        let done = DropAfter {
-            future: Some(call),
-            polls_left: polls,
-        }
-        .await;
+        let done = DropAfter::new(call, polls).await;
         unsettled = leased
             .iter()
             .map(|delivery| delivery.id.to_string())
@@ -211,11 +179,7 @@ pub(super) async fn a_dropped_change_is_done_or_not(bed: Bed) {
                 .collect();
             expected.extend(names);
             let call = pin!(bed.backend().change(&bed.name, &changes));
-            let done = DropAfter {
-                future: Some(call),
-                polls_left: polls,
-            }
-            .await;
+            let done = DropAfter::new(call, polls).await;
             // Not to be met by the next round's lease.
             bed.lease_for(1000, 3_600_000).await;
             if done.is_some() {
@@ -243,10 +207,7 @@ pub(super) async fn a_dropped_wait_wakes_others(bed: Bed) {
     let other = tokio::spawn(wait(&bed));
     for polls in 1..10 {
         let call = pin!(wait(&bed));
-        let dropped = DropAfter {
-            future: Some(call),
-            polls_left: polls,
-        };
+        let dropped = DropAfter::new(call, polls);
         // A wait that is not woken is not polled again either, so it is given up after a while.
         let _ = tokio::time::timeout(Duration::from_millis(20), dropped).await;
     }
@@ -295,11 +256,7 @@ pub(super) async fn a_broken_off_settlement_may_be_repeated(bed: Bed) {
             .collect();
         let done = {
             let call = pin!(bed.backend().ack(&bed.name, &receipts));
-            DropAfter {
-                future: Some(call),
-                polls_left: polls,
-            }
-            .await
+            DropAfter::new(call, polls).await
         };
         // `Applied` or `Lost`, according to what the first one did; but gone either way.
         bed.ack_all(&receipts).await;

@@ -6,12 +6,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use futures::future::join_all;
 use queue_api::{EnqueueOutcome, LeaseAction, LeaseOutcome, MessageId};
-use tokio::time::Instant;
 
 use crate::bed::{Bed, dead_letter, msg, nack};
 
@@ -33,35 +31,6 @@ where
         .collect()
 }
 
-/// What a task has that comes away empty-handed: it lets others run, and gives up when nothing
-/// has come for so long that nothing will.
-struct Patience {
-    since: Instant,
-}
-
-impl Patience {
-    const LIMIT: Duration = Duration::from_secs(20);
-
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
-        }
-    }
-
-    fn restored(&mut self) {
-        self.since = Instant::now();
-    }
-
-    async fn wear(&self) {
-        assert!(
-            self.since.elapsed() < Self::LIMIT,
-            "nothing came for {:?}",
-            Self::LIMIT
-        );
-        tokio::task::yield_now().await;
-    }
-}
-
 /// Whether anything is left that somebody could still be given.
 async fn drained(bed: &Bed) -> bool {
     let stats = bed.stats().await;
@@ -74,7 +43,7 @@ pub(super) async fn each_message_is_acked_once_among_many_tasks(bed: Bed) {
     bed.store(&messages).await;
     let acked = many(&bed, 8, async |bed: Bed, task| {
         let mut acked = Vec::new();
-        let mut patience = Patience::new();
+        let mut patience = bed.patience();
         loop {
             let deliveries = bed.lease(task % 5 + 1).await;
             if deliveries.is_empty() {
@@ -192,7 +161,7 @@ pub(super) async fn many_consumers_make_progress(bed: Bed) {
     bed.store(&messages).await;
     let leased = many(&bed, 12, async |bed: Bed, _| {
         let mut leased = Vec::new();
-        let mut patience = Patience::new();
+        let mut patience = bed.patience();
         while bed.stats().await.ready > 0 {
             match bed.lease(1).await.pop() {
                 Some(delivery) => {
@@ -222,7 +191,7 @@ pub(super) async fn producers_and_consumers_balance(bed: Bed) {
         }
         // Until every producer's messages are accounted for; the clock stands still, so a
         // message that is nacked comes back at once and one that is lost never.
-        let mut patience = Patience::new();
+        let mut patience = bed.patience();
         while !all_done(&bed).await {
             patience.wear().await;
             for delivery in bed.lease(4).await {

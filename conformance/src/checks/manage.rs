@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use queue_api::{
     LeaseOutcome::{Applied, Lost},
-    MessageState, Purge, QueueStats,
+    MessageState, Purge, QueueStats, Redrive,
 };
 
 use crate::bed::{Bed, dead_letter, extend, id_of, ids, msg, nack};
@@ -49,38 +49,24 @@ pub(super) async fn an_unused_queue_is_empty(bed: Bed) {
     assert_eq!(bed.stats().await, QueueStats::default());
     bed.expect_none_ready("nothing was enqueued").await;
     assert_eq!(bed.ack(&queue_api::Receipt::new("1-m")).await, Lost);
+}
+
+pub(super) async fn looking_after_an_unused_queue_does_nothing(bed: Bed) {
     assert!(bed.dead_letters().await.is_empty());
-    let admin = bed.other_queue("untouched");
-    assert!(
-        admin
-            .admin()
-            .peek(&admin.name, 5)
-            .await
-            .expect("peek succeeds")
-            .is_empty()
-    );
+    let (admin, name) = (bed.admin(), &bed.name);
+    assert!(admin.peek(name, 5).await.expect("peek succeeds").is_empty());
     for what in [Purge::Live, Purge::Dead] {
-        assert_eq!(
-            admin
-                .admin()
-                .purge(&admin.name, what)
-                .await
-                .expect("purge succeeds"),
-            0
-        );
+        assert_eq!(admin.purge(name, what).await.expect("purge succeeds"), 0);
     }
-    let all = queue_api::Redrive::All;
     assert_eq!(
         admin
-            .admin()
-            .redrive(&admin.name, &all)
+            .redrive(name, &Redrive::All)
             .await
             .expect("redrive succeeds"),
         0
     );
     admin
-        .admin()
-        .delete_queue(&admin.name)
+        .delete_queue(name)
         .await
         .expect("deleting nothing succeeds");
 }

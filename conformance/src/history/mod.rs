@@ -39,16 +39,17 @@ pub(crate) fn run_shard(
             Ok(())
         };
     }
-    let histories = match number_from_env(HISTORIES)? {
-        Some(histories) => histories,
-        None => u64::from(harness.histories()),
-    };
-    let mine = (histories + u64::from(shards - 1 - shard)) / u64::from(shards);
-    for _ in 0..mine {
+    for _ in 0..how_many(&**harness, shard, shards)? {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         run_one(harness, runtime, seed)?;
     }
     Ok(())
+}
+
+/// How many histories the `shard`th of `shards` equal parts has.
+pub(crate) fn how_many(harness: &dyn Harness, shard: u32, shards: u32) -> Result<u64, String> {
+    let histories = number_from_env(HISTORIES)?.unwrap_or(u64::from(harness.histories()));
+    Ok((histories + u64::from(shards - 1 - shard)) / u64::from(shards))
 }
 
 fn number_from_env(name: &str) -> Result<Option<u64>, String> {
@@ -72,7 +73,7 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let history = command::histories()
+    let history = command::histories(harness.claims())
         .new_tree(&mut runner)
         .map_err(|why| why.to_string())?;
     let result = runner.run_one(history, |commands| {

@@ -44,7 +44,7 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Result<
         .store(time.clone())
         .await
         .map_err(|why| broken(why.to_string()))?;
-    let bed = Bed::new(store.clone(), time).await;
+    let bed = Bed::new(store.clone(), time, harness.patience()).await;
     let mut player = Player::new(bed);
     let played = player.play(commands).await;
     let timeline = player.timeline;
@@ -251,8 +251,10 @@ impl Player {
         for queue in 0..QUEUES {
             self.lease(queue, 100, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
-            let dead = self.queue(queue).dead_letters().await;
-            equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
+            if self.bed.has_admin() {
+                let dead = self.queue(queue).dead_letters().await;
+                equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,174 @@
+//! What is recorded of a call.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use queue_api::{Delivery, LeaseAction, LeaseOutcome};
+use serde::{Deserialize, Serialize};
+
+/// A moment, by the clock that all processes of this machine share, in nanoseconds.
+pub(super) type Moment = u64;
+
+/// A time by the backend's clock, in milliseconds.
+pub(super) type Millis = u64;
+
+/// One call, from just before it began to just after it ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Call {
+    /// Which task or process made it.
+    pub(super) by: String,
+    pub(super) began: Moment,
+    /// None for a call that nobody saw the end of: its caller was killed.
+    pub(super) ended: Option<Moment>,
+    /// The earliest that the backend's clock may have shown during the call.
+    pub(super) clock_from: Millis,
+    /// The latest that it may have shown.
+    pub(super) clock_to: Millis,
+    pub(super) what: What,
+}
+
+/// What was asked, and what was answered. An answer of none is an unknown outcome: the call was
+/// dropped, failed, or its caller was killed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum What {
+    Enqueue {
+        id: String,
+        delay: Millis,
+        answered: bool,
+    },
+    Lease {
+        answer: Option<Vec<Given>>,
+    },
+    Settle {
+        receipt: String,
+        id: String,
+        action: Action,
+        answer: Option<bool>,
+    },
+}
+
+/// A delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Given {
+    pub(super) id: String,
+    pub(super) receipt: String,
+    pub(super) attempt: u32,
+    pub(super) expires: Millis,
+}
+
+/// What was asked for a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Action {
+    Ack,
+    Extend(Millis),
+    Nack(Millis),
+    Return,
+}
+
+impl Action {
+    /// As the change that it is; none for an ack, which is a call of its own.
+    pub(super) fn change(self) -> Option<LeaseAction> {
+        match self {
+            Self::Ack => None,
+            Self::Extend(by) => Some(LeaseAction::Extend(Duration::from_millis(by))),
+            Self::Nack(delay) => Some(LeaseAction::Nack {
+                delay: Duration::from_millis(delay),
+            }),
+            Self::Return => Some(LeaseAction::Return),
+        }
+    }
+
+    /// Whether the receipt is used up by it.
+    pub(super) fn settles(self) -> bool {
+        !matches!(self, Self::Extend(_))
+    }
+}
+
+impl Given {
+    pub(super) fn new(delivery: &Delivery) -> Self {
+        Self {
+            id: delivery.id.to_string(),
+            receipt: delivery.receipt.to_string(),
+            attempt: delivery.attempt,
+            expires: millis(delivery.lease_expires_at),
+        }
+    }
+}
+
+pub(super) fn applied(outcome: LeaseOutcome) -> bool {
+    outcome == LeaseOutcome::Applied
+}
+
+pub(super) fn millis(time: SystemTime) -> Millis {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as Millis
+}
+
+/// Now, by the machine's clock: what orders the calls of several processes.
+#[allow(clippy::disallowed_methods)] // no backend's time is meant, but when a call was made
+pub(super) fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+pub(super) fn moment() -> Moment {
+    wall_clock()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos() as Moment
+}
+
+impl Call {
+    /// Whether the call is about the message with this id.
+    pub(super) fn concerns(&self, message: &str) -> bool {
+        match &self.what {
+            What::Enqueue { id, .. } | What::Settle { id, .. } => id == message,
+            What::Lease { answer } => answer.iter().flatten().any(|given| given.id == message),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enqueue {
+                id,
+                delay,
+                answered,
+            } => {
+                let answer = if *answered { "stored" } else { "?" };
+                write!(f, "enqueue {id} (delay {delay} ms) -> {answer}")
+            }
+            Self::Lease { answer: None } => f.write_str("lease -> ?"),
+            Self::Lease {
+                answer: Some(given),
+            } => {
+                f.write_str("lease ->")?;
+                given.iter().try_for_each(|given| {
+                    let Given {
+                        id,
+                        attempt,
+                        expires,
+                        receipt,
+                    } = given;
+                    write!(f, " {id} (attempt {attempt}, until {expires}, {receipt})")
+                })
+            }
+            Self::Settle {
+                receipt,
+                id,
+                action,
+                answer,
+            } => {
+                let answer = match answer {
+                    None => "?",
+                    Some(true) => "applied",
+                    Some(false) => "lost",
+                };
+                write!(f, "{action:?} {id} ({receipt}) -> {answer}")
+            }
+        }
+    }
+}

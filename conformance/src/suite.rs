@@ -1,0 +1,184 @@
+//! The whole suite as a list of items, each of which judges a backend by itself.
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+
+use futures::FutureExt;
+use queue_api::ManualClock;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    bed::Bed,
+    checks::{CHECKS, Check, CheckTime},
+    contract::Line,
+    harness::{Claim, Harness, HarnessError, TestTime},
+    history, record,
+};
+
+/// The random histories are tried in so many items, which a runner runs side by side.
+const SHARDS: u32 = 4;
+
+/// Something that a backend passes or fails.
+#[derive(Clone, Copy)]
+pub(crate) enum Item {
+    Check(&'static Check),
+    /// One share of the random histories, counted from 0.
+    Histories(u32),
+    /// One share of the histories that are recorded under concurrency.
+    Records(u32),
+    /// Processes that work on one store and are killed.
+    Kills,
+}
+
+/// Every item there is, whatever a backend claims.
+pub(crate) fn items() -> impl Iterator<Item = Item> {
+    let histories = (0..SHARDS).map(Item::Histories);
+    let records = (0..SHARDS).map(Item::Records);
+    let checks = CHECKS.iter().map(Item::Check);
+    checks.chain([Item::Kills]).chain(histories).chain(records)
+}
+
+impl Item {
+    /// The name that it has in `cargo test`, such as `L1_exclusive::an_extended_lease_…`.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Check(check) => {
+                format!(
+                    "{}::{}",
+                    check.line.to_string().replace([' ', '-'], "_"),
+                    check.name
+                )
+            }
+            Self::Histories(shard) => {
+                format!("histories::random_histories_{}_of_{SHARDS}", shard + 1)
+            }
+            Self::Records(shard) => {
+                format!("histories::concurrent_histories_{}_of_{SHARDS}", shard + 1)
+            }
+            Self::Kills => "R1_durable::processes_are_killed_and_the_books_balance".to_owned(),
+        }
+    }
+
+    /// The line of the contract that it is about; random histories are about all of them.
+    pub(crate) fn line(self) -> Option<Line> {
+        match self {
+            Self::Check(check) => Some(check.line),
+            Self::Histories(_) | Self::Records(_) => None,
+            Self::Kills => Some(Line::R1),
+        }
+    }
+
+    /// What a backend must claim for this to be about it.
+    pub(crate) fn claim(self) -> Option<Claim> {
+        match self {
+            Self::Check(check) => check.claim,
+            Self::Histories(_) | Self::Records(_) => None,
+            Self::Kills => Some(Claim::Processes),
+        }
+    }
+
+    /// What `harness` would have to claim for this to be run, and does not.
+    pub(crate) fn unclaimed_by(self, harness: &dyn Harness) -> Option<Claim> {
+        self.claim()
+            .filter(|claim| !harness.claims().contains(claim))
+    }
+
+    /// Judges the backend; the error is what to tell its author.
+    pub(crate) fn run(self, harness: &Arc<dyn Harness>) -> Result<(), String> {
+        match self {
+            Self::Check(check) => run_check(&**harness, check),
+            Self::Histories(shard) => history::run_shard(harness, &runtime(), shard, SHARDS),
+            Self::Records(shard) => record::run_shard(harness, &runtime(), shard, SHARDS),
+            Self::Kills => runtime().block_on(record::kills(&**harness)),
+        }
+    }
+}
+
+/// Whether `harness` is honest in not making `claim`: what a backend can do is to be judged.
+pub(crate) fn is_honest(harness: &dyn Harness, claim: Claim) -> Result<(), String> {
+    let offered = runtime().block_on(async {
+        match claim {
+            Claim::Processes => Ok(harness.attach("").await.is_ok()),
+            Claim::Admin => {
+                let store = harness.store(TestTime::Real).await?;
+                let connection = store.connect().await?;
+                store.remove().await?;
+                Ok(connection.admin.is_some())
+            }
+        }
+    });
+    match offered.map_err(|why: HarnessError| why.to_string())? {
+        false => Ok(()),
+        true => Err(format!("the harness offers {claim} and does not claim it")),
+    }
+}
+
+/// Each item has a runtime of its own, so nothing that it left running meets the next.
+fn runtime() -> Runtime {
+    let built = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    built.expect("the system gives threads to a runtime")
+}
+
+fn run_check(harness: &dyn Harness, check: &Check) -> Result<(), String> {
+    let runtime = runtime();
+    let verdict = runtime.block_on(async {
+        let time = match check.time {
+            CheckTime::Manual => TestTime::Manual(Arc::new(ManualClock::new())),
+            CheckTime::Real => TestTime::Real,
+        };
+        let patience = harness.patience();
+        let store = harness
+            .store(time.clone())
+            .await
+            .map_err(|why| why.to_string())?;
+        // A panic ends the check and not the runner; the store is removed whatever happened.
+        let bed = Bed::new(store.clone(), time, patience);
+        let check = AssertUnwindSafe(async { (check.run)(bed.await).await }).catch_unwind();
+        let verdict = match tokio::time::timeout(patience, check).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(panic)) => Err(panic_message(panic)),
+            Err(_) => Err(format!("did not end within {patience:?}")),
+        };
+        let removed = store.remove().await;
+        verdict?;
+        removed.map_err(|why| format!("the store could not be removed: {why}"))
+    });
+    // What a check left running may never end; it is not waited for.
+    runtime.shutdown_background();
+    verdict
+}
+
+fn panic_message(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(panic) => match panic.downcast::<&'static str>() {
+            Ok(message) => (*message).to_owned(),
+            Err(_) => "panicked".to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_contract_has_a_check() {
+        for line in Line::ALL {
+            assert!(
+                CHECKS.iter().any(|check| check.line == *line),
+                "{line} has no check"
+            );
+        }
+    }
+
+    #[test]
+    fn every_item_has_a_name_of_its_own() {
+        let names: HashSet<_> = items().map(Item::name).collect();
+        assert_eq!(names.len(), items().count());
+    }
+}
