@@ -80,12 +80,50 @@ pub trait Store: Send + Sync + 'static {
         String::new()
     }
 
+    /// What makes this store's server fail on purpose, where the harness can do that. The
+    /// histories under concurrency then use it.
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        None
+    }
+
     /// Removes the store and all that is in it. Called when the check is over, whether it
     /// passed, failed or panicked, with every connection dropped that the check had.
     ///
     /// # Errors
     /// Something was left behind; the check fails.
     async fn remove(&self) -> Result<(), HarnessError>;
+}
+
+/// Makes a server fail on purpose, in a way that only the connections of one store notice.
+#[async_trait]
+pub trait Faults: Send + Sync + 'static {
+    /// Has one of the next commands fail.
+    ///
+    /// # Errors
+    /// The fault could not be injected; the check fails.
+    async fn inject(&self, fault: Fault) -> Result<(), HarnessError>;
+
+    /// Takes back what has not struck yet.
+    ///
+    /// # Errors
+    /// The server could not be told; the check fails.
+    async fn heal(&self) -> Result<(), HarnessError>;
+}
+
+/// A way in which a command fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// It is answered with an error that passes, and has no effect.
+    ErrorBefore,
+    /// It takes effect, and is answered with an error.
+    ErrorAfter,
+    /// Its connection is closed in place of an answer.
+    Disconnect,
+}
+
+impl Fault {
+    /// Every fault there is.
+    pub const ALL: [Self; 3] = [Self::ErrorBefore, Self::ErrorAfter, Self::Disconnect];
 }
 
 /// A backend as a check uses it.

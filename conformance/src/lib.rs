@@ -12,6 +12,6 @@ mod runner;
 mod suite;
 
 pub use contract::Line;
-pub use harness::{Claim, Connection, Harness, HarnessError, Store, TestTime};
+pub use harness::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
 pub use report::{Outcome, Report, Verdict};
 pub use runner::{examine, run};

@@ -29,3 +29,8 @@ pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue}
 /// What the signatures of [`QueueBackend`] are made of, so that a backend need not find the
 /// matching versions.
 pub use {async_trait::async_trait, bytes::Bytes};
+
+/// Compiles and runs what the workspace's README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     bed::{Bed, id_of},
     drop_after::DropAfter,
-    harness::{Harness, TestTime},
+    harness::{Fault, Faults, Harness, TestTime},
     history::how_many,
 };
 
@@ -80,6 +80,9 @@ async fn record(harness: &dyn Harness) -> Result<Vec<Call>, String> {
         recorder("sender".to_owned(), &bed).send(MESSAGES),
     ));
     workers.push(tokio::spawn(pass_time(bed.clone(), Random::new())));
+    if let Some(faults) = store.faults() {
+        workers.push(tokio::spawn(sabotage(faults, Random::new())));
+    }
     let joined = join_all(workers).await;
     let mut cleaner = recorder("cleaner".to_owned(), &bed);
     cleaner.drop_one_in = u64::MAX;
@@ -97,6 +100,23 @@ async fn pass_time(bed: Bed, mut random: Random) {
         bed.pass(random.below(8)).await;
         random.dawdle().await;
     }
+}
+
+/// Makes the server fail now and then while the others work. What a call did that failed is as
+/// unknown as what a dropped one did.
+async fn sabotage(faults: Arc<dyn Faults>, mut random: Random) {
+    for _ in 0..CALLS / 3 {
+        let fault = Fault::ALL[random.below(Fault::ALL.len() as u64) as usize];
+        faults
+            .inject(fault)
+            .await
+            .expect("the harness injects a fault");
+        random.dawdle().await;
+    }
+    faults
+        .heal()
+        .await
+        .expect("the harness takes its faults back");
 }
 
 /// What the tasks of a program share: the record, and the receipts that were given out, so that

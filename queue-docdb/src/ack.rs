@@ -1,0 +1,134 @@
+//! Ack: delete what the receipts stand for, and only say `Applied` where that is certain.
+
+use std::collections::{HashMap, HashSet};
+
+use mongodb::bson::{Document, Uuid, doc};
+use queue_api::{LeaseOutcome, MessageId, Receipt};
+
+use crate::{
+    collection::{Query, QueueCollection},
+    document,
+    error::StoreError,
+    receipt::Held,
+};
+
+/// The parts of a document that tell whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ownership {
+    pub(crate) lease: Option<Uuid>,
+    pub(crate) settled: Option<Uuid>,
+    pub(crate) birth: Option<Uuid>,
+}
+
+impl QueueCollection {
+    /// Ends the messages that the receipts stand for.
+    pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
+        // Of two uses of a receipt the first one settles it.
+        let mut used = HashSet::new();
+        let uses: Vec<(usize, Held)> = receipts
+            .iter()
+            .enumerate()
+            .filter_map(|(index, receipt)| Some((index, Held::parse(receipt)?)))
+            .filter(|(_, held)| used.insert(held.clone()))
+            .collect();
+        let applied = match uses.as_slice() {
+            [] => HashSet::new(),
+            // One receipt needs no look beforehand: the number of deleted documents tells.
+            [(_, held)] => {
+                let deleted = self.delete(deletions(&[held])).await?;
+                if deleted == 1 {
+                    HashSet::from([held])
+                } else {
+                    HashSet::new()
+                }
+            }
+            _ => {
+                let held: Vec<&Held> = uses.iter().map(|(_, held)| held).collect();
+                self.ack_several(&held).await?
+            }
+        };
+        let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
+        for (index, held) in &uses {
+            if applied.contains(held) {
+                outcomes[*index] = LeaseOutcome::Applied;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Deletes a batch in one command. Its answer is a number, which does not say whose
+    /// receipt was good, so who owns what is looked up before.
+    async fn ack_several<'a>(&self, held: &[&'a Held]) -> Result<HashSet<&'a Held>, StoreError> {
+        let before = self.ownership(held).await?;
+        let ours: Vec<&Held> = held
+            .iter()
+            .copied()
+            .filter(|held| {
+                before
+                    .get(&held.id)
+                    .is_some_and(|o| o.lease == Some(held.nonce))
+            })
+            .collect();
+        if ours.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let deleted = self.delete(deletions(&ours)).await?;
+        if deleted == ours.len() as u64 {
+            return Ok(ours.into_iter().collect());
+        }
+        // Somebody came between. What is still there was not deleted by anyone; where the
+        // same number is gone that this call deleted, it deleted all of them. Otherwise
+        // another ack of the same receipts is in there, and nothing is certain.
+        let after = self.ownership(&ours).await?;
+        let birth = |seen: &HashMap<MessageId, Ownership>, held: &Held| {
+            seen.get(&held.id).map(|ownership| ownership.birth)
+        };
+        let gone: HashSet<&Held> = ours
+            .into_iter()
+            .filter(|held| birth(&after, held) != birth(&before, held))
+            .collect();
+        if deleted == gone.len() as u64 {
+            return Ok(gone);
+        }
+        Ok(HashSet::new())
+    }
+
+    /// Who owns the messages of these receipts; those that are not there are left out.
+    pub(crate) async fn ownership(
+        &self,
+        held: &[&Held],
+    ) -> Result<HashMap<MessageId, Ownership>, StoreError> {
+        let ids: Vec<&str> = held.iter().map(|held| held.id.as_str()).collect();
+        let query = Query::by_ids(doc! { "_id": { "$in": ids } }, held.len())
+            .with_projection(doc! { "lease": 1, "settled": 1, "birth": 1 });
+        let found = self
+            .find(query, |document| {
+                let ownership = Ownership {
+                    lease: document::uuid(document, "lease"),
+                    settled: document::uuid(document, "settled"),
+                    birth: document::uuid(document, "birth"),
+                };
+                Some((document::id(document)?, ownership))
+            })
+            .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+/// One statement for each claim that the receipts come from.
+fn deletions(held: &[&Held]) -> Vec<Document> {
+    let mut claims: HashMap<[u8; 16], Vec<&str>> = HashMap::new();
+    for held in held {
+        claims
+            .entry(held.nonce.bytes())
+            .or_default()
+            .push(held.id.as_str());
+    }
+    claims
+        .into_iter()
+        .map(|(nonce, ids)| {
+            let filter = doc! { "_id": { "$in": ids }, "lease": Uuid::from_bytes(nonce) };
+            doc! { "q": filter, "limit": 0 }
+        })
+        .collect()
+}

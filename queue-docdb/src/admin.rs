@@ -1,0 +1,180 @@
+//! Looking after queues.
+
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
+use queue_api::{
+    DeadLetter, DeadLetterPage, MessageId, MessageState, PeekedMessage, Purge, Redrive,
+};
+
+use crate::{
+    collection::{Query, QueueCollection, run},
+    document,
+    error::StoreError,
+    index::Index,
+    stats::{dead_letters_after, live},
+};
+
+/// How many messages a command removes or redrives: each command holds locks, and has the
+/// operation timeout to be done.
+const CHUNK: usize = 1000;
+
+impl QueueCollection {
+    pub(crate) async fn peek(&self, max: usize) -> Result<Vec<PeekedMessage>, StoreError> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let now = self.now().await;
+        let query = Query::in_order_of(Index::Claim, live(), max);
+        let found = self.find(query, |document| peeked(document, now)).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
+        let (index, filter) = match what {
+            Purge::Live => (Index::Claim, live()),
+            Purge::Dead => (Index::DeadLetters, dead_letters_after("")),
+        };
+        let mut purged = 0;
+        loop {
+            let query =
+                Query::in_order_of(index, filter.clone(), CHUNK).with_projection(doc! { "_id": 1 });
+            let ids = self.find(query, document::any_id).await?;
+            let found = ids.len();
+            let ids: Vec<Bson> = ids.into_iter().flatten().collect();
+            // What changed its state meanwhile stays: a message that was just redriven, say.
+            let mut chunk = filter.clone();
+            chunk.insert("_id", doc! { "$in": ids });
+            let deleted = self.delete(vec![doc! { "q": chunk, "limit": 0 }]).await?;
+            purged += deleted;
+            if found < CHUNK || deleted == 0 {
+                return Ok(purged);
+            }
+        }
+    }
+
+    pub(crate) async fn dead_letters(
+        &self,
+        page: &DeadLetterPage,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let mut letters: Vec<DeadLetter> = Vec::new();
+        let mut after = page
+            .after()
+            .map_or(String::new(), |id| id.as_str().to_owned());
+        while letters.len() < page.max() {
+            let wanted = page.max() - letters.len();
+            let query = Query::in_order_of(Index::DeadLetters, dead_letters_after(&after), wanted);
+            let found = self
+                .find(query, |document| {
+                    (dead_id(document), document::read_dead(document))
+                })
+                .await?;
+            let is_last = found.len() < wanted;
+            // The page goes on behind what it could not list, so that it is full unless it
+            // is the last.
+            let last = found.last().and_then(|(id, _)| id.clone());
+            letters.extend(found.into_iter().filter_map(|(_, letter)| letter));
+            match last {
+                Some(last) if !is_last => after = last,
+                _ => break,
+            }
+        }
+        Ok(letters)
+    }
+
+    pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
+        let redriven = match which {
+            Redrive::All => self.redrive_all().await,
+            Redrive::Ids(ids) => self.redrive_ids(ids).await,
+        };
+        self.state.changed.notify_waiters();
+        redriven
+    }
+
+    async fn redrive_ids(&self, ids: &[MessageId]) -> Result<u64, StoreError> {
+        let mut redriven = 0;
+        for chunk in ids.chunks(CHUNK) {
+            let ids: Vec<&str> = chunk.iter().map(MessageId::as_str).collect();
+            let filter = doc! { "dead.id": { "$exists": true, "$in": ids } };
+            redriven += self.redrive_chunk(filter).await?.redriven;
+        }
+        Ok(redriven)
+    }
+
+    /// One pass in order of id. A dead letter that cannot be delivered is back at the next
+    /// lease, so "until there are none" might never end.
+    async fn redrive_all(&self) -> Result<u64, StoreError> {
+        let mut redriven = 0;
+        let mut after = String::new();
+        loop {
+            let chunk = self.redrive_chunk(dead_letters_after(&after)).await?;
+            redriven += chunk.redriven;
+            match chunk.last {
+                Some(last) => after = last,
+                None => return Ok(redriven),
+            }
+        }
+    }
+
+    /// Redrives the first dead letters that `filter` selects.
+    async fn redrive_chunk(&self, filter: Document) -> Result<Chunk, StoreError> {
+        let query = Query::in_order_of(Index::DeadLetters, filter, CHUNK)
+            .with_projection(doc! { "dead.id": 1 });
+        let found = self
+            .find(query, |document| {
+                (document::any_id(document), dead_id(document))
+            })
+            .await?;
+        let last = found.last().and_then(|(_, dead_id)| dead_id.clone());
+        let ids: Vec<Bson> = found.into_iter().filter_map(|(id, _)| id).collect();
+        if ids.is_empty() {
+            return Ok(Chunk { redriven: 0, last });
+        }
+        let filter = doc! { "_id": { "$in": ids }, "dead.id": { "$exists": true } };
+        let update = doc! {
+            "$set": { "visible_at": self.now().await, "attempts": 0_i64 },
+            "$unset": { "dead": "" },
+        };
+        let redriven = self
+            .update(vec![doc! { "q": filter, "u": update, "multi": true }])
+            .await?;
+        Ok(Chunk { redriven, last })
+    }
+
+    pub(crate) async fn drop_collection(&self) -> Result<(), StoreError> {
+        self.state.indexes.forget();
+        run(self.timeout, self.messages.drop()).await
+    }
+}
+
+/// What became of a chunk of dead letters.
+struct Chunk {
+    redriven: u64,
+    /// The id of the last one, if there were any.
+    last: Option<String>,
+}
+
+fn dead_id(document: &RawDocument) -> Option<String> {
+    let dead = document.get_document("dead").ok()?;
+    Some(dead.get_str("id").ok()?.to_owned())
+}
+
+/// `None` for a damaged document, which the next lease buries.
+fn peeked(document: &RawDocument, now: DateTime) -> Option<PeekedMessage> {
+    let ready_at = document::date(document, "visible_at")?;
+    let stored = document::read(document).ok()?;
+    let state = if ready_at <= now {
+        MessageState::Ready
+    } else if document::uuid(document, "lease").is_some() {
+        MessageState::Leased
+    } else {
+        MessageState::Delayed
+    };
+    Some(PeekedMessage {
+        id: stored.id,
+        payload: stored.payload,
+        headers: stored.headers,
+        attempts: stored.attempts,
+        enqueued_at: stored.enqueued_at,
+        state,
+        ready_at: ready_at.to_system_time(),
+    })
+}

@@ -1,0 +1,199 @@
+//! The backend: the contract's calls, each handed to the module that knows how.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use mongodb::Database;
+use queue_api::{
+    DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome,
+    Limits, NewMessage, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
+    Receipt, Redrive, Result, async_trait,
+};
+
+use crate::{
+    builder::DocDbBuilder,
+    clock::Time,
+    collection::{QueueCollection, QueueState, run},
+    error::during,
+    names::Prefix,
+};
+
+/// Queues in a database of Amazon DocumentDB or MongoDB.
+///
+/// Cloning it is cheap and gives another handle on the same connections.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use queue_api::{NewMessage, Queue};
+/// use queue_docdb::DocDbBackend;
+///
+/// # async fn example() -> queue_api::Result<()> {
+/// let backend = DocDbBackend::builder("mongodb://localhost:27017")
+///     .database("shop")
+///     .connect()
+///     .await?;
+/// let queue = Queue::new(Arc::new(backend), "mail")?;
+/// queue.enqueue(&NewMessage::new("welcome, Ada")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct DocDbBackend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    database: Database,
+    prefix: Prefix,
+    timeout: Duration,
+    time: Arc<Time>,
+    /// A std mutex: it is held for a look-up only, never across an await.
+    queues: Mutex<HashMap<QueueName, Arc<QueueState>>>,
+}
+
+impl DocDbBackend {
+    /// Begins to say how to reach a database, by a `mongodb://` or `mongodb+srv://` URI.
+    pub fn builder(uri: impl Into<String>) -> DocDbBuilder {
+        DocDbBuilder::new(uri.into())
+    }
+
+    pub(crate) fn new(database: Database, prefix: Prefix, timeout: Duration, time: Time) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                database,
+                prefix,
+                timeout,
+                time: Arc::new(time),
+                queues: Mutex::default(),
+            }),
+        }
+    }
+
+    fn open(&self, operation: &'static str, queue: &QueueName) -> Result<QueueCollection> {
+        let shared = &self.shared;
+        let name = shared.prefix.collection(queue).map_err(during(operation))?;
+        let mut queues = shared.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = match queues.get(queue) {
+            Some(state) => Arc::clone(state),
+            None => Arc::clone(queues.entry(queue.clone()).or_default()),
+        };
+        Ok(QueueCollection {
+            messages: shared.database.collection(&name),
+            database: shared.database.clone(),
+            timeout: shared.timeout,
+            time: Arc::clone(&shared.time),
+            state,
+        })
+    }
+}
+
+impl fmt::Debug for DocDbBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the database itself: the driver prints its credentials' user name with it.
+        f.debug_struct("DocDbBackend")
+            .field("database", &self.shared.database.name())
+            .field("prefix", &self.shared.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl QueueBackend for DocDbBackend {
+    fn limits(&self) -> Limits {
+        // A document may have 16 MiB, so the standard leaves plenty of room.
+        Limits::STANDARD
+    }
+
+    async fn enqueue(
+        &self,
+        queue: &QueueName,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>> {
+        let queue = self.open("enqueue", queue)?;
+        queue.enqueue(messages).await.map_err(during("enqueue"))
+    }
+
+    async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
+        let queue = self.open("lease", queue)?;
+        queue.lease(options).await.map_err(during("lease"))
+    }
+
+    async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
+        let queue = self.open("ack", queue)?;
+        queue.ack(receipts).await.map_err(during("ack"))
+    }
+
+    async fn change(
+        &self,
+        queue: &QueueName,
+        changes: &[LeaseChange],
+    ) -> Result<Vec<LeaseOutcome>> {
+        let queue = self.open("change", queue)?;
+        queue.change(changes).await.map_err(during("change"))
+    }
+
+    async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
+        let queue = self.open("wait", queue)?;
+        queue.wait(at_most).await.map_err(during("wait"))
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        let queue = self.open("stats", queue)?;
+        queue.stats().await.map_err(during("stats"))
+    }
+}
+
+#[async_trait]
+impl QueueAdmin for DocDbBackend {
+    async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
+        let queue = self.open("peek", queue)?;
+        queue.peek(max).await.map_err(during("peek"))
+    }
+
+    async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
+        let queue = self.open("purge", queue)?;
+        queue.purge(what).await.map_err(during("purge"))
+    }
+
+    async fn dead_letters(
+        &self,
+        queue: &QueueName,
+        page: &DeadLetterPage,
+    ) -> Result<Vec<DeadLetter>> {
+        let queue = self.open("dead letters", queue)?;
+        queue
+            .dead_letters(page)
+            .await
+            .map_err(during("dead letters"))
+    }
+
+    async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
+        let queue = self.open("redrive", queue)?;
+        queue.redrive(which).await.map_err(during("redrive"))
+    }
+
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        let queue = self.open("delete queue", queue)?;
+        queue
+            .drop_collection()
+            .await
+            .map_err(during("delete queue"))
+    }
+
+    async fn list_queues(&self) -> Result<Vec<QueueName>> {
+        let names = self.shared.database.list_collection_names();
+        let names = run(self.shared.timeout, names)
+            .await
+            .map_err(during("list queues"))?;
+        let mut queues: Vec<QueueName> = names
+            .iter()
+            .filter_map(|name| self.shared.prefix.queue(name))
+            .collect();
+        queues.sort();
+        Ok(queues)
+    }
+}

@@ -1,0 +1,165 @@
+//! Changes of leases: extend, nack, return, dead-letter.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use mongodb::bson::{DateTime, Document, Uuid, doc};
+use queue_api::{LeaseAction, LeaseChange, LeaseOutcome};
+
+use crate::{collection::QueueCollection, error::StoreError, instant, receipt::Held};
+
+/// One change, and where in the batch it stands.
+struct Use<'a> {
+    index: usize,
+    held: Held,
+    action: &'a LeaseAction,
+}
+
+impl QueueCollection {
+    /// Changes leases, with outcomes as if the changes were made one after another.
+    pub(crate) async fn change(
+        &self,
+        changes: &[LeaseChange],
+    ) -> Result<Vec<LeaseOutcome>, StoreError> {
+        let mut outcomes = vec![LeaseOutcome::Lost; changes.len()];
+        let mut uses: Vec<Use<'_>> = changes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, change)| {
+                let held = Held::parse(&change.receipt)?;
+                Some(Use {
+                    index,
+                    held,
+                    action: &change.action,
+                })
+            })
+            .collect();
+        // The statements of a command are carried out in no particular order, so a message
+        // is changed once in a command, and a second change of it waits for the next.
+        while !uses.is_empty() {
+            let mut ids = HashSet::new();
+            let (round, later): (Vec<_>, Vec<_>) = uses
+                .into_iter()
+                .partition(|each| ids.insert(each.held.id.clone()));
+            self.change_each(&round, &mut outcomes).await?;
+            uses = later;
+        }
+        Ok(outcomes)
+    }
+
+    /// Changes messages that are all different.
+    async fn change_each(
+        &self,
+        uses: &[Use<'_>],
+        outcomes: &mut [LeaseOutcome],
+    ) -> Result<(), StoreError> {
+        let call = Call {
+            now: self.now().await,
+            token: Uuid::new(),
+        };
+        let matched = self.update(call.statements(uses)).await?;
+        // All but a dead letter may be ready sooner than before.
+        self.state.changed.notify_waiters();
+        if matched == uses.len() as u64 {
+            for each in uses {
+                outcomes[each.index] = LeaseOutcome::Applied;
+            }
+        } else if uses.len() > 1 {
+            let held: Vec<&Held> = uses.iter().map(|each| &each.held).collect();
+            let after = self.ownership(&held).await?;
+            for each in uses {
+                // A lease that is there now was there before, for nonces do not come back.
+                // A settled one is gone, so what settles leaves a token behind.
+                let is_applied = after
+                    .get(&each.held.id)
+                    .is_some_and(|seen| match each.action {
+                        LeaseAction::Extend(_) => seen.lease == Some(each.held.nonce),
+                        _ => seen.settled == Some(call.token),
+                    });
+                if is_applied {
+                    outcomes[each.index] = LeaseOutcome::Applied;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One command of changes.
+struct Call {
+    now: DateTime,
+    token: Uuid,
+}
+
+/// Changes that one statement can make.
+#[derive(PartialEq, Eq, Hash)]
+enum Step {
+    Extend { until: DateTime },
+    Nack { until: DateTime },
+    Return,
+}
+
+impl Call {
+    fn statements(&self, uses: &[Use<'_>]) -> Vec<Document> {
+        let mut groups: HashMap<([u8; 16], Step), Vec<&str>> = HashMap::new();
+        let mut statements = Vec::new();
+        for Use { held, action, .. } in uses {
+            let step = match action {
+                LeaseAction::Extend(by) => Step::Extend {
+                    until: self.after(*by),
+                },
+                LeaseAction::Nack { delay } => Step::Nack {
+                    until: self.after(*delay),
+                },
+                LeaseAction::Return => Step::Return,
+                LeaseAction::DeadLetter { reason } => {
+                    statements.push(self.dead_letter(held, reason));
+                    continue;
+                }
+            };
+            groups
+                .entry((held.nonce.bytes(), step))
+                .or_default()
+                .push(held.id.as_str());
+        }
+        statements.extend(groups.into_iter().map(|((nonce, step), ids)| {
+            let filter = doc! { "_id": { "$in": ids }, "lease": Uuid::from_bytes(nonce) };
+            doc! { "q": filter, "u": self.update(&step), "multi": true }
+        }));
+        statements
+    }
+
+    fn after(&self, duration: Duration) -> DateTime {
+        instant::after(self.now, instant::ceil_millis(duration))
+    }
+
+    fn update(&self, step: &Step) -> Document {
+        match step {
+            Step::Extend { until } => doc! { "$set": { "visible_at": until } },
+            Step::Nack { until } => doc! {
+                "$set": { "visible_at": until, "settled": self.token },
+                "$unset": { "lease": "" },
+            },
+            // The nonce in the filter stands for an attempt that was counted, so there is
+            // one to take back.
+            Step::Return => doc! {
+                "$set": { "visible_at": self.now, "settled": self.token },
+                "$unset": { "lease": "" },
+                "$inc": { "attempts": -1_i64 },
+            },
+        }
+    }
+
+    /// A statement of its own, because a dead letter is indexed by its id.
+    fn dead_letter(&self, held: &Held, reason: &str) -> Document {
+        let id = held.id.as_str();
+        let dead = doc! { "id": id, "at": self.now, "reason": reason };
+        let update = doc! {
+            "$set": { "dead": dead, "settled": self.token },
+            "$unset": { "visible_at": "", "lease": "" },
+        };
+        doc! { "q": { "_id": id, "lease": held.nonce }, "u": update }
+    }
+}

@@ -1,0 +1,255 @@
+//! One queue's collection: every command that this crate sends for a queue passes here.
+
+use std::{
+    future::IntoFuture,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use mongodb::{
+    Collection, Database,
+    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc},
+    options::{CountOptions, FindOptions, Hint},
+};
+use tokio::sync::{Mutex, Notify};
+
+use crate::{
+    clock::Time,
+    error::{Refusal, StoreError},
+    index::Index,
+};
+
+/// A queue's collection, with what this instance knows about it.
+#[derive(Debug)]
+pub(crate) struct QueueCollection {
+    pub(crate) database: Database,
+    pub(crate) messages: Collection<RawDocumentBuf>,
+    pub(crate) timeout: Duration,
+    pub(crate) time: Arc<Time>,
+    pub(crate) state: Arc<QueueState>,
+}
+
+/// What an instance of the backend remembers about a queue.
+#[derive(Debug, Default)]
+pub(crate) struct QueueState {
+    pub(crate) indexes: IndexMemory,
+    /// Told whenever this instance did something that may make a message ready sooner.
+    pub(crate) changed: Notify,
+}
+
+/// Whether this instance has seen to it that the indexes exist.
+#[derive(Debug, Default)]
+pub(crate) struct IndexMemory {
+    made: AtomicBool,
+    /// Held while they are built, because DocumentDB builds one at a time. Tokio's mutex, as
+    /// the build awaits.
+    pub(crate) building: Mutex<()>,
+}
+
+impl IndexMemory {
+    pub(crate) fn is_made(&self) -> bool {
+        self.made.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn remember(&self) {
+        self.made.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn forget(&self) {
+        self.made.store(false, Ordering::Release);
+    }
+}
+
+/// What to find.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    filter: Document,
+    options: FindOptions,
+}
+
+impl Query {
+    /// At most `limit` documents, in order of `index`, found by it.
+    pub(crate) fn in_order_of(index: Index, filter: Document, limit: usize) -> Self {
+        let mut query = Self::unordered(filter, limit);
+        query.options.sort = Some(index.keys());
+        query.options.hint = Some(Hint::Keys(index.keys()));
+        query
+    }
+
+    /// The documents with these `_id`s, for which filters need no hint.
+    pub(crate) fn by_ids(filter: Document, ids: usize) -> Self {
+        Self::unordered(filter, ids)
+    }
+
+    fn unordered(filter: Document, limit: usize) -> Self {
+        let mut options = FindOptions::default();
+        options.limit = Some(i64::try_from(limit).unwrap_or(i64::MAX));
+        // One more than the limit, so that the server ends the cursor with the first batch:
+        // small instances of DocumentDB have six cursors in all.
+        options.batch_size = Some(u32::try_from(limit).unwrap_or(u32::MAX).min(1 << 30) + 1);
+        Self { filter, options }
+    }
+
+    /// Only these fields.
+    pub(crate) fn with_projection(mut self, projection: Document) -> Self {
+        self.options.projection = Some(projection);
+        self
+    }
+}
+
+impl QueueCollection {
+    pub(crate) async fn now(&self) -> DateTime {
+        self.time.now().await
+    }
+
+    /// What `read` makes of each document found, in order.
+    pub(crate) async fn find<T: Send>(
+        &self,
+        query: Query,
+        read: impl Fn(&RawDocument) -> T + Send + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        match self.find_once(query.clone(), &read).await {
+            Err(error) if query.options.hint.is_some() && error.is_missing_index() => {
+                self.restore_indexes().await?;
+                self.find_once(query, &read).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn find_once<T: Send>(
+        &self,
+        query: Query,
+        read: &(impl Fn(&RawDocument) -> T + Send + Sync),
+    ) -> Result<Vec<T>, StoreError> {
+        let found = self.messages.find(query.filter).with_options(query.options);
+        let mut cursor = run(self.timeout, found).await?;
+        let mut all = Vec::new();
+        // A batch ends at 16 MiB whatever its size in documents, so there may be more of
+        // them; each has the time of an operation.
+        while run(self.timeout, cursor.advance()).await? {
+            all.push(read(cursor.current()));
+        }
+        Ok(all)
+    }
+
+    /// How many documents there are, found by `index`.
+    pub(crate) async fn count(&self, filter: Document, index: Index) -> Result<u64, StoreError> {
+        let mut options = CountOptions::default();
+        options.hint = Some(Hint::Keys(index.keys()));
+        let count = || {
+            let options = options.clone();
+            self.messages
+                .count_documents(filter.clone())
+                .with_options(options)
+        };
+        match run(self.timeout, count()).await {
+            Err(error) if error.is_missing_index() => {
+                self.restore_indexes().await?;
+                run(self.timeout, count()).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Carries out update statements in one command and says how many documents they matched.
+    ///
+    /// The driver's own calls take one statement each, and each costs a round trip.
+    pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
+        self.write("update", "updates", statements).await
+    }
+
+    /// Carries out delete statements in one command and says how many documents are gone.
+    pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
+        self.write("delete", "deletes", statements).await
+    }
+
+    async fn write(
+        &self,
+        command: &str,
+        statements_field: &str,
+        statements: Vec<Document>,
+    ) -> Result<u64, StoreError> {
+        let command = doc! {
+            command: self.messages.name(),
+            statements_field: statements,
+            // The statements are about different documents, so one that fails says nothing
+            // about the others.
+            "ordered": false,
+            "writeConcern": { "w": "majority" },
+        };
+        let reply = run(self.timeout, self.database.run_command(command)).await?;
+        read_write_reply(&reply)
+    }
+}
+
+/// The number of documents in the reply to an update or a delete. Statements that were
+/// refused are in there too: the driver does not look for them.
+fn read_write_reply(reply: &Document) -> Result<u64, StoreError> {
+    let failure = match reply.get("writeErrors") {
+        Some(Bson::Array(errors)) => errors.first(),
+        _ => reply.get("writeConcernError"),
+    };
+    if let Some(Bson::Document(failure)) = failure {
+        return Err(StoreError::Refused(Refusal {
+            code: integer(failure.get("code")).map_or(0, |code| code as i32),
+            message: failure.get_str("errmsg").unwrap_or_default().to_owned(),
+        }));
+    }
+    integer(reply.get("n"))
+        .and_then(|n| u64::try_from(n).ok())
+        .ok_or_else(|| StoreError::Unreadable(format!("no count in {reply}")))
+}
+
+fn integer(value: Option<&Bson>) -> Option<i64> {
+    match value? {
+        Bson::Int32(number) => Some(i64::from(*number)),
+        Bson::Int64(number) => Some(*number),
+        Bson::Double(number) => Some(*number as i64),
+        _ => None,
+    }
+}
+
+/// The driver's answer, or the news that it took longer than `timeout`.
+///
+/// Dropping the driver's future is safe: it closes the connection that waits for the answer.
+pub(crate) async fn run<T>(
+    timeout: Duration,
+    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(timeout, call.into_future()).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(StoreError::TimedOut(timeout)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_read_whatever_the_type_of_their_numbers() {
+        assert_eq!(read_write_reply(&doc! { "ok": 1, "n": 3_i32 }).unwrap(), 3);
+        assert_eq!(read_write_reply(&doc! { "ok": 1, "n": 3_i64 }).unwrap(), 3);
+        assert_eq!(read_write_reply(&doc! { "ok": 1, "n": 3.0 }).unwrap(), 3);
+        assert!(read_write_reply(&doc! { "ok": 1 }).is_err());
+    }
+
+    #[test]
+    fn refused_statements_are_errors() {
+        let error = doc! { "index": 0, "code": 13, "errmsg": "not you" };
+        let errors = doc! { "ok": 1, "n": 1, "writeErrors": [error.clone()] };
+        let concern = doc! { "ok": 1, "n": 1, "writeConcernError": error };
+        for reply in [errors, concern] {
+            match read_write_reply(&reply) {
+                Err(StoreError::Refused(refusal)) => {
+                    assert_eq!((refusal.code, refusal.message.as_str()), (13, "not you"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

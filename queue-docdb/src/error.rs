@@ -1,0 +1,205 @@
+//! What can go wrong between here and the database, and the one place where it becomes an
+//! [`Error`].
+
+use std::{collections::HashSet, time::Duration};
+
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
+use queue_api::{Error, ErrorKind};
+
+/// A failure below the contract.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The driver's own errors, among them most refusals of the server.
+    #[error("the driver failed")]
+    Driver(#[from] DriverError),
+    /// The operation timeout passed first.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The server took a command but refused a statement in it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The server's answer lacks what it must have.
+    #[error("the database's answer was not understood: {0}")]
+    Unreadable(String),
+    /// A queue that cannot have a collection.
+    #[error("{0}")]
+    Name(String),
+}
+
+/// What the server says about a statement that it did not carry out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("code {code}: {message}")]
+pub(crate) struct Refusal {
+    pub(crate) code: i32,
+    pub(crate) message: String,
+}
+
+impl StoreError {
+    /// Whether the server did not find the index that a hint names.
+    pub(crate) fn is_missing_index(&self) -> bool {
+        // MongoDB reports a bad hint as BadValue; IndexNotFound is what its name says. Only
+        // asked of commands that carry a hint and that are otherwise known to be well formed.
+        const BAD_VALUE: i32 = 2;
+        const INDEX_NOT_FOUND: i32 = 27;
+        matches!(self, Self::Driver(error)
+            if matches!(codes(error).as_slice(), [BAD_VALUE | INDEX_NOT_FOUND]))
+    }
+
+    /// What to branch on.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Driver(error) => kind_of_driver_error(error),
+            Self::TimedOut(_) => ErrorKind::TimedOut,
+            Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
+            Self::Unreadable(_) => ErrorKind::Internal,
+            Self::Name(_) => ErrorKind::InvalidInput,
+        }
+    }
+
+    /// The public error of `operation`.
+    pub(crate) fn during(self, operation: &'static str) -> Error {
+        let kind = self.kind();
+        match self {
+            Self::Driver(source) => {
+                Error::new(kind, operation, explanation(kind)).with_source(source)
+            }
+            Self::Refused(source) => {
+                Error::new(kind, operation, explanation(kind)).with_source(source)
+            }
+            Self::TimedOut(after) => Error::new(
+                kind,
+                operation,
+                format!("no answer within {after:?}; whether a write took effect is unknown"),
+            ),
+            other => Error::new(kind, operation, other.to_string()),
+        }
+    }
+}
+
+/// For `map_err`: the public error of `operation`.
+pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Error {
+    move |error| error.during(operation)
+}
+
+/// What a kind means for whoever reads the message; the details are in the source.
+fn explanation(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Unavailable => "the database is not available",
+        ErrorKind::TimedOut => "the database gave up; whether a write took effect is unknown",
+        ErrorKind::Denied => "the database refuses this user",
+        ErrorKind::InvalidInput => "the database does not accept this",
+        _ => "the database answered with an error",
+    }
+}
+
+fn kind_of_driver_error(error: &DriverError) -> ErrorKind {
+    let by_code = codes(error).into_iter().find_map(kind_of_code);
+    if let Some(kind) = by_code {
+        return kind;
+    }
+    match &*error.kind {
+        DriverKind::Authentication { .. } => ErrorKind::Denied,
+        DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
+            ErrorKind::TimedOut
+        }
+        DriverKind::Io(_)
+        | DriverKind::ConnectionPoolCleared { .. }
+        | DriverKind::ServerSelection { .. }
+        | DriverKind::DnsResolve { .. } => ErrorKind::Unavailable,
+        DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. } => {
+            ErrorKind::InvalidInput
+        }
+        // What the server itself marks as passing.
+        _ if is_labelled_passing(error.labels()) => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn is_labelled_passing(labels: &HashSet<String>) -> bool {
+    ["RetryableWriteError", "TransientTransactionError"]
+        .iter()
+        .any(|label| labels.contains(*label))
+}
+
+/// Every code that the server put into an error.
+fn codes(error: &DriverError) -> Vec<i32> {
+    match &*error.kind {
+        DriverKind::Command(command) => vec![command.code],
+        DriverKind::Write(WriteFailure::WriteError(write)) => vec![write.code],
+        DriverKind::Write(WriteFailure::WriteConcernError(concern)) => vec![concern.code],
+        DriverKind::InsertMany(insert) => {
+            let refused = insert.write_errors.iter().flatten().map(|error| error.code);
+            let concern = insert.write_concern_error.iter().map(|error| error.code);
+            refused.chain(concern).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The kinds behind MongoDB's and DocumentDB's codes, where a code says more than "error".
+fn kind_of_code(code: i32) -> Option<ErrorKind> {
+    match code {
+        // Unauthorized, authentication failed, "auth error" of the service itself, an
+        // unsupported mechanism (DocumentDB), user not found, authenticate again.
+        13 | 18 | 8000 | -301 | 11 | 391 => Some(ErrorKind::Denied),
+        // Not primary, recovering, shutting down: a failover.
+        10107 | 13435 | 10058 | 11600 | 11602 | 13436 | 189 | 91 => Some(ErrorKind::Unavailable),
+        // Host unreachable or not found, network timeout, socket, no suitable host.
+        6 | 7 | 89 | 9001 | 133 => Some(ErrorKind::Unavailable),
+        // Write conflict, lock timeout or busy, interrupted, a cursor killed or gone.
+        112 | 24 | 46 | 11601 | 237 | 43 => Some(ErrorKind::Unavailable),
+        // Out of memory or disk space: passes when somebody acts.
+        146 | 14031 => Some(ErrorKind::Unavailable),
+        // Time limits; a write concern that was not reached in time.
+        50 | 262 | 64 => Some(ErrorKind::TimedOut),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error as _, io};
+
+    use super::*;
+
+    fn refused(code: i32) -> StoreError {
+        let message = "said the server".to_owned();
+        StoreError::Refused(Refusal { code, message })
+    }
+
+    #[test]
+    fn codes_have_kinds() {
+        for code in [13, 18, 8000, -301] {
+            assert_eq!(refused(code).kind(), ErrorKind::Denied, "{code}");
+        }
+        for code in [10107, 13435, 11600, 11602, 189, 91, 10058, 13436, 112] {
+            assert_eq!(refused(code).kind(), ErrorKind::Unavailable, "{code}");
+        }
+        assert_eq!(refused(50).kind(), ErrorKind::TimedOut);
+        assert_eq!(refused(11000).kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn driver_errors_have_kinds() {
+        let kind = |error: DriverError| StoreError::from(error).kind();
+        let broken = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(kind(broken.into()), ErrorKind::Unavailable);
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(kind(late.into()), ErrorKind::TimedOut);
+        assert_eq!(
+            kind(DriverError::custom("who knows")),
+            ErrorKind::Internal,
+            "an error that nobody foresaw"
+        );
+    }
+
+    #[test]
+    fn the_message_leaves_the_cause_to_the_source() {
+        let error = refused(13).during("ack");
+        assert_eq!(error.to_string(), "ack: the database refuses this user");
+        let source = error.source().expect("the refusal is the source");
+        assert_eq!(source.to_string(), "code 13: said the server");
+        assert!(!error.is_retryable());
+        assert!(refused(91).during("ack").is_retryable());
+    }
+}

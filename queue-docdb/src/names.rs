@@ -1,0 +1,127 @@
+//! Names of databases and collections.
+
+use queue_api::{Error, QueueName};
+
+use crate::error::StoreError;
+
+/// The longest collection name, in bytes.
+///
+/// <https://docs.aws.amazon.com/documentdb/latest/developerguide/limits.html>
+const MAX_COLLECTION_BYTES: usize = 57;
+const MAX_DATABASE_BYTES: usize = 63;
+/// The longest `database.collection`, in bytes.
+const MAX_NAMESPACE_BYTES: usize = 120;
+
+/// What collection names begin with; the rest is the queue's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prefix(String);
+
+impl Prefix {
+    /// Checks that with `prefix` every queue of `database` has a name that DocumentDB takes.
+    pub(crate) fn new(database: &str, prefix: String) -> Result<Self, Error> {
+        let most = (MAX_COLLECTION_BYTES - QueueName::MAX_BYTES)
+            .min(MAX_NAMESPACE_BYTES.saturating_sub(database.len() + 1 + QueueName::MAX_BYTES));
+        if prefix.len() > most {
+            return Err(invalid(format!(
+                "the collection prefix {prefix:?} has {} bytes, at most {most} are allowed",
+                prefix.len()
+            )));
+        }
+        let first_is_plain = prefix
+            .bytes()
+            .next()
+            .is_none_or(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let all_allowed = prefix
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !first_is_plain || !all_allowed || prefix.starts_with("system.") {
+            return Err(invalid(format!(
+                "{prefix:?} is not a collection prefix: ASCII letters, digits, '-', '_' or '.', \
+                 beginning with a letter, a digit or '_', and not with \"system.\""
+            )));
+        }
+        Ok(Self(prefix))
+    }
+
+    /// The name of the queue's collection.
+    pub(crate) fn collection(&self, queue: &QueueName) -> Result<String, StoreError> {
+        let name = format!("{}{}", self.0, queue.as_str());
+        if name.starts_with("system.") {
+            // The server keeps such collections to itself.
+            return Err(StoreError::Name(format!(
+                "the queue {queue} would be the collection {name}, which the database reserves"
+            )));
+        }
+        Ok(name)
+    }
+
+    /// The queue of a collection, if it is one's.
+    pub(crate) fn queue(&self, collection: &str) -> Option<QueueName> {
+        let queue = QueueName::new(collection.strip_prefix(&self.0)?).ok()?;
+        self.collection(&queue).is_ok().then_some(queue)
+    }
+}
+
+/// Checks the name of a database.
+pub(crate) fn check_database(name: &str) -> Result<(), Error> {
+    let all_allowed = name
+        .chars()
+        .all(|c| !c.is_whitespace() && !c.is_control() && !"/\\.\"$*<>:|?".contains(c));
+    if name.is_empty() || name.len() > MAX_DATABASE_BYTES || !all_allowed {
+        return Err(invalid(format!(
+            "{name:?} is not a database name: 1 to {MAX_DATABASE_BYTES} bytes without white \
+             space or any of /\\.\"$*<>:|?"
+        )));
+    }
+    Ok(())
+}
+
+fn invalid(message: String) -> Error {
+    Error::invalid("connect", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(name: &str) -> QueueName {
+        QueueName::new(name).expect("a queue name")
+    }
+
+    #[test]
+    fn a_collection_is_its_prefix_and_queue() {
+        for prefix in ["", "queue.", "a-1_2.", "_"] {
+            let prefix = Prefix::new("shop", prefix.to_owned()).expect("a prefix");
+            let name = prefix.collection(&queue("mail.out")).expect("a name");
+            assert_eq!(prefix.queue(&name), Some(queue("mail.out")));
+        }
+        let prefix = Prefix::new("shop", "queue.".to_owned()).expect("a prefix");
+        assert_eq!(prefix.queue("mail"), None);
+        assert_eq!(prefix.queue("queue."), None);
+        assert_eq!(prefix.queue("queue.$x"), None);
+    }
+
+    #[test]
+    fn what_no_server_takes_is_refused() {
+        for prefix in ["0123456789", "system.", ".a", "a$", "a b", "-a", "ä"] {
+            let error = Prefix::new("shop", prefix.to_owned()).expect_err(prefix);
+            assert_eq!(error.kind(), queue_api::ErrorKind::InvalidInput);
+        }
+        let longest = "d".repeat(MAX_DATABASE_BYTES);
+        assert!(Prefix::new(&longest, "12345678".to_owned()).is_ok());
+        assert!(Prefix::new(&longest, "123456789".to_owned()).is_err());
+        for database in ["", "a.b", "a b", "a/b", "a$", &"d".repeat(64)] {
+            assert!(check_database(database).is_err(), "{database}");
+        }
+    }
+
+    #[test]
+    fn reserved_collections_are_no_queues() {
+        let prefix = Prefix::new("shop", String::new()).expect("a prefix");
+        assert!(prefix.collection(&queue("system.users")).is_err());
+        assert_eq!(prefix.queue("system.users"), None);
+        let prefix = Prefix::new("shop", "sys".to_owned()).expect("a prefix");
+        assert!(prefix.collection(&queue("tem.users")).is_err());
+        assert!(prefix.collection(&queue("tem")).is_ok());
+    }
+}

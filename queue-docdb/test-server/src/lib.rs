@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+mod apart;
+mod container;
+mod daemon;
+mod database;
+mod error;
+mod fetch;
+mod image;
+mod leash;
+mod options;
+mod process;
+mod replica_set;
+mod running;
+mod search;
+mod server;
+mod source;
+
+pub use database::ScratchDatabase;
+pub use error::{StartError, StopError};
+pub use options::ServerOptions;
+pub use server::MongoServer;
+pub use source::Source;

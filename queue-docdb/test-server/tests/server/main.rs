@@ -1,0 +1,7 @@
+//! The crate's promises: a server is found in each way, can be used, and leaves nothing.
+
+mod dedicated;
+mod endings;
+mod held;
+mod server;
+mod ways;

@@ -1,0 +1,123 @@
+//! The contract, on a real MongoDB.
+
+use std::{process::ExitCode, sync::Arc};
+
+use mongodb::{
+    Client,
+    bson::{Document, doc},
+};
+use mongodb_test_server::{MongoServer, ScratchDatabase};
+use queue_api::async_trait;
+use queue_conformance::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
+use queue_docdb::DocDbBackend;
+
+struct DocDb;
+
+struct Database {
+    server: &'static MongoServer,
+    database: ScratchDatabase,
+    time: TestTime,
+}
+
+#[async_trait]
+impl Harness for DocDb {
+    async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
+        let server = MongoServer::shared().await?;
+        Ok(Arc::new(Database {
+            server,
+            database: server.scratch_database(),
+            time,
+        }))
+    }
+
+    fn histories(&self) -> u32 {
+        100
+    }
+
+    fn claims(&self) -> &'static [Claim] {
+        &[Claim::Admin, Claim::Processes]
+    }
+
+    async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {
+        let (database, uri) = address
+            .split_once(' ')
+            .ok_or("an address is a database and a URI")?;
+        connect(uri, database, &TestTime::Real).await
+    }
+}
+
+#[async_trait]
+impl Store for Database {
+    async fn connect(&self) -> Result<Connection, HarnessError> {
+        connect(self.server.uri(), self.database.name(), &self.time).await
+    }
+
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        Some(Arc::new(FailPoint {
+            uri: self.server.uri(),
+            app_name: self.database.name().to_owned(),
+        }))
+    }
+
+    fn address(&self) -> String {
+        format!("{} {}", self.database.name(), self.server.uri())
+    }
+
+    async fn remove(&self) -> Result<(), HarnessError> {
+        Ok(self.server.drop_database(self.database.name()).await?)
+    }
+}
+
+/// mongod's `failCommand`. It is one for the whole server, so two stores that use it take each
+/// other's faults away; but it strikes only connections of this store's application name.
+struct FailPoint {
+    uri: &'static str,
+    app_name: String,
+}
+
+#[async_trait]
+impl Faults for FailPoint {
+    async fn inject(&self, fault: Fault) -> Result<(), HarnessError> {
+        let mut data = doc! {
+            "failCommands": ["find", "insert", "update", "delete"],
+            "appName": &self.app_name,
+        };
+        match fault {
+            // A write conflict, which passes.
+            Fault::ErrorBefore => data.insert("errorCode", 112),
+            Fault::ErrorAfter => data.insert(
+                "writeConcernError",
+                doc! { "code": 64, "errmsg": "timed out" },
+            ),
+            Fault::Disconnect => data.insert("closeConnection", true),
+        };
+        self.set(doc! { "mode": { "times": 1 }, "data": data })
+            .await
+    }
+
+    async fn heal(&self) -> Result<(), HarnessError> {
+        self.set(doc! { "mode": "off" }).await
+    }
+}
+
+impl FailPoint {
+    async fn set(&self, how: Document) -> Result<(), HarnessError> {
+        let client = Client::with_uri_str(self.uri).await?;
+        let mut command = doc! { "configureFailPoint": "failCommand" };
+        command.extend(how);
+        client.database("admin").run_command(command).await?;
+        Ok(())
+    }
+}
+
+async fn connect(uri: &str, database: &str, time: &TestTime) -> Result<Connection, HarnessError> {
+    // What the fail point knows the connections of a store by.
+    let uri = format!("{uri}&appName={database}");
+    let builder = DocDbBackend::builder(uri).database(database);
+    let builder = time.give_to(builder, |builder, clock| builder.clock(clock));
+    Ok(Connection::new(builder.connect().await?))
+}
+
+fn main() -> ExitCode {
+    queue_conformance::run(DocDb)
+}

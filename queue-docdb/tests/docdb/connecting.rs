@@ -1,0 +1,221 @@
+//! Connecting, and failing to.
+
+use std::{path::PathBuf, time::Duration};
+
+use mongodb::bson::doc;
+use mongodb_test_server::{MongoServer, ServerOptions};
+use queue_api::{Error, ErrorKind, NewMessage};
+use queue_docdb::{DocDbBackend, DocDbBuilder};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::TcpListener;
+
+use crate::fixture::queue_of;
+
+/// How long a test waits for what cannot succeed.
+const SHORT: Duration = Duration::from_millis(1500);
+/// How long it waits for what succeeds.
+const LONG: Duration = Duration::from_secs(30);
+
+fn builder(uri: &str) -> DocDbBuilder {
+    DocDbBackend::builder(uri)
+        .database("shop")
+        .operation_timeout(SHORT)
+}
+
+async fn refused(builder: DocDbBuilder) -> Error {
+    let error = builder.connect().await.expect_err("it cannot connect");
+    assert_eq!(error.operation(), "connect");
+    error
+}
+
+#[tokio::test]
+async fn a_closed_port_is_unavailable() {
+    let port = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let error = refused(builder(&format!("mongodb://127.0.0.1:{port}"))).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_never_answers_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let silent = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    let error = refused(builder(&format!("mongodb://127.0.0.1:{port}"))).await;
+    silent.abort();
+    assert!(
+        matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_input_is_said_before_anything_is_sent() {
+    let uri = "mongodb://localhost";
+    let missing = PathBuf::from("/nonexistent/bundle.pem");
+    for (builder, hint) in [
+        (DocDbBackend::builder("localhost"), "URI"),
+        (DocDbBackend::builder(uri), "names a database"),
+        (builder(uri).database("no/slash"), "database name"),
+        (builder(uri).collection_prefix("0123456789"), "prefix"),
+        (builder(uri).collection_prefix("system."), "prefix"),
+        (builder(uri).operation_timeout(Duration::ZERO), "timeout"),
+        (builder(uri).ca_file(&missing), "/nonexistent/bundle.pem"),
+        (builder(uri).ca_file("/dev/null"), "PEM"),
+        (
+            builder("mongodb://localhost/?tls=true&tlsCAFile=/nonexistent/bundle.pem"),
+            "/nonexistent/bundle.pem",
+        ),
+    ] {
+        let error = refused(builder).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_uri_may_name_the_database() {
+    let server = MongoServer::shared().await.unwrap();
+    let database = server.scratch_database();
+    let uri = server
+        .uri()
+        .replace("/?", &format!("/{}?", database.name()));
+    let backend = DocDbBackend::builder(uri).connect().await.unwrap();
+    assert!(format!("{backend:?}").contains(database.name()));
+}
+
+/// A certificate authority of a test, and a server's certificate that it signed.
+struct Authority {
+    certificate: String,
+    server: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let certificate = CertificateParams::new(names)
+            .unwrap()
+            .signed_by(&key, &issuer)
+            .unwrap();
+        Self {
+            certificate: issuer.pem(),
+            server: format!("{}{}", certificate.pem(), key.serialize_pem()),
+        }
+    }
+}
+
+/// A file that is gone with this.
+struct PemFile(PathBuf);
+
+impl PemFile {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("queue-docdb-{}-{name}.pem", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for PemFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// One server with encryption and access control, because starting one takes a second.
+#[tokio::test]
+async fn encryption_credentials_and_rights() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let options = ServerOptions::new()
+        .with_file("server.pem", authority.server.clone(), 0o400)
+        .with_arguments([
+            "--tlsMode",
+            "preferTLS",
+            "--tlsCertificateKeyFile",
+            "{server.pem}",
+        ])
+        .with_access_control();
+    let server = MongoServer::start_dedicated(options).await.unwrap();
+    let admin = mongodb::Client::with_uri_str(server.admin_uri())
+        .await
+        .unwrap();
+    for (user, role) in [("writer", "readWrite"), ("reader", "read")] {
+        let create = doc! {
+            "createUser": user, "pwd": "s3cret", "roles": [{ "role": role, "db": "shop" }],
+        };
+        admin.database("shop").run_command(create).await.unwrap();
+    }
+    let right = PemFile::new("right", &authority.certificate);
+    let wrong = PemFile::new("wrong", &stranger.certificate);
+    let garbled = PemFile::new(
+        "garbled",
+        "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
+    );
+    let as_user = |user: &str, password: &str| {
+        let uri = server
+            .uri()
+            .replace("://", &format!("://{user}:{password}@"));
+        DocDbBackend::builder(format!("{uri}&authSource=shop"))
+            .database("shop")
+            .operation_timeout(LONG)
+    };
+
+    let backend = as_user("writer", "s3cret")
+        .ca_file(&right.0)
+        .connect()
+        .await
+        .unwrap();
+    let queue = queue_of(&backend);
+    queue.enqueue(&NewMessage::new("kept")).await.unwrap();
+
+    for file in [&wrong, &garbled] {
+        let error = refused(
+            as_user("writer", "s3cret")
+                .ca_file(&file.0)
+                .operation_timeout(SHORT),
+        )
+        .await;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+    for (user, password) in [("writer", "wr0ng"), ("nobody", "s3cret")] {
+        let error = refused(as_user(user, password).ca_file(&right.0)).await;
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(!format!("{error:?}").contains(password), "{error:?}");
+    }
+
+    let backend = as_user("reader", "s3cret")
+        .ca_file(&right.0)
+        .connect()
+        .await
+        .unwrap();
+    let reader = queue_of(&backend);
+    assert_eq!(reader.stats().await.unwrap().ready, 1);
+    let denied = [
+        reader.enqueue(&NewMessage::new("new")).await.unwrap_err(),
+        reader.lease().await.unwrap_err(),
+    ];
+    for error in denied {
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    }
+    // Nobody in particular may connect, and nothing else.
+    let anonymous = DocDbBackend::builder(server.uri())
+        .database("shop")
+        .connect()
+        .await
+        .unwrap();
+    let error = queue_of(&anonymous).stats().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    server.stop().await.unwrap();
+}

@@ -1,0 +1,119 @@
+//! Documents that this library did not write, or that somebody changed.
+
+use mongodb::bson::{Bson, doc, oid::ObjectId};
+use queue_api::{DeadLetterPage, DeadReason, QueueAdmin, Redrive};
+
+use crate::fixture::{Fixture, MINUTE, ids, lease, message, name};
+
+#[tokio::test]
+async fn what_cannot_be_read_is_buried_and_the_rest_is_delivered() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    let fields = [
+        "birth",
+        "payload",
+        "headers",
+        "enqueued_at",
+        "visibility",
+        "max_attempts",
+        "attempts",
+    ];
+    for field in fields {
+        for (kind, update) in [
+            ("missing", doc! { "$unset": { field: "" } }),
+            ("mistyped", doc! { "$set": { field: { "not": ["this"] } } }),
+            ("negative", doc! { "$set": { field: -1 } }),
+        ] {
+            let id = format!("{field} {kind}");
+            queue.enqueue(&message(&id)).await.unwrap();
+            fixture.meddle(&id, update).await;
+        }
+    }
+    for foreign in [
+        doc! { "_id": 7, "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        doc! { "_id": ObjectId::new(), "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        doc! { "_id": { "strange": "id" }, "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        doc! { "_id": "x".repeat(300), "visible_at": [mongodb::bson::DateTime::from_millis(1)] },
+        doc! { "_id": "", "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        // These are in nobody's way, because no claim meets them.
+        doc! { "_id": "no time" },
+        doc! { "_id": "wrong time", "visible_at": "tomorrow" },
+        doc! { "_id": "half dead", "dead": true },
+    ] {
+        fixture.documents().insert_one(foreign).await.unwrap();
+    }
+    queue.enqueue(&message("sound")).await.unwrap();
+
+    let buried = 3 * fields.len() as u64 + 5;
+    assert_eq!(queue.stats().await.unwrap().ready, buried + 1);
+    assert_eq!(fixture.backend.peek(&name(), 100).await.unwrap().len(), 1);
+    assert_eq!(ids(&lease(&queue, 1).await), ["sound"]);
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.ready, stats.dead), (0, buried));
+
+    // One by one, which must come to an end.
+    let mut page = DeadLetterPage::new(1);
+    let mut letters = Vec::new();
+    loop {
+        let mut listed = fixture.backend.dead_letters(&name(), &page).await.unwrap();
+        let Some(letter) = listed.pop() else { break };
+        page = DeadLetterPage::new(1).starting_after(letter.id.clone());
+        letters.push(letter);
+    }
+    assert_eq!(letters.len() as u64, buried);
+    for letter in &letters {
+        let DeadReason::Rejected(reason) = &letter.reason else {
+            panic!("{letter:?}");
+        };
+        assert!(reason.starts_with("damaged: "), "{letter:?}");
+    }
+    let letter = letters
+        .iter()
+        .find(|letter| letter.id.as_str() == "attempts missing");
+    assert_eq!(
+        letter.expect("buried").payload,
+        "payload of attempts missing"
+    );
+
+    // Redriven, they are buried again, and redriving ends.
+    assert_eq!(
+        fixture
+            .backend
+            .redrive(&name(), &Redrive::All)
+            .await
+            .unwrap(),
+        buried
+    );
+    // The number of attempts is what redriving repairs.
+    assert_eq!(lease(&queue, 100).await.len(), 3);
+    assert_eq!(queue.stats().await.unwrap().dead, buried - 3);
+}
+
+#[tokio::test]
+async fn numbers_and_reasons_of_other_types_are_read_where_they_make_sense() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    queue
+        .enqueue(&message("a").with_max_attempts(2))
+        .await
+        .unwrap();
+    // What an old shell makes of every number.
+    let doubles = doc! { "attempts": 0.0, "max_attempts": 2.0, "visibility": 1000 };
+    fixture.meddle("a", doc! { "$set": doubles }).await;
+    let delivery = queue.lease().await.unwrap().expect("still readable");
+    assert_eq!(delivery.attempt, 1);
+    queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+    for reason in [Bson::Int32(5), Bson::Null] {
+        fixture
+            .meddle("a", doc! { "$set": { "dead.reason": reason } })
+            .await;
+        let page = DeadLetterPage::new(9);
+        let letters = fixture.backend.dead_letters(&name(), &page).await.unwrap();
+        assert_eq!(
+            letters[0].reason,
+            DeadReason::Rejected("damaged: reason".into())
+        );
+    }
+    fixture.clock.advance(MINUTE);
+    assert!(lease(&queue, 1).await.is_empty());
+}

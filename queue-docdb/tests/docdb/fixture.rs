@@ -1,0 +1,115 @@
+//! A backend on a database of its own, in time that the test moves.
+
+use std::{sync::Arc, time::Duration};
+
+use mongodb::bson::{Document, doc};
+use mongodb_test_server::{MongoServer, ScratchDatabase};
+use queue_api::{
+    Clock, Delivery, LeaseOptions, ManualClock, MessageId, NewMessage, Queue, QueueName,
+};
+use queue_docdb::DocDbBackend;
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// A database of its own, dropped with this.
+pub(crate) struct Fixture {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) backend: DocDbBackend,
+    /// The same database, past the backend.
+    pub(crate) raw: mongodb::Database,
+    pub(crate) database: ScratchDatabase,
+    server: &'static MongoServer,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        let server = MongoServer::shared().await.expect("a MongoDB");
+        let database = server.scratch_database();
+        let clock = Arc::new(ManualClock::new());
+        let backend = connect(server, &database, clock.clone()).await;
+        let client = mongodb::Client::with_uri_str(server.uri())
+            .await
+            .expect("a valid URI");
+        let raw = client.database(database.name());
+        Self {
+            clock,
+            backend,
+            raw,
+            database,
+            server,
+        }
+    }
+
+    /// Another process, as far as the database can tell.
+    pub(crate) async fn another_backend(&self, clock: Arc<dyn Clock>) -> DocDbBackend {
+        connect(self.server, &self.database, clock).await
+    }
+
+    pub(crate) fn queue(&self) -> Queue {
+        queue_of(&self.backend)
+    }
+
+    /// The collection of [`queue`](Self::queue).
+    pub(crate) fn documents(&self) -> mongodb::Collection<Document> {
+        self.raw.collection("queue.mail")
+    }
+
+    pub(crate) async fn document(&self, id: &str) -> Document {
+        let found = self.documents().find_one(doc! { "_id": id }).await;
+        found.expect("a find").expect("a document")
+    }
+
+    /// Changes a stored document past the backend.
+    pub(crate) async fn meddle(&self, id: &str, update: Document) {
+        let updated = self
+            .documents()
+            .update_one(doc! { "_id": id }, update)
+            .await;
+        assert_eq!(updated.expect("an update").matched_count, 1, "{id}");
+    }
+}
+
+async fn connect(
+    server: &MongoServer,
+    database: &ScratchDatabase,
+    clock: Arc<dyn Clock>,
+) -> DocDbBackend {
+    DocDbBackend::builder(server.uri())
+        .database(database.name())
+        .clock(clock)
+        .connect()
+        .await
+        .expect("a backend")
+}
+
+pub(crate) fn queue_of(backend: &DocDbBackend) -> Queue {
+    Queue::new(Arc::new(backend.clone()), "mail").expect("a queue")
+}
+
+pub(crate) fn name() -> QueueName {
+    QueueName::new("mail").expect("a queue name")
+}
+
+pub(crate) fn id(id: &str) -> MessageId {
+    MessageId::new(id).expect("a message id")
+}
+
+pub(crate) fn message(name: &str) -> NewMessage {
+    NewMessage::new(format!("payload of {name}")).with_id(id(name))
+}
+
+/// Leases up to `max` messages.
+pub(crate) async fn lease(queue: &Queue, max: usize) -> Vec<Delivery> {
+    queue
+        .lease_batch(&LeaseOptions::new(max))
+        .await
+        .expect("a lease")
+}
+
+pub(crate) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
+    deliveries
+        .iter()
+        .map(|delivery| delivery.id.as_str())
+        .collect()
+}

@@ -1,0 +1,146 @@
+//! How the server carries out what it is sent, as its profiler saw it.
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, Document, doc};
+use queue_api::{DeadLetterPage, LeaseChange, Purge, QueueAdmin, Redrive};
+
+use crate::fixture::{Fixture, MINUTE, lease, message, name};
+
+/// Everything that was done in the database since profiling began.
+async fn profile(fixture: &Fixture) -> Vec<Document> {
+    fixture
+        .raw
+        .run_command(doc! { "profile": 0 })
+        .await
+        .unwrap();
+    let mut cursor = fixture
+        .raw
+        .collection::<Document>("system.profile")
+        .find(doc! { "ns": format!("{}.queue.mail", fixture.raw.name()) })
+        .await
+        .unwrap();
+    let mut operations = Vec::new();
+    while cursor.advance().await.unwrap() {
+        operations.push(cursor.deserialize_current().unwrap());
+    }
+    operations
+}
+
+fn number(operation: &Document, field: &str) -> i64 {
+    match operation.get(field) {
+        Some(Bson::Int32(number)) => i64::from(*number),
+        Some(Bson::Int64(number)) => *number,
+        _ => 0,
+    }
+}
+
+/// A queue of each kind of message, so that a plan that looks at too many of them shows.
+async fn crowded() -> Fixture {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    let batch = |kind: &str, delay| -> Vec<_> {
+        (0..200)
+            .map(|n| message(&format!("{kind}{n}")).with_delay(delay))
+            .collect()
+    };
+    queue
+        .enqueue_batch(&batch("dead", Duration::ZERO))
+        .await
+        .unwrap();
+    let changes: Vec<_> = lease(&queue, 200)
+        .await
+        .into_iter()
+        .map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"))
+        .collect();
+    queue.change_batch(&changes).await.unwrap();
+    queue
+        .enqueue_batch(&batch("leased", Duration::ZERO))
+        .await
+        .unwrap();
+    lease(&queue, 200).await;
+    queue
+        .enqueue_batch(&batch("delayed", MINUTE))
+        .await
+        .unwrap();
+    queue
+        .enqueue_batch(&batch("ready", Duration::ZERO))
+        .await
+        .unwrap();
+    fixture
+}
+
+#[tokio::test]
+async fn nothing_scans_a_collection_or_sorts_in_memory() {
+    let fixture = crowded().await;
+    let (queue, backend) = (fixture.queue(), &fixture.backend);
+    fixture
+        .raw
+        .run_command(doc! { "profile": 2 })
+        .await
+        .unwrap();
+
+    let deliveries = lease(&queue, 10).await;
+    let receipts: Vec<_> = deliveries
+        .into_iter()
+        .map(|delivery| delivery.receipt)
+        .collect();
+    queue.ack_batch(&receipts[..5]).await.unwrap();
+    queue.ack(&receipts[5]).await.unwrap();
+    queue.extend(&receipts[6], MINUTE).await.unwrap();
+    queue.give_back(&receipts[7]).await.unwrap();
+    queue.nack(&receipts[8], MINUTE).await.unwrap();
+    queue.stats().await.unwrap();
+    queue.wait(MINUTE).await.unwrap();
+    backend.peek(&name(), 10).await.unwrap();
+    backend
+        .dead_letters(&name(), &DeadLetterPage::new(10))
+        .await
+        .unwrap();
+    let some = Redrive::Ids(vec![crate::fixture::id("dead1")]);
+    assert_eq!(backend.redrive(&name(), &some).await.unwrap(), 1);
+    assert_eq!(backend.redrive(&name(), &Redrive::All).await.unwrap(), 199);
+    backend.purge(&name(), Purge::Dead).await.unwrap();
+    backend.purge(&name(), Purge::Live).await.unwrap();
+
+    let operations = profile(&fixture).await;
+    assert!(
+        operations.len() > 15,
+        "the profiler saw {}",
+        operations.len()
+    );
+    for operation in &operations {
+        let plan = operation.get_str("planSummary").unwrap_or_default();
+        assert!(!plan.contains("COLLSCAN"), "{operation}");
+        assert!(
+            !operation.get_bool("hasSortStage").unwrap_or(false),
+            "{operation}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_claim_looks_at_what_it_takes_and_no_more() {
+    let fixture = crowded().await;
+    fixture
+        .raw
+        .run_command(doc! { "profile": 2 })
+        .await
+        .unwrap();
+    assert_eq!(lease(&fixture.queue(), 10).await.len(), 10);
+    let operations = profile(&fixture).await;
+    assert_eq!(operations.len(), 2, "a find and an update: {operations:?}");
+    let find = &operations[0];
+    assert_eq!(find.get_str("op").unwrap(), "query");
+    assert_eq!(
+        find.get_str("planSummary").unwrap(),
+        "IXSCAN { visible_at: 1 }"
+    );
+    assert_eq!(number(find, "docsExamined"), 10);
+    assert_eq!(number(find, "nreturned"), 10);
+    assert!(
+        find.get_bool("cursorExhausted").unwrap(),
+        "no cursor stays open: {find}"
+    );
+    assert_eq!(number(&operations[1], "docsExamined"), 10);
+}

@@ -1,0 +1,140 @@
+//! Several processes on one queue.
+
+use std::{collections::HashSet, sync::Arc};
+
+use queue_api::{LeaseOptions, LeaseOutcome, ManualClock, QueueAdmin, Receipt};
+
+use crate::fixture::{Fixture, MINUTE, ids, lease, message, name, queue_of};
+
+#[tokio::test]
+async fn a_queue_that_another_process_deleted_works_again() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    queue.enqueue(&message("a")).await.unwrap();
+    let other = fixture.another_backend(fixture.clock.clone()).await;
+    other.delete_queue(&name()).await.unwrap();
+
+    // This instance believes that there are indexes, and every call meets that belief.
+    queue.enqueue(&message("b")).await.unwrap();
+    assert_eq!(ids(&lease(&queue, 9).await), ["b"]);
+    other.delete_queue(&name()).await.unwrap();
+    queue.enqueue(&message("c")).await.unwrap();
+    assert_eq!(queue.stats().await.unwrap().ready, 1);
+    other.delete_queue(&name()).await.unwrap();
+    queue.enqueue(&message("d")).await.unwrap();
+    queue.wait(MINUTE).await.unwrap();
+    let names = fixture.documents().list_index_names().await.unwrap();
+    assert_eq!(
+        names.into_iter().collect::<HashSet<_>>(),
+        HashSet::from([
+            "_id_".to_owned(),
+            "visible_at_1".to_owned(),
+            "dead.id_1".to_owned(),
+        ])
+    );
+}
+
+#[tokio::test]
+async fn looking_at_an_unused_queue_does_not_make_it() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    assert!(lease(&queue, 9).await.is_empty());
+    assert_eq!(queue.stats().await.unwrap().ready, 0);
+    assert_eq!(fixture.backend.peek(&name(), 9).await.unwrap(), []);
+    assert_eq!(
+        queue.ack(&Receipt::new("x")).await.unwrap(),
+        LeaseOutcome::Lost
+    );
+    assert_eq!(fixture.raw.list_collection_names().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn clocks_that_disagree_do_not_break_exclusion_or_receipts() {
+    let fixture = Fixture::new().await;
+    let fast = Arc::new(ManualClock::new());
+    fast.advance(10 * MINUTE);
+    let ahead = queue_of(&fixture.another_backend(fast).await);
+    let queue = fixture.queue();
+    queue.enqueue(&message("a")).await.unwrap();
+    let slow = queue.lease().await.unwrap().expect("ready");
+    // The other one's clock takes the lease for expired; that is what clocks do. But the
+    // superseded receipt is fenced off, whatever any clock says.
+    let taken = ahead.lease().await.unwrap().expect("expired by that clock");
+    assert_eq!(taken.attempt, 2);
+    assert_eq!(queue.ack(&slow.receipt).await.unwrap(), LeaseOutcome::Lost);
+    assert_eq!(
+        queue.extend(&slow.receipt, MINUTE).await.unwrap(),
+        LeaseOutcome::Lost
+    );
+    assert!(queue.lease().await.unwrap().is_none());
+    assert_eq!(
+        queue.ack(&taken.receipt).await.unwrap(),
+        LeaseOutcome::Applied
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn competing_claims_deliver_everything_once() {
+    const MESSAGES: usize = 600;
+    let fixture = Fixture::new().await;
+    let messages: Vec<_> = (0..MESSAGES)
+        .map(|index| message(&format!("m{index}")))
+        .collect();
+    fixture.queue().enqueue_batch(&messages).await.unwrap();
+
+    let mut tasks = tokio::task::JoinSet::new();
+    for batch in [1, 3, 10, 40, 40, 100] {
+        let queue = queue_of(&fixture.another_backend(fixture.clock.clone()).await);
+        tasks.spawn(async move {
+            let mut taken = Vec::new();
+            // An empty answer may only mean that others won, so the count decides.
+            while queue.stats().await.unwrap().ready > 0 {
+                let deliveries = queue.lease_batch(&LeaseOptions::new(batch)).await.unwrap();
+                assert!(deliveries.len() <= batch);
+                for delivery in &deliveries {
+                    assert_eq!(delivery.attempt, 1);
+                    assert_eq!(delivery.payload, format!("payload of {}", delivery.id));
+                }
+                let receipts: Vec<_> = deliveries.iter().map(|d| d.receipt.clone()).collect();
+                let outcomes = queue.ack_batch(&receipts).await.unwrap();
+                assert!(
+                    outcomes
+                        .iter()
+                        .all(|outcome| *outcome == LeaseOutcome::Applied)
+                );
+                taken.extend(deliveries.into_iter().map(|delivery| delivery.id));
+            }
+            taken
+        });
+    }
+    let taken: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(taken.len(), MESSAGES);
+    assert_eq!(taken.into_iter().collect::<HashSet<_>>().len(), MESSAGES);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_acks_of_one_batch_each_message_is_applied_at_most_once() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    let messages: Vec<_> = (0..50).map(|index| message(&format!("m{index}"))).collect();
+    queue.enqueue_batch(&messages).await.unwrap();
+    let receipts: Vec<_> = lease(&queue, 50)
+        .await
+        .into_iter()
+        .map(|d| d.receipt)
+        .collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (queue, receipts) = (queue.clone(), receipts.clone());
+        tasks.spawn(async move { queue.ack_batch(&receipts).await.unwrap() });
+    }
+    let outcomes = tasks.join_all().await;
+    for index in 0..receipts.len() {
+        let applied = outcomes
+            .iter()
+            .filter(|of| of[index] == LeaseOutcome::Applied)
+            .count();
+        assert!(applied <= 1, "{index}: {applied}");
+    }
+    assert_eq!(queue.stats().await.unwrap().leased, 0);
+}
