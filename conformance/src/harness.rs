@@ -16,8 +16,8 @@ pub trait Harness: Send + Sync + 'static {
     /// The store could not be made; the check fails.
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError>;
 
-    /// How many random histories to try, where the environment does not say. As many as take
-    /// half a minute is a good number.
+    /// How many random histories to try, where the environment does not say, with a third as
+    /// many concurrent ones. As many as take half a minute is a good number.
     fn histories(&self) -> u32;
 
     /// What the backend claims beyond the core of the contract. The report says what was not
@@ -53,6 +53,12 @@ pub enum Claim {
     /// The harness has to implement [`Harness::attach`] and [`Store::address`]; the processes
     /// are the test binary itself, started again.
     Processes,
+    /// It takes all times from its server (or from nowhere), so it makes no difference that a
+    /// client's clock is wrong or jumps. The suite then starts processes whose clocks are and do.
+    ///
+    /// Demands what [`Claim::Processes`] demands, and a system where a C compiler is at hand as
+    /// `cc`, as Rust's own linking needs it on Linux.
+    ServerTime,
 }
 
 impl fmt::Display for Claim {
@@ -60,6 +66,7 @@ impl fmt::Display for Claim {
         f.write_str(match self {
             Self::Admin => "QueueAdmin",
             Self::Processes => "processes",
+            Self::ServerTime => "server time",
         })
     }
 }
@@ -87,7 +94,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Removes the store and all that is in it. Called when the check is over, whether it
-    /// passed, failed or panicked, with every connection dropped that the check had.
+    /// passed, failed or panicked; connections that the check had may still be open.
     ///
     /// # Errors
     /// Something was left behind; the check fails.

@@ -11,7 +11,8 @@ use crate::{
     checks::{CHECKS, Check, CheckTime},
     contract::Line,
     harness::{Claim, Harness, HarnessError, TestTime},
-    history, record,
+    history,
+    record::{self, Clocks},
 };
 
 /// The random histories are tried in so many items, which a runner runs side by side.
@@ -27,6 +28,8 @@ pub(crate) enum Item {
     Records(u32),
     /// Processes that work on one store and are killed.
     Kills,
+    /// The same with processes whose clocks are wrong.
+    WrongClocks,
 }
 
 /// Every item there is, whatever a backend claims.
@@ -34,7 +37,8 @@ pub(crate) fn items() -> impl Iterator<Item = Item> {
     let histories = (0..SHARDS).map(Item::Histories);
     let records = (0..SHARDS).map(Item::Records);
     let checks = CHECKS.iter().map(Item::Check);
-    checks.chain([Item::Kills]).chain(histories).chain(records)
+    let processes = [Item::Kills, Item::WrongClocks];
+    checks.chain(processes).chain(histories).chain(records)
 }
 
 impl Item {
@@ -55,6 +59,9 @@ impl Item {
                 format!("histories::concurrent_histories_{}_of_{SHARDS}", shard + 1)
             }
             Self::Kills => "R1_durable::processes_are_killed_and_the_books_balance".to_owned(),
+            Self::WrongClocks => {
+                "L2_visible_again::clients_with_wrong_clocks_do_no_harm".to_owned()
+            }
         }
     }
 
@@ -64,6 +71,7 @@ impl Item {
             Self::Check(check) => Some(check.line),
             Self::Histories(_) | Self::Records(_) => None,
             Self::Kills => Some(Line::R1),
+            Self::WrongClocks => Some(Line::L2),
         }
     }
 
@@ -73,6 +81,7 @@ impl Item {
             Self::Check(check) => check.claim,
             Self::Histories(_) | Self::Records(_) => None,
             Self::Kills => Some(Claim::Processes),
+            Self::WrongClocks => Some(Claim::ServerTime),
         }
     }
 
@@ -88,7 +97,8 @@ impl Item {
             Self::Check(check) => run_check(&**harness, check),
             Self::Histories(shard) => history::run_shard(harness, &runtime(), shard, SHARDS),
             Self::Records(shard) => record::run_shard(harness, &runtime(), shard, SHARDS),
-            Self::Kills => runtime().block_on(record::kills(&**harness)),
+            Self::Kills => runtime().block_on(record::kills(&**harness, Clocks::Right)),
+            Self::WrongClocks => runtime().block_on(record::kills(&**harness, Clocks::Wrong)),
         }
     }
 }
@@ -97,6 +107,8 @@ impl Item {
 pub(crate) fn is_honest(harness: &dyn Harness, claim: Claim) -> Result<(), String> {
     let offered = runtime().block_on(async {
         match claim {
+            // That times are those of a server cannot be seen from outside.
+            Claim::ServerTime => Ok(false),
             Claim::Processes => Ok(harness.attach("").await.is_ok()),
             Claim::Admin => {
                 let store = harness.store(TestTime::Real).await?;

@@ -64,11 +64,13 @@ use crate::{
 ///   not an error.
 /// - **S1 counted right.** With nothing in flight, stats are exact.
 /// - **W1 woken.** `wait` returns at once when a message is ready, as soon as the next delayed
-///   or leased one falls due, and in any case after the time it was given.
+///   or leased one falls due, and in any case after the time it was given, by the backend's
+///   clock.
 /// - **M1 managed.** Where there is a [`QueueAdmin`](crate::QueueAdmin), its calls do what they
 ///   say, to one queue and to nothing else; looking changes nothing.
 /// - **C1 cancel-safe.** Dropping any future at any await point loses nothing; at worst a
-///   message comes back after its timeout.
+///   message comes back after its timeout. A dropped call may still take effect, also after a
+///   later call has begun.
 /// - **C2 concurrent.** All of this holds for any number of tasks and processes.
 /// - **R1 durable.** A durable backend keeps all of it over restart, reconnect and failover.
 /// - **X1 repeatable.** After an error, the same call may be made again. A batch that failed

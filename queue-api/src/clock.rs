@@ -11,10 +11,14 @@ use std::{
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 
+use crate::millis;
+
 /// A backend's source of time.
 ///
 /// A backend takes all its times from the clock that it was built with, and waits through it,
-/// so whoever owns the clock owns time.
+/// so whoever owns the clock owns time. What is no matter of the queue's time, such as how often
+/// to look whether another process has changed the store, passes in real time all the same; a
+/// clock that a test moves says nothing about it.
 #[async_trait]
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time now.
@@ -53,7 +57,7 @@ impl TokioClock {
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
-            started_at: whole_millis(SystemTime::now()),
+            started_at: millis::to_time(millis::floor(SystemTime::now())),
         }
     }
 }
@@ -79,6 +83,40 @@ impl Clock for TokioClock {
                 break;
             }
             tokio::time::sleep(left).await;
+        }
+    }
+}
+
+/// The machine's wall clock, for stores that outlive their processes and are shared by them.
+///
+/// [`TokioClock`] is none for that: it never looks at the wall clock again, so two processes drift
+/// apart by every correction that the wall clock gets and by every hour that the machine sleeps.
+/// The price is that a clock which is set forward ends leases early for all who share it. A store
+/// that has a clock of its own had better use that one.
+///
+/// ```
+/// use queue_api::{Clock, SystemClock};
+///
+/// let clock = SystemClock;
+/// assert!(clock.now() > std::time::UNIX_EPOCH);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+#[async_trait]
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods)] // the place where time enters
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    /// Sleeps in pieces of at most a second, because the clock may be set while it does.
+    #[allow(clippy::disallowed_methods)] // the place where waiting happens
+    async fn sleep_until(&self, deadline: SystemTime) {
+        while let Ok(left) = deadline.duration_since(self.now())
+            && !left.is_zero()
+        {
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
     }
 }
@@ -142,10 +180,4 @@ impl Clock for ManualClock {
             moved.changed().await.expect("self owns the sender");
         }
     }
-}
-
-/// `time` without its fraction of a millisecond: the resolution of the contract.
-fn whole_millis(time: SystemTime) -> SystemTime {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    UNIX_EPOCH + Duration::from_millis(since_epoch.as_millis() as u64)
 }

@@ -6,6 +6,7 @@ mod clock;
 mod error;
 mod lease;
 mod message;
+pub mod millis;
 mod name;
 mod queue;
 mod stats;
@@ -15,7 +16,7 @@ pub use admin::{
     DeadLetter, DeadLetterPage, DeadReason, MessageState, PeekedMessage, Purge, QueueAdmin, Redrive,
 };
 pub use backend::QueueBackend;
-pub use clock::{Clock, ManualClock, TokioClock};
+pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
 pub use error::{Error, ErrorKind, Result};
 pub use lease::{
     Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,

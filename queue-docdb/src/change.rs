@@ -6,7 +6,7 @@ use std::{
 };
 
 use mongodb::bson::{DateTime, Document, Uuid, doc};
-use queue_api::{LeaseAction, LeaseChange, LeaseOutcome};
+use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, millis};
 
 use crate::{collection::QueueCollection, error::StoreError, instant, receipt::Held};
 
@@ -132,7 +132,7 @@ impl Call {
     }
 
     fn after(&self, duration: Duration) -> DateTime {
-        instant::after(self.now, instant::ceil_millis(duration))
+        instant::after(self.now, millis::ceil(duration))
     }
 
     fn update(&self, step: &Step) -> Document {

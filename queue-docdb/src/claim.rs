@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, Uuid, doc};
-use queue_api::{Delivery, LeaseOptions, MessageId};
+use queue_api::{Delivery, LeaseOptions, MessageId, millis};
 
 use crate::{
     collection::{Query, QueueCollection},
@@ -83,7 +83,7 @@ impl QueueCollection {
         let claim = Claim {
             now: self.now().await,
             nonce: Uuid::new(),
-            visibility_millis: options.visibility_timeout().map(instant::ceil_millis),
+            visibility_millis: options.visibility_timeout().map(millis::ceil),
         };
         let found = match aim {
             Aim::Head(limit) => self.find_head(&claim, limit).await?,

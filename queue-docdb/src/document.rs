@@ -21,7 +21,7 @@ use mongodb::bson::{
     Binary, Bson, DateTime, RawArrayBuf, RawBinaryRef, RawBsonRef, RawDocument, RawDocumentBuf,
     Uuid, spec::BinarySubtype,
 };
-use queue_api::{Bytes, DeadLetter, DeadReason, Headers, MessageId, NewMessage};
+use queue_api::{Bytes, DeadLetter, DeadReason, Headers, MessageId, NewMessage, millis};
 
 use crate::instant;
 
@@ -47,7 +47,7 @@ pub(crate) struct Stored {
 
 /// The document of a message that is enqueued `now`.
 pub(crate) fn write(message: &NewMessage, now: DateTime) -> RawDocumentBuf {
-    let ready = instant::after(now, instant::ceil_millis(message.delay));
+    let ready = instant::after(now, millis::ceil(message.delay));
     let mut headers = RawArrayBuf::new();
     for (name, value) in &message.headers {
         let mut pair = RawArrayBuf::new();
@@ -61,7 +61,7 @@ pub(crate) fn write(message: &NewMessage, now: DateTime) -> RawDocumentBuf {
     document.append("visible_at", ready);
     document.append("attempts", 0_i64);
     document.append("max_attempts", i64::from(message.max_attempts));
-    let visibility = instant::ceil_millis(message.visibility_timeout);
+    let visibility = millis::ceil(message.visibility_timeout);
     document.append("visibility", visibility);
     document.append("enqueued_at", now);
     document.append("headers", headers);

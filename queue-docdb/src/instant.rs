@@ -1,8 +1,9 @@
 //! Points in time as the database keeps them: whole milliseconds.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use mongodb::bson::DateTime;
+use queue_api::millis;
 
 /// The earliest time there is here: `$gte` of it selects every document that has a time, and
 /// none where the field is absent.
@@ -10,14 +11,7 @@ pub(crate) const EARLIEST: DateTime = DateTime::from_millis(0);
 
 /// `time` without its fraction of a millisecond. There is no time before [`EARLIEST`].
 pub(crate) fn floor(time: SystemTime) -> DateTime {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    DateTime::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// `duration` in milliseconds; a fraction counts as a whole one, so that nothing is ready
-/// before its time.
-pub(crate) fn ceil_millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+    DateTime::from_millis(millis::floor(time))
 }
 
 /// The point `millis` after `start`.
@@ -35,17 +29,15 @@ pub(crate) fn between(earlier: DateTime, later: DateTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
-    fn times_are_floored_and_durations_rounded_up() {
+    fn times_are_floored() {
         let time = UNIX_EPOCH + Duration::from_micros(1_999);
         assert_eq!(floor(time).timestamp_millis(), 1);
         assert_eq!(floor(UNIX_EPOCH - Duration::from_micros(1)), EARLIEST);
-        assert_eq!(ceil_millis(Duration::from_micros(1_001)), 2);
-        assert_eq!(ceil_millis(Duration::from_millis(7)), 7);
-        assert_eq!(ceil_millis(Duration::ZERO), 0);
-        assert_eq!(ceil_millis(Duration::MAX), i64::MAX);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Harness for DocDb {
     }
 
     fn claims(&self) -> &'static [Claim] {
-        &[Claim::Admin, Claim::Processes]
+        &[Claim::Admin, Claim::Processes, Claim::ServerTime]
     }
 
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {

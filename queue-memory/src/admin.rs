@@ -2,12 +2,12 @@
 
 use queue_api::{
     DeadLetter, DeadLetterPage, MessageId, MessageState, PeekedMessage, Purge, QueueAdmin,
-    QueueName, Redrive, Result, async_trait,
+    QueueName, Redrive, Result, async_trait, millis,
 };
 
 use crate::{
     MemoryBackend,
-    message::{Place, Position, to_time},
+    message::{Place, Position},
     state::State,
 };
 
@@ -85,13 +85,13 @@ fn peeked(state: &State, position: Position, id: &MessageId, ready: bool) -> Pee
         payload: message.payload.clone(),
         headers: message.headers.clone(),
         attempts: message.attempts,
-        enqueued_at: to_time(message.enqueued_at),
+        enqueued_at: millis::to_time(message.enqueued_at),
         state: match (ready, message.token) {
             (true, _) => MessageState::Ready,
             (false, None) => MessageState::Delayed,
             (false, Some(_)) => MessageState::Leased,
         },
-        ready_at: to_time(position.0),
+        ready_at: millis::to_time(position.0),
     }
 }
 
@@ -105,8 +105,8 @@ fn dead_letter(state: &State, id: &MessageId) -> Option<DeadLetter> {
         payload: message.payload.clone(),
         headers: message.headers.clone(),
         attempts: message.attempts,
-        enqueued_at: to_time(message.enqueued_at),
-        died_at: to_time(*at),
+        enqueued_at: millis::to_time(message.enqueued_at),
+        died_at: millis::to_time(*at),
         reason: reason.clone(),
     })
 }

@@ -12,14 +12,12 @@ use queue_api::{
     Clock, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome,
     Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result, TokioClock,
     async_trait,
+    millis::{self, Millis},
 };
 use tokio::sync::{Notify, futures::OwnedNotified};
 use uuid::Uuid;
 
-use crate::{
-    message::{Millis, round_up, to_millis, to_time},
-    state::State,
-};
+use crate::state::State;
 
 /// Queues in memory.
 ///
@@ -97,7 +95,7 @@ impl MemoryBackend {
     }
 
     pub(crate) fn now(&self) -> Millis {
-        to_millis(self.clock.now())
+        millis::floor(self.clock.now())
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
@@ -208,7 +206,7 @@ impl QueueBackend for MemoryBackend {
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let visibility = options.visibility_timeout().map(round_up);
+        let visibility = options.visibility_timeout().map(millis::ceil);
         Ok(self.with_state(queue, |state, last_token| {
             state.lease(options.max_messages(), visibility, self.now(), || {
                 *last_token = last_token.wrapping_add(1);
@@ -240,7 +238,7 @@ impl QueueBackend for MemoryBackend {
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let deadline = self.now().saturating_add(round_up(at_most));
+        let deadline = self.now().saturating_add(millis::ceil(at_most));
         loop {
             let (head, earlier) = self.head_and_alarm(queue);
             let until = head.map_or(deadline, |due| due.min(deadline));
@@ -249,7 +247,7 @@ impl QueueBackend for MemoryBackend {
             }
             tokio::select! {
                 () = earlier => {}
-                () = self.clock.sleep_until(to_time(until)) => {}
+                () = self.clock.sleep_until(millis::to_time(until)) => {}
             }
         }
     }

@@ -1,11 +1,9 @@
 //! A message as the store keeps it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use queue_api::{Bytes, DeadReason, Delivery, Headers, MessageId, NewMessage, Receipt};
-
-/// Milliseconds since the Unix epoch: the resolution of the contract.
-pub(crate) type Millis = u64;
+use queue_api::{
+    Bytes, DeadReason, Delivery, Headers, MessageId, NewMessage, Receipt,
+    millis::{self, Millis},
+};
 
 /// Where a message stands in the order of its queue: its ready time, and among those of the
 /// same millisecond the order in which they got there.
@@ -41,7 +39,7 @@ impl Message {
         Self {
             payload: message.payload.clone(),
             headers: message.headers.clone(),
-            visibility: round_up(message.visibility_timeout),
+            visibility: millis::ceil(message.visibility_timeout),
             max_attempts: message.max_attempts,
             attempts: 0,
             enqueued_at: now,
@@ -61,24 +59,9 @@ impl Message {
             payload: self.payload.clone(),
             headers: self.headers.clone(),
             attempt: self.attempts,
-            enqueued_at: to_time(self.enqueued_at),
-            lease_expires_at: to_time(expires_at),
+            enqueued_at: millis::to_time(self.enqueued_at),
+            lease_expires_at: millis::to_time(expires_at),
             receipt,
         }
     }
-}
-
-/// The last whole millisecond that has passed at `time`.
-pub(crate) fn to_millis(time: SystemTime) -> Millis {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn to_time(millis: Millis) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(millis)
-}
-
-/// A duration in whole milliseconds, rounded up: nothing may happen too early.
-pub(crate) fn round_up(duration: Duration) -> Millis {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

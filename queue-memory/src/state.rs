@@ -12,9 +12,10 @@ use std::{
 use queue_api::{
     DeadReason, Delivery, EnqueueOutcome, LeaseAction, LeaseOutcome, MessageId, NewMessage,
     QueueStats, Receipt,
+    millis::{self, Millis},
 };
 
-use crate::message::{Message, Millis, Place, Position, round_up};
+use crate::message::{Message, Place, Position};
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -60,7 +61,7 @@ impl State {
         vacant.insert(Message::new(message, now));
         self.schedule(
             message.id.clone(),
-            now.saturating_add(round_up(message.delay)),
+            now.saturating_add(millis::ceil(message.delay)),
             None,
         );
         EnqueueOutcome::Stored
@@ -119,10 +120,10 @@ impl State {
         match action {
             LeaseAction::Extend(by) => {
                 let token = message.token;
-                self.schedule(id, now.saturating_add(round_up(*by)), token);
+                self.schedule(id, now.saturating_add(millis::ceil(*by)), token);
             }
             LeaseAction::Nack { delay } => {
-                self.schedule(id, now.saturating_add(round_up(*delay)), None)
+                self.schedule(id, now.saturating_add(millis::ceil(*delay)), None)
             }
             LeaseAction::Return => {
                 message.attempts -= 1;
@@ -143,7 +144,7 @@ impl State {
             delayed: self.pending.len() as u64 - self.leased,
             leased: self.leased,
             dead: self.dead.len() as u64,
-            oldest_ready: oldest.map(|due| Duration::from_millis(now - due)),
+            oldest_ready: oldest.map(|due| Duration::from_millis((now - due).unsigned_abs())),
         }
     }
 

@@ -5,10 +5,10 @@
 
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 
-use queue_api::{LeaseAction, LeaseChange, LeaseOptions};
+use queue_api::{LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, QueueStats, Redrive};
 
 use crate::{
-    bed::{Bed, extend, msg, nack},
+    bed::{Bed, dead_letter, extend, msg, nack},
     drop_after::DropAfter,
 };
 
@@ -95,69 +95,47 @@ pub(super) async fn a_dropped_enqueue_loses_nothing(bed: Bed) {
 
 pub(super) async fn a_dropped_lease_loses_nothing(bed: Bed) {
     let mut stored = Vec::new();
-    at_every_await_point(
-        async |polls| {
-            bed.store(&trio(polls).map(|id| msg(&id))).await;
-        },
-        async |polls, _| stored.extend(trio(polls)),
-    )
-    .await;
-    // All of them are ready and stay so until a lease takes them.
-    let messages: Vec<_> = stored.iter().map(|id| msg(id)).collect();
-    bed.enqueue(&messages).await;
-    at_every_await_point(
-        async |_| {
-            let options = LeaseOptions::new(2);
-            bed.backend()
-                .lease(&bed.name, &options)
-                .await
-                .expect("lease succeeds")
-        },
-        async |_, _| {},
-    )
-    .await;
+    for polls in 1..=MOST_POLLS {
+        // Fresh ones each time, so that there is something to lease however many were lost.
+        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        stored.extend(trio(polls));
+        let options = LeaseOptions::new(2);
+        let call = pin!(bed.backend().lease(&bed.name, &options));
+        if DropAfter::new(call, polls).await.is_some() {
+            break;
+        }
+    }
     expect_in_the_end(&bed, &stored).await;
 }
 
 pub(super) async fn a_dropped_ack_is_done_or_not(bed: Bed) {
-    let mut receipts = Vec::new();
-    let mut unsettled = Vec::new();
+    let mut acked_for_certain = Vec::new();
+    let mut not_acked = BTreeSet::new();
     for polls in 1..=MOST_POLLS {
         bed.store(&trio(polls).map(|id| msg(&id))).await;
-        let leased: Vec<_> = bed.lease_for(3, 3_600_000).await;
-        receipts = leased
-            .iter()
-            .map(|delivery| delivery.receipt.clone())
-            .collect();
+        let leased = bed.lease_for(3, 3_600_000).await;
+        let receipts = [leased[0].receipt.clone(), leased[1].receipt.clone()];
+        not_acked.insert(leased[2].id.clone());
         let call = pin!(bed.backend().ack(&bed.name, &receipts));
-        let done = DropAfter::new(call, polls).await;
-        unsettled = leased
-            .iter()
-            .map(|delivery| delivery.id.to_string())
-            .collect();
-        if done.is_some() {
+        if DropAfter::new(call, polls).await.is_some() {
+            acked_for_certain = vec![leased[0].id.clone(), leased[1].id.clone()];
             break;
         }
     }
-    // The last one ran to its end; those before are gone or come back, and can be acked then.
+    // The acks that were broken off were made or not, and then the message comes back.
     bed.pass(3_600_000).await;
-    loop {
-        let left = bed.lease(1000).await;
-        if left.is_empty() {
-            break;
-        }
-        for delivery in left {
-            assert!(
-                !unsettled.contains(&delivery.id.to_string()),
-                "acked for certain"
-            );
-            bed.ack(&delivery.receipt).await;
-        }
+    for delivery in bed.lease(1000).await {
+        let id = &delivery.id;
+        assert!(!acked_for_certain.contains(id), "{id} was acked, and came");
+        not_acked.remove(id);
+        assert_eq!(bed.ack(&delivery.receipt).await, LeaseOutcome::Applied);
     }
-    bed.ack_all(&receipts).await;
-    bed.pass(3_600_000).await;
-    bed.expect_none_ready("everything was acked in the end")
-        .await;
+    assert!(not_acked.is_empty(), "nobody acked {not_acked:?}");
+    assert_eq!(
+        bed.stats().await,
+        QueueStats::default(),
+        "everything was acked in the end"
+    );
 }
 
 pub(super) async fn a_dropped_change_is_done_or_not(bed: Bed) {
@@ -193,6 +171,66 @@ pub(super) async fn a_dropped_change_is_done_or_not(bed: Bed) {
             bed.ack(&delivery.receipt).await;
         }
     }
+}
+
+pub(super) async fn a_dropped_dead_lettering_is_done_or_not(bed: Bed) {
+    let mut stored = 0;
+    for polls in 1..=MOST_POLLS {
+        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        stored += 3;
+        let leased = bed.lease_for(3, 3_600_000).await.into_iter();
+        let changes = leased.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
+        let changes: Vec<_> = changes.collect();
+        let call = pin!(bed.backend().change(&bed.name, &changes));
+        if DropAfter::new(call, polls).await.is_some() {
+            break;
+        }
+    }
+    expect_dead_or_alive(&bed, stored).await;
+}
+
+pub(super) async fn a_dropped_burial_loses_nothing(bed: Bed) {
+    let mut stored = 0;
+    for polls in 1..=MOST_POLLS {
+        let exhausted = trio(polls).map(|id| msg(&id).with_max_attempts(1));
+        bed.store(&exhausted).await;
+        stored += 3;
+        bed.lease_for(3, 1).await;
+        bed.pass(1).await;
+        let options = LeaseOptions::new(3);
+        let call = pin!(bed.backend().lease(&bed.name, &options));
+        if DropAfter::new(call, polls).await.is_some() {
+            break;
+        }
+    }
+    expect_dead_or_alive(&bed, stored).await;
+}
+
+pub(super) async fn a_dropped_redrive_loses_nothing(bed: Bed) {
+    let mut stored = 0;
+    for polls in 1..=MOST_POLLS {
+        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        stored += 3;
+        for delivery in bed.lease(3).await {
+            bed.change(&delivery.receipt, dead_letter("for now")).await;
+        }
+        let call = pin!(bed.admin().redrive(&bed.name, &Redrive::All));
+        let done = DropAfter::new(call, polls).await.is_some();
+        // Not to be met by the next round's lease.
+        bed.lease_for(1000, 3_600_000).await;
+        if done {
+            break;
+        }
+    }
+    expect_dead_or_alive(&bed, stored).await;
+}
+
+/// Asserts that of the messages that were stored each is a dead letter or comes.
+async fn expect_dead_or_alive(bed: &Bed, stored: u64) {
+    bed.pass(3_600_000).await;
+    let alive = bed.lease(1000).await.len() as u64;
+    let dead = bed.stats().await.dead;
+    assert_eq!(alive + dead, stored, "{alive} came, {dead} are dead");
 }
 
 pub(super) async fn a_dropped_wait_wakes_others(bed: Bed) {
@@ -260,7 +298,7 @@ pub(super) async fn a_broken_off_settlement_may_be_repeated(bed: Bed) {
         };
         // `Applied` or `Lost`, according to what the first one did; but gone either way.
         bed.ack_all(&receipts).await;
-        assert_eq!(bed.stats().await, queue_api::QueueStats::default());
+        assert_eq!(bed.stats().await, QueueStats::default());
         bed.pass(10_000).await;
         bed.expect_none_ready("the repeated ack took effect").await;
         if done.is_some() {

@@ -155,6 +155,31 @@ pub(super) async fn a_receipt_is_settled_once_among_many(bed: Bed) {
     }
 }
 
+/// The lease has run out, so whoever comes first has the message: its old holder or the next.
+pub(super) async fn a_late_ack_and_a_lease_do_not_both_win(bed: Bed) {
+    for round in 0..12 {
+        bed.store(&[msg(&format!("m{round}"))]).await;
+        let receipt = bed.lease_one().await.receipt;
+        bed.pass(10_000).await;
+        let won = many(&bed, 4, move |bed: Bed, task| {
+            let receipt = receipt.clone();
+            async move {
+                match task {
+                    0 => bed.ack(&receipt).await == LeaseOutcome::Applied,
+                    _ => !bed.lease(1).await.is_empty(),
+                }
+            }
+        })
+        .await;
+        let winners = won.iter().filter(|won| **won).count();
+        assert_eq!(winners, 1, "the ack and three leases won: {won:?}");
+        bed.pass(10_000).await;
+        for left in bed.lease(10).await {
+            bed.ack(&left.receipt).await;
+        }
+    }
+}
+
 pub(super) async fn many_consumers_make_progress(bed: Bed) {
     const MESSAGES: usize = 64;
     let messages: Vec<_> = (0..MESSAGES).map(|n| msg(&format!("m{n}"))).collect();

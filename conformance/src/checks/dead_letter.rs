@@ -128,6 +128,11 @@ pub(super) async fn redrive_starts_afresh(bed: Bed) {
         .expect("redrive succeeds");
     assert_eq!(redriven, 1);
     assert!(bed.dead_letters().await.is_empty());
+    assert_eq!(
+        bed.stats().await.oldest_ready,
+        Some(Duration::ZERO),
+        "ready since the redrive"
+    );
     for attempt in 1..=2 {
         let delivery = bed.lease_one().await;
         assert_eq!(delivery.attempt, attempt, "attempts start afresh");
@@ -206,14 +211,16 @@ pub(super) async fn the_last_attempt_can_still_be_acked(bed: Bed) {
 }
 
 pub(super) async fn dead_letters_are_listed_in_pages(bed: Bed) {
-    let names = ["a", "b", "c", "d", "e"];
-    bed.store(&names.map(msg)).await;
-    for delivery in bed.lease(5).await {
+    for id in ["c", "a", "e", "b", "d"] {
+        bed.store(&[msg(id)]).await;
+        let delivery = bed.lease_one().await;
         bed.change(&delivery.receipt, dead_letter("no")).await;
+        bed.pass(1).await;
     }
     let mut page = DeadLetterPage::new(2);
     let mut listed = Vec::new();
-    loop {
+    // One page more than there are, for a backend whose pages do not end.
+    for _ in 0..4 {
         let letters = bed
             .admin()
             .dead_letters(&bed.name, &page)
@@ -224,5 +231,5 @@ pub(super) async fn dead_letters_are_listed_in_pages(bed: Bed) {
         page = DeadLetterPage::new(2).starting_after(last.id.clone());
         listed.extend(letters.iter().map(|letter| letter.id.to_string()));
     }
-    assert_eq!(listed, names);
+    assert_eq!(listed, ["a", "b", "c", "d", "e"]);
 }

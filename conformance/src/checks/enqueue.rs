@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue_api::{Bytes, EnqueueOutcome, MessageId, NewMessage};
+use queue_api::{Bytes, EnqueueOutcome, LeaseAction, MessageId, NewMessage};
 
 use crate::bed::{Bed, dead_letter, id_of, ids, msg, nack, sorted_ids};
 
@@ -54,6 +54,8 @@ pub(super) async fn a_duplicate_changes_nothing(bed: Bed) {
         .with_header("version", "first")
         .with_max_attempts(2);
     bed.store(std::slice::from_ref(&first)).await;
+    let sent = bed.now();
+    bed.pass(5).await;
     let other = NewMessage::new("another payload")
         .with_id(id_of("m"))
         .with_header("version", "second")
@@ -65,6 +67,7 @@ pub(super) async fn a_duplicate_changes_nothing(bed: Bed) {
     let delivery = bed.lease_one().await;
     assert_eq!(delivery.payload, first.payload);
     assert_eq!(delivery.headers, first.headers);
+    assert_eq!(delivery.enqueued_at, sent);
     assert_eq!(
         delivery.lease_expires_at,
         bed.now() + first.visibility_timeout
@@ -163,6 +166,7 @@ pub(super) async fn ids_of_any_text_work(bed: Bed) {
         "\"'",
         "\u{1f980}",
         "a/b\\c",
+        " before and after ",
     ];
     let longest = "x".repeat(MessageId::MAX_BYTES);
     let texts: Vec<&str> = texts.into_iter().chain([longest.as_str()]).collect();
@@ -175,6 +179,40 @@ pub(super) async fn ids_of_any_text_work(bed: Bed) {
         let delivery = bed.lease_one().await;
         let outcome = bed.ack(&delivery.receipt).await;
         assert_eq!(outcome, queue_api::LeaseOutcome::Applied, "id {text:?}");
+    }
+}
+
+/// Texts that a collation, a normal form or a conversion to a number would take for the same.
+pub(super) async fn ids_that_look_alike_are_kept_apart(bed: Bed) {
+    let texts = [
+        "a", "A", "a ", " a", "\u{e1}", "a\u{301}", "\u{ff41}", "1", "01", "1.0",
+    ];
+    bed.store(&texts.map(msg)).await;
+    let mut deliveries = bed.lease(20).await;
+    assert_eq!(deliveries.len(), texts.len());
+    for delivery in &deliveries {
+        assert_eq!(delivery.payload, delivery.id.as_str());
+    }
+    deliveries.retain(|delivery| delivery.id.as_str() != "a");
+    for delivery in deliveries {
+        bed.ack(&delivery.receipt).await;
+    }
+    bed.pass(10_000).await;
+    assert_eq!(ids(&bed.lease(20).await), ["a"]);
+}
+
+pub(super) async fn a_redelivery_is_the_same_message(bed: Bed) {
+    let message = msg("m").with_header("k", "v");
+    bed.store(std::slice::from_ref(&message)).await;
+    for way_back in [Some(nack(0)), Some(LeaseAction::Return), None, None] {
+        let delivery = bed.lease_one().await;
+        assert_eq!(delivery.id, message.id);
+        assert_eq!(delivery.payload, message.payload);
+        assert_eq!(delivery.headers, message.headers);
+        match way_back {
+            Some(action) => drop(bed.change(&delivery.receipt, action).await),
+            None => bed.pass(10_000).await,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use queue_api::LeaseOutcome;
+use queue_api::{LeaseAction, LeaseOptions, LeaseOutcome};
 
 use crate::bed::{Bed, extend, ids, msg, nack, sorted_ids};
 
@@ -100,6 +100,32 @@ pub(super) async fn the_override_ends_with_its_lease(bed: Bed) {
     assert_eq!(second.lease_expires_at, bed.now() + Duration::from_secs(10));
 }
 
+pub(super) async fn a_finer_duration_is_rounded_up(bed: Bed) {
+    let fine = Duration::from_micros(1500);
+    let lasts_two_ticks = async |what: &str| {
+        bed.pass(1).await;
+        bed.expect_none_ready(what).await;
+        bed.pass(1).await;
+    };
+    let message = msg("m").with_delay(fine).with_visibility_timeout(fine);
+    bed.store(&[message]).await;
+    lasts_two_ticks("half a tick of the delay is left").await;
+    let delivery = bed.lease_one().await;
+    let expiry = bed.now() + Duration::from_millis(2);
+    assert_eq!(delivery.lease_expires_at, expiry);
+    lasts_two_ticks("half a tick of the lease is left").await;
+    let options = LeaseOptions::new(1).with_visibility_timeout(fine);
+    let leased = bed.backend().lease(&bed.name, &options).await;
+    assert_eq!(leased.expect("lease succeeds").len(), 1);
+    lasts_two_ticks("half a tick of the override is left").await;
+    for action in [LeaseAction::Extend(fine), LeaseAction::Nack { delay: fine }] {
+        let delivery = bed.lease_one().await;
+        bed.change(&delivery.receipt, action.clone()).await;
+        lasts_two_ticks(&format!("half a tick of {action:?} is left")).await;
+    }
+    assert_eq!(bed.lease_one().await.attempt, 5);
+}
+
 pub(super) async fn a_lease_runs_out_in_real_time(bed: Bed) {
     bed.store(&[msg("m")]).await;
     let first = bed.lease_for(1, 1500).await;
@@ -146,8 +172,7 @@ pub(super) async fn every_way_back_counts_but_return(bed: Bed) {
     let first = bed.lease_one().await;
     bed.change(&first.receipt, nack(0)).await;
     let second = bed.lease_one().await;
-    bed.change(&second.receipt, queue_api::LeaseAction::Return)
-        .await;
+    bed.change(&second.receipt, LeaseAction::Return).await;
     let again = bed.lease_one().await;
     bed.change(&again.receipt, extend(1)).await;
     bed.pass(1).await;
@@ -186,20 +211,21 @@ pub(super) async fn exactly_what_is_ready(bed: Bed) {
 }
 
 pub(super) async fn in_order_of_ready_time(bed: Bed) {
-    bed.store(&[msg("third").with_delay(Duration::from_millis(30))])
+    // Named so that the order of their ids is none of those below.
+    bed.store(&[msg("three").with_delay(Duration::from_millis(30))])
         .await;
-    bed.store(&[msg("fourth").with_delay(Duration::from_millis(40))])
+    bed.store(&[msg("four").with_delay(Duration::from_millis(40))])
         .await;
     bed.pass(10).await;
-    bed.store(&[msg("first")]).await;
+    bed.store(&[msg("one")]).await;
     let first = bed.lease_for(1, 25).await;
     bed.pass(5).await;
-    bed.store(&[msg("second")]).await;
+    bed.store(&[msg("two")]).await;
     bed.pass(1000).await;
-    assert_eq!(ids(&first), ["first"]);
-    // "first" became ready again at 35, when its lease ran out.
-    assert_eq!(ids(&bed.lease(2).await), ["second", "third"]);
-    assert_eq!(ids(&bed.lease(2).await), ["first", "fourth"]);
+    assert_eq!(ids(&first), ["one"]);
+    // "one" became ready again at 35, when its lease ran out.
+    assert_eq!(ids(&bed.lease(3).await), ["two", "three", "one"]);
+    assert_eq!(ids(&bed.lease(2).await), ["four"]);
 }
 
 pub(super) async fn a_batch_of_the_largest_size(bed: Bed) {

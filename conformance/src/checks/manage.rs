@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use queue_api::{
+    LeaseAction,
     LeaseOutcome::{Applied, Lost},
     MessageState, Purge, QueueStats, Redrive,
 };
@@ -106,8 +107,7 @@ pub(super) async fn stats_follow_every_step(bed: Bed) {
     expect("leasing the rest", 0, 0, 3, 1).await;
     bed.ack(&leased[2].receipt).await;
     expect("an ack", 0, 0, 2, 1).await;
-    bed.change(&leased[0].receipt, queue_api::LeaseAction::Return)
-        .await;
+    bed.change(&leased[0].receipt, LeaseAction::Return).await;
     expect("a return", 1, 0, 1, 1).await;
     bed.admin()
         .redrive(&bed.name, &queue_api::Redrive::All)
@@ -130,6 +130,10 @@ pub(super) async fn stats_tell_the_age_of_the_oldest(bed: Bed) {
     assert_eq!(oldest().await, None);
     bed.pass(1250).await;
     assert_eq!(oldest().await, Some(250), "ready since its lease ran out");
+    let delivery = bed.lease_one().await;
+    bed.pass(30).await;
+    bed.change(&delivery.receipt, LeaseAction::Return).await;
+    assert_eq!(oldest().await, Some(0), "ready since its return");
 }
 
 pub(super) async fn peek_shows_and_changes_nothing(bed: Bed) {
@@ -183,6 +187,27 @@ pub(super) async fn peek_shows_and_changes_nothing(bed: Bed) {
     );
     assert_eq!(bed.stats().await, before);
     assert_eq!(bed.lease_one().await.attempt, 2, "being seen is no attempt");
+}
+
+pub(super) async fn peek_tells_the_state_by_the_clock(bed: Bed) {
+    let state = async || {
+        let seen = bed.admin().peek(&bed.name, 1).await;
+        seen.expect("peek succeeds")[0].state
+    };
+    use MessageState::{Delayed, Leased, Ready};
+    bed.store(&[msg("m").with_delay(Duration::from_millis(5))])
+        .await;
+    assert_eq!(state().await, Delayed);
+    bed.pass(5).await;
+    assert_eq!(state().await, Ready);
+    let delivery = bed.lease_one().await;
+    assert_eq!(state().await, Leased);
+    bed.pass(10_000).await;
+    assert_eq!(state().await, Ready, "its lease ran out");
+    bed.change(&delivery.receipt, extend(5)).await;
+    assert_eq!(state().await, Leased);
+    bed.change(&delivery.receipt, nack(5)).await;
+    assert_eq!(state().await, Delayed);
 }
 
 pub(super) async fn purge_removes_the_live_alone(bed: Bed) {
@@ -267,6 +292,10 @@ pub(super) async fn queues_are_listed(bed: Bed) {
     for name in ["zebra", "ant", "mole.1"] {
         bed.other_queue(name).store(&[msg("m")]).await;
     }
+    // Dead letters are messages too.
+    let ant = bed.other_queue("ant");
+    let delivery = ant.lease_one().await;
+    ant.change(&delivery.receipt, dead_letter("no")).await;
     assert_eq!(listed().await, ["ant", "mole.1", "zebra"]);
     let mole = bed.other_queue("mole.1");
     mole.admin()

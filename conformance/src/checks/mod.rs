@@ -71,15 +71,18 @@ table! {
     E1 Manual core enqueue: what_is_stored_is_delivered what_nobody_acks_comes_back_again_and_again;
     E2 Manual core enqueue: a_stored_id_is_a_duplicate_in_every_state
         a_duplicate_changes_nothing equal_ids_in_one_batch_are_stored_once
-        a_full_batch_of_duplicates an_acked_id_may_be_used_again;
+        a_full_batch_of_duplicates an_acked_id_may_be_used_again
+        ids_that_look_alike_are_kept_apart;
     E3 Manual core enqueue: payloads_come_back_as_sent headers_come_back_as_sent
-        ids_of_any_text_work times_come_back_as_sent a_payload_at_the_limit_comes_back;
+        ids_of_any_text_work times_come_back_as_sent a_payload_at_the_limit_comes_back
+        a_redelivery_is_the_same_message;
     E4 Manual core enqueue: a_delay_is_kept_to_the_tick delays_in_one_batch_are_kept_apart;
     E4 Real core enqueue: a_delay_passes_in_real_time;
     L1 Manual core lease: a_leased_message_is_given_to_nobody_else
         an_extended_lease_stays_exclusive;
     L2 Manual core lease: a_lease_runs_out_to_the_tick each_message_has_its_own_timeout
-        the_lease_call_overrides_the_timeout the_override_ends_with_its_lease;
+        the_lease_call_overrides_the_timeout the_override_ends_with_its_lease
+        a_finer_duration_is_rounded_up;
     L2 Real core lease: a_lease_runs_out_in_real_time;
     L3 Manual core lease: attempts_count_from_one receipts_are_fresh
         every_way_back_counts_but_return;
@@ -87,7 +90,7 @@ table! {
         a_batch_of_the_largest_size nothing_asked_for_is_nothing_given;
     A1 Manual core settle: an_acked_message_is_gone acks_in_one_batch_end_each_its_own;
     A2 Manual core settle: a_superseded_receipt_acks_nothing a_superseded_receipt_changes_nothing
-        a_made_up_receipt_is_lost;
+        a_receipt_is_not_made_again a_made_up_receipt_is_lost;
     A3 Manual core settle: a_late_ack_works a_late_change_works a_late_extend_hides_again;
     A4 Manual core settle: a_settled_receipt_is_lost a_receipt_twice_in_one_batch_works_once
         settled_and_live_receipts_in_one_batch changes_of_one_receipt_follow_each_other
@@ -106,19 +109,24 @@ table! {
     S1 Manual core manage: stats_follow_every_step stats_tell_the_age_of_the_oldest;
     W1 Manual core wait: wait_returns_at_once_when_something_is_ready
         wait_wakes_on_an_enqueue wait_wakes_when_a_delay_ends wait_wakes_when_a_lease_ends
-        wait_wakes_on_a_nack wait_wakes_on_an_enqueue_elsewhere;
+        wait_wakes_when_a_shortened_lease_ends wait_wakes_on_a_nack
+        wait_wakes_on_an_enqueue_elsewhere;
+    W1 Manual admin wait: wait_wakes_on_a_redrive;
     W1 Real core wait: wait_ends_after_the_time_given wait_wakes_when_due_in_real_time;
-    M1 Manual admin manage: peek_shows_and_changes_nothing purge_removes_the_live_alone
+    M1 Manual admin manage: peek_shows_and_changes_nothing
+        peek_tells_the_state_by_the_clock purge_removes_the_live_alone
         purge_removes_the_dead_alone deleting_removes_one_queue
         queues_are_listed a_receipt_of_a_purged_message_is_lost
         looking_after_an_unused_queue_does_nothing;
     C1 Manual core cancel: a_dropped_enqueue_loses_nothing a_dropped_lease_loses_nothing
         a_dropped_ack_is_done_or_not a_dropped_change_is_done_or_not
+        a_dropped_dead_lettering_is_done_or_not a_dropped_burial_loses_nothing
         a_dropped_wait_wakes_others;
+    C1 Manual admin cancel: a_dropped_redrive_loses_nothing;
     C2 Manual core concurrent: each_message_is_acked_once_among_many_tasks
         no_two_leases_of_a_message_are_live an_id_is_stored_once_among_many_senders
-        a_receipt_is_settled_once_among_many many_consumers_make_progress
-        producers_and_consumers_balance;
+        a_receipt_is_settled_once_among_many a_late_ack_and_a_lease_do_not_both_win
+        many_consumers_make_progress producers_and_consumers_balance;
     R1 Manual core durable: a_new_connection_finds_everything
         a_receipt_outlives_its_connection two_connections_share_leases;
     X1 Manual core cancel: a_broken_off_enqueue_may_be_repeated

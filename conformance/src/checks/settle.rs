@@ -81,6 +81,27 @@ pub(super) async fn a_superseded_receipt_changes_nothing(bed: Bed) {
     assert_eq!(bed.lease_one().await.attempt, second.attempt + 1);
 }
 
+/// Receipts that are made of what a message has, such as its attempts, come again when that
+/// does.
+pub(super) async fn a_receipt_is_not_made_again(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let mut old = bed.lease_one().await.receipt;
+    for way_back in [Some(LeaseAction::Return), Some(nack(0)), None] {
+        match way_back {
+            Some(action) => drop(bed.change(&old, action).await),
+            None => {
+                bed.ack(&old).await;
+                bed.store(&[msg("m")]).await;
+            }
+        }
+        let new = bed.lease_one().await.receipt;
+        assert_eq!(bed.change(&old, nack(0)).await, Lost);
+        assert_eq!(bed.ack(&old).await, Lost);
+        assert_eq!(bed.change(&new, extend(10_000)).await, Applied);
+        old = new;
+    }
+}
+
 pub(super) async fn a_made_up_receipt_is_lost(bed: Bed) {
     bed.store(&[msg("m")]).await;
     let delivery = bed.lease_one().await;

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use queue_api::Redrive;
 use tokio::task::JoinHandle;
 
-use crate::bed::{Bed, OneQueue, ids, msg, nack};
+use crate::bed::{Bed, OneQueue, dead_letter, extend, ids, msg, nack};
 
 /// Longer than any check may take: a wait that ends does so for its reason.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
@@ -68,6 +69,26 @@ pub(super) async fn wait_wakes_when_a_lease_ends(bed: Bed) {
     bed.pass(10_000).await;
     waiting.await.expect("the wait ends");
     waiting_too.await.expect("the wait ends");
+}
+
+pub(super) async fn wait_wakes_when_a_shortened_lease_ends(bed: Bed) {
+    bed.store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
+        .await;
+    let delivery = bed.lease_one().await;
+    let waiting = start_waiting(&bed).await;
+    bed.change(&delivery.receipt, extend(10_000)).await;
+    bed.pass(10_000).await;
+    waiting.await.expect("the wait ends");
+}
+
+pub(super) async fn wait_wakes_on_a_redrive(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let delivery = bed.lease_one().await;
+    bed.change(&delivery.receipt, dead_letter("for now")).await;
+    let waiting = start_waiting(&bed).await;
+    let redriven = bed.admin().redrive(&bed.name, &Redrive::All).await;
+    assert_eq!(redriven.expect("redrive succeeds"), 1);
+    waiting.await.expect("the wait ends");
 }
 
 pub(super) async fn wait_wakes_on_a_nack(bed: Bed) {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use queue_api::{Delivery, LeaseAction, LeaseOutcome};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// A moment, by the clock that all processes of this machine share, in nanoseconds.
@@ -107,17 +108,19 @@ pub(super) fn millis(time: SystemTime) -> Millis {
         .as_millis() as Millis
 }
 
-/// Now, by the machine's clock: what orders the calls of several processes.
-#[allow(clippy::disallowed_methods)] // no backend's time is meant, but when a call was made
-pub(super) fn wall_clock() -> SystemTime {
-    SystemTime::now()
+/// Now, by the machine's wall clock.
+///
+/// It is read from the kernel and not through the C library, so it is right also in a process
+/// whose own idea of the time was made wrong on purpose.
+pub(super) fn wall_clock() -> Millis {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec as Millis * 1000 + now.tv_nsec as Millis / 1_000_000
 }
 
+/// Now, by the clock that all processes of this machine share: what orders their calls.
 pub(super) fn moment() -> Moment {
-    wall_clock()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos() as Moment
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as Moment * 1_000_000_000 + now.tv_nsec as Moment
 }
 
 impl Call {

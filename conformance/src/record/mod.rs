@@ -9,8 +9,9 @@ mod event;
 mod judge;
 mod process;
 mod program;
+mod wrong_clock;
 
-pub(crate) use process::{child_main, kills};
+pub(crate) use process::{Clocks, child_main, kills};
 pub(crate) use program::run_shard;
 
 use std::{env, fs, path::PathBuf};

@@ -21,6 +21,7 @@ use super::{
     event::{Action, Call},
     program::{Board, Random, Recorder, Time},
     verdict,
+    wrong_clock::WrongClock,
 };
 use crate::{
     bed::name,
@@ -104,14 +105,22 @@ fn queue() -> QueueName {
     name("killed")
 }
 
+/// What clocks the processes have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clocks {
+    /// The machine's.
+    Right,
+    /// One ten minutes fast, one ten minutes slow, one that jumps between the two.
+    Wrong,
+}
+
 /// Kills processes that work on one store, and judges whether its books balance afterwards.
-pub(crate) async fn kills(harness: &dyn Harness) -> Result<(), String> {
-    let store = harness
-        .store(TestTime::Real)
-        .await
-        .map_err(|why| why.to_string())?;
+pub(crate) async fn kills(harness: &dyn Harness, clocks: Clocks) -> Result<(), String> {
+    let store = harness.store(TestTime::Real).await;
+    let store = store.map_err(|why| why.to_string())?;
     let address = store.address();
-    let killed = tokio::task::spawn_blocking(move || kill_one_after_another(&address)).await;
+    let kill = move || kill_one_after_another(&address, clocks);
+    let killed = tokio::task::spawn_blocking(kill).await;
     let judged = match killed.map_err(|panic| panic.to_string())? {
         Err(why) => Err(why),
         Ok(seen) => {
@@ -127,7 +136,11 @@ pub(crate) async fn kills(harness: &dyn Harness) -> Result<(), String> {
 /// What the children said of each call: by whom it was and when it began tell them apart.
 type Seen = Arc<Mutex<BTreeMap<(String, u64), Call>>>;
 
-fn kill_one_after_another(address: &str) -> Result<Vec<Call>, String> {
+fn kill_one_after_another(address: &str, clocks: Clocks) -> Result<Vec<Call>, String> {
+    let wrong_clock = match clocks {
+        Clocks::Right => None,
+        Clocks::Wrong => Some(WrongClock::build()?),
+    };
     let seen = Seen::default();
     let mut random = Random::new();
     let mut children = Vec::new();
@@ -139,7 +152,12 @@ fn kill_one_after_another(address: &str) -> Result<Vec<Call>, String> {
             let chosen = random.below(CHILDREN as u64) as usize;
             end(children.remove(chosen));
         }
-        let mut child = spawn(&format!("child{n}"), address)?;
+        let mut command = child_command(&format!("child{n}"), address)?;
+        if let Some(wrong_clock) = &wrong_clock {
+            wrong_clock.give_to(&mut command, n);
+        }
+        let spawned = command.spawn();
+        let mut child = spawned.map_err(|error| format!("a child cannot be started: {error}"))?;
         let told = child.stdout.take().expect("it is piped");
         let seen = seen.clone();
         readers.push(thread::spawn(move || read(told, &seen)));
@@ -156,16 +174,14 @@ fn kill_one_after_another(address: &str) -> Result<Vec<Call>, String> {
     Ok(seen.into_values().collect())
 }
 
-fn spawn(by: &str, address: &str) -> Result<Child, String> {
+fn child_command(by: &str, address: &str) -> Result<Command, String> {
     let this = env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(this);
     command
         .env(CHILD, format!("{by} {address}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    command
-        .spawn()
-        .map_err(|error| format!("a child process cannot be started: {error}"))
+    Ok(command)
 }
 
 /// SIGKILL: the child has no say in it.

@@ -1,0 +1,148 @@
+//! Step 4: looking after queues, on the columns that are there anyway (M1).
+
+use queue_api::{
+    DeadLetter, DeadLetterPage, DeadReason, MessageState, PeekedMessage, Purge, QueueAdmin,
+    QueueName, Redrive, Result, async_trait,
+    millis::{self, Millis},
+};
+use rusqlite::{Row, Transaction, params};
+
+use crate::{SqliteBackend, backend::Access, error, message::Stored, operations::QueueNow};
+
+pub(crate) const PEEK: &str = "
+    SELECT * FROM messages WHERE queue = ?1 AND visible_at IS NOT NULL
+    ORDER BY visible_at LIMIT ?2";
+
+pub(crate) const PURGE_LIVE: &str = "
+    DELETE FROM messages WHERE queue = ?1 AND visible_at IS NOT NULL";
+
+pub(crate) const PURGE_DEAD: &str = "
+    DELETE FROM messages WHERE queue = ?1 AND visible_at IS NULL";
+
+/// SQLite compares text by its bytes, as ids do; every id comes behind the empty text.
+pub(crate) const DEAD_LETTERS: &str = "
+    SELECT * FROM messages WHERE queue = ?1 AND visible_at IS NULL AND id > ?2
+    ORDER BY id LIMIT ?3";
+
+pub(crate) const REDRIVE_ALL: &str = "
+    UPDATE messages SET visible_at = ?2, attempts = 0, died_at = NULL, reason = NULL
+    WHERE queue = ?1 AND visible_at IS NULL";
+
+const REDRIVE_ONE: &str = "
+    UPDATE messages SET visible_at = ?2, attempts = 0, died_at = NULL, reason = NULL
+    WHERE queue = ?1 AND visible_at IS NULL AND id = ?3";
+
+#[async_trait]
+impl QueueAdmin for SqliteBackend {
+    async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
+        let peek = move |on: QueueNow<'_>| {
+            let mut peek = on.file.prepare_cached(PEEK)?;
+            peek.query_and_then(params![on.queue, limit(max)], |row| peeked(row, on.now))?
+                .collect()
+        };
+        self.run("peek", Access::Reads, queue, peek).await
+    }
+
+    async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
+        let sql = match what {
+            Purge::Live => PURGE_LIVE,
+            Purge::Dead => PURGE_DEAD,
+        };
+        let purge = |on: QueueNow<'_>| Ok(on.file.execute(sql, [on.queue])? as u64);
+        self.run("purge", Access::Writes, queue, purge).await
+    }
+
+    async fn dead_letters(
+        &self,
+        queue: &QueueName,
+        page: &DeadLetterPage,
+    ) -> Result<Vec<DeadLetter>> {
+        let page = page.clone();
+        let list = move |on: QueueNow<'_>| {
+            let after = page.after().map_or("", |id| id.as_str());
+            let mut list = on.file.prepare_cached(DEAD_LETTERS)?;
+            list.query_and_then(params![on.queue, after, limit(page.max())], dead_letter)?
+                .collect()
+        };
+        self.run("dead letters", Access::Reads, queue, list).await
+    }
+
+    async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
+        let which = which.clone();
+        let redrive = move |on: QueueNow<'_>| {
+            let mut redriven = 0;
+            match which {
+                Redrive::All => {
+                    redriven += on.file.execute(REDRIVE_ALL, params![on.queue, on.now])?
+                }
+                Redrive::Ids(ids) => {
+                    let mut one = on.file.prepare_cached(REDRIVE_ONE)?;
+                    for id in ids {
+                        redriven += one.execute(params![on.queue, on.now, id.as_str()])?;
+                    }
+                }
+            }
+            Ok(redriven as u64)
+        };
+        self.run("redrive", Access::WritesAndWakes, queue, redrive)
+            .await
+    }
+
+    /// A queue has no row of its own: it is there as long as it holds messages (Q1).
+    async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        let delete = |on: QueueNow<'_>| {
+            on.file
+                .execute("DELETE FROM messages WHERE queue = ?1", [on.queue])?;
+            Ok(())
+        };
+        self.run("delete queue", Access::Writes, queue, delete)
+            .await
+    }
+
+    async fn list_queues(&self) -> Result<Vec<QueueName>> {
+        let list = |file: &Transaction<'_>, _| {
+            file.prepare_cached("SELECT DISTINCT queue FROM messages ORDER BY queue")?
+                .query_and_then([], |row| Ok(row.get(0)?))?
+                .collect()
+        };
+        let names: Vec<String> = self.transact("list queues", Access::Reads, list).await?;
+        names.iter().map(|name| QueueName::new(name)).collect()
+    }
+}
+
+fn limit(max: usize) -> i64 {
+    i64::try_from(max).unwrap_or(i64::MAX)
+}
+
+fn peeked(row: &Row<'_>, now: Millis) -> error::Result<PeekedMessage> {
+    let ready_at: Millis = row.get("visible_at")?;
+    let receipt: Option<String> = row.get("receipt")?;
+    let stored = Stored::read(row)?;
+    Ok(PeekedMessage {
+        id: stored.id,
+        payload: stored.payload,
+        headers: stored.headers,
+        attempts: stored.attempts,
+        enqueued_at: stored.enqueued_at,
+        state: match receipt {
+            _ if ready_at <= now => MessageState::Ready,
+            Some(_) => MessageState::Leased,
+            None => MessageState::Delayed,
+        },
+        ready_at: millis::to_time(ready_at),
+    })
+}
+
+fn dead_letter(row: &Row<'_>) -> error::Result<DeadLetter> {
+    let reason: Option<String> = row.get("reason")?;
+    let stored = Stored::read(row)?;
+    Ok(DeadLetter {
+        id: stored.id,
+        payload: stored.payload,
+        headers: stored.headers,
+        attempts: stored.attempts,
+        enqueued_at: stored.enqueued_at,
+        died_at: millis::to_time(row.get("died_at")?),
+        reason: reason.map_or(DeadReason::AttemptsExhausted, DeadReason::Rejected),
+    })
+}
