@@ -10,19 +10,26 @@ use std::{
 
 use futures::future::join_all;
 use queue_api::{EnqueueOutcome, LeaseAction, LeaseOutcome, MessageId};
+use tokio::sync::Barrier;
 
 use crate::bed::{Bed, dead_letter, msg, nack};
 
-/// Runs `task` so many times at once, every second one on a connection of its own kind.
+/// Runs `task` so many times at once, every second one on a connection of its own kind. All
+/// begin together, or the first would be done before there is anybody to meet.
 async fn many<T, F>(bed: &Bed, tasks: usize, task: impl Fn(Bed, usize) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
     let elsewhere = bed.reconnect().await;
+    let all_here = Arc::new(Barrier::new(tasks));
     let spawned = (0..tasks).map(|n| {
         let connection = if n % 2 == 0 { bed } else { &elsewhere };
-        tokio::spawn(task(connection.clone(), n))
+        let (all_here, task) = (all_here.clone(), task(connection.clone(), n));
+        tokio::spawn(async move {
+            all_here.wait().await;
+            task.await
+        })
     });
     let joined = join_all(spawned.collect::<Vec<_>>()).await;
     joined

@@ -121,6 +121,7 @@ pub(super) async fn redrive_starts_afresh(bed: Bed) {
         bed.pass(10_000).await;
     }
     bed.expect_none_ready("two attempts were allowed").await;
+    bed.pass(7).await;
     let redriven = bed
         .admin()
         .redrive(&bed.name, &Redrive::All)

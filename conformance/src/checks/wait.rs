@@ -1,23 +1,33 @@
 //! W1: being told when to look. Early returns are allowed, so these checks ask only that a wait
 //! ends; one that does not is ended by the suite's watchdog.
 
-use std::time::Duration;
+use std::{pin::pin, task::Poll, time::Duration};
 
+use futures::poll;
 use queue_api::Redrive;
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::bed::{Bed, OneQueue, dead_letter, extend, ids, msg, nack};
 
 /// Longer than any check may take: a wait that ends does so for its reason.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
-/// Starts a wait and gives it the time of some round trips to get going.
+/// Starts a wait, so that it has begun for certain, and gives it the time of some round trips to
+/// get going.
 async fn start_waiting(queue: &OneQueue) -> JoinHandle<()> {
     let waiter = queue.clone();
+    let (begun, has_begun) = oneshot::channel();
     let waiting = tokio::spawn(async move {
-        let ended = waiter.backend().wait(&waiter.name, FOR_EVER).await;
+        let mut wait = pin!(waiter.backend().wait(&waiter.name, FOR_EVER));
+        let polled = poll!(&mut wait);
+        let _ = begun.send(());
+        let ended = match polled {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => wait.await,
+        };
         ended.expect("wait succeeds");
     });
+    has_begun.await.expect("the wait does not panic");
     for _ in 0..5 {
         queue.stats().await;
         tokio::task::yield_now().await;
