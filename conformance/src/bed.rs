@@ -32,6 +32,16 @@ pub(crate) struct OneQueue {
 impl Bed {
     pub(crate) async fn new(store: Arc<dyn Store>, time: TestTime, patience: Duration) -> Self {
         let connection = store.connect().await.expect("the harness connects");
+        let limits = connection.backend.limits();
+        let enough = limits.max_batch >= 10
+            && limits.max_payload_bytes >= 100_000
+            && limits.max_header_bytes >= 1000
+            && limits.max_visibility_timeout >= Duration::from_secs(7200)
+            && limits.max_delay >= Duration::from_secs(7200);
+        assert!(
+            enough,
+            "the suite needs more than {limits:?}; its README says what"
+        );
         Self {
             store,
             time,
@@ -130,15 +140,24 @@ impl OneQueue {
         admin.expect("a harness that claims QueueAdmin connects with it")
     }
 
+    /// As all calls here, cut to the backend's limits: that is what is given.
     pub(crate) async fn enqueue(&self, messages: &[NewMessage]) -> Vec<EnqueueOutcome> {
-        let outcomes = self.backend().enqueue(&self.name, messages).await;
-        let outcomes = outcomes.expect("enqueue succeeds");
-        assert_eq!(
-            outcomes.len(),
-            messages.len(),
-            "one outcome for each message"
-        );
+        let mut outcomes = Vec::new();
+        for chunk in self.chunks(messages) {
+            let answer = self.backend().enqueue(&self.name, chunk).await;
+            let answer = answer.expect("enqueue succeeds");
+            assert_eq!(answer.len(), chunk.len(), "one outcome for each message");
+            outcomes.extend(answer);
+        }
         outcomes
+    }
+
+    /// The batch in parts of the largest size; nothing at all is a part of its own.
+    fn chunks<'a, T>(&self, batch: &'a [T]) -> Vec<&'a [T]> {
+        match batch {
+            [] => vec![batch],
+            _ => batch.chunks(self.backend().limits().max_batch).collect(),
+        }
     }
 
     /// Stores messages that nobody has stored before.
@@ -161,15 +180,24 @@ impl OneQueue {
     }
 
     async fn lease_with(&self, options: &LeaseOptions) -> Vec<Delivery> {
-        let deliveries = self.backend().lease(&self.name, options).await;
-        let deliveries = deliveries.expect("lease succeeds");
-        let max = options.max_messages();
-        assert!(
-            deliveries.len() <= max,
-            "L4: {} given, {max} asked for",
-            deliveries.len()
-        );
-        deliveries
+        let (max, most) = (options.max_messages(), self.backend().limits().max_batch);
+        let mut deliveries = Vec::new();
+        loop {
+            let asked = (max - deliveries.len()).min(most);
+            let chunk = options.clone().with_max_messages(asked);
+            let given = self.backend().lease(&self.name, &chunk).await;
+            let given = given.expect("lease succeeds");
+            assert!(
+                given.len() <= asked,
+                "L4: {} given, {asked} asked for",
+                given.len()
+            );
+            let all = given.len() < asked;
+            deliveries.extend(given);
+            if all || deliveries.len() == max {
+                return deliveries;
+            }
+        }
     }
 
     /// Leases the one message that must be ready.
@@ -187,16 +215,13 @@ impl OneQueue {
     }
 
     pub(crate) async fn ack_all(&self, receipts: &[Receipt]) -> Vec<LeaseOutcome> {
-        let outcomes = self
-            .backend()
-            .ack(&self.name, receipts)
-            .await
-            .expect("ack succeeds");
-        assert_eq!(
-            outcomes.len(),
-            receipts.len(),
-            "one outcome for each receipt"
-        );
+        let mut outcomes = Vec::new();
+        for chunk in self.chunks(receipts) {
+            let answer = self.backend().ack(&self.name, chunk).await;
+            let answer = answer.expect("ack succeeds");
+            assert_eq!(answer.len(), chunk.len(), "one outcome for each receipt");
+            outcomes.extend(answer);
+        }
         outcomes
     }
 
@@ -205,9 +230,13 @@ impl OneQueue {
     }
 
     pub(crate) async fn change_all(&self, changes: &[LeaseChange]) -> Vec<LeaseOutcome> {
-        let outcomes = self.backend().change(&self.name, changes).await;
-        let outcomes = outcomes.expect("change succeeds");
-        assert_eq!(outcomes.len(), changes.len(), "one outcome for each change");
+        let mut outcomes = Vec::new();
+        for chunk in self.chunks(changes) {
+            let answer = self.backend().change(&self.name, chunk).await;
+            let answer = answer.expect("change succeeds");
+            assert_eq!(answer.len(), chunk.len(), "one outcome for each change");
+            outcomes.extend(answer);
+        }
         outcomes
     }
 

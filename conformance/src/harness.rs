@@ -35,7 +35,7 @@ pub trait Harness: Send + Sync + 'static {
         Err(format!("this harness does not claim processes; asked for {address}").into())
     }
 
-    /// How long a check may go without getting anywhere before it fails.
+    /// How long a check or a history may take before it fails.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }

@@ -4,6 +4,7 @@ mod bed;
 mod checks;
 mod contract;
 mod drop_after;
+mod guard;
 mod harness;
 mod history;
 mod record;

@@ -1,8 +1,7 @@
 //! The whole suite as a list of items, each of which judges a backend by itself.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::sync::Arc;
 
-use futures::FutureExt;
 use queue_api::ManualClock;
 use tokio::runtime::{Builder, Runtime};
 
@@ -10,6 +9,7 @@ use crate::{
     bed::Bed,
     checks::{CHECKS, Check, CheckTime},
     contract::Line,
+    guard::guarded,
     harness::{Claim, Harness, HarnessError, TestTime},
     history,
     record::{self, Clocks},
@@ -145,14 +145,8 @@ fn run_check(harness: &dyn Harness, check: &Check) -> Result<(), String> {
             .store(time.clone())
             .await
             .map_err(|why| why.to_string())?;
-        // A panic ends the check and not the runner; the store is removed whatever happened.
         let bed = Bed::new(store.clone(), time, patience);
-        let check = AssertUnwindSafe(async { (check.run)(bed.await).await }).catch_unwind();
-        let verdict = match tokio::time::timeout(patience, check).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(panic)) => Err(panic_message(panic)),
-            Err(_) => Err(format!("did not end within {patience:?}")),
-        };
+        let verdict = guarded(patience, async { (check.run)(bed.await).await }).await;
         let removed = store.remove().await;
         verdict?;
         removed.map_err(|why| format!("the store could not be removed: {why}"))
@@ -160,16 +154,6 @@ fn run_check(harness: &dyn Harness, check: &Check) -> Result<(), String> {
     // What a check left running may never end; it is not waited for.
     runtime.shutdown_background();
     verdict
-}
-
-fn panic_message(panic: Box<dyn Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => match panic.downcast::<&'static str>() {
-            Ok(message) => (*message).to_owned(),
-            Err(_) => "panicked".to_owned(),
-        },
-    }
 }
 
 #[cfg(test)]

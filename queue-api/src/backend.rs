@@ -100,7 +100,8 @@ pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>>;
 
-    /// Leases up to as many ready messages as asked for; none when nothing is ready.
+    /// Leases up to as many ready messages as asked for; none when nothing is ready, or when
+    /// others were faster.
     ///
     /// *Given*: at most `max_batch` messages asked for; a timeout within the limits.
     ///

@@ -68,6 +68,12 @@ pub struct Delivery {
     pub attempt: u32,
     /// When the message was enqueued, by the backend's clock, in whole milliseconds.
     pub enqueued_at: SystemTime,
+    /// How often it is delivered at most: when this is the last time, whoever gives it up may as
+    /// well say why.
+    pub max_attempts: u32,
+    /// How long the lease lasts, in whole milliseconds: what to renew it by, on whatever clock
+    /// the consumer has.
+    pub visibility_timeout: Duration,
     /// When the lease runs out, by the backend's clock, in whole milliseconds.
     pub lease_expires_at: SystemTime,
     /// What acks or changes this lease.

@@ -102,7 +102,8 @@ impl Queue {
         Ok(outcomes)
     }
 
-    /// Leases one message for its own visibility timeout; `None` when nothing is ready.
+    /// Leases one message for its own visibility timeout; `None` when nothing is ready, or when
+    /// others were faster.
     ///
     /// # Errors
     /// As [`lease_batch`](Queue::lease_batch).
@@ -111,7 +112,8 @@ impl Queue {
         Ok(deliveries.pop())
     }
 
-    /// Leases up to as many messages as asked for; an empty answer says that none is ready.
+    /// Leases up to as many messages as asked for; an empty answer says that none is ready, or
+    /// that others were faster.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when nothing is asked for or the

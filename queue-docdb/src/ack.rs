@@ -76,9 +76,12 @@ impl QueueCollection {
         if deleted == ours.len() as u64 {
             return Ok(ours.into_iter().collect());
         }
-        // Somebody came between. What is still there was not deleted by anyone; where the
-        // same number is gone that this call deleted, it deleted all of them. Otherwise
-        // another ack of the same receipts is in there, and nothing is certain.
+        if deleted == 0 {
+            return Ok(HashSet::new());
+        }
+        // Somebody came between. What is still there was not deleted by anyone, so its receipt
+        // is lost; where the same number is gone that this call deleted, it deleted all of
+        // them. Otherwise another ack of the same receipts is in there, or a purge.
         let after = self.ownership(&ours).await?;
         let birth = |seen: &HashMap<MessageId, Ownership>, held: &Held| {
             seen.get(&held.id).map(|ownership| ownership.birth)
@@ -90,7 +93,7 @@ impl QueueCollection {
         if deleted == gone.len() as u64 {
             return Ok(gone);
         }
-        Ok(HashSet::new())
+        Err(StoreError::Uncertain)
     }
 
     /// Who owns the messages of these receipts; those that are not there are left out.

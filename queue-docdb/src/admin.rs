@@ -29,25 +29,39 @@ impl QueueCollection {
     }
 
     pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
-        let (index, filter) = match what {
+        let (index, mut filter) = match what {
             Purge::Live => (Index::Claim, live()),
             Purge::Dead => (Index::DeadLetters, dead_letters_after("")),
         };
         let mut purged = 0;
+        let mut before = Vec::new();
         loop {
-            let query =
-                Query::in_order_of(index, filter.clone(), CHUNK).with_projection(doc! { "_id": 1 });
-            let ids = self.find(query, document::any_id).await?;
-            let found = ids.len();
-            let ids: Vec<Bson> = ids.into_iter().flatten().collect();
+            let query = Query::in_order_of(index, filter.clone(), CHUNK).with_projection(
+                doc! { "visible_at": 1, "dead.id": 1 }, // and the `_id`
+            );
+            let found = self
+                .find(query, |document| {
+                    (document::any_id(document), behind(what, document))
+                })
+                .await?;
+            let (found_ids, mut behind): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+            let ids: Vec<Bson> = found_ids.iter().flatten().cloned().collect();
             // What changed its state meanwhile stays: a message that was just redriven, say.
             let mut chunk = filter.clone();
             chunk.insert("_id", doc! { "$in": ids });
-            let deleted = self.delete(vec![doc! { "q": chunk, "limit": 0 }]).await?;
-            purged += deleted;
-            if found < CHUNK || deleted == 0 {
+            purged += self.delete(vec![doc! { "q": chunk, "limit": 0 }]).await?;
+            if found_ids.len() < CHUNK {
                 return Ok(purged);
             }
+            // None deleted may mean that another purge was faster, and more are left. But the
+            // same ones again cannot be deleted, so it goes on behind them.
+            if found_ids == before {
+                match behind.pop().flatten() {
+                    Some(behind) => filter = behind,
+                    None => return Ok(purged),
+                }
+            }
+            before = found_ids;
         }
     }
 
@@ -123,7 +137,8 @@ impl QueueCollection {
                 (document::any_id(document), dead_id(document))
             })
             .await?;
-        let last = found.last().and_then(|(_, dead_id)| dead_id.clone());
+        // A damaged one at the end is no reason to leave out what lies behind it.
+        let last = found.iter().rev().find_map(|(_, dead_id)| dead_id.clone());
         let ids: Vec<Bson> = found.into_iter().filter_map(|(id, _)| id).collect();
         if ids.is_empty() {
             return Ok(Chunk { redriven: 0, last });
@@ -150,6 +165,17 @@ struct Chunk {
     redriven: u64,
     /// The id of the last one, if there were any.
     last: Option<String>,
+}
+
+/// Selects what a purge meets behind this document.
+fn behind(what: Purge, document: &RawDocument) -> Option<Document> {
+    match what {
+        Purge::Live => {
+            let time = document::date(document, "visible_at")?;
+            Some(doc! { "visible_at": { "$gt": time } })
+        }
+        Purge::Dead => Some(dead_letters_after(&dead_id(document)?)),
+    }
 }
 
 fn dead_id(document: &RawDocument) -> Option<String> {

@@ -8,7 +8,7 @@ use crate::{
     backend::DocDbBackend,
     clock::{ServerClock, Time},
     connect,
-    error::during,
+    error::{StoreError, during},
     names::{Prefix, check_database},
 };
 
@@ -100,6 +100,15 @@ impl DocDbBuilder {
         if timeout.is_zero() {
             return Err(Error::invalid("connect", "an operation timeout of nothing"));
         }
+        // Each step has a timeout of its own, and explains better what it waited for.
+        match tokio::time::timeout(timeout, self.connect_in_steps()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StoreError::TimedOut(timeout).during("connect")),
+        }
+    }
+
+    async fn connect_in_steps(self) -> Result<DocDbBackend> {
+        let timeout = self.operation_timeout;
         let options = connect::options(&self.uri, self.ca_file.as_deref(), timeout).await?;
         let database = self
             .database

@@ -62,26 +62,33 @@ impl QueueCollection {
         let matched = self.update(call.statements(uses)).await?;
         // All but a dead letter may be ready sooner than before.
         self.state.changed.notify_waiters();
-        if matched == uses.len() as u64 {
-            for each in uses {
-                outcomes[each.index] = LeaseOutcome::Applied;
-            }
-        } else if uses.len() > 1 {
+        let applied: Vec<&Use<'_>> = if matched == 0 {
+            Vec::new()
+        } else if matched == uses.len() as u64 {
+            uses.iter().collect()
+        } else {
             let held: Vec<&Held> = uses.iter().map(|each| &each.held).collect();
             let after = self.ownership(&held).await?;
-            for each in uses {
-                // A lease that is there now was there before, for nonces do not come back.
-                // A settled one is gone, so what settles leaves a token behind.
-                let is_applied = after
+            // A lease that is there now was there before, for nonces do not come back. A
+            // settled one is gone, so what settles leaves a token behind.
+            let left_a_trace = |each: &&Use<'_>| {
+                after
                     .get(&each.held.id)
                     .is_some_and(|seen| match each.action {
                         LeaseAction::Extend(_) => seen.lease == Some(each.held.nonce),
                         _ => seen.settled == Some(call.token),
-                    });
-                if is_applied {
-                    outcomes[each.index] = LeaseOutcome::Applied;
-                }
+                    })
+            };
+            let applied: Vec<_> = uses.iter().filter(left_a_trace).collect();
+            // Somebody took over and settled what this call had changed: the trace is gone,
+            // and what never was one looks the same.
+            if matched != applied.len() as u64 {
+                return Err(StoreError::Uncertain);
             }
+            applied
+        };
+        for each in applied {
+            outcomes[each.index] = LeaseOutcome::Applied;
         }
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! Lease: find what is ready, claim it in one command, and see what was won.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, Uuid, doc};
 use queue_api::{Delivery, LeaseOptions, MessageId, millis};
 
 use crate::{
-    collection::{Query, QueueCollection},
+    collection::{Query, QueueCollection, REPLY_BYTES},
     document::{self, Stored},
     error::StoreError,
     index::Index,
@@ -73,15 +76,18 @@ impl QueueCollection {
     /// One claim: a find, an update, and where others won something, a look at what is ours.
     ///
     /// The time and the nonce are those of the round, not of the call: a call that buries for
-    /// long would otherwise give out leases that have run out.
+    /// long would otherwise give out leases that have run out. So would one that reads a lot,
+    /// which is why a round reads about one reply of documents and leases from the time after.
     async fn claim_round(
         &self,
         options: &LeaseOptions,
         wanted: usize,
         aim: Aim,
     ) -> Result<Round, StoreError> {
-        let claim = Claim {
-            now: self.now().await,
+        let now = self.now().await;
+        let mut claim = Claim {
+            now,
+            leased_at: now,
             nonce: Uuid::new(),
             visibility_millis: options.visibility_timeout().map(millis::ceil),
         };
@@ -99,6 +105,7 @@ impl QueueCollection {
                 saw_all: true,
             });
         }
+        claim.leased_at = self.now().await;
         let matched = usize::try_from(self.update(claim.statements(&met)).await?).unwrap_or(sent);
         let mut won = met.live;
         if matched < sent {
@@ -119,9 +126,11 @@ impl QueueCollection {
     /// The first ready messages, in order.
     async fn find_head(&self, claim: &Claim, limit: usize) -> Result<Found, StoreError> {
         let query = Query::in_order_of(Index::Claim, claim.ready(), limit);
-        let found = self.find(query, Candidate::read).await?;
+        let (found, is_whole) = self
+            .find_within(REPLY_BYTES, query, Candidate::read)
+            .await?;
         Ok(Found {
-            is_all: found.len() < limit,
+            is_all: is_whole && found.len() < limit,
             missed: 0,
             candidates: found.into_iter().flatten().collect(),
         })
@@ -148,12 +157,13 @@ impl QueueCollection {
         let chosen = ids.len();
         let mut filter = claim.ready();
         filter.insert("_id", doc! { "$in": ids });
-        let found = self
-            .find(Query::by_ids(filter, chosen), Candidate::read)
+        let query = Query::by_ids(filter, chosen);
+        let (found, is_whole) = self
+            .find_within(REPLY_BYTES, query, Candidate::read)
             .await?;
         Ok(Found {
-            is_all,
-            missed: chosen - found.len(),
+            is_all: is_whole && is_all,
+            missed: if is_whole { chosen - found.len() } else { 0 },
             candidates: found.into_iter().flatten().collect(),
         })
     }
@@ -276,7 +286,10 @@ impl Met {
 
 /// One attempt to take messages.
 struct Claim {
+    /// What is ready at this time may be taken.
     now: DateTime,
+    /// When the leases begin: read after the documents, which may take long.
+    leased_at: DateTime,
     nonce: Uuid,
     /// What overrides the messages' own timeouts.
     visibility_millis: Option<i64>,
@@ -315,7 +328,7 @@ impl Claim {
                 filter.insert("_id", doc! { "$in": ids });
                 filter.insert("attempts", i64::from(attempts));
                 filter.insert("birth", doc! { "$in": births });
-                let visible_at = instant::after(self.now, millis);
+                let visible_at = instant::after(self.leased_at, millis);
                 let update = doc! {
                     "$set": { "lease": self.nonce, "visible_at": visible_at },
                     "$inc": { "attempts": 1_i64 },
@@ -330,7 +343,7 @@ impl Claim {
     fn burial(&self, dying: &Dying) -> Document {
         let mut filter = self.ready();
         filter.extend(dying.filter.clone());
-        let mut dead = doc! { "id": dying.id.as_str(), "at": self.now };
+        let mut dead = doc! { "id": dying.id.as_str(), "at": self.leased_at };
         if let Some(reason) = &dying.reason {
             dead.insert("reason", reason);
         }
@@ -342,7 +355,8 @@ impl Claim {
     }
 
     fn delivery(&self, stored: Stored) -> Delivery {
-        let expires_at = instant::after(self.now, self.visibility_millis(&stored));
+        let visibility_millis = self.visibility_millis(&stored);
+        let expires_at = instant::after(self.leased_at, visibility_millis);
         let held = Held {
             nonce: self.nonce,
             id: stored.id,
@@ -353,7 +367,9 @@ impl Claim {
             payload: stored.payload,
             headers: stored.headers,
             attempt: stored.attempts + 1,
+            max_attempts: stored.max_attempts,
             enqueued_at: stored.enqueued_at,
+            visibility_timeout: Duration::from_millis(visibility_millis.unsigned_abs()),
             lease_expires_at: expires_at.to_system_time(),
         }
     }

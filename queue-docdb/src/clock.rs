@@ -54,8 +54,9 @@ pub(crate) struct ServerClock {
     timeout: Duration,
     /// A std mutex: it is held for a copy only, never across an await.
     anchor: Mutex<Anchor>,
-    /// Held by whoever measures; the others go on with the anchor that there is.
-    measuring: tokio::sync::Mutex<()>,
+    /// When to measure again. Held by whoever measures; the others go on with the anchor that
+    /// there is.
+    due: tokio::sync::Mutex<Instant>,
     /// The latest time that was given out, in ms since the epoch: a new measurement may lie
     /// behind the last, but time that was given out never goes back. A message that was just
     /// returned would otherwise not be ready yet.
@@ -73,6 +74,15 @@ struct Anchor {
 
 /// Clocks drift apart by some ten parts in a million: less than a millisecond in this time.
 const REFRESH_AFTER: Duration = Duration::from_secs(30);
+
+/// When to try again after a measurement that failed or was too coarse.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What clocks may drift apart: a hundred parts in a million, to be safe.
+const DRIFT: u32 = 10_000;
+
+/// How much worse a measurement may be in any case: the unit that times are kept in.
+const TOLERANCE: Duration = Duration::from_millis(1);
 
 /// How often to ask when the first measurement is made; the shortest round trip counts.
 const FIRST_MEASUREMENTS: usize = 3;
@@ -92,7 +102,7 @@ impl ServerClock {
             admin,
             timeout,
             anchor: Mutex::new(best),
-            measuring: tokio::sync::Mutex::new(()),
+            due: tokio::sync::Mutex::new(monotonic_now() + REFRESH_AFTER),
             given: AtomicU64::new(0),
             warned,
         })
@@ -102,16 +112,24 @@ impl ServerClock {
     /// better explained, in the operation that wanted to know the time; until then the
     /// monotonic clock is good enough.
     async fn refresh(&self) {
-        if elapsed(self.anchor().at) < REFRESH_AFTER {
-            return;
-        }
-        let Ok(_measuring) = self.measuring.try_lock() else {
+        let Ok(mut due) = self.due.try_lock() else {
             return;
         };
-        match measure(&self.admin, self.timeout, &self.warned).await {
-            Ok(anchor) => *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor,
-            Err(error) => tracing::warn!(%error, "the server's time could not be asked for"),
+        if monotonic_now() < *due {
+            return;
         }
+        let pause = match measure(&self.admin, self.timeout, &self.warned).await {
+            Ok(anchor) if self.anchor().is_outdone_by(&anchor) => {
+                *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor;
+                REFRESH_AFTER
+            }
+            Ok(_) => RETRY_AFTER,
+            Err(error) => {
+                tracing::warn!(%error, "the server's time could not be asked for");
+                RETRY_AFTER
+            }
+        };
+        *due = monotonic_now() + pause;
     }
 
     fn anchor(&self) -> Anchor {
@@ -175,6 +193,16 @@ impl Anchor {
         }
     }
 
+    /// Whether `newer` is about as good as this one is by now.
+    ///
+    /// A round trip may include a wait for a pooled connection. The server's clock was then
+    /// read near its end, and the middle is off by up to half of it, always forwards; and
+    /// time that was given out does not go back.
+    fn is_outdone_by(&self, newer: &Self) -> bool {
+        let age = newer.at.saturating_duration_since(self.at);
+        newer.uncertainty <= self.uncertainty + age / DRIFT + TOLERANCE
+    }
+
     fn time_at(&self, instant: Instant) -> SystemTime {
         match instant.checked_duration_since(self.at) {
             Some(since) => self.server_time + since,
@@ -185,18 +213,19 @@ impl Anchor {
 
 /// The server's greeting, by whichever name it knows it.
 pub(crate) async fn hello(admin: &Database, timeout: Duration) -> Result<Document, StoreError> {
-    const COMMAND_NOT_FOUND: i32 = 59;
+    // Command not found; feature not supported, in the words of DocumentDB.
+    const UNKNOWN: [i32; 2] = [59, 303];
     match run(timeout, admin.run_command(doc! { "hello": 1 })).await {
         // DocumentDB before 5.0 knows the older name only.
-        Err(StoreError::Driver(error)) if is_command_error(&error, COMMAND_NOT_FOUND) => {
+        Err(StoreError::Driver(error)) if is_command_error(&error, &UNKNOWN) => {
             run(timeout, admin.run_command(doc! { "isMaster": 1 })).await
         }
         answer => answer,
     }
 }
 
-fn is_command_error(error: &mongodb::error::Error, code: i32) -> bool {
-    matches!(&*error.kind, mongodb::error::ErrorKind::Command(command) if command.code == code)
+fn is_command_error(error: &mongodb::error::Error, among: &[i32]) -> bool {
+    matches!(&*error.kind, mongodb::error::ErrorKind::Command(command) if among.contains(&command.code))
 }
 
 // Not tokio's clock: a test may pause that one, while the server's goes on.
@@ -232,5 +261,25 @@ mod tests {
             told + Duration::from_millis(59_980)
         );
         assert_eq!(anchor.time_at(sent), told - Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_coarse_measurement_does_not_replace_a_fine_one() {
+        let sent = monotonic_now();
+        let measured = |after_secs, round_trip_millis| {
+            let sent = sent + Duration::from_secs(after_secs);
+            Anchor::new(sent, Duration::from_millis(round_trip_millis), UNIX_EPOCH)
+        };
+        let first = measured(0, 2);
+        assert!(first.is_outdone_by(&measured(30, 1)));
+        // In 30 s clocks drift by up to 3 ms, and a millisecond does not count.
+        assert!(first.is_outdone_by(&measured(30, 9)));
+        assert!(!first.is_outdone_by(&measured(30, 12)));
+        assert!(
+            !first.is_outdone_by(&measured(30, 6000)),
+            "a wait for a connection"
+        );
+        // Better than what has drifted for days.
+        assert!(first.is_outdone_by(&measured(100_000, 6000)));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use mongodb::{
     Collection, Database,
     bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc},
-    options::{CountOptions, FindOptions, Hint},
+    options::{FindOptions, Hint},
 };
 use tokio::sync::{Mutex, Notify};
 
@@ -63,6 +63,9 @@ impl IndexMemory {
     }
 }
 
+/// How much a reply of the server holds.
+pub(crate) const REPLY_BYTES: usize = 16 << 20;
+
 /// What to find.
 #[derive(Clone, Debug)]
 pub(crate) struct Query {
@@ -111,10 +114,21 @@ impl QueueCollection {
         query: Query,
         read: impl Fn(&RawDocument) -> T + Send + Sync,
     ) -> Result<Vec<T>, StoreError> {
-        match self.find_once(query.clone(), &read).await {
+        Ok(self.find_within(usize::MAX, query, read).await?.0)
+    }
+
+    /// The same with the first documents only, when all of them have more than about
+    /// `max_bytes`; and whether that are all.
+    pub(crate) async fn find_within<T: Send>(
+        &self,
+        max_bytes: usize,
+        query: Query,
+        read: impl Fn(&RawDocument) -> T + Send + Sync,
+    ) -> Result<(Vec<T>, bool), StoreError> {
+        match self.find_once(max_bytes, query.clone(), &read).await {
             Err(error) if query.options.hint.is_some() && error.is_missing_index() => {
                 self.restore_indexes().await?;
-                self.find_once(query, &read).await
+                self.find_once(max_bytes, query, &read).await
             }
             answer => answer,
         }
@@ -122,37 +136,32 @@ impl QueueCollection {
 
     async fn find_once<T: Send>(
         &self,
+        max_bytes: usize,
         query: Query,
         read: &(impl Fn(&RawDocument) -> T + Send + Sync),
-    ) -> Result<Vec<T>, StoreError> {
+    ) -> Result<(Vec<T>, bool), StoreError> {
         let found = self.messages.find(query.filter).with_options(query.options);
         let mut cursor = run(self.timeout, found).await?;
-        let mut all = Vec::new();
+        let (mut all, mut bytes) = (Vec::new(), 0_usize);
         // A batch ends at 16 MiB whatever its size in documents, so there may be more of
         // them; each has the time of an operation.
         while run(self.timeout, cursor.advance()).await? {
-            all.push(read(cursor.current()));
+            let document = cursor.current();
+            all.push(read(document));
+            let size = document.as_bytes().len();
+            bytes = bytes.saturating_add(size);
+            // Another one like this would not fit, and to ask for it may bring a whole batch.
+            if bytes.saturating_add(size) > max_bytes {
+                return Ok((all, false));
+            }
         }
-        Ok(all)
+        Ok((all, true))
     }
 
-    /// How many documents there are, found by `index`.
-    pub(crate) async fn count(&self, filter: Document, index: Index) -> Result<u64, StoreError> {
-        let mut options = CountOptions::default();
-        options.hint = Some(Hint::Keys(index.keys()));
-        let count = || {
-            let options = options.clone();
-            self.messages
-                .count_documents(filter.clone())
-                .with_options(options)
-        };
-        match run(self.timeout, count()).await {
-            Err(error) if error.is_missing_index() => {
-                self.restore_indexes().await?;
-                run(self.timeout, count()).await
-            }
-            answer => answer,
-        }
+    /// How many documents there are. Without a hint: DocumentDB does not document one for an
+    /// aggregate, which is what the driver sends.
+    pub(crate) async fn count(&self, filter: Document) -> Result<u64, StoreError> {
+        run(self.timeout, self.messages.count_documents(filter)).await
     }
 
     /// Carries out update statements in one command and says how many documents they matched.

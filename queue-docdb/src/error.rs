@@ -21,6 +21,13 @@ pub(crate) enum StoreError {
     /// The server's answer lacks what it must have.
     #[error("the database's answer was not understood: {0}")]
     Unreadable(String),
+    /// Calls with the same receipts met, and whose call did what cannot be told. To say `Lost`
+    /// would be wrong for some.
+    #[error(
+        "others settled some of the same messages meanwhile; which of them this call ended \
+         cannot be told"
+    )]
+    Uncertain,
     /// A queue that cannot have a collection.
     #[error("{0}")]
     Name(String),
@@ -51,6 +58,7 @@ impl StoreError {
             Self::Driver(error) => kind_of_driver_error(error),
             Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
+            Self::Uncertain => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
             Self::Name(_) => ErrorKind::InvalidInput,
         }
@@ -146,8 +154,9 @@ fn kind_of_code(code: i32) -> Option<ErrorKind> {
         10107 | 13435 | 10058 | 11600 | 11602 | 13436 | 189 | 91 => Some(ErrorKind::Unavailable),
         // Host unreachable or not found, network timeout, socket, no suitable host.
         6 | 7 | 89 | 9001 | 133 => Some(ErrorKind::Unavailable),
-        // Write conflict, lock timeout or busy, interrupted, a cursor killed or gone.
-        112 | 24 | 46 | 11601 | 237 | 43 => Some(ErrorKind::Unavailable),
+        // Write conflict, lock timeout or busy, interrupted, a cursor killed or gone, the
+        // collection dropped under a find.
+        112 | 24 | 46 | 11601 | 237 | 43 | 175 => Some(ErrorKind::Unavailable),
         // Out of memory or disk space: passes when somebody acts.
         146 | 14031 => Some(ErrorKind::Unavailable),
         // Time limits; a write concern that was not reached in time.
@@ -172,7 +181,7 @@ mod tests {
         for code in [13, 18, 8000, -301] {
             assert_eq!(refused(code).kind(), ErrorKind::Denied, "{code}");
         }
-        for code in [10107, 13435, 11600, 11602, 189, 91, 10058, 13436, 112] {
+        for code in [10107, 13435, 11600, 11602, 189, 91, 10058, 13436, 112, 175] {
             assert_eq!(refused(code).kind(), ErrorKind::Unavailable, "{code}");
         }
         assert_eq!(refused(50).kind(), ErrorKind::TimedOut);

@@ -24,10 +24,10 @@ impl QueueCollection {
         let ready = doc! { "visible_at": { "$lte": now } };
         let waiting = |is_leased: bool| doc! { "visible_at": { "$gt": now }, "lease": { "$exists": is_leased } };
         let (ready, delayed, leased, dead, first) = tokio::try_join!(
-            self.count(ready, Index::Claim),
-            self.count(waiting(false), Index::Claim),
-            self.count(waiting(true), Index::Claim),
-            self.count(dead_letters_after(""), Index::DeadLetters),
+            self.count(ready),
+            self.count(waiting(false)),
+            self.count(waiting(true)),
+            self.count(dead_letters_after("")),
             self.first_ready_time(),
         )?;
         Ok(QueueStats {

@@ -10,6 +10,7 @@ use mongodb_test_server::{MongoServer, ScratchDatabase};
 use queue_api::async_trait;
 use queue_conformance::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
 use queue_docdb::DocDbBackend;
+use tokio::sync::OnceCell;
 
 struct DocDb;
 
@@ -17,13 +18,25 @@ struct Database {
     server: &'static MongoServer,
     database: ScratchDatabase,
     time: TestTime,
+    has_fail_points: bool,
 }
 
 #[async_trait]
 impl Harness for DocDb {
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
+        // A server of somebody else's may lack them (`enableTestCommands`); ours have them.
+        static HAS_FAIL_POINTS: OnceCell<bool> = OnceCell::const_new();
         let server = MongoServer::shared().await?;
+        let probe = async || {
+            let (uri, app_name) = (server.uri(), String::new());
+            let answer = FailPoint { uri, app_name }.heal().await;
+            if let Err(why) = &answer {
+                eprintln!("this MongoDB has no fail points, so none are used: {why}");
+            }
+            answer.is_ok()
+        };
         Ok(Arc::new(Database {
+            has_fail_points: *HAS_FAIL_POINTS.get_or_init(probe).await,
             server,
             database: server.scratch_database(),
             time,
@@ -53,10 +66,12 @@ impl Store for Database {
     }
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
-        Some(Arc::new(FailPoint {
-            uri: self.server.uri(),
-            app_name: self.database.name().to_owned(),
-        }))
+        self.has_fail_points.then(|| -> Arc<dyn Faults> {
+            Arc::new(FailPoint {
+                uri: self.server.uri(),
+                app_name: self.database.name().to_owned(),
+            })
+        })
     }
 
     fn address(&self) -> String {
@@ -111,11 +126,21 @@ impl FailPoint {
 }
 
 async fn connect(uri: &str, database: &str, time: &TestTime) -> Result<Connection, HarnessError> {
-    // What the fail point knows the connections of a store by.
-    let uri = format!("{uri}&appName={database}");
+    let uri = with_app_name(uri, database);
     let builder = DocDbBackend::builder(uri).database(database);
     let builder = time.give_to(builder, |builder, clock| builder.clock(clock));
     Ok(Connection::new(builder.connect().await?))
+}
+
+/// The URI with a name for its connections, by which the fail point knows those of a store.
+fn with_app_name(uri: &str, name: &str) -> String {
+    let hosts = uri.find("://").map_or(0, |scheme| scheme + 3);
+    let joint = match (uri.contains('?'), uri[hosts..].contains('/')) {
+        (true, _) => "&",
+        (false, true) => "?",
+        (false, false) => "/?",
+    };
+    format!("{uri}{joint}appName={name}")
 }
 
 fn main() -> ExitCode {

@@ -113,9 +113,15 @@ impl MemoryBackend {
     ) -> T {
         let mut store = self.lock();
         let Store { queues, last_token } = &mut *store;
-        let entry = match queues.get_mut(queue) {
-            Some(entry) => entry,
-            None => queues.entry(queue.clone()).or_default(),
+        let Some(entry) = queues.get_mut(queue) else {
+            // Nobody waits for a queue that is not there. It is made by what is put into it, not
+            // by being looked at, so names alone take no memory.
+            let mut entry = Entry::default();
+            let answer = operation(&mut entry.state, last_token);
+            if !entry.state.messages.is_empty() {
+                queues.insert(queue.clone(), entry);
+            }
+            return answer;
         };
         let before = entry.state.head();
         let answer = operation(&mut entry.state, last_token);

@@ -1,5 +1,7 @@
 //! A message as the store keeps it.
 
+use std::time::Duration;
+
 use queue_api::{
     Bytes, DeadReason, Delivery, Headers, MessageId, NewMessage, Receipt,
     millis::{self, Millis},
@@ -51,7 +53,8 @@ impl Message {
     pub(crate) fn delivery(
         &self,
         id: &MessageId,
-        expires_at: Millis,
+        now: Millis,
+        visibility: Millis,
         receipt: Receipt,
     ) -> Delivery {
         Delivery {
@@ -60,7 +63,9 @@ impl Message {
             headers: self.headers.clone(),
             attempt: self.attempts,
             enqueued_at: millis::to_time(self.enqueued_at),
-            lease_expires_at: millis::to_time(expires_at),
+            max_attempts: self.max_attempts,
+            visibility_timeout: Duration::from_millis(visibility.unsigned_abs()),
+            lease_expires_at: millis::to_time(now.saturating_add(visibility)),
             receipt,
         }
     }

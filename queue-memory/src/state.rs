@@ -89,9 +89,10 @@ impl State {
             }
             message.attempts += 1;
             let token = new_token();
-            let expires_at = now.saturating_add(visibility.unwrap_or(message.visibility));
-            deliveries.push(message.delivery(&id, expires_at, to_receipt(token, &id)));
-            self.schedule(id, expires_at, Some(token));
+            let visibility = visibility.unwrap_or(message.visibility);
+            let receipt = to_receipt(token, &id);
+            deliveries.push(message.delivery(&id, now, visibility, receipt));
+            self.schedule(id, now.saturating_add(visibility), Some(token));
         }
         deliveries
     }
@@ -144,7 +145,8 @@ impl State {
             delayed: self.pending.len() as u64 - self.leased,
             leased: self.leased,
             dead: self.dead.len() as u64,
-            oldest_ready: oldest.map(|due| Duration::from_millis((now - due).unsigned_abs())),
+            oldest_ready: oldest
+                .map(|due| Duration::from_millis(now.saturating_sub(due).max(0).unsigned_abs())),
         }
     }
 

@@ -1,11 +1,11 @@
 //! D1: what becomes of a message that nobody can handle.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use queue_api::{
-    DeadLetterPage, DeadReason,
+    DeadLetterPage, DeadReason, LeaseChange,
     LeaseOutcome::{Applied, Lost},
-    QueueStats, Redrive,
+    Purge, QueueStats, Redrive,
 };
 
 use crate::bed::{Bed, dead_letter, extend, id_of, ids, msg, nack};
@@ -14,7 +14,7 @@ pub(super) async fn after_max_attempts_it_is_buried_not_delivered(bed: Bed) {
     bed.store(&[msg("m").with_max_attempts(3)]).await;
     for attempt in 1..=3 {
         let delivery = bed.lease_one().await;
-        assert_eq!(delivery.attempt, attempt);
+        assert_eq!((delivery.attempt, delivery.max_attempts), (attempt, 3));
         if attempt == 2 {
             bed.change(&delivery.receipt, nack(0)).await;
         } else {
@@ -30,12 +30,28 @@ pub(super) async fn after_max_attempts_it_is_buried_not_delivered(bed: Bed) {
     bed.expect_none_ready("three attempts were allowed").await;
     let stats = bed.stats().await;
     assert_eq!((stats.ready, stats.dead), (0, 1));
-    assert_eq!(
-        bed.dead_letters().await[0].reason,
-        DeadReason::AttemptsExhausted
-    );
     bed.pass(3_600_000).await;
     bed.expect_none_ready("a dead letter stays dead").await;
+}
+
+pub(super) async fn a_nack_of_the_last_attempt_buries_nothing(bed: Bed) {
+    bed.store(&[msg("m").with_max_attempts(1)]).await;
+    let delivery = bed.lease_one().await;
+    assert_eq!(bed.change(&delivery.receipt, nack(500)).await, Applied);
+    let stats = bed.stats().await;
+    assert_eq!((stats.delayed, stats.dead), (1, 0));
+    bed.pass(500).await;
+    assert_eq!(bed.stats().await.ready, 1);
+    bed.expect_none_ready("one attempt was allowed").await;
+    assert_eq!(bed.stats().await.dead, 1);
+}
+
+pub(super) async fn the_most_attempts_are_many(bed: Bed) {
+    bed.store(&[msg("m").with_max_attempts(u32::MAX)]).await;
+    for attempt in 1..=3 {
+        assert_eq!(bed.lease_one().await.attempt, attempt);
+        bed.pass(10_000).await;
+    }
 }
 
 pub(super) async fn burying_makes_way_for_the_next(bed: Bed) {
@@ -94,7 +110,7 @@ pub(super) async fn a_rejected_message_stays_dead(bed: Bed) {
 pub(super) async fn dead_letters_keep_their_reason(bed: Bed) {
     let reasons = [
         "",
-        "no such customer: \"Zoë\"\nsecond line",
+        "no such customer: \"Zoë\"\nsecond line\0",
         &"long ".repeat(819),
     ];
     for (n, reason) in reasons.iter().enumerate() {
@@ -107,6 +123,7 @@ pub(super) async fn dead_letters_keep_their_reason(bed: Bed) {
     }
     let letters = bed.dead_letters().await;
     for (letter, reason) in letters.iter().zip(reasons) {
+        assert_eq!(letter.died_at, bed.now());
         assert_eq!(letter.reason, DeadReason::Rejected(reason.to_owned()));
         assert_eq!(letter.attempts, 1);
     }
@@ -116,8 +133,9 @@ pub(super) async fn dead_letters_keep_their_reason(bed: Bed) {
 pub(super) async fn redrive_starts_afresh(bed: Bed) {
     let message = msg("m").with_max_attempts(2).with_header("kept", "yes");
     bed.store(std::slice::from_ref(&message)).await;
+    let mut receipts = BTreeSet::new();
     for _ in 0..2 {
-        bed.lease_one().await;
+        receipts.insert(bed.lease_one().await.receipt);
         bed.pass(10_000).await;
     }
     bed.expect_none_ready("two attempts were allowed").await;
@@ -129,14 +147,16 @@ pub(super) async fn redrive_starts_afresh(bed: Bed) {
         .expect("redrive succeeds");
     assert_eq!(redriven, 1);
     assert!(bed.dead_letters().await.is_empty());
-    assert_eq!(
-        bed.stats().await.oldest_ready,
-        Some(Duration::ZERO),
-        "ready since the redrive"
-    );
+    let ready_since_now = QueueStats {
+        ready: 1,
+        oldest_ready: Some(Duration::ZERO),
+        ..QueueStats::default()
+    };
+    assert_eq!(bed.stats().await, ready_since_now);
     for attempt in 1..=2 {
         let delivery = bed.lease_one().await;
         assert_eq!(delivery.attempt, attempt, "attempts start afresh");
+        assert!(receipts.insert(delivery.receipt), "receipts do not");
         assert_eq!(
             (&delivery.payload, &delivery.headers),
             (&message.payload, &message.headers)
@@ -146,6 +166,24 @@ pub(super) async fn redrive_starts_afresh(bed: Bed) {
     bed.expect_none_ready("again two attempts were allowed")
         .await;
     assert_eq!(bed.stats().await.dead, 1);
+}
+
+pub(super) async fn many_dead_letters_are_listed_and_redriven(bed: Bed) {
+    let most = bed.backend().limits().max_batch.min(1000);
+    let messages: Vec<_> = (0..most).map(|n| msg(&format!("m{n}"))).collect();
+    bed.store(&messages).await;
+    let deliveries = bed.lease(most).await.into_iter();
+    let changes = deliveries.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
+    bed.change_all(&changes.collect::<Vec<_>>()).await;
+    let (admin, name) = (bed.admin(), &bed.name);
+    let letters = admin.dead_letters(name, &DeadLetterPage::new(most)).await;
+    assert_eq!(letters.expect("listing succeeds").len(), most);
+    let redriven = admin.redrive(name, &Redrive::All).await;
+    assert_eq!(redriven.expect("redrive succeeds"), most as u64);
+    let seen = admin.peek(name, most).await;
+    assert_eq!(seen.expect("peek succeeds").len(), most);
+    let purged = admin.purge(name, Purge::Live).await;
+    assert_eq!(purged.expect("purge succeeds"), most as u64);
 }
 
 pub(super) async fn redrive_takes_only_what_was_named(bed: Bed) {
@@ -160,6 +198,9 @@ pub(super) async fn redrive_takes_only_what_was_named(bed: Bed) {
     let redrive = async || bed.admin().redrive(&bed.name, &named).await;
     assert_eq!(redrive().await.expect("redrive succeeds"), 2);
     assert_eq!(redrive().await.expect("redrive may be repeated"), 0);
+    let none = Redrive::Ids(Vec::new());
+    let redriven = bed.admin().redrive(&bed.name, &none).await;
+    assert_eq!(redriven.expect("redrive succeeds"), 0, "none is not all");
     let stats = bed.stats().await;
     assert_eq!((stats.ready, stats.leased, stats.dead), (2, 1, 1));
     assert_eq!(bed.dead_letters().await[0].id.as_str(), "b");
@@ -218,6 +259,9 @@ pub(super) async fn dead_letters_are_listed_in_pages(bed: Bed) {
         bed.change(&delivery.receipt, dead_letter("no")).await;
         bed.pass(1).await;
     }
+    let none = DeadLetterPage::new(0);
+    let letters = bed.admin().dead_letters(&bed.name, &none).await;
+    assert!(letters.expect("listing succeeds").is_empty());
     let mut page = DeadLetterPage::new(2);
     let mut listed = Vec::new();
     // One page more than there are, for a backend whose pages do not end.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use queue_api::{Bytes, EnqueueOutcome, LeaseAction, MessageId, NewMessage};
 
 use crate::bed::{Bed, dead_letter, id_of, ids, msg, nack, sorted_ids};
@@ -146,6 +148,7 @@ pub(super) async fn headers_come_back_as_sent(bed: Bed) {
         .with_header("$where", "1")
         .with_header("häder 名", "wért\n値")
         .with_header("_id", "not the id")
+        .with_header("nul\0", "\0nul")
         .with_header("Case", "upper")
         .with_header("case", "lower");
     bed.store(std::slice::from_ref(&message)).await;
@@ -224,6 +227,8 @@ pub(super) async fn times_come_back_as_sent(bed: Bed) {
     let first = bed.lease_one().await;
     assert_eq!(first.enqueued_at, sent);
     assert_eq!(first.lease_expires_at, bed.now() + Duration::from_secs(10));
+    assert_eq!(first.visibility_timeout, Duration::from_secs(10));
+    assert_eq!(first.max_attempts, NewMessage::DEFAULT_MAX_ATTEMPTS);
     bed.pass(10_000).await;
     let second = bed.lease_one().await;
     assert_eq!(second.enqueued_at, sent, "redelivery does not change it");
@@ -249,6 +254,26 @@ pub(super) async fn a_payload_at_the_limit_comes_back(bed: Bed) {
     assert_eq!(delivery.headers["k"], header);
 }
 
+/// Each of them is within the limits, and so is their number; a store's own limit for a request
+/// or an answer is not the caller's business.
+pub(super) async fn a_batch_of_large_payloads_comes_back(bed: Bed) {
+    let limits = bed.backend().limits();
+    let count = limits.max_batch.min(7);
+    let payload = Bytes::from(vec![b'x'; limits.max_payload_bytes.min(8 << 20)]);
+    let messages = (0..count).map(|n| NewMessage {
+        payload: payload.clone(),
+        ..msg(&format!("m{n}"))
+    });
+    bed.store(&messages.collect::<Vec<_>>()).await;
+    let deliveries = bed.lease(count).await;
+    assert_eq!(deliveries.len(), count);
+    assert!(
+        deliveries
+            .iter()
+            .all(|delivery| delivery.payload == payload)
+    );
+}
+
 pub(super) async fn a_delay_is_kept_to_the_tick(bed: Bed) {
     bed.store(&[msg("m").with_delay(Duration::from_millis(5000))])
         .await;
@@ -257,6 +282,24 @@ pub(super) async fn a_delay_is_kept_to_the_tick(bed: Bed) {
     bed.expect_none_ready("one tick of the delay is left").await;
     bed.pass(1).await;
     assert_eq!(bed.lease_one().await.attempt, 1);
+}
+
+/// Milliseconds of 32 bits are spent after 25 or 50 days.
+pub(super) async fn the_longest_times_are_kept(bed: Bed) {
+    let limits = bed.backend().limits();
+    let a_year = Duration::from_secs(366 * 24 * 3600);
+    let delay = limits.max_delay.min(a_year);
+    let timeout = limits.max_visibility_timeout.min(a_year);
+    let message = msg("m").with_delay(delay).with_visibility_timeout(timeout);
+    bed.store(&[message]).await;
+    for longest in [delay, timeout] {
+        let millis = longest.as_millis() as u64;
+        bed.pass(millis - 1).await;
+        bed.expect_none_ready("one tick is left").await;
+        bed.pass(1).await;
+        let delivery = bed.lease_one().await;
+        assert_eq!(delivery.lease_expires_at, bed.now() + timeout);
+    }
 }
 
 pub(super) async fn delays_in_one_batch_are_kept_apart(bed: Bed) {
@@ -275,9 +318,12 @@ pub(super) async fn delays_in_one_batch_are_kept_apart(bed: Bed) {
 }
 
 pub(super) async fn a_delay_passes_in_real_time(bed: Bed) {
+    let started = Instant::now();
     bed.store(&[msg("m").with_delay(Duration::from_millis(1500))])
         .await;
-    bed.expect_none_ready("the delay begins").await;
+    let early = bed.lease_for(10, 1).await;
+    // On a machine that was busy for so long, it may be ready by now.
+    assert!(early.is_empty() || started.elapsed().as_millis() >= 1500);
     bed.pass(1600).await;
     assert_eq!(ids(&bed.lease(10).await), ["m"]);
 }

@@ -2,7 +2,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use queue_api::{LeaseAction, LeaseOptions, LeaseOutcome};
+use tokio::time::Instant;
+
+use queue_api::{
+    LeaseAction, LeaseChange, LeaseOptions,
+    LeaseOutcome::{Applied, Lost},
+};
 
 use crate::bed::{Bed, extend, ids, msg, nack, sorted_ids};
 
@@ -25,11 +30,11 @@ pub(super) async fn an_extended_lease_stays_exclusive(bed: Bed) {
     for _ in 0..5 {
         bed.pass(9999).await;
         let outcome = bed.change(&delivery.receipt, extend(10_000)).await;
-        assert_eq!(outcome, LeaseOutcome::Applied);
+        assert_eq!(outcome, Applied);
     }
     bed.pass(9999).await;
     bed.expect_none_ready("the lease was extended").await;
-    assert_eq!(bed.ack(&delivery.receipt).await, LeaseOutcome::Applied);
+    assert_eq!(bed.ack(&delivery.receipt).await, Applied);
 }
 
 pub(super) async fn a_lease_runs_out_to_the_tick(bed: Bed) {
@@ -80,12 +85,12 @@ pub(super) async fn the_lease_call_overrides_the_timeout(bed: Bed) {
     let shorter = msg("shorter").with_visibility_timeout(Duration::from_secs(1));
     bed.store(&[longer, shorter]).await;
     let deliveries = bed.lease_for(10, 7000).await;
-    let expiry = bed.now() + Duration::from_secs(7);
-    assert!(
-        deliveries
-            .iter()
-            .all(|delivery| delivery.lease_expires_at == expiry)
-    );
+    let timeout = Duration::from_secs(7);
+    for delivery in &deliveries {
+        assert_eq!(delivery.visibility_timeout, timeout);
+        assert_eq!(delivery.lease_expires_at, bed.now() + timeout);
+    }
+    assert_eq!(deliveries.len(), 2);
     bed.pass(6999).await;
     bed.expect_none_ready("the override has a tick left").await;
     bed.pass(1).await;
@@ -129,12 +134,15 @@ pub(super) async fn a_finer_duration_is_rounded_up(bed: Bed) {
 pub(super) async fn a_lease_runs_out_in_real_time(bed: Bed) {
     bed.store(&[msg("m")]).await;
     let first = bed.lease_for(1, 1500).await;
-    bed.expect_none_ready("the lease has just begun").await;
+    let started = Instant::now();
+    let early = bed.lease_for(10, 1).await;
+    // On a machine that was busy for so long, it may be visible again by now.
+    assert!(early.is_empty() || started.elapsed().as_millis() >= 1400);
     bed.pass(1600).await;
     let second = bed.lease_one().await;
-    assert_eq!((first[0].attempt, second.attempt), (1, 2));
-    assert_eq!(bed.ack(&first[0].receipt).await, LeaseOutcome::Lost);
-    assert_eq!(bed.ack(&second.receipt).await, LeaseOutcome::Applied);
+    assert!(second.attempt > first[0].attempt);
+    assert_eq!(bed.ack(&first[0].receipt).await, Lost);
+    assert_eq!(bed.ack(&second.receipt).await, Applied);
 }
 
 pub(super) async fn attempts_count_from_one(bed: Bed) {
@@ -156,11 +164,10 @@ pub(super) async fn receipts_are_fresh(bed: Bed) {
     let mut seen = HashSet::new();
     for _ in 0..4 {
         for delivery in bed.lease(10).await {
-            assert!(
-                seen.insert(delivery.receipt.clone()),
-                "{} came twice",
-                delivery.receipt
-            );
+            let receipt = delivery.receipt;
+            let loggable = !receipt.as_str().chars().any(char::is_control);
+            assert!(loggable, "{receipt:?} has control characters");
+            assert!(seen.insert(receipt.clone()), "{receipt} came twice");
         }
         bed.pass(10_000).await;
     }
@@ -233,19 +240,17 @@ pub(super) async fn a_batch_of_the_largest_size(bed: Bed) {
     let messages: Vec<_> = (0..most + 1).map(|n| msg(&format!("m{n}"))).collect();
     bed.store(&messages[..most]).await;
     bed.store(&messages[most..]).await;
-    let deliveries = bed.lease(most).await;
-    assert_eq!(deliveries.len(), most);
-    let receipts: Vec<_> = deliveries
-        .iter()
-        .map(|delivery| delivery.receipt.clone())
+    let deliveries = bed.lease(most).await.into_iter();
+    let changes: Vec<_> = deliveries
+        .map(|delivery| LeaseChange::nack(delivery.receipt, Duration::ZERO))
         .collect();
-    let outcomes = bed.ack_all(&receipts).await;
-    assert!(
-        outcomes
-            .iter()
-            .all(|outcome| *outcome == LeaseOutcome::Applied)
-    );
+    assert_eq!(bed.change_all(&changes).await, vec![Applied; most]);
+    assert_eq!(bed.stats().await.ready, most as u64 + 1);
+    let deliveries = bed.lease(most).await.into_iter();
+    let receipts: Vec<_> = deliveries.map(|delivery| delivery.receipt).collect();
+    assert_eq!(bed.ack_all(&receipts).await, vec![Applied; most]);
     assert_eq!(bed.lease(most).await.len(), 1);
+    assert_eq!(bed.stats().await.leased, 1, "the others are gone");
 }
 
 pub(super) async fn nothing_asked_for_is_nothing_given(bed: Bed) {

@@ -75,8 +75,9 @@ table! {
         ids_that_look_alike_are_kept_apart;
     E3 Manual core enqueue: payloads_come_back_as_sent headers_come_back_as_sent
         ids_of_any_text_work times_come_back_as_sent a_payload_at_the_limit_comes_back
-        a_redelivery_is_the_same_message;
-    E4 Manual core enqueue: a_delay_is_kept_to_the_tick delays_in_one_batch_are_kept_apart;
+        a_batch_of_large_payloads_comes_back a_redelivery_is_the_same_message;
+    E4 Manual core enqueue: a_delay_is_kept_to_the_tick delays_in_one_batch_are_kept_apart
+        the_longest_times_are_kept;
     E4 Real core enqueue: a_delay_passes_in_real_time;
     L1 Manual core lease: a_leased_message_is_given_to_nobody_else
         an_extended_lease_stays_exclusive;
@@ -99,12 +100,14 @@ table! {
         nack_without_delay_is_ready_at_once return_is_ready_at_once_and_does_not_count
         changes_in_one_batch_are_kept_apart;
     D1 Manual core dead_letter: after_max_attempts_it_is_buried_not_delivered
+        a_nack_of_the_last_attempt_buries_nothing the_most_attempts_are_many
         burying_makes_way_for_the_next burying_stops_when_there_is_enough
         the_last_attempt_can_still_be_acked a_rejected_message_stays_dead;
     D1 Manual admin dead_letter: dead_letters_keep_everything dead_letters_keep_their_reason
-        redrive_starts_afresh redrive_takes_only_what_was_named
+        many_dead_letters_are_listed_and_redriven redrive_starts_afresh redrive_takes_only_what_was_named
         dead_letters_are_listed_in_pages;
-    Q1 Manual core manage: queues_do_not_see_each_other a_receipt_is_worth_nothing_elsewhere
+    Q1 Manual core manage: queues_do_not_see_each_other queues_of_like_names_are_kept_apart
+        a_receipt_is_worth_nothing_elsewhere
         an_unused_queue_is_empty;
     S1 Manual core manage: stats_follow_every_step stats_tell_the_age_of_the_oldest;
     W1 Manual core wait: wait_returns_at_once_when_something_is_ready
@@ -126,6 +129,7 @@ table! {
     C2 Manual core concurrent: each_message_is_acked_once_among_many_tasks
         no_two_leases_of_a_message_are_live an_id_is_stored_once_among_many_senders
         a_receipt_is_settled_once_among_many a_late_ack_and_a_lease_do_not_both_win
+        a_late_change_and_a_lease_do_not_both_win
         many_consumers_make_progress producers_and_consumers_balance;
     R1 Manual core durable: a_new_connection_finds_everything
         a_receipt_outlives_its_connection two_connections_share_leases;

@@ -215,7 +215,12 @@ impl Model {
             delivery.enqueued_at == message.enqueued_at,
             "E3: {id} has another enqueue time"
         );
-        let expires_at = now + visibility.unwrap_or(sent.visibility_timeout);
+        let visibility = visibility.unwrap_or(sent.visibility_timeout);
+        let expires_at = now + visibility;
+        accept!(
+            delivery.visibility_timeout == visibility && delivery.max_attempts == sent.max_attempts,
+            "L2, D1: {id} has another timeout or maximum of attempts"
+        );
         accept!(
             delivery.lease_expires_at == expires_at,
             "L2: {id} has another expiry"

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use queue_api::{LeaseAction, LeaseChange, ManualClock, MessageId, NewMessage, Receipt, Redrive};
+use queue_api::{
+    LeaseAction, LeaseChange, LeaseOptions, ManualClock, MessageId, NewMessage, Receipt, Redrive,
+};
 
 use super::{
     command::{Action, Command, Pick, QUEUES, Sketch},
@@ -14,6 +16,7 @@ use super::{
 };
 use crate::{
     bed::{Bed, OneQueue, id_of},
+    guard::guarded,
     harness::{Harness, TestTime},
 };
 
@@ -46,7 +49,8 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Result<
         .map_err(|why| broken(why.to_string()))?;
     let bed = Bed::new(store.clone(), time, harness.patience()).await;
     let mut player = Player::new(bed);
-    let played = player.play(commands).await;
+    let played = guarded(harness.patience(), player.play(commands)).await;
+    let played = played.and_then(|judged| judged);
     let timeline = player.timeline;
     let removed = store.remove().await;
     played.map_err(|why| Failure { timeline, why })?;
@@ -154,10 +158,11 @@ impl Player {
         visibility: Option<u64>,
     ) -> Result<(), String> {
         let on = self.queue(queue);
-        let deliveries = match visibility {
-            None => on.lease(max).await,
-            Some(millis) => on.lease_for(max, millis).await,
+        let options = match visibility.map(Duration::from_millis) {
+            None => LeaseOptions::new(max),
+            Some(timeout) => LeaseOptions::new(max).with_visibility_timeout(timeout),
         };
+        let deliveries = on.backend().lease(&on.name, &options).await.map_err(told)?;
         let given: Vec<_> = deliveries
             .iter()
             .map(|delivery| format!("{} (attempt {})", delivery.id, delivery.attempt))

@@ -40,6 +40,7 @@ pub(super) enum What {
         answered: bool,
     },
     Lease {
+        visibility: Millis,
         answer: Option<Vec<Given>>,
     },
     Settle {
@@ -128,7 +129,7 @@ impl Call {
     pub(super) fn concerns(&self, message: &str) -> bool {
         match &self.what {
             What::Enqueue { id, .. } | What::Settle { id, .. } => id == message,
-            What::Lease { answer } => answer.iter().flatten().any(|given| given.id == message),
+            What::Lease { answer, .. } => answer.iter().flatten().any(|given| given.id == message),
         }
     }
 }
@@ -144,9 +145,10 @@ impl fmt::Display for What {
                 let answer = if *answered { "stored" } else { "?" };
                 write!(f, "enqueue {id} (delay {delay} ms) -> {answer}")
             }
-            Self::Lease { answer: None } => f.write_str("lease -> ?"),
+            Self::Lease { answer: None, .. } => f.write_str("lease -> ?"),
             Self::Lease {
                 answer: Some(given),
+                ..
             } => {
                 f.write_str("lease ->")?;
                 given.iter().try_for_each(|given| {

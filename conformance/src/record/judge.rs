@@ -24,13 +24,20 @@ pub(super) fn judge(calls: &[Call]) -> Result<(), String> {
                     .enqueues
                     .push((call, *delay));
             }
-            What::Lease { answer: None } => unknown_leases.push(call),
+            What::Lease { answer: None, .. } => unknown_leases.push(call),
             What::Lease {
+                visibility,
                 answer: Some(given),
             } => {
                 for given in given {
                     let history = histories.entry(&given.id).or_default();
-                    history.deliveries.push(Delivery { call, given });
+                    // Whatever the backend's clock, it showed no less than this when it began.
+                    let expires = given.expires.min(call.clock_from + visibility);
+                    history.deliveries.push(Delivery {
+                        call,
+                        given,
+                        expires,
+                    });
                 }
             }
             What::Settle {
@@ -76,6 +83,8 @@ struct History<'a> {
 struct Delivery<'a> {
     call: &'a Call,
     given: &'a Given,
+    /// The earliest that the lease may run out, unless it is extended.
+    expires: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -160,6 +169,18 @@ impl<'a> History<'a> {
             if *count > 1 + returned {
                 return Err(format!("L3: attempt {attempt} was counted {count} times"));
             }
+        }
+        let steps_back = self.deliveries.iter().any(|later| {
+            let earlier = self
+                .deliveries
+                .iter()
+                .filter(|d| before(d.call, later.call));
+            earlier
+                .into_iter()
+                .any(|d| d.given.attempt >= later.given.attempt)
+        });
+        if steps_back && returned == 0 {
+            return Err("L3: attempts went back, and nobody returned the message".into());
         }
         let last = counted.keys().next_back().copied().unwrap_or(0);
         let missing = (1..=last)
@@ -254,7 +275,7 @@ impl<'a> History<'a> {
                 later.worked() && before(later.call, at) && before(earlier, later.call)
             })
         };
-        let original = (!overridden(delivery.call)).then_some(delivery.given.expires);
+        let original = (!overridden(delivery.call)).then_some(delivery.expires);
         let extended = extensions
             .iter()
             .filter(|(e, _)| !overridden(e.call))
@@ -303,7 +324,9 @@ impl<'a> History<'a> {
             .unknown_leases
             .iter()
             .any(|call| !before(lost.call, call));
-        if used_up || superseded || by_nobody_knows {
+        // Nobody else is given a message while its lease runs for certain.
+        let may_have_run_out = lost.call.clock_to >= self.earliest_expiry(delivery, lost.call);
+        if used_up || may_have_run_out && (superseded || by_nobody_knows) {
             return Ok(());
         }
         Err("A3: a receipt was lost that nothing had superseded or used up".into())

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     bed::name,
+    guard::guarded,
     harness::{Connection, Harness, TestTime},
 };
 
@@ -125,7 +126,10 @@ pub(crate) async fn kills(harness: &dyn Harness, clocks: Clocks) -> Result<(), S
         Err(why) => Err(why),
         Ok(seen) => {
             let connection = store.connect().await.map_err(|why| why.to_string())?;
-            settle_up(harness, &connection, seen).await
+            let settled = settle_up(harness, &connection, seen);
+            guarded(harness.patience() * 2, settled)
+                .await
+                .and_then(|judged| judged)
         }
     };
     let removed = store.remove().await;

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use queue_api::{
     LeaseChange, LeaseOptions, ManualClock, NewMessage, QueueBackend, QueueName, Receipt,
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::AbortHandle};
 
 use super::{
     event::{Action, Call, Given, Millis, What, applied, millis, moment, wall_clock},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     bed::{Bed, id_of},
     drop_after::DropAfter,
+    guard::guarded,
     harness::{Fault, Faults, Harness, TestTime},
     history::how_many,
 };
@@ -86,12 +87,18 @@ async fn record(harness: &dyn Harness) -> Result<Vec<Call>, String> {
     if let Some(faults) = store.faults() {
         workers.push(tokio::spawn(sabotage(faults, Random::new())));
     }
-    let joined = join_all(workers).await;
+    let stopped: Vec<_> = workers.iter().map(|task| task.abort_handle()).collect();
     let mut cleaner = recorder("cleaner".to_owned(), &bed);
     cleaner.drop_one_in = u64::MAX;
-    cleaner.clean_up().await;
+    let played = guarded(harness.patience(), async {
+        let joined = join_all(workers).await;
+        cleaner.clean_up().await;
+        joined
+    })
+    .await;
+    stopped.iter().for_each(AbortHandle::abort);
     let removed = store.remove().await;
-    for task in joined {
+    for task in played? {
         task.map_err(|panic| format!("a task panicked: {panic}"))?;
     }
     removed.map_err(|why| format!("the store could not be removed: {why}"))?;
@@ -268,14 +275,17 @@ impl Recorder {
         let options =
             LeaseOptions::new(max).with_visibility_timeout(Duration::from_millis(visibility));
         let (backend, queue) = (self.backend.clone(), self.queue.clone());
-        let call = self.begin(What::Lease { answer: None });
+        let call = self.begin(What::Lease {
+            visibility,
+            answer: None,
+        });
         let answer = self.maybe_drop(backend.lease(&queue, &options)).await;
         let answer = answer.and_then(Result::ok);
         let answer: Option<Vec<_>> =
             answer.map(|deliveries| deliveries.iter().map(Given::new).collect());
         let given = answer.clone().unwrap_or_default();
         let answered = answer.is_some();
-        self.end(call, What::Lease { answer }, answered);
+        self.end(call, What::Lease { visibility, answer }, answered);
         let mut receipts = self
             .board
             .receipts
@@ -371,13 +381,17 @@ impl Recorder {
     }
 
     pub(super) async fn ack_a_batch(&mut self) -> usize {
-        let given = self.lease(100, 5_000).await;
+        let most = self.backend.limits().max_batch.min(100);
+        let given = self.lease(most, 5_000).await;
         for given in &given {
             while self
                 .settle(&given.receipt, &given.id, Action::Ack)
                 .await
                 .is_none()
-            {}
+            {
+                // A backend that fails at once must not keep the watchdog from running.
+                tokio::task::yield_now().await;
+            }
         }
         given.len()
     }

@@ -110,7 +110,8 @@ impl QueueNow<'_> {
             let rowid: i64 = row.get("rowid")?;
             if row.get::<_, u32>("attempts")? < row.get("max_attempts")? {
                 let own_timeout: Millis = row.get("visibility")?;
-                to_deliver.push((rowid, own_timeout, Stored::read(row)?));
+                let max_attempts: u32 = row.get("max_attempts")?;
+                to_deliver.push((rowid, own_timeout, max_attempts, Stored::read(row)?));
             } else {
                 exhausted.push(rowid);
             }
@@ -122,7 +123,7 @@ impl QueueNow<'_> {
         }
         let mut lease = self.file.prepare_cached(LEASE)?;
         let override_of_all = options.visibility_timeout().map(millis::ceil);
-        let deliver = |(rowid, own_timeout, stored): (i64, Millis, Stored)| {
+        let deliver = |(rowid, own_timeout, max_attempts, stored): (i64, Millis, u32, Stored)| {
             let timeout = override_of_all.unwrap_or(own_timeout);
             let expires_at = self.now.saturating_add(timeout);
             let receipt = Uuid::new_v4().to_string();
@@ -132,7 +133,9 @@ impl QueueNow<'_> {
                 payload: stored.payload,
                 headers: stored.headers,
                 attempt: stored.attempts + 1,
+                max_attempts,
                 enqueued_at: stored.enqueued_at,
+                visibility_timeout: Duration::from_millis(timeout.unsigned_abs()),
                 lease_expires_at: millis::to_time(expires_at),
                 receipt: Receipt::new(receipt),
             })

@@ -1,8 +1,14 @@
 //! Several processes on one queue.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use queue_api::{LeaseOptions, LeaseOutcome, ManualClock, QueueAdmin, Receipt};
+use mongodb::bson::doc;
+use mongodb_test_server::MongoServer;
+use queue_api::{
+    ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, ManualClock, Purge, Queue, QueueAdmin,
+    Receipt,
+};
+use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, MINUTE, ids, lease, message, name, queue_of};
 
@@ -126,9 +132,15 @@ async fn of_many_acks_of_one_batch_each_message_is_applied_at_most_once() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let (queue, receipts) = (queue.clone(), receipts.clone());
-        tasks.spawn(async move { queue.ack_batch(&receipts).await.unwrap() });
+        tasks.spawn(async move { queue.ack_batch(&receipts).await });
     }
-    let outcomes = tasks.join_all().await;
+    let mut outcomes = Vec::new();
+    for answer in tasks.join_all().await {
+        match answer {
+            Ok(answer) => outcomes.push(answer),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+        }
+    }
     for index in 0..receipts.len() {
         let applied = outcomes
             .iter()
@@ -137,4 +149,108 @@ async fn of_many_acks_of_one_batch_each_message_is_applied_at_most_once() {
         assert!(applied <= 1, "{index}: {applied}");
     }
     assert_eq!(queue.stats().await.unwrap().leased, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_that_takes_effect_is_not_lost_because_another_got_one_of_them() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    for round in 0..20 {
+        let messages: Vec<_> = (0..200)
+            .map(|index| message(&format!("r{round}-{index}")))
+            .collect();
+        queue.enqueue_batch(&messages).await.unwrap();
+        let receipts: Vec<_> = lease(&queue, 200)
+            .await
+            .into_iter()
+            .map(|d| d.receipt)
+            .collect();
+        let (one, other) = (receipts[100].clone(), queue.clone());
+        let single = tokio::spawn(async move { other.ack(&one).await.unwrap() });
+        let batch = queue.ack_batch(&receipts).await;
+        let single = single.await.unwrap();
+        match batch {
+            Ok(outcomes) => {
+                let lost = outcomes
+                    .iter()
+                    .filter(|outcome| **outcome == LeaseOutcome::Lost)
+                    .count();
+                assert_eq!(lost, usize::from(single == LeaseOutcome::Applied));
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_another_one_overtakes_goes_on() {
+    let fixture = Fixture::new().await;
+    for chunk in 0..6 {
+        let messages: Vec<_> = (0..1000)
+            .map(|index| message(&format!("{chunk}-{index}")))
+            .collect();
+        fixture.queue().enqueue_batch(&messages).await.unwrap();
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let backend = fixture.another_backend(fixture.clock.clone()).await;
+        tasks.spawn(async move {
+            let purged = backend.purge(&name(), Purge::Live).await.unwrap();
+            assert_eq!(queue_of(&backend).stats().await.unwrap().ready, 0);
+            purged
+        });
+    }
+    assert_eq!(tasks.join_all().await.into_iter().sum::<u64>(), 6000);
+}
+
+async fn queue_named(app: &str, server: &MongoServer, fixture: &Fixture) -> Queue {
+    let backend = DocDbBackend::builder(format!("{}&appName={app}", server.uri()))
+        .database(fixture.database.name())
+        .clock(fixture.clock.clone())
+        .connect()
+        .await
+        .unwrap();
+    queue_of(&backend)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nack_that_took_effect_is_not_lost_because_its_message_is_gone() {
+    let server = MongoServer::shared().await.unwrap();
+    let fixture = Fixture::new().await;
+    let slow = queue_named("slow-nack", server, &fixture).await;
+    let quick = fixture.queue();
+    slow.enqueue_batch(&[message("a"), message("b")])
+        .await
+        .unwrap();
+    let receipts: Vec<_> = lease(&slow, 2)
+        .await
+        .into_iter()
+        .map(|d| d.receipt)
+        .collect();
+    slow.ack(&receipts[1]).await.unwrap();
+    let fail_point = doc! {
+        "configureFailPoint": "failCommand",
+        "mode": { "times": 1 },
+        "data": {
+            "failCommands": ["find"], "appName": "slow-nack",
+            "blockConnection": true, "blockTimeMS": 1500,
+        },
+    };
+    let admin = fixture.raw.client().database("admin");
+    admin.run_command(fail_point).await.unwrap();
+    let nacks: Vec<_> = receipts
+        .iter()
+        .map(|receipt| LeaseChange::nack(receipt.clone(), Duration::ZERO))
+        .collect();
+    let take_over = async {
+        let delivery = loop {
+            if let Some(delivery) = quick.lease().await.unwrap() {
+                break delivery;
+            }
+        };
+        assert_eq!(delivery.attempt, 2, "the nack took effect");
+        quick.ack(&delivery.receipt).await.unwrap();
+    };
+    let (outcomes, ()) = tokio::join!(slow.change_batch(&nacks), take_over);
+    assert_eq!(outcomes.unwrap_err().kind(), ErrorKind::Unavailable);
 }
