@@ -68,8 +68,10 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config = Config {
         failure_persistence: None,
-        // Each try at something smaller costs a fresh store.
+        // Each try at something smaller costs a fresh store, and all of the patience where the
+        // backend hangs.
         max_shrink_iters: 2000,
+        max_shrink_time: harness.patience().as_millis() as u32,
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);

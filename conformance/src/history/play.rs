@@ -11,7 +11,7 @@ use queue_api::{
 };
 
 use super::{
-    command::{Action, Command, Pick, QUEUES, Sketch},
+    command::{Action, Command, IDS, Pick, QUEUES, Sketch},
     model::Model,
 };
 use crate::{
@@ -254,7 +254,8 @@ impl Player {
     async fn settle_up(&mut self) -> Result<(), String> {
         self.step(&Command::Pass(10_000)).await?;
         for queue in 0..QUEUES {
-            self.lease(queue, 100, Some(1_000_000)).await?;
+            // One more than there can be, so the call meets and buries all that is exhausted.
+            self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
             if self.bed.has_admin() {
                 let dead = self.queue(queue).dead_letters().await;
