@@ -102,9 +102,12 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Makes a server fail on purpose, in a way that only the connections of one store notice.
+///
+/// A server that can be told of one fault alone is told by one store at a time: the first
+/// `inject` then waits for its turn, and `heal`, or the drop of this, ends it.
 #[async_trait]
 pub trait Faults: Send + Sync + 'static {
-    /// Has one of the next commands fail.
+    /// Has one of the next commands fail, in place of the fault that was injected before.
     ///
     /// # Errors
     /// The fault could not be injected; the check fails.

@@ -10,7 +10,7 @@ use mongodb_test_server::{MongoServer, ScratchDatabase};
 use queue_api::async_trait;
 use queue_conformance::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
 use queue_docdb::DocDbBackend;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 struct DocDb;
 
@@ -28,8 +28,7 @@ impl Harness for DocDb {
         static HAS_FAIL_POINTS: OnceCell<bool> = OnceCell::const_new();
         let server = MongoServer::shared().await?;
         let probe = async || {
-            let (uri, app_name) = (server.uri(), String::new());
-            let answer = FailPoint { uri, app_name }.heal().await;
+            let answer = FailPoint::new(server.uri(), "").heal().await;
             if let Err(why) = &answer {
                 eprintln!("this MongoDB has no fail points, so none are used: {why}");
             }
@@ -67,10 +66,7 @@ impl Store for Database {
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         self.has_fail_points.then(|| -> Arc<dyn Faults> {
-            Arc::new(FailPoint {
-                uri: self.server.uri(),
-                app_name: self.database.name().to_owned(),
-            })
+            Arc::new(FailPoint::new(self.server.uri(), self.database.name()))
         })
     }
 
@@ -83,12 +79,15 @@ impl Store for Database {
     }
 }
 
-/// mongod's `failCommand`. It is one for the whole server, so two stores that use it take each
-/// other's faults away; but it strikes only connections of this store's application name.
+/// mongod's `failCommand`. It strikes only connections of this store's application name; but it is
+/// one for the whole server, so stores take turns.
 struct FailPoint {
     uri: &'static str,
     app_name: String,
+    turn: Mutex<Option<MutexGuard<'static, ()>>>,
 }
+
+static TURN: Mutex<()> = Mutex::const_new(());
 
 #[async_trait]
 impl Faults for FailPoint {
@@ -106,16 +105,31 @@ impl Faults for FailPoint {
             ),
             Fault::Disconnect => data.insert("closeConnection", true),
         };
+        let mut turn = self.turn.lock().await;
+        if turn.is_none() {
+            *turn = Some(TURN.lock().await);
+        }
         self.set(doc! { "mode": { "times": 1 }, "data": data })
             .await
     }
 
     async fn heal(&self) -> Result<(), HarnessError> {
-        self.set(doc! { "mode": "off" }).await
+        let mut turn = self.turn.lock().await;
+        self.set(doc! { "mode": "off" }).await?;
+        *turn = None;
+        Ok(())
     }
 }
 
 impl FailPoint {
+    fn new(uri: &'static str, app_name: &str) -> Self {
+        Self {
+            uri,
+            app_name: app_name.to_owned(),
+            turn: Mutex::new(None),
+        }
+    }
+
     async fn set(&self, how: Document) -> Result<(), HarnessError> {
         let client = Client::with_uri_str(self.uri).await?;
         let mut command = doc! { "configureFailPoint": "failCommand" };

@@ -9,10 +9,12 @@ use std::{
 };
 
 use futures::future::join_all;
-use queue_api::{EnqueueOutcome, LeaseAction, LeaseOutcome, MessageId};
+use queue_api::{
+    Delivery, EnqueueOutcome, LeaseAction, LeaseChange, LeaseOutcome, MessageId, NewMessage,
+};
 use tokio::sync::Barrier;
 
-use crate::bed::{Bed, dead_letter, extend, msg, nack};
+use crate::bed::{Bed, dead_letter, extend, id_of, msg, nack};
 
 /// Runs `task` so many times at once, every second one on a connection of its own kind. All
 /// begin together, or the first would be done before there is anybody to meet.
@@ -217,6 +219,61 @@ pub(super) async fn a_late_change_and_a_lease_do_not_both_win(bed: Bed) {
         for left in bed.lease(10).await {
             bed.ack(&left.receipt).await;
         }
+    }
+}
+
+/// A claim that looks first and takes later may meet another message when it takes: the one it
+/// saw was acked meanwhile, and its id used again.
+pub(super) async fn an_id_used_again_is_another_message(bed: Bed) {
+    let most = bed.backend().limits().max_batch.min(300);
+    // Claims work in order of arrival or of id, so those who take a few and those who take all
+    // begin at different ends.
+    let messages: Vec<_> = (0..most)
+        .rev()
+        .map(|n| life(&format!("m{n:03}"), 0))
+        .collect();
+    bed.store(&messages).await;
+    let ended = Arc::new(Mutex::new(BTreeSet::new()));
+    many(&bed, 4, move |bed: Bed, task| {
+        let ended = ended.clone();
+        async move {
+            for round in 1..=15 {
+                let takes_all = task < 2;
+                let deliveries = bed.lease(if takes_all { most } else { 3 }).await;
+                for Delivery { id, payload, .. } in &deliveries {
+                    let is_over = ended
+                        .lock()
+                        .unwrap()
+                        .contains(&(id.clone(), payload.clone()));
+                    assert!(
+                        !is_over,
+                        "{id} was delivered as it was before its ack: {payload:?}"
+                    );
+                }
+                let receipts = deliveries.iter().map(|d| d.receipt.clone());
+                if takes_all {
+                    let returns: Vec<_> = receipts.map(LeaseChange::give_back).collect();
+                    bed.change_all(&returns).await;
+                    continue;
+                }
+                let outcomes = bed.ack_all(&receipts.collect::<Vec<_>>()).await;
+                assert!(
+                    outcomes
+                        .iter()
+                        .all(|outcome| *outcome == LeaseOutcome::Applied)
+                );
+                for Delivery { id, payload, .. } in deliveries {
+                    let next = life(id.as_str(), 100 * task + round);
+                    ended.lock().unwrap().insert((id, payload));
+                    bed.store(&[next]).await;
+                }
+            }
+        }
+    })
+    .await;
+
+    fn life(id: &str, number: usize) -> NewMessage {
+        NewMessage::new(format!("life {number} of {id}")).with_id(id_of(id))
     }
 }
 

@@ -129,7 +129,7 @@ table! {
     C2 Manual core concurrent: each_message_is_acked_once_among_many_tasks
         no_two_leases_of_a_message_are_live an_id_is_stored_once_among_many_senders
         a_receipt_is_settled_once_among_many a_late_ack_and_a_lease_do_not_both_win
-        a_late_change_and_a_lease_do_not_both_win
+        a_late_change_and_a_lease_do_not_both_win an_id_used_again_is_another_message
         many_consumers_make_progress producers_and_consumers_balance;
     R1 Manual core durable: a_new_connection_finds_everything
         a_receipt_outlives_its_connection two_connections_share_leases;

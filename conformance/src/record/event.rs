@@ -67,6 +67,7 @@ pub(super) enum Action {
     Extend(Millis),
     Nack(Millis),
     Return,
+    DeadLetter,
 }
 
 impl Action {
@@ -79,7 +80,15 @@ impl Action {
                 delay: Duration::from_millis(delay),
             }),
             Self::Return => Some(LeaseAction::Return),
+            Self::DeadLetter => Some(LeaseAction::DeadLetter {
+                reason: "recorded".to_owned(),
+            }),
         }
+    }
+
+    /// Whether nobody is given the message any more after it.
+    pub(super) fn ends(self) -> bool {
+        matches!(self, Self::Ack | Self::DeadLetter)
     }
 
     /// Whether the receipt is used up by it.
@@ -88,7 +97,14 @@ impl Action {
     }
 }
 
+/// A receipt, and the id of the message that it was given with.
+pub(super) type Held = (String, String);
+
 impl Given {
+    pub(super) fn held(&self) -> Held {
+        (self.receipt.clone(), self.id.clone())
+    }
+
     pub(super) fn new(delivery: &Delivery) -> Self {
         Self {
             id: delivery.id.to_string(),

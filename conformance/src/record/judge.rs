@@ -193,17 +193,18 @@ impl<'a> History<'a> {
     }
 
     fn gone_is_gone(&self) -> Result<(), String> {
-        let acks = self
+        for end in self
             .settlements
             .iter()
-            .filter(|s| s.action == Action::Ack && s.worked());
-        for ack in acks {
+            .filter(|s| s.action.ends() && s.worked())
+        {
             if self
                 .deliveries
                 .iter()
-                .any(|delivery| before(ack.call, delivery.call))
+                .any(|delivery| before(end.call, delivery.call))
             {
-                return Err("A1: it was delivered after its ack".into());
+                let action = end.action;
+                return Err(format!("A1, D1: it was delivered after its {action:?}"));
             }
         }
         Ok(())
@@ -332,18 +333,18 @@ impl<'a> History<'a> {
         Err("A3: a receipt was lost that nothing had superseded or used up".into())
     }
 
-    /// At the end of a history everything is acked, so whatever was stored for certain was.
+    /// At the end of a history everything is acked or dead, so whatever was stored for certain is.
     fn is_accounted_for(&self) -> Result<(), String> {
         let stored = self
             .enqueues
             .iter()
             .any(|(call, _)| matches!(call.what, What::Enqueue { answered: true, .. }));
-        let acked = self
+        let ended = self
             .settlements
             .iter()
-            .any(|settlement| settlement.action == Action::Ack && settlement.may_have_worked());
-        if stored && !acked {
-            return Err("E1: it was stored, and never came to be acked".into());
+            .any(|settlement| settlement.action.ends() && settlement.may_have_worked());
+        if stored && !ended {
+            return Err("E1: it was stored, and never came to be acked or dead".into());
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod event;
 mod judge;
 mod process;
 mod program;
+mod recorder;
 mod wrong_clock;
 
 pub(crate) use process::{Clocks, child_main, kills};

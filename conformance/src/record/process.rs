@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{
     event::{Action, Call},
-    program::{Board, Random, Recorder, Time},
+    recorder::{Board, Random, Recorder, Time},
     verdict,
     wrong_clock::WrongClock,
 };
@@ -67,14 +67,15 @@ async fn work_for_ever(mut recorder: Recorder) -> ! {
         recorder.enqueue(&format!("{by}-{n}"), 0).await;
         let visibility = 600 + recorder.random.below(300);
         for given in recorder.lease(2, visibility).await {
-            let action = match recorder.random.below(10) {
+            let action = match recorder.random.below(12) {
                 0 => Action::Nack(0),
                 1 => Action::Return,
                 2 => Action::Extend(900),
-                3 => continue, // nobody says anything, and the lease runs out
+                3 => Action::DeadLetter,
+                4 => continue, // nobody says anything, and the lease runs out
                 _ => Action::Ack,
             };
-            recorder.settle(&given.receipt, &given.id, action).await;
+            recorder.settle(&[given.held()], action).await;
         }
     }
     unreachable!("the numbers do not run out")

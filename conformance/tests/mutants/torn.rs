@@ -1,7 +1,10 @@
 //! Operations in two halves, with an await between them: the bugs that only another task or a
 //! dropped future brings to light.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use queue_api::{
     Delivery, EnqueueOutcome, LeaseOptions, LeaseOutcome, NewMessage, QueueName, Result,
@@ -113,6 +116,26 @@ impl Backend {
                     .filter(|(met, seen)| attempts(&mut state, *met) == *seen);
                 let met: Vec<_> = same.map(|(met, _)| met).collect();
                 Some(state.lease(queue, &met, options, now, &self.caller))
+            }
+            Bug::LeaseGuardsIdsOnly => {
+                let seen: BTreeMap<_, _> = {
+                    let mut state = self.lock();
+                    let met = state.met(queue, options, now, &self.caller).into_iter();
+                    let sent = met.filter_map(|met| Some(state.message(queue, met)?.sent.clone()));
+                    sent.map(|sent| (sent.id, sent.payload)).collect()
+                };
+                self.window().await;
+                let mut state = self.lock();
+                let mut met = state.met(queue, options, now, &self.caller);
+                met.retain(|&met| {
+                    let message = state.message(queue, met);
+                    message.is_some_and(|message| seen.contains_key(&message.sent.id))
+                });
+                let mut given = state.lease(queue, &met, options, now, &self.caller);
+                for delivery in &mut given {
+                    delivery.payload = seen[&delivery.id].clone();
+                }
+                Some(given)
             }
             Bug::LeaseTakesOut | Bug::LeaseInTwoWrites => {
                 let mut met = self.lock().met(queue, options, now, &self.caller);

@@ -386,6 +386,8 @@ bugs! {
     a_late_change_and_a_lease_do_not_both_win:
         ChangeChecksForAnyLease = "a change is made to what it found leased, whoever has it by then",
         LeaseGuardsAttemptsOnly = "a lease takes what was not delivered meanwhile, ready or not";
+    an_id_used_again_is_another_message:
+        LeaseGuardsIdsOnly = "a lease gives what it saw for whatever has that id by then";
     a_late_ack_and_a_lease_do_not_both_win:
         AckChecksForAnyLease = "an ack removes what it found leased, whoever has the lease by then";
 
