@@ -1,11 +1,6 @@
 //! The backend: the contract's calls, each handed to the module that knows how.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use mongodb::Database;
 use queue_api::{
@@ -15,11 +10,12 @@ use queue_api::{
 };
 
 use crate::{
-    builder::DocDbBuilder,
+    builder::{DocDbBuilder, News},
     clock::Time,
-    collection::{QueueCollection, QueueState, run},
+    collection::{QueueCollection, Queues, run},
     error::during,
     names::Prefix,
+    watch::Watch,
 };
 
 /// Queues in a database of Amazon DocumentDB or MongoDB.
@@ -51,8 +47,16 @@ struct Shared {
     prefix: Prefix,
     timeout: Duration,
     time: Arc<Time>,
-    /// A std mutex: it is held for a look-up only, never across an await.
-    queues: Mutex<HashMap<QueueName, Arc<QueueState>>>,
+    queues: Arc<Queues>,
+    watch: Option<Arc<Watch>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.close();
+        }
+    }
 }
 
 impl DocDbBackend {
@@ -61,14 +65,31 @@ impl DocDbBackend {
         DocDbBuilder::new(uri.into())
     }
 
-    pub(crate) fn new(database: Database, prefix: Prefix, timeout: Duration, time: Time) -> Self {
+    pub(crate) fn new(
+        database: Database,
+        prefix: Prefix,
+        timeout: Duration,
+        time: Time,
+        news: News,
+    ) -> Self {
+        let queues = Arc::<Queues>::default();
+        let watch = match news {
+            News::Polled => None,
+            News::Streamed => Some(Watch::new(
+                database.clone(),
+                timeout,
+                prefix.clone(),
+                Arc::clone(&queues),
+            )),
+        };
         Self {
             shared: Arc::new(Shared {
                 database,
                 prefix,
                 timeout,
                 time: Arc::new(time),
-                queues: Mutex::default(),
+                queues,
+                watch,
             }),
         }
     }
@@ -76,17 +97,13 @@ impl DocDbBackend {
     fn open(&self, operation: &'static str, queue: &QueueName) -> Result<QueueCollection> {
         let shared = &self.shared;
         let name = shared.prefix.collection(queue).map_err(during(operation))?;
-        let mut queues = shared.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = match queues.get(queue) {
-            Some(state) => Arc::clone(state),
-            None => Arc::clone(queues.entry(queue.clone()).or_default()),
-        };
         Ok(QueueCollection {
             messages: shared.database.collection(&name),
             database: shared.database.clone(),
             timeout: shared.timeout,
             time: Arc::clone(&shared.time),
-            state,
+            state: shared.queues.state(queue),
+            watch: shared.watch.clone(),
         })
     }
 }

@@ -20,6 +20,16 @@ pub struct DocDbBuilder {
     ca_file: Option<PathBuf>,
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
+    news: News,
+}
+
+/// How a wait learns what other processes do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum News {
+    /// By a change stream where one can be had, else by looking.
+    Streamed,
+    /// By looking at intervals.
+    Polled,
 }
 
 impl DocDbBuilder {
@@ -37,6 +47,7 @@ impl DocDbBuilder {
             ca_file: None,
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
+            news: News::Streamed,
         }
     }
 
@@ -80,6 +91,17 @@ impl DocDbBuilder {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// Does without a change stream: waits look at the queue at intervals of up to 2 seconds.
+    ///
+    /// Without this, the first wait opens one for the database, which stays open while anybody
+    /// waits; where the server has none, waits look all the same. It takes one of the server's
+    /// cursors and, on DocumentDB, I/O for each change that is recorded.
+    #[must_use]
+    pub fn without_change_stream(mut self) -> Self {
+        self.news = News::Polled;
         self
     }
 
@@ -134,6 +156,7 @@ impl DocDbBuilder {
             prefix,
             timeout,
             time,
+            self.news,
         ))
     }
 }
@@ -147,6 +170,7 @@ impl fmt::Debug for DocDbBuilder {
             .field("ca_file", &self.ca_file)
             .field("operation_timeout", &self.operation_timeout)
             .field("clock", &self.clock)
+            .field("news", &self.news)
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,7 @@ mod names;
 mod receipt;
 mod stats;
 mod wait;
+mod watch;
 
 pub use backend::DocDbBackend;
 pub use builder::DocDbBuilder;

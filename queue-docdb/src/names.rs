@@ -55,6 +55,11 @@ impl Prefix {
         Ok(name)
     }
 
+    /// A regular expression for the names of the queues' collections; none where all match.
+    pub(crate) fn pattern(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| format!("^{}", self.0.replace('.', "\\.")))
+    }
+
     /// The queue of a collection, if it is one's.
     pub(crate) fn queue(&self, collection: &str) -> Option<QueueName> {
         let queue = QueueName::new(collection.strip_prefix(&self.0)?).ok()?;

@@ -1,16 +1,23 @@
 //! Wait: until the next message is due, somebody here tells, or it is time to look again.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use crate::{collection::QueueCollection, error::StoreError};
+use crate::{collection::QueueCollection, error::StoreError, watch::Watch};
 
-/// How long to leave the database alone at first, where another process may enqueue.
+/// How long to leave the database alone at first, where another process may enqueue and no
+/// change stream tells of it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long at most. An idle consumer so sends less than a command a second.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long where a change stream tells: it is a hint, and hints get lost.
+const TOLD_PAUSE: Duration = Duration::from_secs(30);
 
 /// As good as for ever: about a year.
 const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -25,7 +32,7 @@ impl QueueCollection {
         let clock = self.time.clock();
         let give_up = self.now().await.to_system_time() + at_most;
         let deadline = Instant::now() + at_most;
-        let mut longest_pause = FIRST_PAUSE;
+        let _waiting = self.watch.as_ref().map(Watch::join);
         loop {
             // Registered before the look, so that what happens in between is not missed.
             let mut changed = std::pin::pin!(self.state.changed.notified());
@@ -36,20 +43,46 @@ impl QueueCollection {
                 .await?
                 .map(|first| first.to_system_time());
             let now = self.now().await.to_system_time();
-            if now >= give_up || first.is_some_and(|first| first <= now) {
+            if first.is_some_and(|first| first <= now) {
+                self.state.idle.reset();
                 return Ok(());
             }
+            if now >= give_up {
+                return Ok(());
+            }
+            let pause = match &self.watch {
+                Some(watch) if watch.is_open() => TOLD_PAUSE,
+                _ => self.state.idle.next_pause(),
+            };
             let due = first.map_or(give_up, |first| first.min(give_up));
             tokio::select! {
                 () = clock.sleep_until(due) => return Ok(()),
                 () = real_time(deadline) => return Ok(()),
                 // A delayed message may have come in, so the next one due is looked for.
                 () = changed => {}
-                () = real_time(Instant::now() + jittered(longest_pause)) => {
-                    longest_pause = (longest_pause * 2).min(LONGEST_PAUSE);
-                }
+                () = real_time(Instant::now() + jittered(pause)) => {}
             }
         }
+    }
+}
+
+/// How long a queue was found empty. It outlives the waits, because a consumer waits again and
+/// again, and would otherwise begin with short pauses each time.
+#[derive(Debug, Default)]
+pub(crate) struct Idle {
+    /// How often it was looked at in vain.
+    looks: AtomicU32,
+}
+
+impl Idle {
+    fn reset(&self) {
+        self.looks.store(0, Ordering::Relaxed);
+    }
+
+    /// Twice as long each time.
+    fn next_pause(&self) -> Duration {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed).min(16);
+        (FIRST_PAUSE * (1 << looks)).min(LONGEST_PAUSE)
     }
 }
 

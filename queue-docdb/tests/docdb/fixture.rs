@@ -7,7 +7,7 @@ use mongodb_test_server::{MongoServer, ScratchDatabase};
 use queue_api::{
     Clock, Delivery, LeaseOptions, ManualClock, MessageId, NewMessage, Queue, QueueName,
 };
-use queue_docdb::DocDbBackend;
+use queue_docdb::{DocDbBackend, DocDbBuilder};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -46,6 +46,11 @@ impl Fixture {
         connect(self.server, &self.database, clock).await
     }
 
+    /// How another process would begin, on the same clock.
+    pub(crate) fn builder(&self) -> DocDbBuilder {
+        builder(self.server, &self.database, self.clock.clone())
+    }
+
     pub(crate) fn queue(&self) -> Queue {
         queue_of(&self.backend)
     }
@@ -75,12 +80,18 @@ async fn connect(
     database: &ScratchDatabase,
     clock: Arc<dyn Clock>,
 ) -> DocDbBackend {
+    let backend = builder(server, database, clock).connect().await;
+    backend.expect("a backend")
+}
+
+fn builder(
+    server: &MongoServer,
+    database: &ScratchDatabase,
+    clock: Arc<dyn Clock>,
+) -> DocDbBuilder {
     DocDbBackend::builder(server.uri())
         .database(database.name())
         .clock(clock)
-        .connect()
-        .await
-        .expect("a backend")
 }
 
 pub(crate) fn queue_of(backend: &DocDbBackend) -> Queue {

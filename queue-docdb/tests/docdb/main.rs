@@ -9,3 +9,4 @@ mod outcomes;
 mod plans;
 mod sharing;
 mod sizes;
+mod waking;
