@@ -5,6 +5,7 @@ mod backend;
 mod clock;
 mod error;
 mod lease;
+mod limits;
 mod message;
 pub mod millis;
 mod name;
@@ -21,10 +22,11 @@ pub use error::{Error, ErrorKind, Result};
 pub use lease::{
     Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,
 };
+pub use limits::Limits;
 pub use message::{EnqueueOutcome, Headers, NewMessage};
 pub use name::{MessageId, QueueName};
 pub use queue::Queue;
-pub use stats::{Limits, QueueStats};
+pub use stats::QueueStats;
 pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue};
 
 /// What the signatures of [`QueueBackend`] are made of, so that a backend need not find the

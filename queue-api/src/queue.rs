@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    Delivery, EnqueueOutcome, Error, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
-    MAX_REASON_BYTES, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
+    Delivery, EnqueueOutcome, Error, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
+    QueueBackend, QueueName, QueueStats, Receipt, Result,
 };
 
 /// A queue of a backend: checks everything once, chunks batches to the backend's limits, and
@@ -86,14 +86,7 @@ impl Queue {
     /// backend's limits; none is stored then. After any other error some of them may be
     /// stored, and enqueueing the same messages again stores the rest.
     pub async fn enqueue_batch(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
-        for (index, message) in messages.iter().enumerate() {
-            self.check_message(message).map_err(|wrong| {
-                Error::invalid(
-                    "enqueue",
-                    format!("message {index} ({}): {wrong}", message.id),
-                )
-            })?;
-        }
+        self.limits.check_messages(messages)?;
         let mut outcomes = Vec::with_capacity(messages.len());
         for chunk in messages.chunks(self.limits.max_batch) {
             let answer = self.backend.enqueue(&self.name, chunk).await?;
@@ -130,7 +123,8 @@ impl Queue {
             ));
         }
         if let Some(timeout) = options.visibility_timeout() {
-            self.check_visibility(timeout)
+            self.limits
+                .check_visibility(timeout)
                 .map_err(|wrong| Error::invalid("lease", wrong))?;
         }
         let mut deliveries = Vec::new();
@@ -228,7 +222,8 @@ impl Queue {
     /// their lease.
     pub async fn change_batch(&self, changes: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
         for (index, change) in changes.iter().enumerate() {
-            self.check_action(&change.action)
+            self.limits
+                .check_action(&change.action)
                 .map_err(|wrong| Error::invalid("change", format!("change {index}: {wrong}")))?;
         }
         let mut outcomes = Vec::with_capacity(changes.len());
@@ -258,67 +253,6 @@ impl Queue {
     /// The store could not be asked.
     pub async fn stats(&self) -> Result<QueueStats> {
         self.backend.stats(&self.name).await
-    }
-
-    fn check_message(&self, message: &NewMessage) -> Result<(), String> {
-        let Limits {
-            max_payload_bytes,
-            max_header_bytes,
-            ..
-        } = self.limits;
-        let payload = message.payload.len();
-        if payload > max_payload_bytes {
-            return Err(format!(
-                "a payload of {payload} bytes, at most {max_payload_bytes} are allowed"
-            ));
-        }
-        let headers = message.header_bytes();
-        if headers > max_header_bytes {
-            return Err(format!(
-                "headers of {headers} bytes, at most {max_header_bytes} are allowed"
-            ));
-        }
-        if message.headers.contains_key("") {
-            return Err("a header without a name".into());
-        }
-        if message.max_attempts == 0 {
-            return Err("max attempts of 0, at least 1 is needed".into());
-        }
-        self.check_visibility(message.visibility_timeout)?;
-        self.check_delay(message.delay)
-    }
-
-    fn check_action(&self, action: &LeaseAction) -> Result<(), String> {
-        match action {
-            LeaseAction::Extend(by) => self.check_visibility(*by),
-            LeaseAction::Nack { delay } => self.check_delay(*delay),
-            LeaseAction::Return => Ok(()),
-            LeaseAction::DeadLetter { reason } if reason.len() > MAX_REASON_BYTES => Err(format!(
-                "a reason of {} bytes, at most {MAX_REASON_BYTES} are allowed",
-                reason.len()
-            )),
-            LeaseAction::DeadLetter { .. } => Ok(()),
-        }
-    }
-
-    fn check_visibility(&self, timeout: Duration) -> Result<(), String> {
-        let most = self.limits.max_visibility_timeout;
-        if timeout < Duration::from_millis(1) || timeout > most {
-            return Err(format!(
-                "a visibility timeout of {timeout:?}, 1ms to {most:?} are allowed"
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_delay(&self, delay: Duration) -> Result<(), String> {
-        let most = self.limits.max_delay;
-        if delay > most {
-            return Err(format!(
-                "a delay of {delay:?}, at most {most:?} are allowed"
-            ));
-        }
-        Ok(())
     }
 }
 

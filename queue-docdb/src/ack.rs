@@ -119,7 +119,7 @@ impl QueueCollection {
 }
 
 /// One statement for each claim that the receipts come from.
-fn deletions(held: &[&Held]) -> Vec<Document> {
+pub(crate) fn deletions(held: &[&Held]) -> Vec<Document> {
     let mut claims: HashMap<[u8; 16], Vec<&str>> = HashMap::new();
     for held in held {
         claims

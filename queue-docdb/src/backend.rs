@@ -94,7 +94,19 @@ impl DocDbBackend {
         }
     }
 
-    fn open(&self, operation: &'static str, queue: &QueueName) -> Result<QueueCollection> {
+    pub(crate) fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.shared.timeout
+    }
+
+    pub(crate) fn open(
+        &self,
+        operation: &'static str,
+        queue: &QueueName,
+    ) -> Result<QueueCollection> {
         let shared = &self.shared;
         let name = shared.prefix.collection(queue).map_err(during(operation))?;
         Ok(QueueCollection {

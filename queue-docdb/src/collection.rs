@@ -139,6 +139,10 @@ impl Query {
         Self { filter, options }
     }
 
+    pub(crate) fn into_parts(self) -> (Document, FindOptions) {
+        (self.filter, self.options)
+    }
+
     /// Only these fields.
     pub(crate) fn with_projection(mut self, projection: Document) -> Self {
         self.options.projection = Some(projection);
@@ -240,7 +244,7 @@ impl QueueCollection {
 
 /// The number of documents in the reply to an update or a delete. Statements that were
 /// refused are in there too: the driver does not look for them.
-fn read_write_reply(reply: &Document) -> Result<u64, StoreError> {
+pub(crate) fn read_write_reply(reply: &Document) -> Result<u64, StoreError> {
     let failure = match reply.get("writeErrors") {
         Some(Bson::Array(errors)) => errors.first(),
         _ => reply.get("writeConcernError"),

@@ -12,15 +12,13 @@ use queue_api::{EnqueueOutcome, NewMessage};
 use crate::{
     collection::{QueueCollection, run},
     document,
-    error::{Refusal, StoreError},
+    error::{DUPLICATE_KEY, Refusal, StoreError},
 };
 
 /// When a command is full, in bytes: well below the 48 MB that the protocol allows, so that
 /// each part of a batch of large messages has the time of an operation for itself, and no
 /// more than this is held in memory twice.
 const FULL: usize = 16 << 20;
-
-const DUPLICATE_KEY: i32 = 11000;
 
 impl QueueCollection {
     pub(crate) async fn enqueue(

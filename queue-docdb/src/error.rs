@@ -28,6 +28,9 @@ pub(crate) enum StoreError {
          cannot be told"
     )]
     Uncertain,
+    /// Two transactions, or one and somebody else, wrote the same message.
+    #[error("the transaction is void")]
+    Void(#[source] DriverError),
     /// A queue that cannot have a collection.
     #[error("{0}")]
     Name(String),
@@ -52,13 +55,21 @@ impl StoreError {
             if matches!(codes(error).as_slice(), [BAD_VALUE | INDEX_NOT_FOUND]))
     }
 
+    /// What the same failure means to a transaction, which an id that is there already ends.
+    pub(crate) fn within_transaction(self) -> Self {
+        match self {
+            Self::Driver(error) if codes(&error).contains(&DUPLICATE_KEY) => Self::Void(error),
+            other => other,
+        }
+    }
+
     /// What to branch on.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Driver(error) => kind_of_driver_error(error),
             Self::TimedOut(_) => ErrorKind::TimedOut,
             Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
-            Self::Uncertain => ErrorKind::Unavailable,
+            Self::Uncertain | Self::Void(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
             Self::Name(_) => ErrorKind::InvalidInput,
         }
@@ -74,6 +85,11 @@ impl StoreError {
             Self::Refused(source) => {
                 Error::new(kind, operation, explanation(kind)).with_source(source)
             }
+            Self::Void(source) => {
+                let message = "somebody else stored one of the messages meanwhile, so the \
+                               transaction is void";
+                Error::new(kind, operation, message).with_source(source)
+            }
             Self::TimedOut(after) => Error::new(
                 kind,
                 operation,
@@ -88,6 +104,9 @@ impl StoreError {
 pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Error {
     move |error| error.during(operation)
 }
+
+/// An `_id` that is stored already.
+pub(crate) const DUPLICATE_KEY: i32 = 11000;
 
 /// What a kind means for whoever reads the message; the details are in the source.
 fn explanation(kind: ErrorKind) -> &'static str {
@@ -157,6 +176,9 @@ fn kind_of_code(code: i32) -> Option<ErrorKind> {
         // Write conflict, lock timeout or busy, interrupted, a cursor killed or gone, the
         // collection dropped under a find.
         112 | 24 | 46 | 11601 | 237 | 43 | 175 => Some(ErrorKind::Unavailable),
+        // A transaction that the server gave up: timed out or forgotten in a restart, too old,
+        // or its snapshot is gone. All of it may be tried again.
+        251 | 225 | 246 => Some(ErrorKind::Unavailable),
         // Out of memory or disk space: passes when somebody acts.
         146 | 14031 => Some(ErrorKind::Unavailable),
         // Time limits; a write concern that was not reached in time.

@@ -17,8 +17,10 @@ mod instant;
 mod names;
 mod receipt;
 mod stats;
+mod transaction;
 mod wait;
 mod watch;
 
 pub use backend::DocDbBackend;
 pub use builder::DocDbBuilder;
+pub use transaction::InTransaction;

@@ -9,4 +9,5 @@ mod outcomes;
 mod plans;
 mod sharing;
 mod sizes;
+mod transactions;
 mod waking;

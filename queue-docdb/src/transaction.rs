@@ -1,0 +1,282 @@
+//! Enqueue and ack inside a transaction of the caller's.
+
+use std::collections::{HashMap, HashSet};
+
+use mongodb::{
+    Client, ClientSession,
+    bson::{Document, RawDocument, doc},
+};
+use queue_api::{
+    EnqueueOutcome, LeaseOutcome, NewMessage, QueueBackend, QueueName, Receipt, Result,
+};
+
+use crate::{
+    ack::deletions,
+    backend::DocDbBackend,
+    collection::{Query, QueueCollection, run},
+    document,
+    error::{StoreError, during},
+    receipt::Held,
+};
+
+impl DocDbBackend {
+    /// The driver's client, for the application's own collections and for sessions whose
+    /// transactions [`in_transaction`](Self::in_transaction) takes part in.
+    pub fn client(&self) -> &Client {
+        self.database().client()
+    }
+
+    /// A session that DocumentDB takes too: without causal consistency, which it refuses in a
+    /// transaction after the first write.
+    ///
+    /// # Errors
+    /// [`Unavailable`](queue_api::ErrorKind::Unavailable): no server answered.
+    pub async fn start_session(&self) -> Result<ClientSession> {
+        let starting = self.client().start_session().causal_consistency(false);
+        run(self.timeout(), starting)
+            .await
+            .map_err(during("start session"))
+    }
+
+    /// Makes the queue's collection and indexes now, if this instance has not done so.
+    ///
+    /// The first enqueue does it by itself. In a transaction that is late: what was made after
+    /// the transaction had begun is outside its snapshot, so the first one that enqueues to a new
+    /// queue is told to try again. Prepared queues spare it that.
+    ///
+    /// # Errors
+    /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
+    pub async fn prepare(&self, queue: &QueueName) -> Result<()> {
+        let queue = self.open("prepare", queue)?;
+        queue.prepare().await.map_err(during("prepare"))
+    }
+
+    /// Takes part in the transaction that is under way in `session`: what is enqueued and acked
+    /// through this happens when the caller commits, together with the caller's own writes, or
+    /// not at all. An ack and the enqueue of what comes next are so one step.
+    ///
+    /// ```no_run
+    /// # use queue_api::{NewMessage, QueueName, Receipt, LeaseOutcome};
+    /// # use queue_docdb::DocDbBackend;
+    /// # use mongodb::bson::{Document, doc};
+    /// # async fn example(backend: DocDbBackend, receipt: Receipt)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let (orders, parcels) = (QueueName::new("orders")?, QueueName::new("parcels")?);
+    /// let shop = backend.client().database("shop");
+    /// let mut session = backend.start_session().await?;
+    ///
+    /// session.start_transaction().await?;
+    /// shop.collection::<Document>("invoices")
+    ///     .insert_one(doc! { "order": 7, "sum": 12.5 })
+    ///     .session(&mut session)
+    ///     .await?;
+    /// let mut queues = backend.in_transaction(&mut session);
+    /// let acked = queues.ack(&orders, &[receipt]).await?;
+    /// queues.enqueue(&parcels, &[NewMessage::new("order 7")]).await?;
+    /// match acked[0] {
+    ///     LeaseOutcome::Applied => session.commit_transaction().await?,
+    ///     // Somebody else has the order by now, and will do all of this.
+    ///     LeaseOutcome::Lost => session.abort_transaction().await?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// After an error the transaction is to be aborted; where the error
+    /// [is retryable](queue_api::Error::is_retryable), all of it may be tried again from its
+    /// start. Its source is the driver's error, with the labels that
+    /// [`and_run`](mongodb::action::StartTransaction::and_run) goes by.
+    ///
+    /// - Outcomes are true if the commit succeeds. When nobody knows whether it did, because the
+    ///   answer was lost, a look at the messages tells: repeating the transaction says `Lost` and
+    ///   `Duplicate` for what was done.
+    /// - A consumer may be slow to notice: it is woken by a change stream or when it looks next.
+    /// - A transaction holds what it acked. Who acks, extends or purges the same messages
+    ///   meanwhile waits for it or is told to try again.
+    /// - DocumentDB allows a transaction one minute and 32 MB of changes, and has none on elastic
+    ///   clusters and before 4.0; MongoDB has none without a replica set.
+    ///   <https://docs.aws.amazon.com/documentdb/latest/developerguide/transactions.html>
+    pub fn in_transaction<'a>(&self, session: &'a mut ClientSession) -> InTransaction<'a> {
+        InTransaction {
+            backend: self.clone(),
+            session,
+        }
+    }
+}
+
+/// The calls of a queue that can be part of a transaction; made by
+/// [`DocDbBackend::in_transaction`].
+///
+/// Without a transaction under way in the session, each call stands for itself.
+pub struct InTransaction<'a> {
+    backend: DocDbBackend,
+    session: &'a mut ClientSession,
+}
+
+impl std::fmt::Debug for InTransaction<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InTransaction")
+            .field("backend", &self.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+impl InTransaction<'_> {
+    /// Stores messages and says for each, in order, whether it was new.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](queue_api::ErrorKind::InvalidInput) when a message is outside the limits;
+    /// the transaction is untouched then. After any other it is to be aborted;
+    /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also when somebody else enqueues the
+    /// same id at the same time.
+    pub async fn enqueue(
+        &mut self,
+        queue: &QueueName,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>> {
+        self.backend.limits().check_messages(messages)?;
+        let queue = self.backend.open("enqueue", queue)?;
+        let enqueued = queue.enqueue_within(self.session, messages).await;
+        enqueued.map_err(during("enqueue"))
+    }
+
+    /// Ends the messages that the receipts stand for, with one outcome for each, in order.
+    ///
+    /// # Errors
+    /// The transaction is to be aborted; [`Unavailable`](queue_api::ErrorKind::Unavailable) also
+    /// when somebody else settles one of the messages at the same time.
+    pub async fn ack(
+        &mut self,
+        queue: &QueueName,
+        receipts: &[Receipt],
+    ) -> Result<Vec<LeaseOutcome>> {
+        let queue = self.backend.open("ack", queue)?;
+        let acked = queue.ack_within(self.session, receipts).await;
+        acked.map_err(during("ack"))
+    }
+}
+
+impl QueueCollection {
+    async fn prepare(&self) -> std::result::Result<(), StoreError> {
+        if self.state.indexes.is_made() {
+            return Ok(());
+        }
+        self.ensure_indexes().await
+    }
+
+    async fn enqueue_within(
+        &self,
+        session: &mut ClientSession,
+        messages: &[NewMessage],
+    ) -> std::result::Result<Vec<EnqueueOutcome>, StoreError> {
+        // Outside the transaction: DocumentDB makes no collection within one.
+        self.prepare().await?;
+        // A duplicate would end the transaction, so what is there is left out beforehand.
+        let mut known: HashSet<&str> = HashSet::new();
+        let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
+        let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
+            .with_projection(doc! { "_id": 1 });
+        let stored: HashSet<String> = self
+            .find_in_session(session, query, |found| {
+                Some(document::id(found)?.as_str().to_owned())
+            })
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
+        let now = self.now().await;
+        let (mut outcomes, mut documents) = (Vec::with_capacity(messages.len()), Vec::new());
+        for message in messages {
+            let id = message.id.as_str();
+            if stored.contains(id) || !known.insert(id) {
+                outcomes.push(EnqueueOutcome::Duplicate);
+            } else {
+                outcomes.push(EnqueueOutcome::Stored);
+                documents.push(document::write(message, now));
+            }
+        }
+        if !documents.is_empty() {
+            let insert = self.messages.insert_many(&documents).session(session);
+            run(self.timeout, insert)
+                .await
+                .map_err(StoreError::within_transaction)?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn ack_within(
+        &self,
+        session: &mut ClientSession,
+        receipts: &[Receipt],
+    ) -> std::result::Result<Vec<LeaseOutcome>, StoreError> {
+        let uses: Vec<Option<Held>> = receipts.iter().map(Held::parse).collect();
+        let ids: Vec<&str> = uses.iter().flatten().map(|held| held.id.as_str()).collect();
+        let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
+            .with_projection(doc! { "lease": 1 });
+        let mut leases: HashMap<_, _> = self
+            .find_in_session(session, query, |found| {
+                Some((document::id(found)?, document::uuid(found, "lease")?))
+            })
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
+        // Each is taken out by its first use.
+        let mut outcome_of = |held: &Option<Held>| match held {
+            Some(held) if leases.get(&held.id) == Some(&held.nonce) => {
+                leases.remove(&held.id);
+                LeaseOutcome::Applied
+            }
+            _ => LeaseOutcome::Lost,
+        };
+        let outcomes: Vec<LeaseOutcome> = uses.iter().map(&mut outcome_of).collect();
+        let ours: Vec<&Held> = uses
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| **outcome == LeaseOutcome::Applied)
+            .filter_map(|(held, _)| held.as_ref())
+            .collect();
+        if ours.is_empty() {
+            return Ok(outcomes);
+        }
+        let deleted = self.delete_in_session(session, deletions(&ours)).await?;
+        // Within a transaction nothing changes between the look and the deletion; without one,
+        // somebody may have come between.
+        match deleted == ours.len() as u64 {
+            true => Ok(outcomes),
+            false => Err(StoreError::Uncertain),
+        }
+    }
+
+    async fn find_in_session<T>(
+        &self,
+        session: &mut ClientSession,
+        query: Query,
+        read: impl Fn(&RawDocument) -> T,
+    ) -> std::result::Result<Vec<T>, StoreError> {
+        let (filter, options) = query.into_parts();
+        let find = self
+            .messages
+            .find(filter)
+            .with_options(options)
+            .session(&mut *session);
+        let mut cursor = run(self.timeout, find).await?;
+        let mut found = Vec::new();
+        while run(self.timeout, cursor.advance(session)).await? {
+            found.push(read(cursor.current()));
+        }
+        Ok(found)
+    }
+
+    async fn delete_in_session(
+        &self,
+        session: &mut ClientSession,
+        statements: Vec<Document>,
+    ) -> std::result::Result<u64, StoreError> {
+        // No write concern: that is the commit's.
+        let command = doc! { "delete": self.messages.name(), "deletes": statements };
+        let delete = self.database.run_command(command).session(session);
+        let reply = run(self.timeout, delete).await?;
+        crate::collection::read_write_reply(&reply)
+    }
+}
