@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::{Bson, Document, doc};
-use queue_api::{DeadLetterPage, LeaseChange, Purge, QueueAdmin, Redrive};
+use queue_api::{DeadLetterPage, LeaseChange, Purge, Queue, QueueAdmin, Redrive};
 
 use crate::fixture::{Fixture, MINUTE, lease, message, name};
 
@@ -36,43 +37,46 @@ fn number(operation: &Document, field: &str) -> i64 {
 }
 
 /// A queue of each kind of message, so that a plan that looks at too many of them shows.
-async fn crowded() -> Fixture {
+async fn crowded(size: usize) -> Fixture {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
-    let batch = |kind: &str, delay| -> Vec<_> {
-        (0..200)
-            .map(|n| message(&format!("{kind}{n}")).with_delay(delay))
-            .collect()
-    };
-    queue
-        .enqueue_batch(&batch("dead", Duration::ZERO))
-        .await
-        .unwrap();
+    store(&queue, "dead", 200, Duration::ZERO).await;
     let changes: Vec<_> = lease(&queue, 200)
         .await
         .into_iter()
         .map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"))
         .collect();
     queue.change_batch(&changes).await.unwrap();
-    queue
-        .enqueue_batch(&batch("leased", Duration::ZERO))
-        .await
-        .unwrap();
+    store(&queue, "leased", 200, Duration::ZERO).await;
     lease(&queue, 200).await;
-    queue
-        .enqueue_batch(&batch("delayed", MINUTE))
-        .await
-        .unwrap();
-    queue
-        .enqueue_batch(&batch("ready", Duration::ZERO))
-        .await
-        .unwrap();
+    store(&queue, "delayed", size, MINUTE).await;
+    store(&queue, "ready", size, Duration::ZERO).await;
     fixture
 }
 
+/// Four callers at a time: each waits for the disk.
+async fn store(queue: &Queue, kind: &str, size: usize, delay: Duration) {
+    let numbers: Vec<usize> = (0..size).collect();
+    let batches = numbers.chunks(1000).map(|numbers| async {
+        let named = |n: &usize| message(&format!("{kind}{n}")).with_delay(delay);
+        let messages: Vec<_> = numbers.iter().map(named).collect();
+        queue.enqueue_batch(&messages).await.map(drop)
+    });
+    let stored = stream::iter(batches).buffer_unordered(4);
+    stored.try_collect::<()>().await.unwrap();
+}
+
+/// As small as a queue is on its first day, and as large as on its worst.
+const SIZES: [usize; 2] = [10, 100_000];
+
 #[tokio::test]
 async fn nothing_scans_a_collection_or_sorts_in_memory() {
-    let fixture = crowded().await;
+    for size in SIZES {
+        use_all_of_it(&crowded(size).await).await;
+    }
+}
+
+async fn use_all_of_it(fixture: &Fixture) {
     let (queue, backend) = (fixture.queue(), &fixture.backend);
     fixture
         .raw
@@ -103,7 +107,7 @@ async fn nothing_scans_a_collection_or_sorts_in_memory() {
     backend.purge(&name(), Purge::Dead).await.unwrap();
     backend.purge(&name(), Purge::Live).await.unwrap();
 
-    let operations = profile(&fixture).await;
+    let operations = profile(fixture).await;
     assert!(
         operations.len() > 15,
         "the profiler saw {}",
@@ -121,16 +125,21 @@ async fn nothing_scans_a_collection_or_sorts_in_memory() {
 
 #[tokio::test]
 async fn a_claim_looks_at_what_it_takes_and_no_more() {
-    let fixture = crowded().await;
+    for size in SIZES {
+        claims_ten(&crowded(size).await).await;
+    }
+}
+
+async fn claims_ten(fixture: &Fixture) {
     fixture
         .raw
         .run_command(doc! { "profile": 2 })
         .await
         .unwrap();
     assert_eq!(lease(&fixture.queue(), 10).await.len(), 10);
-    let operations = profile(&fixture).await;
+    let operations = profile(fixture).await;
     assert_eq!(operations.len(), 2, "a find and an update: {operations:?}");
-    let find = &operations[0];
+    let [find, update] = [&operations[0], &operations[1]];
     assert_eq!(find.get_str("op").unwrap(), "query");
     assert_eq!(
         find.get_str("planSummary").unwrap(),
@@ -138,9 +147,13 @@ async fn a_claim_looks_at_what_it_takes_and_no_more() {
     );
     assert_eq!(number(find, "docsExamined"), 10);
     assert_eq!(number(find, "nreturned"), 10);
+    assert!(number(find, "keysExamined") <= 11, "{find}");
     assert!(
         find.get_bool("cursorExhausted").unwrap(),
         "no cursor stays open: {find}"
     );
-    assert_eq!(number(&operations[1], "docsExamined"), 10);
+    assert_eq!(update.get_str("planSummary").unwrap(), "IXSCAN { _id: 1 }");
+    assert_eq!(number(update, "docsExamined"), 10);
+    // One more for the end of each interval of keys.
+    assert!(number(update, "keysExamined") <= 21, "{update}");
 }
