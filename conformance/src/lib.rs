@@ -7,6 +7,7 @@ mod drop_after;
 mod guard;
 mod harness;
 mod history;
+mod place;
 mod record;
 mod report;
 mod runner;

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::{self, ExitCode},
     sync::{Arc, Mutex},
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     harness::Harness,
+    place::{Panic, watch_panics},
     record::child_main,
     report::{Outcome, Report, Verdict},
     suite::{Item, is_honest, items},
@@ -38,6 +40,7 @@ pub fn run(harness: impl Harness) -> ExitCode {
     if let Some(ended) = child_main(&*harness) {
         return ended;
     }
+    watch_panics();
     let arguments = Arguments::from_args();
     let report = Arc::new(Mutex::new(Report::default()));
     let trials = items().map(|item| trial(item, &harness, &report)).collect();
@@ -64,6 +67,7 @@ pub fn examine(harness: impl Harness, threads: usize) -> Report {
     if child_main(&*harness).is_some() {
         process::exit(0);
     }
+    watch_panics();
     let queue = Mutex::new(items().collect::<Vec<_>>().into_iter());
     let next = || queue.lock().expect("taking an item does not panic").next();
     let mut verdicts = thread::scope(|scope| {
@@ -101,12 +105,15 @@ fn trial(item: Item, harness: &Arc<dyn Harness>, report: &Arc<Mutex<Report>>) ->
 
 fn judge(item: Item, harness: &Arc<dyn Harness>) -> Verdict {
     let started = Instant::now();
-    let ran = match item.unclaimed_by(&**harness) {
+    let run = || match item.unclaimed_by(&**harness) {
         Some(claim) => {
             is_honest(&**harness, claim).map(|()| Outcome::NotClaimed(claim.to_string()))
         }
         None => item.run(harness).map(|()| Outcome::Passed),
     };
+    // Each part is guarded where it can clean up; what is left is what nobody thought of.
+    let ran = catch_unwind(AssertUnwindSafe(run));
+    let ran = ran.unwrap_or_else(|panic| Err(Panic::of(panic).to_string()));
     Verdict {
         line: item.line().map(|line| line.code()),
         check: item.name(),

@@ -8,7 +8,7 @@ mod command;
 mod model;
 mod play;
 
-use std::{env, fmt::Write, sync::Arc};
+use std::{cell::RefCell, env, fmt::Write, sync::Arc};
 
 use proptest::{
     strategy::Strategy,
@@ -78,10 +78,23 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
     let history = command::histories(harness.claims())
         .new_tree(&mut runner)
         .map_err(|why| why.to_string())?;
+    // What the harness cannot do says nothing about the backend, and does not get smaller.
+    let not_played = RefCell::new(None);
     let result = runner.run_one(history, |commands| {
-        let played = runtime.block_on(play::play(&**harness, &commands));
-        played.map_err(|failure| TestCaseError::fail(failure.to_string()))
+        if not_played.borrow().is_some() {
+            return Ok(());
+        }
+        match runtime.block_on(play::play(&**harness, &commands)) {
+            Ok(played) => played.map_err(|failure| TestCaseError::fail(failure.to_string())),
+            Err(why) => {
+                not_played.replace(Some(why.clone()));
+                Err(TestCaseError::fail(why))
+            }
+        }
     });
+    if let Some(why) = not_played.into_inner() {
+        return Err(format!("a history could not be played: {why}"));
+    }
     match result {
         Ok(_) => Ok(()),
         Err(TestError::Abort(why)) => Err(why.to_string()),

@@ -10,6 +10,7 @@ mod judge;
 mod process;
 mod program;
 mod recorder;
+mod timeline;
 mod wrong_clock;
 
 pub(crate) use process::{Clocks, child_main, kills};
