@@ -9,6 +9,7 @@ mod harness;
 mod history;
 mod place;
 mod record;
+mod replay;
 mod report;
 mod runner;
 mod suite;

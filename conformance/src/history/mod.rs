@@ -16,7 +16,7 @@ use proptest::{
 };
 use tokio::runtime::Runtime;
 
-use crate::harness::Harness;
+use crate::{harness::Harness, replay, report::Outcome};
 use command::Command;
 
 /// Replays the one history that a failure named.
@@ -31,19 +31,27 @@ pub(crate) fn run_shard(
     runtime: &Runtime,
     shard: u32,
     shards: u32,
-) -> Result<(), String> {
+) -> Result<Outcome, String> {
     if let Some(seed) = number_from_env(SEED)? {
-        return if shard == 0 {
-            run_one(harness, runtime, seed)
-        } else {
-            Ok(())
-        };
+        if shard > 0 {
+            return Ok(Outcome::NotRun(format!("{SEED} is for the first share")));
+        }
+        return run_one(harness, runtime, seed).map(|()| Outcome::Passed);
     }
-    for _ in 0..how_many(&**harness, shard, shards)? {
+    let histories = how_many(&**harness, shard, shards)?;
+    for _ in 0..histories {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         run_one(harness, runtime, seed)?;
     }
-    Ok(())
+    Ok(tried(histories))
+}
+
+/// What a share says that tried so many histories, and none of them failed.
+pub(crate) fn tried(histories: u64) -> Outcome {
+    match histories {
+        0 => Outcome::NotRun("no history was asked of this share".to_owned()),
+        _ => Outcome::Passed,
+    }
 }
 
 /// How many histories the `shard`th of `shards` equal parts has.
@@ -109,7 +117,8 @@ fn report(seed: u64, why: &str, commands: &[Command]) -> String {
         "a history of {} steps breaks the contract:\n\n{why}\n",
         commands.len()
     );
-    let _ = writeln!(text, "replay it with {SEED}={seed}; the commands were");
+    let command = replay::command(SEED, seed, "random_histories_1");
+    let _ = writeln!(text, "replay it with\n\n    {command}\n\nthe commands were");
     for command in commands {
         let _ = writeln!(text, "  {command:?}");
     }

@@ -7,8 +7,9 @@ use queue_api::ManualClock;
 use tokio::runtime::Runtime;
 
 use super::{
+    RECORD,
     event::Call,
-    kept_record,
+    judged, kept_record,
     recorder::{Board, Random, Recorder, Time},
     verdict,
 };
@@ -16,7 +17,8 @@ use crate::{
     bed::Bed,
     guard::{all_of, on_a_store},
     harness::{Fault, Faults, Harness, Store, TestTime},
-    history::how_many,
+    history::{how_many, tried},
+    report::Outcome,
 };
 
 /// Records the `shard`th of `shards` equal parts of the histories, and judges each.
@@ -25,15 +27,19 @@ pub(crate) fn run_shard(
     runtime: &Runtime,
     shard: u32,
     shards: u32,
-) -> Result<(), String> {
+) -> Result<Outcome, String> {
     if let Some(calls) = kept_record()? {
-        return if shard == 0 { verdict(&calls) } else { Ok(()) };
+        if shard > 0 {
+            return Ok(Outcome::NotRun(format!("{RECORD} is for the first share")));
+        }
+        return judged(&calls).map(|()| Outcome::Passed);
     }
-    for _ in 0..how_many(&**harness, shard, shards)?.div_ceil(FEWER) {
+    let histories = how_many(&**harness, shard, shards)?.div_ceil(FEWER);
+    for _ in 0..histories {
         let calls = runtime.block_on(record(&**harness))?;
         verdict(&calls)?;
     }
-    Ok(())
+    Ok(tried(histories))
 }
 
 /// A concurrent history makes a few times as many calls as a random one, so there are fewer.

@@ -138,7 +138,8 @@ fn remove_records(report: &Report) {
             && let Some((_, path)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
         {
             // One that is gone already is as good.
-            let _ = fs::remove_file(path.trim());
+            let path = path.split_whitespace().next().unwrap_or_default();
+            let _ = fs::remove_file(path);
         }
     }
 }
