@@ -7,6 +7,7 @@
 mod command;
 mod model;
 mod play;
+mod shrink;
 
 use std::{cell::RefCell, env, fmt::Write, sync::Arc};
 
@@ -14,7 +15,7 @@ use proptest::{
     strategy::Strategy,
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::Instant};
 
 use crate::{harness::Harness, replay, report::Outcome};
 use command::Command;
@@ -71,6 +72,7 @@ fn number_from_env(name: &str) -> Result<Option<u64>, String> {
 
 /// Runs the history that `seed` stands for and, if it fails, the smaller ones made of it.
 fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(), String> {
+    let patience = harness.patience();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -79,34 +81,46 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
         // Each try at something smaller costs a fresh store, and all of the patience where the
         // backend hangs.
         max_shrink_iters: 2000,
-        max_shrink_time: harness.patience().as_millis() as u32,
+        max_shrink_time: patience.as_millis() as u32,
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
     let history = command::histories(harness.claims())
         .new_tree(&mut runner)
         .map_err(|why| why.to_string())?;
-    // What the harness cannot do says nothing about the backend, and does not get smaller.
-    let not_played = RefCell::new(None);
-    let result = runner.run_one(history, |commands| {
-        if not_played.borrow().is_some() {
+    // What the harness cannot do says nothing about the backend. As the first that goes wrong it
+    // is what there is to tell, and is not made smaller; later it is no failure.
+    let first_failure: RefCell<Option<play::Played>> = RefCell::new(None);
+    let play = |commands: &[Command]| {
+        if let Some(Err(_)) = &*first_failure.borrow() {
             return Ok(());
         }
-        match runtime.block_on(play::play(&**harness, &commands)) {
-            Ok(played) => played.map_err(|failure| TestCaseError::fail(failure.to_string())),
-            Err(why) => {
-                not_played.replace(Some(why.clone()));
-                Err(TestCaseError::fail(why))
-            }
-        }
+        let played = runtime.block_on(play::play(&**harness, commands));
+        let why = match &played {
+            Ok(Ok(())) => return Ok(()),
+            Err(_) if first_failure.borrow().is_some() => return Ok(()),
+            Ok(Err(failure)) => failure.to_string(),
+            Err(why) => why.clone(),
+        };
+        first_failure.borrow_mut().get_or_insert(played);
+        Err(why)
+    };
+    let result = runner.run_one(history, |commands| {
+        play(&commands).map_err(TestCaseError::fail)
     });
-    if let Some(why) = not_played.into_inner() {
+    if let Some(Err(why)) = &*first_failure.borrow() {
         return Err(format!("a history could not be played: {why}"));
     }
     match result {
         Ok(_) => Ok(()),
         Err(TestError::Abort(why)) => Err(why.to_string()),
-        Err(TestError::Fail(why, commands)) => Err(report(seed, why.message(), &commands)),
+        Err(TestError::Fail(why, commands)) => {
+            let (why, until) = (why.message().to_owned(), Instant::now() + patience / 4);
+            let (commands, why) = shrink::smallest(commands, why, |fewer| {
+                (Instant::now() < until).then(|| play(fewer).err())?
+            });
+            Err(report(seed, &why, &commands))
+        }
     }
 }
 

@@ -36,11 +36,11 @@ impl Display for Failure {
     }
 }
 
-/// Plays `commands` on a store of their own. The outer error is the harness's.
-pub(crate) async fn play(
-    harness: &dyn Harness,
-    commands: &[Command],
-) -> Result<Result<(), Failure>, String> {
+/// What came of a history. The outer error is the harness's.
+pub(crate) type Played = Result<Result<(), Failure>, String>;
+
+/// Plays `commands` on a store of their own.
+pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
     let patience = harness.patience();
     // Twice the patience, so that a history that does not end still shows how far it came.
@@ -251,6 +251,9 @@ impl Player {
 
     /// At the end everything that is left has to come, however much it was held back.
     async fn settle_up(&mut self) -> Result<(), String> {
+        let end = "the suite's own end: ten seconds pass, and all is leased that is left";
+        self.timeline
+            .push(format!("{:>6} ms  -- {end} --", self.elapsed));
         self.step(&Command::Pass(10_000)).await?;
         for queue in 0..QUEUES {
             // One more than there can be, so the call meets and buries all that is exhausted.

@@ -207,9 +207,8 @@ impl<'a> History<'a> {
             }
         }
         let last = counted.keys().next_back().copied().unwrap_or(0);
-        let missing = (1..=last)
-            .filter(|attempt| !counted.contains_key(attempt))
-            .count();
+        let is_missing = |attempt: &u32| !counted.contains_key(attempt);
+        let missing = (1..=last).filter(is_missing).count();
         if missing > self.unknown_leases.len() {
             let what = format!("L3: attempts {:?} have a gap", counted.keys());
             return broken(what, counted[&last].iter().copied());
@@ -353,10 +352,8 @@ impl<'a> History<'a> {
                 && !before(later.call, delivery.call)
                 && !before(lost.call, later.call)
         });
-        let by_nobody_knows = self
-            .unknown_leases
-            .iter()
-            .any(|call| !before(lost.call, call));
+        let mut unknown = self.unknown_leases.iter();
+        let by_nobody_knows = unknown.any(|call| !before(lost.call, call));
         // Nobody else is given a message while its lease runs for certain.
         let may_have_run_out = lost.call.clock_to >= self.earliest_expiry(delivery, lost.call);
         if used_up || may_have_run_out && (superseded || by_nobody_knows) {
@@ -370,10 +367,8 @@ impl<'a> History<'a> {
     fn is_accounted_for(&self) -> Judged<'a> {
         let stored = |call: &&Call| matches!(call.what, What::Enqueue { answered: true, .. });
         let stored = self.enqueues.iter().map(|(call, _)| *call).find(stored);
-        let ended = self
-            .settlements
-            .iter()
-            .any(|settlement| settlement.action.ends() && settlement.may_have_worked());
+        let is_end = |s: &Settlement| s.action.ends() && s.may_have_worked();
+        let ended = self.settlements.iter().any(is_end);
         match stored {
             Some(stored) if !ended => {
                 let what = "E1: it was stored, and never came to be acked or dead";

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::event::{Call, Given, Millis, What};
 
 /// What stands below each timeline: how to read it.
-const LEGEND: &str = "\
+const LEGEND: &str = "  \
   Moments are in microseconds since the first of these calls, the backend's clock in milliseconds
   since the record began. ==> marks the calls that break the contract together; #n is the nth call
   of its task, and what was settled in one batch has the same. Calls that overlap may have taken
