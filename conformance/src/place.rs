@@ -16,6 +16,8 @@ use std::{
 
 use futures::FutureExt;
 
+use crate::{bed, checks};
+
 thread_local! {
     /// The place in a check whose call is being polled.
     static CALLER: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
@@ -37,11 +39,32 @@ pub(crate) fn watch_panics() {
 
 /// The check's own line, and where it called something that panicked by itself, that as well.
 fn place(raised: &Location) -> String {
-    match CALLER.get() {
-        None => format!("at {raised}"),
-        Some(caller) if raised.file() == crate::bed::FILE => format!("at {caller}"),
-        Some(caller) => format!("at {caller}\nby a panic at {raised}"),
+    let caller = CALLER.get().unwrap_or(raised);
+    let mut text = format!("at {caller}");
+    for line in statement(caller) {
+        text = format!("{text}\n    {line}");
     }
+    if caller == raised || raised.file() == bed::FILE {
+        return text;
+    }
+    format!("{text}\nby a panic at {raised}")
+}
+
+/// The statement of a check that stands at `place`, for an assertion alone does not say what it
+/// compares.
+fn statement(place: &Location) -> Vec<&'static str> {
+    const LONGEST: usize = 8;
+    let source = checks::source(place.file()).unwrap_or_default();
+    let lines = source.lines().skip(place.line() as usize - 1).take(LONGEST);
+    let lines: Vec<_> = lines.collect();
+    let indent = lines
+        .first()
+        .map_or(0, |line| line.len() - line.trim_start().len());
+    let end = lines.iter().position(|line| line.ends_with(';'));
+    let shown = lines.iter().take(end.map_or(1, |end| end + 1));
+    shown
+        .map(|line| line.get(indent..).unwrap_or(line.trim_start()))
+        .collect()
 }
 
 /// What a panic said, and where.
@@ -160,5 +183,15 @@ mod tests {
         let again: Result<(), _> = caught(async { first.resume() }).await;
         let again = again.expect_err("it panics again");
         assert_eq!(again.to_string(), told);
+    }
+
+    #[test]
+    fn the_statement_of_a_check_is_quoted() {
+        let (file, source) = ("settle.rs", include_str!("checks/settle.rs"));
+        let quoted = "assert_eq!(bed.ack(&first.receipt).await, Lost);";
+        let known = checks::source(&file!().replace("place.rs", &format!("checks/{file}")));
+        assert_eq!(known, Some(source));
+        assert!(source.contains(quoted));
+        assert_eq!(checks::source("elsewhere/src/checks/settle.rs"), None);
     }
 }

@@ -265,7 +265,8 @@ pub(super) async fn an_id_used_again_is_another_message(bed: Bed) {
                 assert!(
                     outcomes
                         .iter()
-                        .all(|outcome| *outcome == LeaseOutcome::Applied)
+                        .all(|outcome| *outcome == LeaseOutcome::Applied),
+                    "task {task} has the leases that it acks: {outcomes:?}"
                 );
                 for Delivery { id, payload, .. } in deliveries {
                     let next = life(id.as_str(), 100 * task + round);
@@ -311,7 +312,11 @@ pub(super) async fn many_consumers_make_progress(bed: Bed) {
     .await;
     let leased: Vec<_> = leased.into_iter().flatten().collect();
     let distinct: BTreeSet<_> = leased.iter().collect();
-    assert_eq!((leased.len(), distinct.len()), (MESSAGES, MESSAGES));
+    assert_eq!(
+        (leased.len(), distinct.len()),
+        (MESSAGES, MESSAGES),
+        "leases, and messages among them"
+    );
 }
 
 pub(super) async fn producers_and_consumers_balance(bed: Bed) {
@@ -347,8 +352,12 @@ pub(super) async fn producers_and_consumers_balance(bed: Bed) {
     .await;
     let acked: Vec<_> = acked.into_iter().flatten().collect();
     let distinct: BTreeSet<_> = acked.iter().collect();
-    assert_eq!((acked.len(), distinct.len()), (4 * EACH, 4 * EACH));
-    assert!(drained(&bed).await);
+    assert_eq!(
+        (acked.len(), distinct.len()),
+        (4 * EACH, 4 * EACH),
+        "acks, and messages among them"
+    );
+    assert!(drained(&bed).await, "all was acked, and something is left");
 
     async fn all_done(bed: &Bed) -> bool {
         bed.other_queue("done").stats().await.ready == 4 * EACH as u64

@@ -164,7 +164,11 @@ fn says_where(verdict: &Verdict) -> Result<(), String> {
     let Outcome::Failed(why) = &verdict.outcome else {
         return Ok(());
     };
-    let has_a_place = why.contains("\nat ") && why.contains("src/checks/");
+    // The place, and below it the statement that stands there.
+    let place = why.split_once("\nat ").map(|(_, place)| place);
+    let has_a_place = place.is_some_and(|place| {
+        place.contains("src/checks/") && place.lines().nth(1).is_some_and(|l| l.starts_with("    "))
+    });
     let wrapped = why.contains("JoinError") || why.contains("PoisonError");
     let exempt = verdict.line.is_none() || PROCESSES.contains(&name);
     if !wrapped && (exempt || has_a_place || why.starts_with("did not end within")) {
