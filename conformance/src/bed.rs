@@ -2,8 +2,10 @@
 //!
 //! Its calls are those of the trait on one queue, with two liberties that keep checks short: an
 //! error ends the check, and durations are in milliseconds.
+//!
+//! Where one of them panics, it is the check's line that counts: see [`called_from_here`].
 
-use std::{ops::Deref, sync::Arc, time::Duration, time::SystemTime};
+use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTime};
 
 use queue_api::{
     Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
@@ -12,7 +14,13 @@ use queue_api::{
 };
 use tokio::time::Instant;
 
-use crate::harness::{Connection, Store, TestTime};
+use crate::{
+    harness::{Connection, Store, TestTime},
+    place::called_from_here,
+};
+
+/// This file, as a panic's place names it.
+pub(crate) const FILE: &str = file!();
 
 #[derive(Clone, Debug)]
 pub(crate) struct Bed {
@@ -30,34 +38,45 @@ pub(crate) struct OneQueue {
 }
 
 impl Bed {
-    pub(crate) async fn new(store: Arc<dyn Store>, time: TestTime, patience: Duration) -> Self {
-        let connection = store.connect().await.expect("the harness connects");
+    /// The error is the harness's, not the backend's.
+    pub(crate) async fn new(
+        store: Arc<dyn Store>,
+        time: TestTime,
+        patience: Duration,
+    ) -> Result<Self, String> {
+        let connected = store.connect().await;
+        let connection = connected.map_err(|why| format!("the harness cannot connect: {why}"))?;
         let limits = connection.backend.limits();
         let enough = limits.max_batch >= 10
             && limits.max_payload_bytes >= 100_000
             && limits.max_header_bytes >= 1000
             && limits.max_visibility_timeout >= Duration::from_secs(7200)
             && limits.max_delay >= Duration::from_secs(7200);
-        assert!(
-            enough,
-            "the suite needs more than {limits:?}; its README says what"
-        );
-        Self {
+        if !enough {
+            return Err(format!(
+                "the suite needs more than {limits:?}; its README says what"
+            ));
+        }
+        let queue = OneQueue {
+            connection,
+            name: name("work"),
+        };
+        Ok(Self {
             store,
             time,
             patience,
-            queue: OneQueue {
-                connection,
-                name: name("work"),
-            },
-        }
+            queue,
+        })
     }
 
     /// The same store over a connection of its own, as another process has it.
-    pub(crate) async fn reconnect(&self) -> Self {
-        let mut again = self.clone();
-        again.queue.connection = self.store.connect().await.expect("the harness connects");
-        again
+    #[track_caller]
+    pub(crate) fn reconnect(&self) -> impl Future<Output = Self> {
+        called_from_here(async move {
+            let mut again = self.clone();
+            again.queue.connection = self.store.connect().await.expect("the harness connects");
+            again
+        })
     }
 
     /// Another queue of the same connection.
@@ -69,20 +88,24 @@ impl Bed {
     }
 
     /// Lets time pass. On the manual clock it takes none; the few checks in real time wait.
-    pub(crate) async fn pass(&self, millis: u64) {
-        let by = Duration::from_millis(millis);
-        match &self.time {
-            TestTime::Manual(clock) => clock.advance(by),
-            // The point of those checks is that real time passes.
-            #[allow(clippy::disallowed_methods)]
-            TestTime::Real => tokio::time::sleep(by).await,
-        }
+    #[track_caller]
+    pub(crate) fn pass(&self, millis: u64) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let by = Duration::from_millis(millis);
+            match &self.time {
+                TestTime::Manual(clock) => clock.advance(by),
+                // The point of those checks is that real time passes.
+                #[allow(clippy::disallowed_methods)]
+                TestTime::Real => tokio::time::sleep(by).await,
+            }
+        })
     }
 
     /// How long to wait for something that may take a while before it is given up.
     pub(crate) fn patience(&self) -> Patience {
         Patience {
-            limit: self.patience,
+            // That of the whole check ends at the same time or sooner, and says nothing.
+            limit: self.patience / 3,
             since: Instant::now(),
         }
     }
@@ -108,13 +131,17 @@ impl Patience {
         self.since = Instant::now();
     }
 
-    pub(crate) async fn wear(&self) {
-        assert!(
-            self.since.elapsed() < self.limit,
-            "nothing came for {:?}",
-            self.limit
-        );
-        tokio::task::yield_now().await;
+    /// Panics when it is at its end, and says what was `missing`.
+    #[track_caller]
+    pub(crate) fn wear(&self, missing: &str) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let limit = self.limit;
+            assert!(
+                self.since.elapsed() < limit,
+                "for {limit:?} there was {missing}"
+            );
+            tokio::task::yield_now().await;
+        })
     }
 }
 
@@ -135,21 +162,28 @@ impl OneQueue {
         self.connection.admin.is_some()
     }
 
+    #[track_caller]
     pub(crate) fn admin(&self) -> &dyn QueueAdmin {
         let admin = self.connection.admin.as_deref();
         admin.expect("a harness that claims QueueAdmin connects with it")
     }
 
     /// As all calls here, cut to the backend's limits: that is what is given.
-    pub(crate) async fn enqueue(&self, messages: &[NewMessage]) -> Vec<EnqueueOutcome> {
-        let mut outcomes = Vec::new();
-        for chunk in self.chunks(messages) {
-            let answer = self.backend().enqueue(&self.name, chunk).await;
-            let answer = answer.expect("enqueue succeeds");
-            assert_eq!(answer.len(), chunk.len(), "one outcome for each message");
-            outcomes.extend(answer);
-        }
-        outcomes
+    #[track_caller]
+    pub(crate) fn enqueue(
+        &self,
+        messages: &[NewMessage],
+    ) -> impl Future<Output = Vec<EnqueueOutcome>> {
+        called_from_here(async move {
+            let mut outcomes = Vec::new();
+            for chunk in self.chunks(messages) {
+                let answer = self.backend().enqueue(&self.name, chunk).await;
+                let answer = answer.expect("enqueue succeeds");
+                assert_eq!(answer.len(), chunk.len(), "one outcome for each message");
+                outcomes.extend(answer);
+            }
+            outcomes
+        })
     }
 
     /// The batch in parts of the largest size; nothing at all is a part of its own.
@@ -161,106 +195,143 @@ impl OneQueue {
     }
 
     /// Stores messages that nobody has stored before.
-    pub(crate) async fn store(&self, messages: &[NewMessage]) {
-        let outcomes = self.enqueue(messages).await;
-        let all_new = outcomes
-            .iter()
-            .all(|outcome| *outcome == EnqueueOutcome::Stored);
-        assert!(all_new, "every message is new: {outcomes:?}");
+    #[track_caller]
+    pub(crate) fn store(&self, messages: &[NewMessage]) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let outcomes = self.enqueue(messages).await;
+            let all_new = outcomes
+                .iter()
+                .all(|outcome| *outcome == EnqueueOutcome::Stored);
+            assert!(all_new, "every message is new: {outcomes:?}");
+        })
     }
 
-    pub(crate) async fn lease(&self, max: usize) -> Vec<Delivery> {
-        self.lease_with(&LeaseOptions::new(max)).await
+    #[track_caller]
+    pub(crate) fn lease(&self, max: usize) -> impl Future<Output = Vec<Delivery>> {
+        called_from_here(async move { self.lease_with(&LeaseOptions::new(max)).await })
     }
 
-    pub(crate) async fn lease_for(&self, max: usize, millis: u64) -> Vec<Delivery> {
-        let timeout = Duration::from_millis(millis);
-        self.lease_with(&LeaseOptions::new(max).with_visibility_timeout(timeout))
-            .await
+    #[track_caller]
+    pub(crate) fn lease_for(&self, max: usize, millis: u64) -> impl Future<Output = Vec<Delivery>> {
+        called_from_here(async move {
+            let timeout = Duration::from_millis(millis);
+            self.lease_with(&LeaseOptions::new(max).with_visibility_timeout(timeout))
+                .await
+        })
     }
 
-    async fn lease_with(&self, options: &LeaseOptions) -> Vec<Delivery> {
-        let (max, most) = (options.max_messages(), self.backend().limits().max_batch);
-        let mut deliveries = Vec::new();
-        loop {
-            let asked = (max - deliveries.len()).min(most);
-            let chunk = options.clone().with_max_messages(asked);
-            let given = self.backend().lease(&self.name, &chunk).await;
-            let given = given.expect("lease succeeds");
-            assert!(
-                given.len() <= asked,
-                "L4: {} given, {asked} asked for",
-                given.len()
-            );
-            let all = given.len() < asked;
-            deliveries.extend(given);
-            if all || deliveries.len() == max {
-                return deliveries;
+    #[track_caller]
+    fn lease_with(&self, options: &LeaseOptions) -> impl Future<Output = Vec<Delivery>> {
+        called_from_here(async move {
+            let (max, most) = (options.max_messages(), self.backend().limits().max_batch);
+            let mut deliveries = Vec::new();
+            loop {
+                let asked = (max - deliveries.len()).min(most);
+                let chunk = options.clone().with_max_messages(asked);
+                let given = self.backend().lease(&self.name, &chunk).await;
+                let given = given.expect("lease succeeds");
+                assert!(
+                    given.len() <= asked,
+                    "L4: {} given, {asked} asked for",
+                    given.len()
+                );
+                let all = given.len() < asked;
+                deliveries.extend(given);
+                if all || deliveries.len() == max {
+                    return deliveries;
+                }
             }
-        }
+        })
     }
 
     /// Leases the one message that must be ready.
-    pub(crate) async fn lease_one(&self) -> Delivery {
-        self.lease(1).await.pop().expect("a message is ready")
+    #[track_caller]
+    pub(crate) fn lease_one(&self) -> impl Future<Output = Delivery> {
+        called_from_here(async move { self.lease(1).await.pop().expect("a message is ready") })
     }
 
     /// Asserts that nothing can be leased.
-    pub(crate) async fn expect_none_ready(&self, why: &str) {
-        let deliveries = self.lease(10).await;
-        assert!(
-            deliveries.is_empty(),
-            "{why}, but the queue gave {deliveries:?}"
-        );
+    #[track_caller]
+    pub(crate) fn expect_none_ready(&self, why: &str) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let deliveries = self.lease(10).await;
+            assert!(
+                deliveries.is_empty(),
+                "{why}, but the queue gave {deliveries:?}"
+            );
+        })
     }
 
-    pub(crate) async fn ack_all(&self, receipts: &[Receipt]) -> Vec<LeaseOutcome> {
-        let mut outcomes = Vec::new();
-        for chunk in self.chunks(receipts) {
-            let answer = self.backend().ack(&self.name, chunk).await;
-            let answer = answer.expect("ack succeeds");
-            assert_eq!(answer.len(), chunk.len(), "one outcome for each receipt");
-            outcomes.extend(answer);
-        }
-        outcomes
+    #[track_caller]
+    pub(crate) fn ack_all(&self, receipts: &[Receipt]) -> impl Future<Output = Vec<LeaseOutcome>> {
+        called_from_here(async move {
+            let mut outcomes = Vec::new();
+            for chunk in self.chunks(receipts) {
+                let answer = self.backend().ack(&self.name, chunk).await;
+                let answer = answer.expect("ack succeeds");
+                assert_eq!(answer.len(), chunk.len(), "one outcome for each receipt");
+                outcomes.extend(answer);
+            }
+            outcomes
+        })
     }
 
-    pub(crate) async fn ack(&self, receipt: &Receipt) -> LeaseOutcome {
-        self.ack_all(std::slice::from_ref(receipt)).await[0]
+    #[track_caller]
+    pub(crate) fn ack(&self, receipt: &Receipt) -> impl Future<Output = LeaseOutcome> {
+        called_from_here(async move { self.ack_all(std::slice::from_ref(receipt)).await[0] })
     }
 
-    pub(crate) async fn change_all(&self, changes: &[LeaseChange]) -> Vec<LeaseOutcome> {
-        let mut outcomes = Vec::new();
-        for chunk in self.chunks(changes) {
-            let answer = self.backend().change(&self.name, chunk).await;
-            let answer = answer.expect("change succeeds");
-            assert_eq!(answer.len(), chunk.len(), "one outcome for each change");
-            outcomes.extend(answer);
-        }
-        outcomes
+    #[track_caller]
+    pub(crate) fn change_all(
+        &self,
+        changes: &[LeaseChange],
+    ) -> impl Future<Output = Vec<LeaseOutcome>> {
+        called_from_here(async move {
+            let mut outcomes = Vec::new();
+            for chunk in self.chunks(changes) {
+                let answer = self.backend().change(&self.name, chunk).await;
+                let answer = answer.expect("change succeeds");
+                assert_eq!(answer.len(), chunk.len(), "one outcome for each change");
+                outcomes.extend(answer);
+            }
+            outcomes
+        })
     }
 
-    pub(crate) async fn change(&self, receipt: &Receipt, action: LeaseAction) -> LeaseOutcome {
-        let change = LeaseChange {
-            receipt: receipt.clone(),
-            action,
-        };
-        self.change_all(&[change]).await[0]
+    #[track_caller]
+    pub(crate) fn change(
+        &self,
+        receipt: &Receipt,
+        action: LeaseAction,
+    ) -> impl Future<Output = LeaseOutcome> {
+        called_from_here(async move {
+            let change = LeaseChange {
+                receipt: receipt.clone(),
+                action,
+            };
+            self.change_all(&[change]).await[0]
+        })
     }
 
-    pub(crate) async fn stats(&self) -> QueueStats {
-        self.backend()
-            .stats(&self.name)
-            .await
-            .expect("stats succeed")
+    #[track_caller]
+    pub(crate) fn stats(&self) -> impl Future<Output = QueueStats> {
+        called_from_here(async move {
+            self.backend()
+                .stats(&self.name)
+                .await
+                .expect("stats succeed")
+        })
     }
 
-    pub(crate) async fn dead_letters(&self) -> Vec<DeadLetter> {
-        let page = DeadLetterPage::new(100);
-        self.admin()
-            .dead_letters(&self.name, &page)
-            .await
-            .expect("dead letters can be listed")
+    #[track_caller]
+    pub(crate) fn dead_letters(&self) -> impl Future<Output = Vec<DeadLetter>> {
+        called_from_here(async move {
+            let page = DeadLetterPage::new(100);
+            self.admin()
+                .dead_letters(&self.name, &page)
+                .await
+                .expect("dead letters can be listed")
+        })
     }
 }
 

@@ -35,7 +35,8 @@ pub trait Harness: Send + Sync + 'static {
         Err(format!("this harness does not claim processes; asked for {address}").into())
     }
 
-    /// How long a check or a history may take before it fails.
+    /// How long a check or a history may take before it fails, with the wait for its turn to
+    /// inject a fault; and how long the making and the removal of a store may take.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
@@ -87,8 +88,8 @@ pub trait Store: Send + Sync + 'static {
         String::new()
     }
 
-    /// What makes this store's server fail on purpose, where the harness can do that. The
-    /// histories under concurrency then use it.
+    /// What makes this store's server fail on purpose, where the harness can do that. One in
+    /// three of the histories under concurrency then uses it; nothing else does.
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         None
     }

@@ -1,7 +1,9 @@
 //! Runs the suite: under `cargo test`, or as a function that gives a report.
 
 use std::{
+    collections::HashMap,
     env, fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::{self, ExitCode},
     sync::{Arc, Mutex},
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     harness::Harness,
+    place::{Panic, watch_panics},
     record::child_main,
     report::{Outcome, Report, Verdict},
     suite::{Item, is_honest, items},
@@ -38,14 +41,16 @@ pub fn run(harness: impl Harness) -> ExitCode {
     if let Some(ended) = child_main(&*harness) {
         return ended;
     }
+    watch_panics();
     let arguments = Arguments::from_args();
-    let report = Arc::new(Mutex::new(Report::default()));
+    let report = Arc::new(Mutex::new(Vec::new()));
     let trials = items().map(|item| trial(item, &harness, &report)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if arguments.list {
         return conclusion.exit_code();
     }
-    let report = std::mem::take(&mut *report.lock().expect("no verdict panics"));
+    let verdicts = std::mem::take(&mut *report.lock().expect("no verdict panics"));
+    let report = in_order(verdicts);
     println!("{report}");
     if let Err(error) = write_files(&report) {
         eprintln!("the report could not be written: {error}");
@@ -64,9 +69,10 @@ pub fn examine(harness: impl Harness, threads: usize) -> Report {
     if child_main(&*harness).is_some() {
         process::exit(0);
     }
+    watch_panics();
     let queue = Mutex::new(items().collect::<Vec<_>>().into_iter());
     let next = || queue.lock().expect("taking an item does not panic").next();
-    let mut verdicts = thread::scope(|scope| {
+    let verdicts = thread::scope(|scope| {
         let worker = || {
             let judged = std::iter::from_fn(next).map(|item| judge(item, &harness));
             judged.collect::<Vec<_>>()
@@ -77,23 +83,31 @@ pub fn examine(harness: impl Harness, threads: usize) -> Report {
             .flat_map(|worker| worker.join().expect("items catch panics"));
         done.collect::<Vec<_>>()
     });
-    verdicts.sort_by(|a, b| a.check.cmp(&b.check));
-    Report { verdicts }
+    in_order(verdicts)
 }
 
-fn trial(item: Item, harness: &Arc<dyn Harness>, report: &Arc<Mutex<Report>>) -> Trial {
-    let (harness, report) = (harness.clone(), report.clone());
+/// The report, in the order of the suite.
+fn in_order(verdicts: Vec<Verdict>) -> Report {
+    let place = items()
+        .map(Item::name)
+        .zip(0..)
+        .collect::<HashMap<_, u32>>();
+    let mut report = Report { verdicts };
+    report
+        .verdicts
+        .sort_by_key(|verdict| place.get(&verdict.check).copied());
+    report
+}
+
+fn trial(item: Item, harness: &Arc<dyn Harness>, verdicts: &Arc<Mutex<Vec<Verdict>>>) -> Trial {
+    let (harness, verdicts) = (harness.clone(), verdicts.clone());
     let run = move || {
         let verdict = judge(item, &harness);
         let outcome = verdict.outcome.clone();
-        report
-            .lock()
-            .expect("no verdict panics")
-            .verdicts
-            .push(verdict);
+        verdicts.lock().expect("no verdict panics").push(verdict);
         match outcome {
             Outcome::Failed(why) => Err(Failed::from(why)),
-            Outcome::Passed | Outcome::NotClaimed(_) => Ok(()),
+            Outcome::Passed | Outcome::NotClaimed(_) | Outcome::NotRun(_) => Ok(()),
         }
     };
     Trial::test(item.name(), run)
@@ -101,12 +115,15 @@ fn trial(item: Item, harness: &Arc<dyn Harness>, report: &Arc<Mutex<Report>>) ->
 
 fn judge(item: Item, harness: &Arc<dyn Harness>) -> Verdict {
     let started = Instant::now();
-    let ran = match item.unclaimed_by(&**harness) {
+    let run = || match item.unclaimed_by(&**harness) {
         Some(claim) => {
             is_honest(&**harness, claim).map(|()| Outcome::NotClaimed(claim.to_string()))
         }
-        None => item.run(harness).map(|()| Outcome::Passed),
+        None => item.run(harness),
     };
+    // Each part is guarded where it can clean up; what is left is what nobody thought of.
+    let ran = catch_unwind(AssertUnwindSafe(run));
+    let ran = ran.unwrap_or_else(|panic| Err(Panic::of(panic).to_string()));
     Verdict {
         line: item.line().map(|line| line.code()),
         check: item.name(),

@@ -9,10 +9,11 @@ use crate::{
     bed::Bed,
     checks::{CHECKS, Check, CheckTime},
     contract::Line,
-    guard::guarded,
-    harness::{Claim, Harness, HarnessError, TestTime},
+    guard::on_a_store,
+    harness::{Claim, Harness, TestTime},
     history,
     record::{self, Clocks},
+    report::Outcome,
 };
 
 /// The random histories are tried in so many items, which a runner runs side by side.
@@ -92,14 +93,18 @@ impl Item {
     }
 
     /// Judges the backend; the error is what to tell its author.
-    pub(crate) fn run(self, harness: &Arc<dyn Harness>) -> Result<(), String> {
-        match self {
+    pub(crate) fn run(self, harness: &Arc<dyn Harness>) -> Result<Outcome, String> {
+        let kills = |clocks| runtime().block_on(record::kills(&**harness, clocks));
+        let ran = match self {
             Self::Check(check) => run_check(&**harness, check),
-            Self::Histories(shard) => history::run_shard(harness, &runtime(), shard, SHARDS),
-            Self::Records(shard) => record::run_shard(harness, &runtime(), shard, SHARDS),
-            Self::Kills => runtime().block_on(record::kills(&**harness, Clocks::Right)),
-            Self::WrongClocks => runtime().block_on(record::kills(&**harness, Clocks::Wrong)),
-        }
+            Self::Histories(shard) => {
+                return history::run_shard(harness, &runtime(), shard, SHARDS);
+            }
+            Self::Records(shard) => return record::run_shard(harness, &runtime(), shard, SHARDS),
+            Self::Kills => kills(Clocks::Right),
+            Self::WrongClocks => kills(Clocks::Wrong),
+        };
+        ran.map(|()| Outcome::Passed)
     }
 }
 
@@ -111,14 +116,16 @@ pub(crate) fn is_honest(harness: &dyn Harness, claim: Claim) -> Result<(), Strin
             Claim::ServerTime => Ok(false),
             Claim::Processes => Ok(harness.attach("").await.is_ok()),
             Claim::Admin => {
-                let store = harness.store(TestTime::Real).await?;
-                let connection = store.connect().await?;
-                store.remove().await?;
-                Ok(connection.admin.is_some())
+                let patience = harness.patience();
+                on_a_store(harness, TestTime::Real, patience, async |store| {
+                    let bed = Bed::new(store, TestTime::Real, patience).await?;
+                    Ok(bed.has_admin())
+                })
+                .await
             }
         }
     });
-    match offered.map_err(|why: HarnessError| why.to_string())? {
+    match offered? {
         false => Ok(()),
         true => Err(format!("the harness offers {claim} and does not claim it")),
     }
@@ -141,15 +148,12 @@ fn run_check(harness: &dyn Harness, check: &Check) -> Result<(), String> {
             CheckTime::Real => TestTime::Real,
         };
         let patience = harness.patience();
-        let store = harness
-            .store(time.clone())
-            .await
-            .map_err(|why| why.to_string())?;
-        let bed = Bed::new(store.clone(), time, patience);
-        let verdict = guarded(patience, async { (check.run)(bed.await).await }).await;
-        let removed = store.remove().await;
-        verdict?;
-        removed.map_err(|why| format!("the store could not be removed: {why}"))
+        on_a_store(harness, time.clone(), patience, async |store| {
+            let bed = Bed::new(store, time, patience).await?;
+            (check.run)(bed).await;
+            Ok(())
+        })
+        .await
     });
     // What a check left running may never end; it is not waited for.
     runtime.shutdown_background();

@@ -8,13 +8,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures::future::join_all;
 use queue_api::{
     Delivery, EnqueueOutcome, LeaseAction, LeaseChange, LeaseOutcome, MessageId, NewMessage,
 };
 use tokio::sync::Barrier;
 
-use crate::bed::{Bed, dead_letter, extend, id_of, msg, nack};
+use crate::{
+    bed::{Bed, dead_letter, extend, id_of, msg, nack},
+    guard::all_of,
+};
 
 /// Runs `task` so many times at once, every second one on a connection of its own kind. All
 /// begin together, or the first would be done before there is anybody to meet.
@@ -25,19 +27,15 @@ where
 {
     let elsewhere = bed.reconnect().await;
     let all_here = Arc::new(Barrier::new(tasks));
-    let spawned = (0..tasks).map(|n| {
+    let together = (0..tasks).map(|n| {
         let connection = if n % 2 == 0 { bed } else { &elsewhere };
         let (all_here, task) = (all_here.clone(), task(connection.clone(), n));
-        tokio::spawn(async move {
+        async move {
             all_here.wait().await;
             task.await
-        })
+        }
     });
-    let joined = join_all(spawned.collect::<Vec<_>>()).await;
-    joined
-        .into_iter()
-        .map(|task| task.expect("no task panics"))
-        .collect()
+    all_of(together).await
 }
 
 /// Whether anything is left that somebody could still be given.
@@ -59,7 +57,9 @@ pub(super) async fn each_message_is_acked_once_among_many_tasks(bed: Bed) {
                 if drained(&bed).await {
                     return acked;
                 }
-                patience.wear().await;
+                patience
+                    .wear("nothing to lease, though not all is acked")
+                    .await;
                 continue;
             }
             patience.restored();
@@ -100,9 +100,14 @@ pub(super) async fn no_two_leases_of_a_message_are_live(bed: Bed) {
                     let id = &delivery.id;
                     let alone = live.lock().unwrap().insert(id.clone());
                     assert!(alone, "{id} was given to two at once");
-                    let mut attempts = last_attempt.lock().unwrap();
-                    let last = attempts.insert(id.clone(), delivery.attempt).unwrap_or(0);
-                    assert_eq!(delivery.attempt, last + 1, "attempts of {id} have no gap");
+                    // Not in one statement: a panic that holds the lock hides behind those of
+                    // the others, who find it poisoned.
+                    let last = last_attempt
+                        .lock()
+                        .unwrap()
+                        .insert(id.clone(), delivery.attempt);
+                    let next = last.unwrap_or(0) + 1;
+                    assert_eq!(delivery.attempt, next, "attempts of {id} have no gap");
                 }
                 tokio::task::yield_now().await;
                 for delivery in deliveries {
@@ -260,12 +265,17 @@ pub(super) async fn an_id_used_again_is_another_message(bed: Bed) {
                 assert!(
                     outcomes
                         .iter()
-                        .all(|outcome| *outcome == LeaseOutcome::Applied)
+                        .all(|outcome| *outcome == LeaseOutcome::Applied),
+                    "task {task} has the leases that it acks: {outcomes:?}"
                 );
                 for Delivery { id, payload, .. } in deliveries {
                     let next = life(id.as_str(), 100 * task + round);
-                    ended.lock().unwrap().insert((id, payload));
-                    bed.store(&[next]).await;
+                    ended.lock().unwrap().insert((id.clone(), payload));
+                    assert_eq!(
+                        bed.enqueue(&[next]).await,
+                        [EnqueueOutcome::Stored],
+                        "{id} is free again: its ack was `Applied`"
+                    );
                 }
             }
         }
@@ -290,7 +300,11 @@ pub(super) async fn many_consumers_make_progress(bed: Bed) {
                     leased.push(delivery.id);
                     patience.restored();
                 }
-                None => patience.wear().await,
+                None => {
+                    patience
+                        .wear("nothing to lease, though something is ready")
+                        .await
+                }
             }
         }
         leased
@@ -298,7 +312,11 @@ pub(super) async fn many_consumers_make_progress(bed: Bed) {
     .await;
     let leased: Vec<_> = leased.into_iter().flatten().collect();
     let distinct: BTreeSet<_> = leased.iter().collect();
-    assert_eq!((leased.len(), distinct.len()), (MESSAGES, MESSAGES));
+    assert_eq!(
+        (leased.len(), distinct.len()),
+        (MESSAGES, MESSAGES),
+        "leases, and messages among them"
+    );
 }
 
 pub(super) async fn producers_and_consumers_balance(bed: Bed) {
@@ -315,7 +333,9 @@ pub(super) async fn producers_and_consumers_balance(bed: Bed) {
         // message that is nacked comes back at once and one that is lost never.
         let mut patience = bed.patience();
         while !all_done(&bed).await {
-            patience.wear().await;
+            patience
+                .wear("nothing to lease, though not all is done")
+                .await;
             for delivery in bed.lease(4).await {
                 patience.restored();
                 if delivery.attempt == 1 && delivery.id.as_str().ends_with('3') {
@@ -332,8 +352,12 @@ pub(super) async fn producers_and_consumers_balance(bed: Bed) {
     .await;
     let acked: Vec<_> = acked.into_iter().flatten().collect();
     let distinct: BTreeSet<_> = acked.iter().collect();
-    assert_eq!((acked.len(), distinct.len()), (4 * EACH, 4 * EACH));
-    assert!(drained(&bed).await);
+    assert_eq!(
+        (acked.len(), distinct.len()),
+        (4 * EACH, 4 * EACH),
+        "acks, and messages among them"
+    );
+    assert!(drained(&bed).await, "all was acked, and something is left");
 
     async fn all_done(bed: &Bed) -> bool {
         bed.other_queue("done").stats().await.ready == 4 * EACH as u64

@@ -69,7 +69,10 @@ pub(super) async fn two_connections_share_leases(bed: Bed) {
     // On a third connection: one that counts its receipts by itself repeats those of the first.
     let again = bed.reconnect().await.lease(2).await;
     assert_eq!(again.len(), 2);
-    assert!(again.iter().all(|delivery| delivery.attempt == 2));
+    assert!(
+        again.iter().all(|delivery| delivery.attempt == 2),
+        "each had been leased once: {again:?}"
+    );
     assert_eq!(
         bed.ack_all(&[here.receipt, there.receipt]).await,
         [Lost, Lost]

@@ -102,7 +102,8 @@ pub(super) async fn a_full_batch_of_duplicates(bed: Bed) {
     assert!(
         outcomes
             .iter()
-            .all(|outcome| *outcome == EnqueueOutcome::Duplicate)
+            .all(|outcome| *outcome == EnqueueOutcome::Duplicate),
+        "all of them are duplicates: {outcomes:?}"
     );
     assert_eq!(bed.stats().await.ready, most as u64);
 }
@@ -270,7 +271,8 @@ pub(super) async fn a_batch_of_large_payloads_comes_back(bed: Bed) {
     assert!(
         deliveries
             .iter()
-            .all(|delivery| delivery.payload == payload)
+            .all(|delivery| delivery.payload == payload),
+        "a large payload came back otherwise"
     );
 }
 
@@ -323,7 +325,10 @@ pub(super) async fn a_delay_passes_in_real_time(bed: Bed) {
         .await;
     let early = bed.lease_for(10, 1).await;
     // On a machine that was busy for so long, it may be ready by now.
-    assert!(early.is_empty() || started.elapsed().as_millis() >= 1500);
+    assert!(
+        early.is_empty() || started.elapsed().as_millis() >= 1500,
+        "it came before its delay had passed"
+    );
     bed.pass(1600).await;
     assert_eq!(ids(&bed.lease(10).await), ["m"]);
 }

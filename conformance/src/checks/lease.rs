@@ -137,7 +137,10 @@ pub(super) async fn a_lease_runs_out_in_real_time(bed: Bed) {
     let started = Instant::now();
     let early = bed.lease_for(10, 1).await;
     // On a machine that was busy for so long, it may be visible again by now.
-    assert!(early.is_empty() || started.elapsed().as_millis() >= 1400);
+    assert!(
+        early.is_empty() || started.elapsed().as_millis() >= 1400,
+        "it came again while its lease ran"
+    );
     bed.pass(1600).await;
     let second = bed.lease_one().await;
     assert!(second.attempt > first[0].attempt);
@@ -153,7 +156,8 @@ pub(super) async fn attempts_count_from_one(bed: Bed) {
         assert!(
             deliveries
                 .iter()
-                .all(|delivery| delivery.attempt == attempt)
+                .all(|delivery| delivery.attempt == attempt),
+            "this is attempt {attempt}: {deliveries:?}"
         );
         bed.pass(10_000).await;
     }
@@ -198,7 +202,8 @@ pub(super) async fn never_more_than_asked(bed: Bed) {
         assert!(
             deliveries
                 .iter()
-                .all(|delivery| seen.insert(delivery.id.clone()))
+                .all(|delivery| seen.insert(delivery.id.clone())),
+            "one of them was given before: {deliveries:?}"
         );
     }
     bed.expect_none_ready("all ten are leased").await;

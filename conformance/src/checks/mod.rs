@@ -19,6 +19,27 @@ mod manage;
 mod settle;
 mod wait;
 
+/// The text of the checks, for failures to quote: whoever reads one may not have it at hand.
+const SOURCES: [(&str, &str); 9] = [
+    ("cancel.rs", include_str!("cancel.rs")),
+    ("concurrent.rs", include_str!("concurrent.rs")),
+    ("dead_letter.rs", include_str!("dead_letter.rs")),
+    ("durable.rs", include_str!("durable.rs")),
+    ("enqueue.rs", include_str!("enqueue.rs")),
+    ("lease.rs", include_str!("lease.rs")),
+    ("manage.rs", include_str!("manage.rs")),
+    ("settle.rs", include_str!("settle.rs")),
+    ("wait.rs", include_str!("wait.rs")),
+];
+
+/// The text of a file of checks, by the name that a panic's place gives.
+pub(crate) fn source(file: &str) -> Option<&'static str> {
+    let folder = file!().strip_suffix("mod.rs")?;
+    let name = file.strip_prefix(folder)?;
+    let source = SOURCES.iter().find(|(known, _)| *known == name)?;
+    Some(source.1)
+}
+
 /// One check of one line of the contract.
 #[derive(Clone, Copy)]
 pub(crate) struct Check {

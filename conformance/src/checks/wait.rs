@@ -7,17 +7,30 @@ use futures::poll;
 use queue_api::Redrive;
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use crate::bed::{Bed, OneQueue, dead_letter, extend, ids, msg, nack};
+use crate::{
+    bed::{Bed, OneQueue, dead_letter, extend, ids, msg, nack},
+    place::{Panic, caught},
+};
 
 /// Longer than any check may take: a wait that ends does so for its reason.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
+/// A wait on a task of its own.
+struct Waiting(JoinHandle<Result<(), Panic>>);
+
+impl Waiting {
+    async fn ends(self) {
+        let ended = self.0.await.expect("its panics are caught");
+        ended.unwrap_or_else(|panic| panic.resume());
+    }
+}
+
 /// Starts a wait, so that it has begun for certain, and gives it the time of some round trips to
 /// get going.
-async fn start_waiting(queue: &OneQueue) -> JoinHandle<()> {
+async fn start_waiting(queue: &OneQueue) -> Waiting {
     let waiter = queue.clone();
     let (begun, has_begun) = oneshot::channel();
-    let waiting = tokio::spawn(async move {
+    let waiting = Waiting(tokio::spawn(caught(async move {
         let mut wait = pin!(waiter.backend().wait(&waiter.name, FOR_EVER));
         let polled = poll!(&mut wait);
         let _ = begun.send(());
@@ -26,8 +39,11 @@ async fn start_waiting(queue: &OneQueue) -> JoinHandle<()> {
             Poll::Pending => wait.await,
         };
         ended.expect("wait succeeds");
-    });
-    has_begun.await.expect("the wait does not panic");
+    })));
+    if has_begun.await.is_err() {
+        // It panicked, which whoever awaits its end is told.
+        return waiting;
+    }
     for _ in 0..5 {
         queue.stats().await;
         tokio::task::yield_now().await;
@@ -37,27 +53,24 @@ async fn start_waiting(queue: &OneQueue) -> JoinHandle<()> {
 
 pub(super) async fn wait_returns_at_once_when_something_is_ready(bed: Bed) {
     bed.store(&[msg("m")]).await;
-    start_waiting(&bed).await.await.expect("the wait ends");
+    start_waiting(&bed).await.ends().await;
     bed.lease_one().await;
     bed.pass(10_000).await;
-    start_waiting(&bed)
-        .await
-        .await
-        .expect("the wait ends for an expired lease");
+    start_waiting(&bed).await.ends().await;
 }
 
 pub(super) async fn wait_wakes_on_an_enqueue(bed: Bed) {
     let waits = [start_waiting(&bed).await, start_waiting(&bed).await];
     bed.store(&[msg("m")]).await;
     for waiting in waits {
-        waiting.await.expect("the wait ends");
+        waiting.ends().await;
     }
 }
 
 pub(super) async fn wait_wakes_on_an_enqueue_elsewhere(bed: Bed) {
     let waiting = start_waiting(&bed).await;
     bed.reconnect().await.store(&[msg("m")]).await;
-    waiting.await.expect("the wait ends");
+    waiting.ends().await;
 }
 
 pub(super) async fn wait_wakes_when_a_delay_ends(bed: Bed) {
@@ -65,7 +78,7 @@ pub(super) async fn wait_wakes_when_a_delay_ends(bed: Bed) {
         .await;
     let waiting = start_waiting(&bed).await;
     bed.pass(7_200_000).await;
-    waiting.await.expect("the wait ends");
+    waiting.ends().await;
     assert_eq!(ids(&bed.lease(10).await), ["m"]);
 }
 
@@ -75,7 +88,7 @@ pub(super) async fn wait_wakes_when_a_lease_ends(bed: Bed) {
     bed.lease_one().await;
     let waiting = start_waiting(&bed).await;
     bed.pass(10_000).await;
-    waiting.await.expect("the wait ends");
+    waiting.ends().await;
 }
 
 pub(super) async fn wait_wakes_when_a_shortened_lease_ends(bed: Bed) {
@@ -85,7 +98,7 @@ pub(super) async fn wait_wakes_when_a_shortened_lease_ends(bed: Bed) {
     let waiting = start_waiting(&bed).await;
     bed.change(&delivery.receipt, extend(10_000)).await;
     bed.pass(10_000).await;
-    waiting.await.expect("the wait ends");
+    waiting.ends().await;
 }
 
 pub(super) async fn wait_wakes_on_a_redrive(bed: Bed) {
@@ -95,7 +108,7 @@ pub(super) async fn wait_wakes_on_a_redrive(bed: Bed) {
     let waiting = start_waiting(&bed).await;
     let redriven = bed.admin().redrive(&bed.name, &Redrive::All).await;
     assert_eq!(redriven.expect("redrive succeeds"), 1);
-    waiting.await.expect("the wait ends");
+    waiting.ends().await;
 }
 
 pub(super) async fn wait_wakes_on_a_nack(bed: Bed) {
@@ -104,7 +117,7 @@ pub(super) async fn wait_wakes_on_a_nack(bed: Bed) {
     let delivery = bed.lease_one().await;
     let waiting = start_waiting(&bed).await;
     bed.change(&delivery.receipt, nack(0)).await;
-    waiting.await.expect("the wait ends");
+    waiting.ends().await;
 }
 
 pub(super) async fn wait_ends_after_the_time_given(bed: Bed) {

@@ -7,16 +7,17 @@
 mod command;
 mod model;
 mod play;
+mod shrink;
 
-use std::{env, fmt::Write, sync::Arc};
+use std::{cell::RefCell, env, fmt::Write, sync::Arc};
 
 use proptest::{
     strategy::Strategy,
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::Instant};
 
-use crate::harness::Harness;
+use crate::{harness::Harness, replay, report::Outcome};
 use command::Command;
 
 /// Replays the one history that a failure named.
@@ -31,19 +32,27 @@ pub(crate) fn run_shard(
     runtime: &Runtime,
     shard: u32,
     shards: u32,
-) -> Result<(), String> {
+) -> Result<Outcome, String> {
     if let Some(seed) = number_from_env(SEED)? {
-        return if shard == 0 {
-            run_one(harness, runtime, seed)
-        } else {
-            Ok(())
-        };
+        if shard > 0 {
+            return Ok(Outcome::NotRun(format!("{SEED} is for the first share")));
+        }
+        return run_one(harness, runtime, seed).map(|()| Outcome::Passed);
     }
-    for _ in 0..how_many(&**harness, shard, shards)? {
+    let histories = how_many(&**harness, shard, shards)?;
+    for _ in 0..histories {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         run_one(harness, runtime, seed)?;
     }
-    Ok(())
+    Ok(tried(histories))
+}
+
+/// What a share says that tried so many histories, and none of them failed.
+pub(crate) fn tried(histories: u64) -> Outcome {
+    match histories {
+        0 => Outcome::NotRun("no history was asked of this share".to_owned()),
+        _ => Outcome::Passed,
+    }
 }
 
 /// How many histories the `shard`th of `shards` equal parts has.
@@ -63,6 +72,7 @@ fn number_from_env(name: &str) -> Result<Option<u64>, String> {
 
 /// Runs the history that `seed` stands for and, if it fails, the smaller ones made of it.
 fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(), String> {
+    let patience = harness.patience();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -71,21 +81,46 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
         // Each try at something smaller costs a fresh store, and all of the patience where the
         // backend hangs.
         max_shrink_iters: 2000,
-        max_shrink_time: harness.patience().as_millis() as u32,
+        max_shrink_time: patience.as_millis() as u32,
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
     let history = command::histories(harness.claims())
         .new_tree(&mut runner)
         .map_err(|why| why.to_string())?;
+    // What the harness cannot do says nothing about the backend. As the first that goes wrong it
+    // is what there is to tell, and is not made smaller; later it is no failure.
+    let first_failure: RefCell<Option<play::Played>> = RefCell::new(None);
+    let play = |commands: &[Command]| {
+        if let Some(Err(_)) = &*first_failure.borrow() {
+            return Ok(());
+        }
+        let played = runtime.block_on(play::play(&**harness, commands));
+        let why = match &played {
+            Ok(Ok(())) => return Ok(()),
+            Err(_) if first_failure.borrow().is_some() => return Ok(()),
+            Ok(Err(failure)) => failure.to_string(),
+            Err(why) => why.clone(),
+        };
+        first_failure.borrow_mut().get_or_insert(played);
+        Err(why)
+    };
     let result = runner.run_one(history, |commands| {
-        let played = runtime.block_on(play::play(&**harness, &commands));
-        played.map_err(|failure| TestCaseError::fail(failure.to_string()))
+        play(&commands).map_err(TestCaseError::fail)
     });
+    if let Some(Err(why)) = &*first_failure.borrow() {
+        return Err(format!("a history could not be played: {why}"));
+    }
     match result {
         Ok(_) => Ok(()),
         Err(TestError::Abort(why)) => Err(why.to_string()),
-        Err(TestError::Fail(why, commands)) => Err(report(seed, why.message(), &commands)),
+        Err(TestError::Fail(why, commands)) => {
+            let (why, until) = (why.message().to_owned(), Instant::now() + patience / 4);
+            let (commands, why) = shrink::smallest(commands, why, |fewer| {
+                (Instant::now() < until).then(|| play(fewer).err())?
+            });
+            Err(report(seed, &why, &commands))
+        }
     }
 }
 
@@ -96,7 +131,8 @@ fn report(seed: u64, why: &str, commands: &[Command]) -> String {
         "a history of {} steps breaks the contract:\n\n{why}\n",
         commands.len()
     );
-    let _ = writeln!(text, "replay it with {SEED}={seed}; the commands were");
+    let command = replay::command(SEED, seed, "random_histories_1");
+    let _ = writeln!(text, "replay it with\n\n    {command}\n\nthe commands were");
     for command in commands {
         let _ = writeln!(text, "  {command:?}");
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     bed::{Bed, OneQueue, id_of},
-    guard::guarded,
+    guard::{guarded, on_a_store},
     harness::{Harness, TestTime},
 };
 
@@ -36,25 +36,24 @@ impl Display for Failure {
     }
 }
 
+/// What came of a history. The outer error is the harness's.
+pub(crate) type Played = Result<Result<(), Failure>, String>;
+
 /// Plays `commands` on a store of their own.
-pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Result<(), Failure> {
-    let broken = |why: String| Failure {
-        timeline: Vec::new(),
-        why,
-    };
+pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
-    let store = harness
-        .store(time.clone())
-        .await
-        .map_err(|why| broken(why.to_string()))?;
-    let bed = Bed::new(store.clone(), time, harness.patience()).await;
-    let mut player = Player::new(bed);
-    let played = guarded(harness.patience(), player.play(commands)).await;
-    let played = played.and_then(|judged| judged);
-    let timeline = player.timeline;
-    let removed = store.remove().await;
-    played.map_err(|why| Failure { timeline, why })?;
-    removed.map_err(|why| broken(format!("the store could not be removed: {why}")))
+    let patience = harness.patience();
+    // Twice the patience, so that a history that does not end still shows how far it came.
+    on_a_store(harness, time.clone(), patience * 2, async |store| {
+        let bed = Bed::new(store, time, patience).await?;
+        let mut player = Player::new(bed);
+        let played = guarded(patience, player.play(commands)).await;
+        let timeline = player.timeline;
+        Ok(played
+            .and_then(|judged| judged)
+            .map_err(|why| Failure { timeline, why }))
+    })
+    .await
 }
 
 struct Player {
@@ -252,6 +251,9 @@ impl Player {
 
     /// At the end everything that is left has to come, however much it was held back.
     async fn settle_up(&mut self) -> Result<(), String> {
+        let end = "the suite's own end: ten seconds pass, and all is leased that is left";
+        self.timeline
+            .push(format!("{:>6} ms  -- {end} --", self.elapsed));
         self.step(&Command::Pass(10_000)).await?;
         for queue in 0..QUEUES {
             // One more than there can be, so the call meets and buries all that is exhausted.

@@ -1,9 +1,6 @@
 //! What is recorded of a call.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use queue_api::{Delivery, LeaseAction, LeaseOutcome};
 use rustix::time::{ClockId, clock_gettime};
@@ -20,6 +17,10 @@ pub(super) type Millis = u64;
 pub(super) struct Call {
     /// Which task or process made it.
     pub(super) by: String,
+    /// How many calls it had made, with this one.
+    pub(super) number: u64,
+    /// A batch is recorded as a call for each part of it: which part this is, from 0.
+    pub(super) part: usize,
     pub(super) began: Moment,
     /// None for a call that nobody saw the end of: its caller was killed.
     pub(super) ended: Option<Moment>,
@@ -146,50 +147,6 @@ impl Call {
         match &self.what {
             What::Enqueue { id, .. } | What::Settle { id, .. } => id == message,
             What::Lease { answer, .. } => answer.iter().flatten().any(|given| given.id == message),
-        }
-    }
-}
-
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Enqueue {
-                id,
-                delay,
-                answered,
-            } => {
-                let answer = if *answered { "stored" } else { "?" };
-                write!(f, "enqueue {id} (delay {delay} ms) -> {answer}")
-            }
-            Self::Lease { answer: None, .. } => f.write_str("lease -> ?"),
-            Self::Lease {
-                answer: Some(given),
-                ..
-            } => {
-                f.write_str("lease ->")?;
-                given.iter().try_for_each(|given| {
-                    let Given {
-                        id,
-                        attempt,
-                        expires,
-                        receipt,
-                    } = given;
-                    write!(f, " {id} (attempt {attempt}, until {expires}, {receipt})")
-                })
-            }
-            Self::Settle {
-                receipt,
-                id,
-                action,
-                answer,
-            } => {
-                let answer = match answer {
-                    None => "?",
-                    Some(true) => "applied",
-                    Some(false) => "lost",
-                };
-                write!(f, "{action:?} {id} ({receipt}) -> {answer}")
-            }
         }
     }
 }

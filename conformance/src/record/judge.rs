@@ -4,12 +4,12 @@
 //! rejects a history only where the contract is broken *for certain*: a call that began after
 //! another had ended came later, and of anything else each order is thought possible.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
-};
+use std::{collections::BTreeMap, fmt};
 
-use super::event::{Action, Call, Given, What};
+use super::{
+    event::{Action, Call, Given, What},
+    timeline::timeline,
+};
 
 /// Rejects a record that breaks the contract, with a timeline of the message concerned.
 pub(super) fn judge(calls: &[Call]) -> Result<(), String> {
@@ -63,10 +63,25 @@ pub(super) fn judge(calls: &[Call]) -> Result<(), String> {
     for (id, mut history) in histories {
         history.unknown_leases = &unknown_leases;
         if let Err(broken) = history.judge() {
-            return Err(timeline(calls, id, &broken));
+            return Err(timeline(calls, id, &broken.what, &broken.by));
         }
     }
     Ok(())
+}
+
+/// What is broken, and the calls that break it together.
+struct Broken<'a> {
+    what: String,
+    by: Vec<&'a Call>,
+}
+
+type Judged<'a> = Result<(), Broken<'a>>;
+
+fn broken<'a>(what: impl Into<String>, by: impl IntoIterator<Item = &'a Call>) -> Judged<'a> {
+    Err(Broken {
+        what: what.into(),
+        by: by.into_iter().collect(),
+    })
 }
 
 /// What happened to one message.
@@ -85,6 +100,12 @@ struct Delivery<'a> {
     given: &'a Given,
     /// The earliest that the lease may run out, unless it is extended.
     expires: u64,
+}
+
+impl fmt::Display for Delivery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "receipt {}", self.given.receipt)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -112,7 +133,7 @@ fn before(a: &Call, b: &Call) -> bool {
 }
 
 impl<'a> History<'a> {
-    fn judge(&self) -> Result<(), String> {
+    fn judge(&self) -> Judged<'a> {
         self.was_stored()?;
         self.receipts_are_fresh()?;
         self.attempts_have_no_gap()?;
@@ -131,101 +152,100 @@ impl<'a> History<'a> {
         self.is_accounted_for()
     }
 
-    fn was_stored(&self) -> Result<(), String> {
-        let stored_before = |delivery: &Delivery| {
+    fn was_stored(&self) -> Judged<'a> {
+        let stored_before = |delivery: &&Delivery| {
             self.enqueues
                 .iter()
                 .any(|(call, _)| !before(delivery.call, call))
         };
-        if self.deliveries.iter().all(stored_before) {
-            return Ok(());
+        match self.deliveries.iter().find(|d| !stored_before(d)) {
+            None => Ok(()),
+            Some(early) => broken(
+                format!("E1: {early} came before anybody enqueued the message"),
+                [early.call],
+            ),
         }
-        Err("E1: it was delivered before anybody enqueued it".into())
     }
 
-    fn receipts_are_fresh(&self) -> Result<(), String> {
-        let receipts: BTreeSet<_> = self.deliveries.iter().map(|d| &d.given.receipt).collect();
-        if receipts.len() == self.deliveries.len() {
-            return Ok(());
-        }
-        Err("L3: two deliveries have the same receipt".into())
-    }
-
-    /// Each attempt is counted once, and once more for each return that takes it back; and none
-    /// is left out, unless there is a lease call that nobody knows the answer of.
-    fn attempts_have_no_gap(&self) -> Result<(), String> {
-        let mut counted: BTreeMap<u32, usize> = BTreeMap::new();
+    fn receipts_are_fresh(&self) -> Judged<'a> {
+        let mut seen: BTreeMap<&str, &Call> = BTreeMap::new();
         for delivery in &self.deliveries {
-            *counted.entry(delivery.given.attempt).or_default() += 1;
-        }
-        let returned = self
-            .settlements
-            .iter()
-            .filter(|settlement| {
-                settlement.action == Action::Return && settlement.may_have_worked()
-            })
-            .count();
-        for (attempt, count) in &counted {
-            if *count > 1 + returned {
-                return Err(format!("L3: attempt {attempt} was counted {count} times"));
+            if let Some(first) = seen.insert(&delivery.given.receipt, delivery.call) {
+                let what = format!("L3: two deliveries have the {delivery}");
+                return broken(what, [first, delivery.call]);
             }
-        }
-        let steps_back = self.deliveries.iter().any(|later| {
-            let earlier = self
-                .deliveries
-                .iter()
-                .filter(|d| before(d.call, later.call));
-            earlier
-                .into_iter()
-                .any(|d| d.given.attempt >= later.given.attempt)
-        });
-        if steps_back && returned == 0 {
-            return Err("L3: attempts went back, and nobody returned the message".into());
-        }
-        let last = counted.keys().next_back().copied().unwrap_or(0);
-        let missing = (1..=last)
-            .filter(|attempt| !counted.contains_key(attempt))
-            .count();
-        if missing > self.unknown_leases.len() {
-            return Err(format!("L3: attempts {:?} have a gap", counted.keys()));
         }
         Ok(())
     }
 
-    fn gone_is_gone(&self) -> Result<(), String> {
-        for end in self
-            .settlements
-            .iter()
-            .filter(|s| s.action.ends() && s.worked())
-        {
-            if self
-                .deliveries
-                .iter()
-                .any(|delivery| before(end.call, delivery.call))
-            {
-                let action = end.action;
-                return Err(format!("A1, D1: it was delivered after its {action:?}"));
+    /// Each attempt is counted once, and once more for each return that takes it back; and none
+    /// is left out, unless there is a lease call that nobody knows the answer of.
+    fn attempts_have_no_gap(&self) -> Judged<'a> {
+        let mut counted: BTreeMap<u32, Vec<&Call>> = BTreeMap::new();
+        for delivery in &self.deliveries {
+            counted
+                .entry(delivery.given.attempt)
+                .or_default()
+                .push(delivery.call);
+        }
+        let is_return = |s: &&Settlement| s.action == Action::Return && s.may_have_worked();
+        let returned = self.settlements.iter().filter(is_return).count();
+        for (attempt, calls) in &counted {
+            let count = calls.len();
+            if count > 1 + returned {
+                let what = format!("L3: attempt {attempt} was counted {count} times");
+                return broken(what, calls.iter().copied());
+            }
+        }
+        for later in self.deliveries.iter().filter(|_| returned == 0) {
+            let ahead = |earlier: &&Delivery| {
+                before(earlier.call, later.call) && earlier.given.attempt >= later.given.attempt
+            };
+            if let Some(earlier) = self.deliveries.iter().find(ahead) {
+                let what = "L3: attempts went back, and nobody returned the message";
+                return broken(what, [earlier.call, later.call]);
+            }
+        }
+        let last = counted.keys().next_back().copied().unwrap_or(0);
+        let is_missing = |attempt: &u32| !counted.contains_key(attempt);
+        let missing = (1..=last).filter(is_missing).count();
+        if missing > self.unknown_leases.len() {
+            let what = format!("L3: attempts {:?} have a gap", counted.keys());
+            return broken(what, counted[&last].iter().copied());
+        }
+        Ok(())
+    }
+
+    fn gone_is_gone(&self) -> Judged<'a> {
+        let ends = self.settlements.iter();
+        for end in ends.filter(|s| s.action.ends() && s.worked()) {
+            let after = |delivery: &&Delivery| before(end.call, delivery.call);
+            if let Some(after) = self.deliveries.iter().find(after) {
+                let Settlement {
+                    action, receipt, ..
+                } = end;
+                return broken(
+                    format!("A1, D1: {after} was given after the {action:?} of receipt {receipt}"),
+                    [end.call, after.call],
+                );
             }
         }
         Ok(())
     }
 
     /// Neither before the delay of its enqueue nor before that of the nack that gave it up.
-    fn not_too_early(&self, delivery: &Delivery) -> Result<(), String> {
+    fn not_too_early(&self, delivery: &Delivery<'a>) -> Judged<'a> {
         let too_early =
             |since: &Call, delay: u64| delivery.call.clock_to < since.clock_from + delay;
-        if self
-            .enqueues
-            .iter()
-            .all(|(call, delay)| too_early(call, *delay))
-        {
-            return Err("E4: it was delivered before its delay had passed".into());
+        let mut enqueues = self.enqueues.iter();
+        if enqueues.all(|(call, delay)| too_early(call, *delay)) {
+            let enqueues = self.enqueues.iter().map(|(call, _)| *call);
+            return broken(
+                format!("E4: {delivery} was given before the delay of its enqueue had passed"),
+                enqueues.chain([delivery.call]),
+            );
         }
-        for nack in self
-            .settlements
-            .iter()
-            .filter(|settlement| settlement.worked())
-        {
+        for nack in self.settlements.iter().filter(|s| s.worked()) {
             let Action::Nack(delay) = nack.action else {
                 continue;
             };
@@ -233,29 +253,34 @@ impl<'a> History<'a> {
             let next = self.attempt_of(nack.receipt).map(|attempt| attempt + 1);
             let is_next = next == Some(delivery.given.attempt) && before(nack.call, delivery.call);
             if is_next && too_early(nack.call, delay) {
-                return Err("A5: it was delivered before its nack's delay had passed".into());
+                let nacked = nack.receipt;
+                return broken(
+                    format!(
+                        "A5: {delivery} was given before the delay of the nack of receipt \
+                         {nacked} had passed"
+                    ),
+                    [nack.call, delivery.call],
+                );
             }
         }
         Ok(())
     }
 
     /// No lease that began before this one was still running for certain.
-    fn nobody_else_had_it(&self, delivery: &Delivery) -> Result<(), String> {
-        let earlier = self
-            .deliveries
-            .iter()
-            .filter(|other| before(other.call, delivery.call));
-        for other in earlier {
+    fn nobody_else_had_it(&self, delivery: &Delivery<'a>) -> Judged<'a> {
+        let all = self.deliveries.iter();
+        for other in all.filter(|other| before(other.call, delivery.call)) {
             let given_up = self.of(&other.given.receipt).any(|settlement| {
                 settlement.action.settles()
                     && settlement.may_have_worked()
                     && !before(delivery.call, settlement.call)
             });
             if !given_up && delivery.call.clock_to < self.earliest_expiry(other, delivery.call) {
-                return Err(format!(
-                    "L1: {} was given it while {} had it",
-                    delivery.call.by, other.call.by
-                ));
+                let (by, owner) = (&delivery.call.by, &other.call.by);
+                return broken(
+                    format!("L1: {by} was given {delivery} while {owner} had {other}"),
+                    [other.call, delivery.call],
+                );
             }
         }
         Ok(())
@@ -285,31 +310,37 @@ impl<'a> History<'a> {
     }
 
     /// Nothing that worked used a receipt that was used up or superseded for certain.
-    fn was_deserved(&self, settlement: &Settlement) -> Result<(), String> {
-        let twice = self.of(settlement.receipt).any(|other| {
+    fn was_deserved(&self, settlement: &Settlement<'a>) -> Judged<'a> {
+        let receipt = settlement.receipt;
+        let used_up = |other: &&Settlement| {
             other.worked()
                 && other.action.settles()
                 && !std::ptr::eq(other.call, settlement.call)
                 && (settlement.action.settles() || before(other.call, settlement.call))
-        });
-        if twice {
-            return Err("A4: a receipt worked after it was used up".into());
+        };
+        if let Some(other) = self.of(receipt).find(used_up) {
+            return broken(
+                format!("A4: receipt {receipt} worked after it was used up"),
+                [other.call, settlement.call],
+            );
         }
-        let Some(delivery) = self.delivery_of(settlement.receipt) else {
+        let Some(delivery) = self.delivery_of(receipt) else {
             return Ok(());
         };
-        let superseded = self
-            .deliveries
-            .iter()
-            .any(|later| before(delivery.call, later.call) && before(later.call, settlement.call));
-        if superseded {
-            return Err("A2: a receipt worked after a later delivery had superseded it".into());
+        let supersedes = |later: &&Delivery| {
+            before(delivery.call, later.call) && before(later.call, settlement.call)
+        };
+        match self.deliveries.iter().find(supersedes) {
+            None => Ok(()),
+            Some(later) => broken(
+                format!("A2: receipt {receipt} worked after {later} had superseded it"),
+                [delivery.call, later.call, settlement.call],
+            ),
         }
-        Ok(())
     }
 
     /// A receipt is lost only if something else used it up or superseded it.
-    fn loss_is_explained(&self, lost: &Settlement) -> Result<(), String> {
+    fn loss_is_explained(&self, lost: &Settlement<'a>) -> Judged<'a> {
         let used_up = self.of(lost.receipt).any(|other| {
             other.action.settles() && other.may_have_worked() && !before(lost.call, other.call)
         });
@@ -321,32 +352,30 @@ impl<'a> History<'a> {
                 && !before(later.call, delivery.call)
                 && !before(lost.call, later.call)
         });
-        let by_nobody_knows = self
-            .unknown_leases
-            .iter()
-            .any(|call| !before(lost.call, call));
+        let mut unknown = self.unknown_leases.iter();
+        let by_nobody_knows = unknown.any(|call| !before(lost.call, call));
         // Nobody else is given a message while its lease runs for certain.
         let may_have_run_out = lost.call.clock_to >= self.earliest_expiry(delivery, lost.call);
         if used_up || may_have_run_out && (superseded || by_nobody_knows) {
             return Ok(());
         }
-        Err("A3: a receipt was lost that nothing had superseded or used up".into())
+        let what = "was lost, and nothing had superseded or used it up";
+        broken(format!("A3: {delivery} {what}"), [delivery.call, lost.call])
     }
 
     /// At the end of a history everything is acked or dead, so whatever was stored for certain is.
-    fn is_accounted_for(&self) -> Result<(), String> {
-        let stored = self
-            .enqueues
-            .iter()
-            .any(|(call, _)| matches!(call.what, What::Enqueue { answered: true, .. }));
-        let ended = self
-            .settlements
-            .iter()
-            .any(|settlement| settlement.action.ends() && settlement.may_have_worked());
-        if stored && !ended {
-            return Err("E1: it was stored, and never came to be acked or dead".into());
+    fn is_accounted_for(&self) -> Judged<'a> {
+        let stored = |call: &&Call| matches!(call.what, What::Enqueue { answered: true, .. });
+        let stored = self.enqueues.iter().map(|(call, _)| *call).find(stored);
+        let is_end = |s: &Settlement| s.action.ends() && s.may_have_worked();
+        let ended = self.settlements.iter().any(is_end);
+        match stored {
+            Some(stored) if !ended => {
+                let what = "E1: it was stored, and never came to be acked or dead";
+                broken(what, [stored])
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn of(&self, receipt: &str) -> impl Iterator<Item = &Settlement<'a>> {
@@ -365,35 +394,4 @@ impl<'a> History<'a> {
         self.delivery_of(receipt)
             .map(|delivery| delivery.given.attempt)
     }
-}
-
-/// The calls that concern one message, in the order in which they began, in microseconds.
-fn timeline(calls: &[Call], id: &str, broken: &str) -> String {
-    let mut concerned: Vec<_> = calls.iter().filter(|call| call.concerns(id)).collect();
-    concerned.sort_by_key(|call| call.began);
-    let start = concerned.first().map_or(0, |call| call.began);
-    let since = |moment: u64| (moment - start) / 1000;
-    let mut text = format!("message {id}\n");
-    for call in concerned {
-        let ended = call
-            .ended
-            .map_or("?".to_owned(), |ended| since(ended).to_string());
-        let Call {
-            by,
-            began,
-            clock_from,
-            clock_to,
-            what,
-            ..
-        } = call;
-        let began = since(*began);
-        let _ = writeln!(text, "  {began:>8} to {ended:>8} us  {by:10} {what}");
-        let _ = writeln!(
-            text,
-            "  {:>24}  {:10} (backend's clock {clock_from} to {clock_to})",
-            "", ""
-        );
-    }
-    let _ = writeln!(text, "  ==> {broken}");
-    text
 }

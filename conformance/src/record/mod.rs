@@ -10,39 +10,53 @@ mod judge;
 mod process;
 mod program;
 mod recorder;
+mod timeline;
 mod wrong_clock;
 
 pub(crate) use process::{Clocks, child_main, kills};
 pub(crate) use program::run_shard;
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs, io,
+    path::{self, PathBuf},
+};
 
+use uuid::Uuid;
+
+use crate::replay;
 use event::Call;
 
 /// Judges the record in this file instead of running anything.
 const RECORD: &str = "QUEUE_CONFORMANCE_RECORD";
 
+/// Keeps the records of histories that fail in this folder, in place of that for temporary files.
+const KEEP: &str = "QUEUE_CONFORMANCE_KEEP";
+
 /// Judges a record, and where it breaks the contract keeps it and says what broke.
 fn verdict(calls: &[Call]) -> Result<(), String> {
-    let Err(broken) = judge::judge(calls) else {
-        return Ok(());
-    };
-    let kept = keep(calls).map_or_else(
-        |error| format!("the record could not be kept: {error}"),
-        |path| {
-            format!(
-                "the whole record was kept; judge it again with {RECORD}={}",
-                path.display()
-            )
-        },
-    );
-    Err(format!(
-        "a recorded history breaks the contract:\n\n{broken}\n{kept}"
-    ))
+    judged(calls).map_err(|broken| {
+        let kept = match keep(calls) {
+            Err(error) => format!("the record could not be kept: {error}"),
+            Ok(path) => {
+                let command = replay::command(RECORD, path.display(), "concurrent_histories_1");
+                format!("the whole record was kept; this item judges any again:\n\n    {command}\n")
+            }
+        };
+        format!("{broken}\n{kept}")
+    })
 }
 
-fn keep(calls: &[Call]) -> std::io::Result<PathBuf> {
-    let path = env::temp_dir().join(format!("queue-record-{}.json", uuid::Uuid::now_v7()));
+/// Judges a record.
+fn judged(calls: &[Call]) -> Result<(), String> {
+    judge::judge(calls)
+        .map_err(|broken| format!("a recorded history breaks the contract:\n\n{broken}"))
+}
+
+fn keep(calls: &[Call]) -> io::Result<PathBuf> {
+    let folder = env::var_os(KEEP).map_or_else(env::temp_dir, PathBuf::from);
+    fs::create_dir_all(&folder)?;
+    // It is named in a command, which may be given anywhere.
+    let path = path::absolute(folder)?.join(format!("queue-record-{}.json", Uuid::now_v7()));
     fs::write(&path, serde_json::to_vec_pretty(calls)?)?;
     Ok(path)
 }

@@ -24,8 +24,8 @@ use super::{
     wrong_clock::WrongClock,
 };
 use crate::{
-    bed::name,
-    guard::guarded,
+    bed::{Bed, name},
+    guard::{guarded, on_a_store},
     harness::{Connection, Harness, TestTime},
 };
 
@@ -100,6 +100,7 @@ fn recorder(by: String, connection: &Connection) -> Recorder {
         time: Time::Real { slack: SLACK },
         board: Board::default(),
         random: Random::new(),
+        made: 0,
     }
 }
 
@@ -118,30 +119,38 @@ pub(crate) enum Clocks {
 
 /// Kills processes that work on one store, and judges whether its books balance afterwards.
 pub(crate) async fn kills(harness: &dyn Harness, clocks: Clocks) -> Result<(), String> {
-    let store = harness.store(TestTime::Real).await;
-    let store = store.map_err(|why| why.to_string())?;
-    let address = store.address();
-    let kill = move || kill_one_after_another(&address, clocks);
-    let killed = tokio::task::spawn_blocking(kill).await;
-    let judged = match killed.map_err(|panic| panic.to_string())? {
-        Err(why) => Err(why),
-        Ok(seen) => {
-            let connection = store.connect().await.map_err(|why| why.to_string())?;
-            let settled = settle_up(harness, &connection, seen);
-            guarded(harness.patience() * 2, settled)
+    let patience = harness.patience();
+    on_a_store(
+        harness,
+        TestTime::Real,
+        patience * PATIENCES,
+        async |store| {
+            // First of all: without it, nothing that the processes do could be judged.
+            let bed = Bed::new(store.clone(), TestTime::Real, patience).await?;
+            let address = store.address();
+            let kill = move || kill_one_after_another(&address, clocks, patience);
+            let killed = tokio::task::spawn_blocking(kill).await;
+            let seen = killed.map_err(|panic| panic.to_string())??;
+            let settled = settle_up(harness, &bed.connection, seen);
+            guarded(patience * 2, settled)
                 .await
                 .and_then(|judged| judged)
-        }
-    };
-    let removed = store.remove().await;
-    judged?;
-    removed.map_err(|why| format!("the store could not be removed: {why}"))
+        },
+    )
+    .await
 }
 
-/// What the children said of each call: by whom it was and when it began tell them apart.
-type Seen = Arc<Mutex<BTreeMap<(String, u64), Call>>>;
+/// How often the patience may be tried: once for each kill, and at the beginning and the end.
+const PATIENCES: u32 = KILLS as u32 + 4;
 
-fn kill_one_after_another(address: &str, clocks: Clocks) -> Result<Vec<Call>, String> {
+/// What the children said of each call: by whom it was and its number tell them apart.
+type Seen = Arc<Mutex<BTreeMap<(String, u64, usize), Call>>>;
+
+fn kill_one_after_another(
+    address: &str,
+    clocks: Clocks,
+    patience: Duration,
+) -> Result<Vec<Call>, String> {
     let wrong_clock = match clocks {
         Clocks::Right => None,
         Clocks::Wrong => Some(WrongClock::build()?),
@@ -153,7 +162,7 @@ fn kill_one_after_another(address: &str, clocks: Clocks) -> Result<Vec<Call>, St
     for n in 0..CHILDREN + KILLS {
         if n >= CHILDREN {
             // At a moment that is random in what the children do, not in time.
-            wait_for_more(&seen, 10 + random.below(60) as usize)?;
+            wait_for_more(&seen, 10 + random.below(60) as usize, patience)?;
             let chosen = random.below(CHILDREN as u64) as usize;
             end(children.remove(chosen));
         }
@@ -168,7 +177,7 @@ fn kill_one_after_another(address: &str, clocks: Clocks) -> Result<Vec<Call>, St
         readers.push(thread::spawn(move || read(told, &seen)));
         children.push(child);
     }
-    wait_for_more(&seen, 50)?;
+    wait_for_more(&seen, 50, patience)?;
     children.into_iter().for_each(end);
     for reader in readers {
         reader
@@ -199,7 +208,7 @@ fn read(told: ChildStdout, seen: &Seen) {
     for line in BufReader::new(told).lines().map_while(Result::ok) {
         // The last line of a child may be cut off; the call before it was announced whole.
         if let Ok(call) = serde_json::from_str::<Call>(&line) {
-            let key = (call.by.clone(), call.began);
+            let key = (call.by.clone(), call.number, call.part);
             seen.lock().expect("no reader panicked").insert(key, call);
         }
     }
@@ -207,11 +216,11 @@ fn read(told: ChildStdout, seen: &Seen) {
 
 /// Waits until the children have made so many more calls.
 #[allow(clippy::disallowed_methods)] // waits for real processes, on a thread of its own
-fn wait_for_more(seen: &Seen, calls: usize) -> Result<(), String> {
+fn wait_for_more(seen: &Seen, calls: usize, patience: Duration) -> Result<(), String> {
     let count = || seen.lock().expect("no reader panicked").len();
     let (enough, started) = (count() + calls, Instant::now());
     while count() < enough {
-        if started.elapsed() > Duration::from_secs(60) {
+        if started.elapsed() > patience {
             return Err("the children make no calls any more".into());
         }
         thread::sleep(Duration::from_millis(1));

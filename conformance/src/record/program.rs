@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::future::BoxFuture;
 use queue_api::ManualClock;
-use tokio::{runtime::Runtime, task::AbortHandle};
+use tokio::runtime::Runtime;
 
 use super::{
+    RECORD,
     event::Call,
-    kept_record,
+    judged, kept_record,
     recorder::{Board, Random, Recorder, Time},
     verdict,
 };
 use crate::{
     bed::Bed,
-    guard::guarded,
-    harness::{Fault, Faults, Harness, TestTime},
-    history::how_many,
+    guard::{all_of, on_a_store},
+    harness::{Fault, Faults, Harness, Store, TestTime},
+    history::{how_many, tried},
+    report::Outcome,
 };
 
 /// Records the `shard`th of `shards` equal parts of the histories, and judges each.
@@ -25,15 +27,19 @@ pub(crate) fn run_shard(
     runtime: &Runtime,
     shard: u32,
     shards: u32,
-) -> Result<(), String> {
+) -> Result<Outcome, String> {
     if let Some(calls) = kept_record()? {
-        return if shard == 0 { verdict(&calls) } else { Ok(()) };
+        if shard > 0 {
+            return Ok(Outcome::NotRun(format!("{RECORD} is for the first share")));
+        }
+        return judged(&calls).map(|()| Outcome::Passed);
     }
-    for _ in 0..how_many(&**harness, shard, shards)?.div_ceil(FEWER) {
+    let histories = how_many(&**harness, shard, shards)?.div_ceil(FEWER);
+    for _ in 0..histories {
         let calls = runtime.block_on(record(&**harness))?;
         verdict(&calls)?;
     }
-    Ok(())
+    Ok(tried(histories))
 }
 
 /// A concurrent history makes a few times as many calls as a random one, so there are fewer.
@@ -52,15 +58,18 @@ const SABOTAGED_ONE_IN: u64 = 3;
 const MESSAGES: usize = 5;
 
 async fn record(harness: &dyn Harness) -> Result<Vec<Call>, String> {
-    let clock = Arc::new(ManualClock::new());
-    let time = TestTime::Manual(clock.clone());
-    let store = harness
-        .store(time.clone())
-        .await
-        .map_err(|why| why.to_string())?;
-    let bed = Bed::new(store.clone(), time, harness.patience()).await;
-    let elsewhere = bed.reconnect().await;
+    let time = TestTime::Manual(Arc::new(ManualClock::new()));
+    let patience = harness.patience();
+    on_a_store(harness, time.clone(), patience, async |store| {
+        let bed = Bed::new(store.clone(), time, patience).await?;
+        Ok(play(&*store, &bed).await)
+    })
+    .await
+}
 
+/// Runs a program on `bed` to its end, and gives its record.
+async fn play(store: &dyn Store, bed: &Bed) -> Vec<Call> {
+    let elsewhere = bed.reconnect().await;
     let board = Board::default();
     let recorder = |by: String, bed: &Bed| Recorder {
         by,
@@ -70,6 +79,7 @@ async fn record(harness: &dyn Harness) -> Result<Vec<Call>, String> {
         time: Time::Manual(bed.clone()),
         board: board.clone(),
         random: Random::new(),
+        made: 0,
     };
     // Not each time: a server can often fail for one store alone at a time, and the others wait.
     let faults = store
@@ -78,35 +88,27 @@ async fn record(harness: &dyn Harness) -> Result<Vec<Call>, String> {
     if let Some(faults) = &faults {
         inject_any(&**faults, &mut Random::new()).await;
     }
-    let mut workers: Vec<_> = (0..WORKERS)
-        .map(|n| {
-            let bed = if n % 2 == 0 { &bed } else { &elsewhere };
-            tokio::spawn(recorder(format!("worker {n}"), bed).work(CALLS))
-        })
-        .collect();
-    workers.push(tokio::spawn(
-        recorder("sender".to_owned(), &bed).send(MESSAGES),
-    ));
-    workers.push(tokio::spawn(pass_time(bed.clone(), Random::new())));
+    let mut tasks: Vec<BoxFuture<'static, ()>> = Vec::new();
+    for n in 0..WORKERS {
+        let bed = if n % 2 == 0 { bed } else { &elsewhere };
+        tasks.push(Box::pin(recorder(format!("worker {n}"), bed).work(CALLS)));
+    }
+    let sender = recorder("sender".to_owned(), bed);
+    tasks.push(Box::pin(sender.send(MESSAGES)));
+    tasks.push(Box::pin(pass_time(bed.clone(), Random::new())));
+    if let Some(faults) = faults.clone() {
+        tasks.push(Box::pin(sabotage(faults, Random::new())));
+    }
+    all_of(tasks).await;
+    // Not sooner: the last fault is to strike too, if anybody is left to meet it.
     if let Some(faults) = faults {
-        workers.push(tokio::spawn(sabotage(faults, Random::new())));
+        let healed = faults.heal().await;
+        healed.expect("the harness takes its faults back");
     }
-    let stopped: Vec<_> = workers.iter().map(|task| task.abort_handle()).collect();
-    let mut cleaner = recorder("cleaner".to_owned(), &bed);
+    let mut cleaner = recorder("cleaner".to_owned(), bed);
     cleaner.drop_one_in = u64::MAX;
-    let played = guarded(harness.patience(), async {
-        let joined = join_all(workers).await;
-        cleaner.clean_up().await;
-        joined
-    })
-    .await;
-    stopped.iter().for_each(AbortHandle::abort);
-    let removed = store.remove().await;
-    for task in played? {
-        task.map_err(|panic| format!("a task panicked: {panic}"))?;
-    }
-    removed.map_err(|why| format!("the store could not be removed: {why}"))?;
-    Ok(board.calls())
+    cleaner.clean_up().await;
+    board.calls()
 }
 
 async fn pass_time(bed: Bed, mut random: Random) {
@@ -123,10 +125,6 @@ async fn sabotage(faults: Arc<dyn Faults>, mut random: Random) {
         random.dawdle().await;
         inject_any(&*faults, &mut random).await;
     }
-    faults
-        .heal()
-        .await
-        .expect("the harness takes its faults back");
 }
 
 async fn inject_any(faults: &dyn Faults, random: &mut Random) {

@@ -83,6 +83,8 @@ pub(super) struct Recorder {
     pub(super) time: Time,
     pub(super) board: Board,
     pub(super) random: Random,
+    /// How many calls it has made.
+    pub(super) made: u64,
 }
 
 impl Recorder {
@@ -152,7 +154,8 @@ impl Recorder {
             delay,
             answered,
         };
-        let call = self.begin(what(false));
+        self.made += 1;
+        let call = self.begin(0, what(false));
         let messages = std::slice::from_ref(&message);
         let answer = self.maybe_drop(backend.enqueue(&queue, messages)).await;
         let answered = matches!(answer, Some(Ok(_)));
@@ -163,10 +166,12 @@ impl Recorder {
         let options =
             LeaseOptions::new(max).with_visibility_timeout(Duration::from_millis(visibility));
         let (backend, queue) = (self.backend.clone(), self.queue.clone());
-        let call = self.begin(What::Lease {
+        self.made += 1;
+        let unknown = What::Lease {
             visibility,
             answer: None,
-        });
+        };
+        let call = self.begin(0, unknown);
         let answer = self.maybe_drop(backend.lease(&queue, &options)).await;
         let answer = answer.and_then(Result::ok);
         let answer: Option<Vec<_>> =
@@ -197,9 +202,11 @@ impl Recorder {
             .iter()
             .map(|(receipt, _)| Receipt::new(receipt.as_str()))
             .collect();
+        self.made += 1;
         let calls: Vec<_> = held
             .iter()
-            .map(|held| self.begin(what(held, None)))
+            .enumerate()
+            .map(|(part, held)| self.begin(part, what(held, None)))
             .collect();
         let outcomes = match action.change() {
             None => self.maybe_drop(backend.ack(&queue, &receipts)).await,
@@ -231,10 +238,12 @@ impl Recorder {
         DropAfter::new(pin!(call), polls).await
     }
 
-    fn begin(&mut self, what: What) -> Call {
+    fn begin(&self, part: usize, what: What) -> Call {
         let clock = self.time.now();
         let call = Call {
             by: self.by.clone(),
+            number: self.made,
+            part,
             began: moment(),
             ended: None,
             clock_from: clock.saturating_sub(self.time.slack()),

@@ -56,7 +56,7 @@ impl Shared {
             limits: mutant.limits.clone(),
             clock,
             folder,
-            state: Mutex::new(State::new(bug)),
+            state: Mutex::new(State::new(bug, mutant.ties)),
             changed: watch::Sender::new(()),
             next_waiter: Notify::new(),
             anybody_waits: AtomicBool::new(false),

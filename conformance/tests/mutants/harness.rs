@@ -13,6 +13,7 @@ use crate::{
     backend::{Backend, Shared},
     bug::Bug,
     file::{Folder, FolderClock},
+    message::Ties,
 };
 
 /// The plain backend with one bug, or with none.
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) struct Mutant {
     pub(crate) bug: Option<Bug>,
     pub(crate) limits: Limits,
+    pub(crate) ties: Ties,
     patience: Duration,
     claims: &'static [Claim],
 }
@@ -54,9 +56,15 @@ impl Mutant {
         Self {
             bug,
             limits,
+            ties: Ties::default(),
             patience,
             claims,
         }
+    }
+
+    /// The same backend with another order where the contract asks for none.
+    pub(crate) fn with_ties(self, ties: Ties) -> Self {
+        Self { ties, ..self }
     }
 
     /// The same backend as its author may have made it: it claims nothing, and it does not take

@@ -27,7 +27,7 @@ impl State {
             free || revived || self.is_ready(message, now)
         };
         let mut met: Vec<_> = self.messages(queue).iter().filter(seen).collect();
-        met.sort_by_key(|message| (message.ready_at, message.arrival));
+        met.sort_by_key(|message| (message.ready_at, self.ties.rank(message)));
         match self.bug {
             Some(Bug::NewestFirst) => met.reverse(),
             Some(Bug::OrderOfEnqueue) => met.sort_by_key(|message| message.enqueued_at),

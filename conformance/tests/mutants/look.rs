@@ -107,7 +107,7 @@ impl State {
         let mut shown: Vec<_> = self.messages(queue).iter().filter(seen).collect();
         match self.bug {
             Some(Bug::PeekInOrderOfEnqueue) => {}
-            _ => shown.sort_by_key(|message| (message.ready_at, message.arrival)),
+            _ => shown.sort_by_key(|message| (message.ready_at, self.ties.rank(message))),
         }
         match self.bug {
             Some(Bug::PeekIgnoresMax) => {}

@@ -5,7 +5,7 @@ use std::{
     fmt::Write,
 };
 
-use queue_conformance::{Line, Outcome, Report};
+use queue_conformance::{Line, Outcome, Report, Verdict};
 
 use crate::bug::Bug;
 
@@ -43,8 +43,10 @@ impl Matrix {
         Err(format!("the backend without a bug fails:\n{report}"))
     }
 
-    /// Enters what became of a mutant. The error says that the suite is too weak for it.
+    /// Enters what became of a mutant. The error says that the suite is too weak for it, or does
+    /// not say enough.
     pub(crate) fn enter(&mut self, bug: Bug, report: &Report) -> Result<(), String> {
+        report.verdicts.iter().try_for_each(says_where)?;
         let rejected = report
             .rejections()
             .map(|check| short(check).to_owned())
@@ -148,6 +150,32 @@ is written by
 and what histories and bugs that are races come to varies a little from run to run.
 
 ";
+
+/// What runs processes, whose failures have no place in the source.
+const PROCESSES: [&str; 2] = [
+    "processes_are_killed_and_the_books_balance",
+    "clients_with_wrong_clocks_do_no_harm",
+];
+
+/// A named check that fails has to say where it stands, unless it just did not end, and to say
+/// it itself: not wrapped in what became of a task.
+fn says_where(verdict: &Verdict) -> Result<(), String> {
+    let name = short(&verdict.check);
+    let Outcome::Failed(why) = &verdict.outcome else {
+        return Ok(());
+    };
+    // The place, and below it the statement that stands there.
+    let place = why.split_once("\nat ").map(|(_, place)| place);
+    let has_a_place = place.is_some_and(|place| {
+        place.contains("src/checks/") && place.lines().nth(1).is_some_and(|l| l.starts_with("    "))
+    });
+    let wrapped = why.contains("JoinError") || why.contains("PoisonError");
+    let exempt = verdict.line.is_none() || PROCESSES.contains(&name);
+    if !wrapped && (exempt || has_a_place || why.starts_with("did not end within")) {
+        return Ok(());
+    }
+    Err(format!("{name} does not say where it failed:\n{why}"))
+}
 
 /// A check's name without its line, or without its share of the histories.
 fn short(check: &str) -> &str {

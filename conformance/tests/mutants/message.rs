@@ -1,6 +1,9 @@
 //! A message as the plain backend stores it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use queue_api::{DeadReason, NewMessage, Receipt};
 
@@ -19,6 +22,31 @@ pub(crate) struct Message {
     pub(crate) lease: Option<Lease>,
     pub(crate) death: Option<Death>,
     pub(crate) scars: Scars,
+}
+
+/// Which of the messages that became ready in the same millisecond comes first. The contract
+/// leaves it open, so no check may lean on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Ties {
+    #[default]
+    FirstStored,
+    LastStored,
+    /// By a hash of the id.
+    Hashed,
+}
+
+impl Ties {
+    pub(crate) fn rank(self, message: &Message) -> u64 {
+        match self {
+            Self::FirstStored => message.arrival,
+            Self::LastStored => u64::MAX - message.arrival,
+            Self::Hashed => {
+                let mut hasher = DefaultHasher::new();
+                message.sent.id.hash(&mut hasher);
+                hasher.finish()
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use queue_api::{
 
 use crate::{
     bug::Bug,
-    message::{Message, Millis},
+    message::{Message, Millis, Ties},
 };
 
 /// Who calls.
@@ -29,6 +29,7 @@ pub(crate) struct Caller {
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) bug: Option<Bug>,
+    pub(crate) ties: Ties,
     pub(crate) queues: BTreeMap<QueueName, Vec<Message>>,
     pub(crate) numbers: Arc<AtomicU64>,
     pub(crate) memory: Memory,
@@ -45,9 +46,10 @@ pub(crate) struct Memory {
 }
 
 impl State {
-    pub(crate) fn new(bug: Option<Bug>) -> Self {
+    pub(crate) fn new(bug: Option<Bug>, ties: Ties) -> Self {
         Self {
             bug,
+            ties,
             queues: BTreeMap::new(),
             numbers: Arc::default(),
             memory: Memory::default(),

@@ -1,0 +1,43 @@
+//! One message, as the model has it.
+
+use std::time::SystemTime;
+
+use queue_api::{DeadReason, NewMessage, Receipt};
+
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) sent: NewMessage,
+    pub(super) enqueued_at: SystemTime,
+    pub(super) attempts: u32,
+    pub(super) state: State,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// Delayed or ready, or leased where there is a receipt; by the clock.
+    Live {
+        ready_at: SystemTime,
+        receipt: Option<Receipt>,
+    },
+    Dead {
+        at: SystemTime,
+        reason: DeadReason,
+    },
+}
+
+impl Message {
+    pub(super) fn ready_at(&self) -> Option<SystemTime> {
+        match self.state {
+            State::Live { ready_at, .. } => Some(ready_at),
+            State::Dead { .. } => None,
+        }
+    }
+
+    pub(super) fn exhausted(&self) -> bool {
+        self.attempts >= self.sent.max_attempts
+    }
+
+    pub(super) fn is_held_by(&self, receipt: &Receipt) -> bool {
+        matches!(&self.state, State::Live { receipt: Some(held), .. } if held == receipt)
+    }
+}

@@ -1,0 +1,120 @@
+//! Makes a failing history smaller where proptest leaves something over: it goes through the
+//! steps once, and what could not go then is not tried again when others are gone.
+
+use super::command::Command;
+
+/// What is left of a failing history when no single part of it can go any more, and why that
+/// fails. `fails` plays a history; none that it has given up on or that passes is followed.
+pub(super) fn smallest(
+    mut commands: Vec<Command>,
+    mut why: String,
+    mut fails: impl FnMut(&[Command]) -> Option<String>,
+) -> (Vec<Command>, String) {
+    let mut smaller = |commands: &[Command]| {
+        let mut tried = one_less(commands).into_iter();
+        tried.find_map(|fewer| fails(&fewer).map(|why| (fewer, why)))
+    };
+    while let Some(next) = smaller(&commands) {
+        (commands, why) = next;
+    }
+    (commands, why)
+}
+
+/// Every history with one step or one part of a batch less, or with two passes of time in one.
+fn one_less(commands: &[Command]) -> Vec<Vec<Command>> {
+    let mut smaller = Vec::new();
+    for (n, command) in commands.iter().enumerate() {
+        let with = |replaced: usize, by: Option<Command>| {
+            let (before, after) = (&commands[..n], &commands[n + replaced..]);
+            let by = by.into_iter();
+            before
+                .iter()
+                .cloned()
+                .chain(by)
+                .chain(after.iter().cloned())
+                .collect()
+        };
+        smaller.push(with(1, None));
+        if let (Command::Pass(one), Some(Command::Pass(other))) = (command, commands.get(n + 1)) {
+            smaller.push(with(2, Some(Command::Pass(one + other))));
+        }
+        for part in 0..parts(command) {
+            smaller.push(with(1, Some(without(command, part))));
+        }
+    }
+    smaller
+}
+
+/// How many parts a batch has that can do without one.
+fn parts(command: &Command) -> usize {
+    let parts = match command {
+        Command::Enqueue { messages, .. } => messages.len(),
+        Command::Ack { picks, .. } => picks.len(),
+        Command::Change { changes, .. } => changes.len(),
+        _ => 0,
+    };
+    if parts > 1 { parts } else { 0 }
+}
+
+fn without(command: &Command, part: usize) -> Command {
+    let mut command = command.clone();
+    match &mut command {
+        Command::Enqueue { messages, .. } => drop(messages.remove(part)),
+        Command::Ack { picks, .. } => drop(picks.remove(part)),
+        Command::Change { changes, .. } => drop(changes.remove(part)),
+        _ => unreachable!("it has no parts"),
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::command::Sketch, *};
+
+    fn enqueue(ids: &[usize]) -> Command {
+        let sketch = |id: &usize| Sketch {
+            id: *id,
+            payload: 0,
+            delay: 0,
+            visibility: 5,
+            max_attempts: 3,
+        };
+        Command::Enqueue {
+            queue: 0,
+            messages: ids.iter().map(sketch).collect(),
+        }
+    }
+
+    fn time(commands: &[Command]) -> u64 {
+        let passes = commands.iter().map(|command| match command {
+            Command::Pass(millis) => *millis,
+            _ => 0,
+        });
+        passes.sum()
+    }
+
+    #[test]
+    fn what_can_go_goes_also_when_it_could_not_at_first() {
+        let history = vec![
+            enqueue(&[1, 2, 1]),
+            Command::Pass(5),
+            Command::Reconnect,
+            Command::Pass(5),
+            Command::Reconnect,
+            enqueue(&[1]),
+        ];
+        // Fails for the id 2 and for the time that passes; and without the last enqueue only
+        // once the reconnects are gone.
+        let fails = |commands: &[Command]| {
+            let text = format!("{commands:?}");
+            let kept = text.contains("id: 2") && time(commands) == 10;
+            let ends = matches!(commands.last(), Some(Command::Enqueue { .. }));
+            let fails = kept && (ends || !text.contains("Reconnect"));
+            fails.then(|| format!("{} steps", commands.len()))
+        };
+        let (left, why) = smallest(history, "6 steps".to_owned(), fails);
+        let expected = vec![enqueue(&[2]), Command::Pass(10)];
+        assert_eq!(format!("{left:?}"), format!("{expected:?}"));
+        assert_eq!(why, "2 steps");
+    }
+}

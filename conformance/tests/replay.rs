@@ -1,0 +1,268 @@
+//! What failed can be judged again by what the failure says, and what judges nothing says so.
+//!
+//! The environment decides what is judged, so this program starts itself again as the conformance
+//! test of a backend that is broken.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    sync::Arc,
+    time::Duration,
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use queue_api::{
+    Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
+    QueueBackend, QueueName, QueueStats, Receipt, Result, async_trait,
+};
+use queue_conformance::{Claim, Connection, Harness, HarnessError, Store, TestTime};
+use queue_memory::MemoryBackend;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Where it is set, this process is the conformance test.
+const IS_THE_TEST: &str = "REPLAY_IS_THE_TEST";
+
+fn main() -> ExitCode {
+    if env::var_os(IS_THE_TEST).is_some() {
+        return queue_conformance::run(Memory);
+    }
+    let trials = vec![
+        Trial::test("what_judges_nothing_is_not_run", what_judges_nothing),
+        Trial::test("a_seed_fails_again", a_seed_fails_again),
+        Trial::test("a_record_fails_again", a_record_fails_again),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Each of the shares, in the order of the report.
+const SHARES: [&str; 8] = [
+    "histories::random_histories_1_of_4",
+    "histories::random_histories_2_of_4",
+    "histories::random_histories_3_of_4",
+    "histories::random_histories_4_of_4",
+    "histories::concurrent_histories_1_of_4",
+    "histories::concurrent_histories_2_of_4",
+    "histories::concurrent_histories_3_of_4",
+    "histories::concurrent_histories_4_of_4",
+];
+
+fn what_judges_nothing() -> Result<(), Failed> {
+    let folder = Folder::new()?;
+    let none = folder.run("histories", [("QUEUE_CONFORMANCE_HISTORIES", "0")])?;
+    assert_eq!(none.order, SHARES);
+    assert!(none.outcomes.values().all(is_not_run), "{none:?}");
+    assert!(none.printed.contains("concurrent histories: not run"));
+    assert!(!none.printed.contains("pass"), "{}", none.printed);
+    Ok(())
+}
+
+fn a_seed_fails_again() -> Result<(), Failed> {
+    let folder = Folder::new()?;
+    let broken = folder.run("random_histories", [BROKEN])?;
+    let why = broken.failure();
+    let (seed, filter) = replayed(&why, "QUEUE_CONFORMANCE_SEED");
+    let again = folder.run(&filter, [("QUEUE_CONFORMANCE_SEED", &*seed), BROKEN])?;
+    assert_eq!(again.order, [SHARES[0]]);
+    assert!(again.failure().contains(&seed));
+    let all = folder.run("random", [("QUEUE_CONFORMANCE_SEED", &*seed), BROKEN])?;
+    assert!(all.outcomes[SHARES[0]].get("failed").is_some());
+    assert!(
+        SHARES[1..4]
+            .iter()
+            .all(|share| is_not_run(&all.outcomes[*share]))
+    );
+    Ok(())
+}
+
+fn a_record_fails_again() -> Result<(), Failed> {
+    let folder = Folder::new()?;
+    let broken = folder.run("concurrent_histories", [BROKEN])?;
+    let (record, filter) = replayed(&broken.failure(), "QUEUE_CONFORMANCE_RECORD");
+    assert_eq!(Path::new(&record).parent(), Some(&*folder.records()));
+    let kept = fs::read_dir(folder.records())?.count();
+    // Without the bug: it is the record that is judged.
+    let again = folder.run(&filter, [("QUEUE_CONFORMANCE_RECORD", &*record)])?;
+    assert_eq!(again.order, [SHARES[4]]);
+    assert!(again.failure().contains("==>"), "{}", again.failure());
+    assert_eq!(fs::read_dir(folder.records())?.count(), kept, "kept once");
+    let all = folder.run("concurrent", [("QUEUE_CONFORMANCE_RECORD", &*record)])?;
+    assert!(
+        SHARES[5..]
+            .iter()
+            .all(|share| is_not_run(&all.outcomes[*share]))
+    );
+    Ok(())
+}
+
+fn is_not_run(outcome: &Value) -> bool {
+    outcome.get("not_run").is_some()
+}
+
+/// The value of the `variable` in the command that the failure names, and the command's filter.
+fn replayed(why: &str, variable: &str) -> (String, String) {
+    let (_, command) = why
+        .split_once(&format!("{variable}="))
+        .unwrap_or_else(|| panic!("no command: {why}"));
+    let words: Vec<_> = command.split_whitespace().take(6).collect();
+    let [value, cargo, test, flag, target, filter] = words[..] else {
+        panic!("half a command: {why}");
+    };
+    assert_eq!(
+        [cargo, test, flag, target],
+        ["cargo", "test", "--test", "replay"]
+    );
+    (value.to_owned(), filter.trim_end_matches(';').to_owned())
+}
+
+/// What a run of the suite said.
+#[derive(Debug)]
+struct Said {
+    order: Vec<String>,
+    outcomes: BTreeMap<String, Value>,
+    printed: String,
+}
+
+impl Said {
+    fn failure(&self) -> String {
+        let mut failures = self.outcomes.values().filter_map(|o| o.get("failed"));
+        let why = failures.next().and_then(Value::as_str);
+        why.unwrap_or_else(|| panic!("nothing failed: {self:?}"))
+            .to_owned()
+    }
+}
+
+/// A folder for a report and records, removed when this is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> std::io::Result<Self> {
+        let path = env::temp_dir().join(format!("queue-replay-{}", Uuid::now_v7()));
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn records(&self) -> PathBuf {
+        self.0.join("records")
+    }
+
+    fn run<const N: usize>(
+        &self,
+        filter: &str,
+        variables: [(&str, &str); N],
+    ) -> Result<Said, Failed> {
+        let report = self.0.join("report.json");
+        let mut command = Command::new(env::current_exe()?);
+        command
+            .arg(filter)
+            .env(IS_THE_TEST, "")
+            .env("QUEUE_CONFORMANCE_JSON", &report)
+            .env("QUEUE_CONFORMANCE_KEEP", self.records())
+            .envs(variables);
+        let output = command.output()?;
+        let report: Value = serde_json::from_slice(&fs::read(report)?)?;
+        let verdicts = report["verdicts"].as_array().expect("it is a list");
+        let name = |verdict: &Value| verdict["check"].as_str().expect("it is text").to_owned();
+        let outcome = |verdict: &Value| (name(verdict), verdict["outcome"].clone());
+        Ok(Said {
+            order: verdicts.iter().map(name).collect(),
+            outcomes: verdicts.iter().map(outcome).collect(),
+            printed: String::from_utf8_lossy(&output.stdout)
+                .split_once("test result")
+                .map(|(_, report)| report.lines().skip(1).collect::<Vec<_>>().join("\n"))
+                .unwrap_or_default(),
+        })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Breaks the backend: every ack is said to have been applied.
+const BROKEN: (&str, &str) = ("REPLAY_BACKEND_IS_BROKEN", "");
+
+struct Memory;
+
+#[async_trait]
+impl Harness for Memory {
+    async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
+        let backend = time.give_to(MemoryBackend::new(), MemoryBackend::with_clock);
+        let broken = env::var_os(BROKEN.0).is_some();
+        Ok(Arc::new(MemoryStore(Backend { backend, broken })))
+    }
+
+    fn histories(&self) -> u32 {
+        200
+    }
+
+    fn claims(&self) -> &'static [Claim] {
+        &[]
+    }
+}
+
+struct MemoryStore(Backend);
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn connect(&self) -> Result<Connection, HarnessError> {
+        Ok(Connection::without_admin(self.0.clone()))
+    }
+
+    async fn remove(&self) -> Result<(), HarnessError> {
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Backend {
+    backend: MemoryBackend,
+    broken: bool,
+}
+
+#[async_trait]
+impl QueueBackend for Backend {
+    fn limits(&self) -> Limits {
+        self.backend.limits()
+    }
+
+    async fn enqueue(
+        &self,
+        queue: &QueueName,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>> {
+        self.backend.enqueue(queue, messages).await
+    }
+
+    async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
+        self.backend.lease(queue, options).await
+    }
+
+    async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
+        let outcomes = self.backend.ack(queue, receipts).await?;
+        Ok(match self.broken {
+            true => vec![LeaseOutcome::Applied; outcomes.len()],
+            false => outcomes,
+        })
+    }
+
+    async fn change(
+        &self,
+        queue: &QueueName,
+        changes: &[LeaseChange],
+    ) -> Result<Vec<LeaseOutcome>> {
+        self.backend.change(queue, changes).await
+    }
+
+    async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
+        self.backend.wait(queue, at_most).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.backend.stats(queue).await
+    }
+}
