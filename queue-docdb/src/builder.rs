@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use mongodb::event::{EventHandler, command::CommandEvent};
 use queue_api::{Clock, Error, Result};
 
 use crate::{
@@ -20,6 +21,7 @@ pub struct DocDbBuilder {
     ca_file: Option<PathBuf>,
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
+    command_events: Option<EventHandler<CommandEvent>>,
 }
 
 impl DocDbBuilder {
@@ -37,6 +39,7 @@ impl DocDbBuilder {
             ca_file: None,
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
+            command_events: None,
         }
     }
 
@@ -83,6 +86,17 @@ impl DocDbBuilder {
         self
     }
 
+    /// Tells `handler` of every command that is sent and how it went: for metrics, traces, or
+    /// a test that wants to know.
+    ///
+    /// It is called where the command is sent, so it must not block. Each command is copied
+    /// for it, payloads included.
+    #[must_use]
+    pub fn command_event_handler(mut self, handler: impl Into<EventHandler<CommandEvent>>) -> Self {
+        self.command_events = Some(handler.into());
+        self
+    }
+
     /// Connects, and makes sure that the database answers and takes the credentials.
     ///
     /// # Errors
@@ -109,7 +123,8 @@ impl DocDbBuilder {
 
     async fn connect_in_steps(self) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
-        let options = connect::options(&self.uri, self.ca_file.as_deref(), timeout).await?;
+        let mut options = connect::options(&self.uri, self.ca_file.as_deref(), timeout).await?;
+        options.command_event_handler = self.command_events;
         let database = self
             .database
             .or_else(|| options.default_database.clone())

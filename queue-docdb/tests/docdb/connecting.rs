@@ -3,13 +3,16 @@
 use std::{path::PathBuf, time::Duration};
 
 use mongodb::bson::doc;
-use mongodb_test_server::{MongoServer, ServerOptions};
+use mongodb_test_server::{
+    MongoServer, ServerOptions,
+    documentdb::{Engines, Gate},
+};
 use queue_api::{Error, ErrorKind, NewMessage};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 
-use crate::fixture::queue_of;
+use crate::fixture::{self, queue_of};
 
 /// How long a test waits for what cannot succeed.
 const SHORT: Duration = Duration::from_millis(1500);
@@ -87,7 +90,9 @@ async fn the_uri_may_name_the_database() {
     let uri = server
         .uri()
         .replace("/?", &format!("/{}?", database.name()));
-    let backend = DocDbBackend::builder(uri).connect().await.unwrap();
+    let gate = Gate::new(Engines::ALL);
+    let connected = fixture::builder(&uri, &gate).connect().await;
+    let backend = connected.unwrap();
     assert!(format!("{backend:?}").contains(database.name()));
 }
 
@@ -162,11 +167,12 @@ async fn encryption_credentials_and_rights() {
         "garbled",
         "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
     );
+    let gate = Gate::new(Engines::ALL);
     let as_user = |user: &str, password: &str| {
         let uri = server
             .uri()
             .replace("://", &format!("://{user}:{password}@"));
-        DocDbBackend::builder(format!("{uri}&authSource=shop"))
+        fixture::builder(&format!("{uri}&authSource=shop"), &gate)
             .database("shop")
             .operation_timeout(LONG)
     };
@@ -210,7 +216,7 @@ async fn encryption_credentials_and_rights() {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     }
     // Nobody in particular may connect, and nothing else.
-    let anonymous = DocDbBackend::builder(server.uri())
+    let anonymous = fixture::builder(server.uri(), &gate)
         .database("shop")
         .connect()
         .await

@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use mongodb::bson::{Document, doc};
-use mongodb_test_server::{MongoServer, ScratchDatabase};
+use mongodb_test_server::{
+    MongoServer, ScratchDatabase,
+    documentdb::{Engines, Gate},
+};
 use queue_api::{
     Clock, Delivery, LeaseOptions, ManualClock, MessageId, NewMessage, Queue, QueueName,
 };
-use queue_docdb::DocDbBackend;
+use queue_docdb::{DocDbBackend, DocDbBuilder};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -19,6 +22,8 @@ pub(crate) struct Fixture {
     /// The same database, past the backend.
     pub(crate) raw: mongodb::Database,
     pub(crate) database: ScratchDatabase,
+    /// Judges what the backends send, and fails the test that it was dropped in.
+    pub(crate) gate: Gate,
     server: &'static MongoServer,
 }
 
@@ -27,7 +32,8 @@ impl Fixture {
         let server = MongoServer::shared().await.expect("a MongoDB");
         let database = server.scratch_database();
         let clock = Arc::new(ManualClock::new());
-        let backend = connect(server, &database, clock.clone()).await;
+        let gate = Gate::new(Engines::ALL);
+        let backend = connect(server, &database, &gate, clock.clone()).await;
         let client = mongodb::Client::with_uri_str(server.uri())
             .await
             .expect("a valid URI");
@@ -37,13 +43,14 @@ impl Fixture {
             backend,
             raw,
             database,
+            gate,
             server,
         }
     }
 
     /// Another process, as far as the database can tell.
     pub(crate) async fn another_backend(&self, clock: Arc<dyn Clock>) -> DocDbBackend {
-        connect(self.server, &self.database, clock).await
+        connect(self.server, &self.database, &self.gate, clock).await
     }
 
     pub(crate) fn queue(&self) -> Queue {
@@ -73,14 +80,21 @@ impl Fixture {
 async fn connect(
     server: &MongoServer,
     database: &ScratchDatabase,
+    gate: &Gate,
     clock: Arc<dyn Clock>,
 ) -> DocDbBackend {
-    DocDbBackend::builder(server.uri())
+    builder(server.uri(), gate)
         .database(database.name())
         .clock(clock)
         .connect()
         .await
         .expect("a backend")
+}
+
+/// A builder whose commands are judged. Tests begin with it and not with a builder of their
+/// own, so that nothing is sent that nobody judges.
+pub(crate) fn builder(uri: &str, gate: &Gate) -> DocDbBuilder {
+    DocDbBackend::builder(uri).command_event_handler(gate.watch())
 }
 
 pub(crate) fn queue_of(backend: &DocDbBackend) -> Queue {
