@@ -2,8 +2,10 @@
 
 mod ack;
 mod admin;
+mod amazon;
 mod backend;
 mod builder;
+mod candidate;
 mod change;
 mod claim;
 mod clock;
@@ -16,8 +18,12 @@ mod index;
 mod instant;
 mod names;
 mod receipt;
+mod retry;
 mod stats;
+mod unsettled;
 mod wait;
 
 pub use backend::DocDbBackend;
 pub use builder::DocDbBuilder;
+/// The driver, for what the builder and [`DocDbBackend::from_database`] take of it.
+pub use mongodb;

@@ -70,6 +70,16 @@ async fn what_is_wrong_with_the_input_is_said_before_anything_is_sent() {
         (builder(uri).collection_prefix("0123456789"), "prefix"),
         (builder(uri).collection_prefix("system."), "prefix"),
         (builder(uri).operation_timeout(Duration::ZERO), "timeout"),
+        (builder(uri).max_pool_size(0), "pool"),
+        (builder(uri).application_name("x".repeat(129)), "129 bytes"),
+        (
+            builder("mongodb://shop.x.eu-west-1.docdb.amazonaws.com/?retryWrites=true"),
+            "write retryWrites=false",
+        ),
+        (
+            builder("mongodb://localhost/?authMechanism=MONGODB-AWS"),
+            "aws-auth",
+        ),
         (builder(uri).ca_file(&missing), "/nonexistent/bundle.pem"),
         (builder(uri).ca_file("/dev/null"), "PEM"),
         (
@@ -94,6 +104,46 @@ async fn the_uri_may_name_the_database() {
     let connected = fixture::builder(&uri, &gate).connect().await;
     let backend = connected.unwrap();
     assert!(format!("{backend:?}").contains(database.name()));
+}
+
+/// A client of an application's own, with settings that a queue could not live with.
+async fn application(server: &MongoServer, gate: &Gate) -> mongodb::Client {
+    let uri = format!("{}&readPreference=secondaryPreferred&w=1", server.uri());
+    let mut options = mongodb::options::ClientOptions::parse(uri).await.unwrap();
+    options.retry_writes = Some(false);
+    options.command_event_handler = Some(gate.watch());
+    mongodb::Client::with_options(options).unwrap()
+}
+
+#[tokio::test]
+async fn a_database_may_be_handed_in() {
+    let server = MongoServer::shared().await.unwrap();
+    let (database, gate) = (server.scratch_database(), Gate::new(Engines::ALL));
+    let client = application(server, &gate).await;
+    let given = || DocDbBackend::from_database(client.database(database.name()));
+    let backend = given().connect().await.unwrap();
+    let queue = queue_of(&backend);
+    queue.enqueue(&NewMessage::new("kept")).await.unwrap();
+    let delivery = queue.lease().await.unwrap().expect("ready");
+    queue.ack(&delivery.receipt).await.unwrap();
+    assert!(gate.commands().contains("delete"), "its own connections");
+
+    for (builder, hint) in [
+        (given().database("other"), "database"),
+        (given().ca_file("/bundle.pem"), "CA file"),
+        (given().application_name("mail"), "application name"),
+        (given().max_pool_size(5), "pool size"),
+        (given().command_event_handler(gate.watch()), "event handler"),
+    ] {
+        let error = refused(builder).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+    let mut options = mongodb::options::DatabaseOptions::default();
+    options.read_concern = Some(mongodb::options::ReadConcern::linearizable());
+    let slow = client.database_with_options(database.name(), options);
+    let error = refused(DocDbBackend::from_database(slow)).await;
+    assert!(error.to_string().contains("read concern"), "{error}");
 }
 
 /// A certificate authority of a test, and a server's certificate that it signed.
