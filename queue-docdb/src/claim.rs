@@ -59,15 +59,16 @@ impl QueueCollection {
             };
             let round = match round {
                 Ok(round) => round,
-                Err(error) => match retries.after(error).await {
-                    Ok(()) => continue,
-                    Err(error) if deliveries.is_empty() => return Err(error),
-                    // An error would hide what is leased already until its timeout.
-                    Err(error) => {
-                        tracing::warn!(queue = self.messages.name(), %error, "a lease was cut short");
-                        break;
-                    }
-                },
+                // An error would hide what is leased already until its timeout, and another try
+                // would use that up.
+                Err(error) if !deliveries.is_empty() => {
+                    tracing::warn!(queue = self.messages.name(), %error, "a lease was cut short");
+                    break;
+                }
+                Err(error) => {
+                    retries.after(error).await?;
+                    continue;
+                }
             };
             deliveries.extend(round.deliveries);
             buried += round.buried;

@@ -9,8 +9,8 @@ use std::{
 };
 
 use queue_api::{
-    DeadLetterPage, Error, LeaseChange, LeaseOptions, Purge, Queue, QueueAdmin, QueueBackend,
-    Receipt, Redrive,
+    DeadLetterPage, Error, LeaseChange, LeaseOptions, LeaseOutcome::Applied, Purge, Queue,
+    QueueAdmin, QueueBackend, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 
@@ -272,4 +272,27 @@ async fn whatever_fails_the_caller_is_told_the_truth() {
         include_str!("../../README.md").contains(&table),
         "the README has another table:\n{table}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_claim_took_is_delivered_piece_by_piece() {
+    let bench = Bench::new().await;
+    let patient = bench.patient(0, "update", Fault::SlowReply).await;
+    patient.prepare(Call::Lease).await;
+    bench.arm("update", Fault::SlowReply).await;
+    patient.make(Call::Lease, &[]).await.unwrap_err();
+    bench.heal().await;
+
+    let queue = patient.queue(&patient.backend);
+    let mut seen = BTreeSet::new();
+    for _ in IDS {
+        let delivery = queue.lease().await.unwrap().expect("it is not hidden");
+        assert_eq!(delivery.attempt, 1);
+        assert_eq!(queue.ack(&delivery.receipt).await.unwrap(), Applied);
+        seen.insert(delivery.id.to_string());
+    }
+    assert_eq!(seen, IDS.map(str::to_owned).into());
+    assert!(queue.lease().await.unwrap().is_none());
+    bench.gate.verify().unwrap();
+    bench.server.stop().await.unwrap();
 }

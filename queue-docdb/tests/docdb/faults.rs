@@ -19,7 +19,10 @@ use mongodb_test_server::{
 use queue_api::{ManualClock, QueueName};
 use queue_docdb::DocDbBackend;
 
-use crate::proxy::{Loss, Proxy};
+use crate::{
+    fixture::builder,
+    proxy::{Loss, Proxy},
+};
 
 /// How a command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ impl Bench {
     ) -> Patient {
         let clock = Arc::new(ManualClock::new());
         let database = format!("case{number}");
-        let healthy = DocDbBackend::builder(self.server.uri())
+        let healthy = builder(self.server.uri(), &self.gate)
             .database(&database)
             .clock(clock.clone())
             .connect();
