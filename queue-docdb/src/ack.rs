@@ -33,15 +33,8 @@ impl QueueCollection {
             .collect();
         let applied = match uses.as_slice() {
             [] => HashSet::new(),
-            // One receipt needs no look beforehand: the number of deleted documents tells.
-            [(_, held)] => {
-                let deleted = self.delete(deletions(&[held])).await?;
-                if deleted == 1 {
-                    HashSet::from([held])
-                } else {
-                    HashSet::new()
-                }
-            }
+            [(_, held)] if self.ack_one(held).await? => HashSet::from([held]),
+            [_] => HashSet::new(),
             _ => {
                 let held: Vec<&Held> = uses.iter().map(|(_, held)| held).collect();
                 self.ack_several(&held).await?
@@ -56,11 +49,36 @@ impl QueueCollection {
         Ok(outcomes)
     }
 
+    /// Deletes one message. It needs no look beforehand: the number of deleted documents tells.
+    async fn ack_one(&self, held: &Held) -> Result<bool, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let error = match self.delete(deletions(&[held])).await {
+                Ok(deleted) => return Ok(deleted == 1),
+                Err(StoreError::Unconfirmed { matched: 0, .. }) => return Ok(false),
+                Err(error) => error,
+            };
+            let was_deleted = matches!(error, StoreError::Unconfirmed { .. });
+            retries.after(error).await?;
+            if was_deleted {
+                self.confirm().await?;
+            }
+            let after = self.ownership(&[held]).await?;
+            match after.get(&held.id) {
+                // Nothing happened, or a failover undid it.
+                Some(ownership) if ownership.lease == Some(held.nonce) => {}
+                None if was_deleted => return Ok(true),
+                // By this call, or by another ack, or a purge, or long before: no trace tells.
+                _ => return Err(retries.into_last()),
+            }
+        }
+    }
+
     /// Deletes a batch in one command. Its answer is a number, which does not say whose
     /// receipt was good, so who owns what is looked up before.
     async fn ack_several<'a>(&self, held: &[&'a Held]) -> Result<HashSet<&'a Held>, StoreError> {
         let before = self.ownership(held).await?;
-        let ours: Vec<&Held> = held
+        let mut ours: Vec<&Held> = held
             .iter()
             .copied()
             .filter(|held| {
@@ -69,27 +87,46 @@ impl QueueCollection {
                     .is_some_and(|o| o.lease == Some(held.nonce))
             })
             .collect();
-        if ours.is_empty() {
-            return Ok(HashSet::new());
+        let mut retries = self.deadline.retries();
+        while !ours.is_empty() {
+            let answer = self.delete(deletions(&ours)).await;
+            let is_confirmed = answer.is_ok();
+            let error = match self.confirmed(answer).await {
+                Ok(0) => return Ok(HashSet::new()),
+                Ok(deleted) if is_confirmed && deleted == ours.len() as u64 => {
+                    return Ok(ours.into_iter().collect());
+                }
+                Ok(deleted) => return self.which(&ours, &before, deleted).await,
+                Err(error) => error,
+            };
+            retries.after(error).await?;
+            // What is still there was not deleted, and is ours or lost for certain. What is
+            // gone may have been deleted by others as well.
+            let after = self.ownership(&ours).await?;
+            if !gone(&ours, &before, &after).is_empty() {
+                return Err(retries.into_last());
+            }
+            ours.retain(|held| {
+                after
+                    .get(&held.id)
+                    .is_some_and(|o| o.lease == Some(held.nonce))
+            });
         }
-        let deleted = self.delete(deletions(&ours)).await?;
-        if deleted == ours.len() as u64 {
-            return Ok(ours.into_iter().collect());
-        }
-        if deleted == 0 {
-            return Ok(HashSet::new());
-        }
+        Ok(HashSet::new())
+    }
+
+    /// Which receipts a command applied that deleted fewer documents than it was sent for.
+    async fn which<'a>(
+        &self,
+        ours: &[&'a Held],
+        before: &HashMap<MessageId, Ownership>,
+        deleted: u64,
+    ) -> Result<HashSet<&'a Held>, StoreError> {
         // Somebody came between. What is still there was not deleted by anyone, so its receipt
         // is lost; where the same number is gone that this call deleted, it deleted all of
         // them. Otherwise another ack of the same receipts is in there, or a purge.
-        let after = self.ownership(&ours).await?;
-        let birth = |seen: &HashMap<MessageId, Ownership>, held: &Held| {
-            seen.get(&held.id).map(|ownership| ownership.birth)
-        };
-        let gone: HashSet<&Held> = ours
-            .into_iter()
-            .filter(|held| birth(&after, held) != birth(&before, held))
-            .collect();
+        let after = self.ownership(ours).await?;
+        let gone = gone(ours, before, &after);
         if deleted == gone.len() as u64 {
             return Ok(gone);
         }
@@ -116,6 +153,21 @@ impl QueueCollection {
             .await?;
         Ok(found.into_iter().flatten().collect())
     }
+}
+
+/// The receipts whose messages are there no more, or only later ones of the same ids.
+fn gone<'a>(
+    held: &[&'a Held],
+    before: &HashMap<MessageId, Ownership>,
+    after: &HashMap<MessageId, Ownership>,
+) -> HashSet<&'a Held> {
+    let birth = |seen: &HashMap<MessageId, Ownership>, held: &Held| {
+        seen.get(&held.id).map(|ownership| ownership.birth)
+    };
+    held.iter()
+        .copied()
+        .filter(|held| birth(after, held) != birth(before, held))
+        .collect()
 }
 
 /// One statement for each claim that the receipts come from.

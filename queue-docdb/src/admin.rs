@@ -6,15 +6,15 @@ use queue_api::{
 };
 
 use crate::{
-    collection::{Query, QueueCollection, run},
+    collection::{Query, QueueCollection},
     document,
     error::StoreError,
     index::Index,
     stats::{dead_letters_after, live},
 };
 
-/// How many messages a command removes or redrives: each command holds locks, and has the
-/// operation timeout to be done.
+/// How many messages a command removes or redrives: each command holds locks, and each chunk
+/// has the operation timeout to be done.
 const CHUNK: usize = 1000;
 
 impl QueueCollection {
@@ -36,10 +36,11 @@ impl QueueCollection {
         let mut purged = 0;
         let mut before = Vec::new();
         loop {
+            let step = self.next_step();
             let query = Query::in_order_of(index, filter.clone(), CHUNK).with_projection(
                 doc! { "visible_at": 1, "dead.id": 1 }, // and the `_id`
             );
-            let found = self
+            let found = step
                 .find(query, |document| {
                     (document::any_id(document), behind(what, document))
                 })
@@ -49,7 +50,8 @@ impl QueueCollection {
             // What changed its state meanwhile stays: a message that was just redriven, say.
             let mut chunk = filter.clone();
             chunk.insert("_id", doc! { "$in": ids });
-            purged += self.delete(vec![doc! { "q": chunk, "limit": 0 }]).await?;
+            let deleted = step.delete(vec![doc! { "q": chunk, "limit": 0 }]).await;
+            purged += step.confirmed(deleted).await?;
             if found_ids.len() < CHUNK {
                 return Ok(purged);
             }
@@ -108,7 +110,7 @@ impl QueueCollection {
         for chunk in ids.chunks(CHUNK) {
             let ids: Vec<&str> = chunk.iter().map(MessageId::as_str).collect();
             let filter = doc! { "dead.id": { "$exists": true, "$in": ids } };
-            redriven += self.redrive_chunk(filter).await?.redriven;
+            redriven += self.next_step().redrive_chunk(filter).await?.redriven;
         }
         Ok(redriven)
     }
@@ -119,7 +121,8 @@ impl QueueCollection {
         let mut redriven = 0;
         let mut after = String::new();
         loop {
-            let chunk = self.redrive_chunk(dead_letters_after(&after)).await?;
+            let step = self.next_step();
+            let chunk = step.redrive_chunk(dead_letters_after(&after)).await?;
             redriven += chunk.redriven;
             match chunk.last {
                 Some(last) => after = last,
@@ -148,15 +151,20 @@ impl QueueCollection {
             "$set": { "visible_at": self.now().await, "attempts": 0_i64 },
             "$unset": { "dead": "" },
         };
-        let redriven = self
-            .update(vec![doc! { "q": filter, "u": update, "multi": true }])
-            .await?;
+        let update = vec![doc! { "q": filter, "u": update, "multi": true }];
+        let redriven = self.confirmed(self.update(update).await).await?;
         Ok(Chunk { redriven, last })
     }
 
     pub(crate) async fn drop_collection(&self) -> Result<(), StoreError> {
         self.state.indexes.forget();
-        run(self.timeout, self.messages.drop()).await
+        let mut retries = self.deadline.retries();
+        loop {
+            match self.deadline.run(self.messages.drop()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => retries.after(error).await?,
+            }
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use queue_api::{
 use crate::{
     builder::{DocDbBuilder, News},
     clock::Time,
-    collection::{QueueCollection, Queues, run},
-    error::during,
+    collection::{QueueCollection, Queues},
+    error::{StoreError, during},
     names::Prefix,
+    retry::Deadline,
     watch::Watch,
 };
 
@@ -65,6 +66,28 @@ impl DocDbBackend {
         DocDbBuilder::new(uri.into())
     }
 
+    /// Begins with a database that the application has a client for: its connections, its
+    /// credentials and its TLS are used as they are.
+    ///
+    /// Reads go to the primary and writes to a majority whatever the client says. Its retryable
+    /// writes are its own matter: on DocumentDB before 8.0.2 they must be off
+    /// (`retryWrites=false`), as for everything else that the application does there.
+    ///
+    /// ```no_run
+    /// use queue_docdb::{DocDbBackend, mongodb::Client};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::with_uri_str("mongodb://localhost:27017").await?;
+    /// let backend = DocDbBackend::from_database(client.database("shop"))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_database(database: Database) -> DocDbBuilder {
+        DocDbBuilder::from_database(database)
+    }
+
     pub(crate) fn new(
         database: Database,
         prefix: Prefix,
@@ -113,10 +136,25 @@ impl DocDbBackend {
             messages: shared.database.collection(&name),
             database: shared.database.clone(),
             timeout: shared.timeout,
+            deadline: Deadline::after(shared.timeout),
             time: Arc::clone(&shared.time),
             state: shared.queues.state(queue),
             watch: shared.watch.clone(),
         })
+    }
+}
+
+impl DocDbBackend {
+    async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
+        let deadline = Deadline::after(self.shared.timeout);
+        let mut retries = deadline.retries();
+        loop {
+            let names = self.shared.database.list_collection_names();
+            match deadline.run(names).await {
+                Ok(names) => return Ok(names),
+                Err(error) => retries.after(error).await?,
+            }
+        }
     }
 }
 
@@ -214,10 +252,8 @@ impl QueueAdmin for DocDbBackend {
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
-        let names = self.shared.database.list_collection_names();
-        let names = run(self.shared.timeout, names)
-            .await
-            .map_err(during("list queues"))?;
+        let names = self.collection_names().await;
+        let names = names.map_err(during("list queues"))?;
         let mut queues: Vec<QueueName> = names
             .iter()
             .filter_map(|name| self.shared.prefix.queue(name))

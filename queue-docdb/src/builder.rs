@@ -2,6 +2,10 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use mongodb::{
+    Database,
+    event::{EventHandler, command::CommandEvent},
+};
 use queue_api::{Clock, Error, Result};
 
 use crate::{
@@ -12,15 +16,16 @@ use crate::{
     names::{Prefix, check_database},
 };
 
-/// Says how to reach a database; made by [`DocDbBackend::builder`].
+/// Says how to reach a database; made by [`DocDbBackend::builder`] or
+/// [`DocDbBackend::from_database`].
 pub struct DocDbBuilder {
-    uri: String,
+    source: Source,
     database: Option<String>,
     collection_prefix: String,
-    ca_file: Option<PathBuf>,
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
     news: News,
+    client: ClientSettings,
 }
 
 /// How a wait learns what other processes do.
@@ -32,6 +37,42 @@ pub(crate) enum News {
     Polled,
 }
 
+/// Where the connections come from.
+enum Source {
+    Uri(String),
+    /// A client of the application's.
+    Database(Database),
+}
+
+/// What a client is made with, beside its URI.
+#[derive(Default)]
+pub(crate) struct ClientSettings {
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) application_name: Option<String>,
+    pub(crate) max_pool_size: Option<u32>,
+    pub(crate) command_events: Option<EventHandler<CommandEvent>>,
+}
+
+impl ClientSettings {
+    /// The name of a setting that was made, if any was.
+    fn first_made(&self) -> Option<&'static str> {
+        let Self {
+            ca_file,
+            application_name,
+            max_pool_size,
+            command_events,
+        } = self;
+        [
+            (ca_file.is_some(), "CA file"),
+            (application_name.is_some(), "application name"),
+            (max_pool_size.is_some(), "pool size"),
+            (command_events.is_some(), "command event handler"),
+        ]
+        .into_iter()
+        .find_map(|(is_made, name)| is_made.then_some(name))
+    }
+}
+
 impl DocDbBuilder {
     /// What the collections of queues are called, before the queue's name.
     pub const DEFAULT_COLLECTION_PREFIX: &'static str = "queue.";
@@ -40,14 +81,22 @@ impl DocDbBuilder {
     pub const DEFAULT_OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(uri: String) -> Self {
+        Self::of(Source::Uri(uri))
+    }
+
+    pub(crate) fn from_database(database: Database) -> Self {
+        Self::of(Source::Database(database))
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            uri,
+            source,
             database: None,
             collection_prefix: Self::DEFAULT_COLLECTION_PREFIX.to_owned(),
-            ca_file: None,
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
             news: News::Streamed,
+            client: ClientSettings::default(),
         }
     }
 
@@ -74,12 +123,34 @@ impl DocDbBuilder {
     /// [bundle of AWS](https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem).
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
+        self.client.ca_file = Some(path.into());
         self
     }
 
-    /// How long an operation may take before it is an error, connecting included; 10 seconds
-    /// unless set. A call of the queue may consist of a few operations.
+    /// What the connections are called in the server's logs and in `currentOp`, at most 128
+    /// bytes. The default is what the URI says (`appName`), else `queue-docdb/` and this
+    /// crate's version.
+    #[must_use]
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.client.application_name = Some(name.into());
+        self
+    }
+
+    /// How many connections there are at most to each server; the default is what the URI says
+    /// (`maxPoolSize`), else 10. Calls beyond that wait for a free one, within their operation
+    /// timeout. A small instance of DocumentDB takes 1000 of all its clients together.
+    #[must_use]
+    pub fn max_pool_size(mut self, connections: u32) -> Self {
+        self.client.max_pool_size = Some(connections);
+        self
+    }
+
+    /// How long a call may take before it is an error, connecting included, and whatever it
+    /// consists of: the commands, and trying them again after a failure that passes. 10 seconds
+    /// unless set.
+    ///
+    /// Purging and redriving take this long at most for each thousand messages, and `wait` for
+    /// each look at the database.
     #[must_use]
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;
@@ -102,6 +173,17 @@ impl DocDbBuilder {
     #[must_use]
     pub fn without_change_stream(mut self) -> Self {
         self.news = News::Polled;
+        self
+    }
+
+    /// Tells `handler` of every command that is sent and how it went: for metrics, traces, or
+    /// a test that wants to know.
+    ///
+    /// It is called where the command is sent, so it must not block. Each command is copied
+    /// for it, payloads included.
+    #[must_use]
+    pub fn command_event_handler(mut self, handler: impl Into<EventHandler<CommandEvent>>) -> Self {
+        self.client.command_events = Some(handler.into());
         self
     }
 
@@ -131,32 +213,41 @@ impl DocDbBuilder {
 
     async fn connect_in_steps(self) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
-        let options = connect::options(&self.uri, self.ca_file.as_deref(), timeout).await?;
-        let database = self
-            .database
-            .or_else(|| options.default_database.clone())
-            .ok_or_else(|| {
-                Error::invalid(
-                    "connect",
-                    "neither the URI nor the builder names a database",
-                )
-            })?;
-        check_database(&database)?;
-        let prefix = Prefix::new(&database, self.collection_prefix)?;
-        let client = connect::client(options, timeout).await?;
+        let database = match self.source {
+            Source::Uri(uri) => {
+                let options = connect::options(&uri, self.client, timeout).await?;
+                let name = self.database.or_else(|| options.default_database.clone());
+                let name = name.ok_or_else(|| {
+                    Error::invalid(
+                        "connect",
+                        "neither the URI nor the builder names a database",
+                    )
+                })?;
+                check_database(&name)?;
+                // Before anybody is asked, as what is wrong here is wrong everywhere.
+                Prefix::new(&name, self.collection_prefix.clone())?;
+                connect::client(options, timeout).await?.database(&name)
+            }
+            Source::Database(given) => {
+                let settings = [self.database.map(|_| "database"), self.client.first_made()];
+                if let Some(setting) = settings.into_iter().flatten().next() {
+                    let message = format!("a {setting}, where the database is handed in with it");
+                    return Err(Error::invalid("connect", message));
+                }
+                connect::given(&given, timeout).await?
+            }
+        };
+        let prefix = Prefix::new(database.name(), self.collection_prefix)?;
         let time = match self.clock {
             Some(clock) => Time::Given(clock),
             None => {
-                let clock = ServerClock::measure(client.database("admin"), timeout).await;
+                let admin = database.client().database("admin");
+                let clock = ServerClock::measure(admin, timeout).await;
                 Time::Server(clock.map_err(during("connect"))?)
             }
         };
         Ok(DocDbBackend::new(
-            client.database(&database),
-            prefix,
-            timeout,
-            time,
-            self.news,
+            database, prefix, timeout, time, self.news,
         ))
     }
 }
@@ -167,7 +258,7 @@ impl fmt::Debug for DocDbBuilder {
         f.debug_struct("DocDbBuilder")
             .field("database", &self.database)
             .field("collection_prefix", &self.collection_prefix)
-            .field("ca_file", &self.ca_file)
+            .field("ca_file", &self.client.ca_file)
             .field("operation_timeout", &self.operation_timeout)
             .field("clock", &self.clock)
             .field("news", &self.news)

@@ -59,9 +59,17 @@ impl QueueCollection {
             now: self.now().await,
             token: Uuid::new(),
         };
-        let matched = self.update(call.statements(uses)).await?;
-        // All but a dead letter may be ready sooner than before.
+        let answer = self.update(call.statements(uses)).await;
+        // All but a dead letter may be ready sooner than before; also where the answer is an
+        // error.
         self.state.changed.notify_waiters();
+        let matched = match answer {
+            Ok(matched) => matched,
+            Err(error) => {
+                self.change_again(&call, uses, error).await?;
+                uses.len() as u64
+            }
+        };
         let applied: Vec<&Use<'_>> = if matched == 0 {
             Vec::new()
         } else if matched == uses.len() as u64 {
@@ -91,6 +99,41 @@ impl QueueCollection {
             outcomes[each.index] = LeaseOutcome::Applied;
         }
         Ok(())
+    }
+
+    /// Makes those changes that a command of unknown outcome did not make, and returns when
+    /// all are made.
+    ///
+    /// # Errors
+    /// Also where the state of a message tells neither that its change was made nor that it
+    /// was not: it was lost before, or others have leased and settled it since.
+    async fn change_again(
+        &self,
+        call: &Call,
+        uses: &[Use<'_>],
+        mut error: StoreError,
+    ) -> Result<(), StoreError> {
+        let held: Vec<&Held> = uses.iter().map(|each| &each.held).collect();
+        let mut retries = self.deadline.retries();
+        loop {
+            retries.after(error).await?;
+            let seen = self.ownership(&held).await?;
+            let mut open = 0;
+            for each in uses {
+                match seen.get(&each.held.id) {
+                    // Not made; or an extension, which may be made twice.
+                    Some(seen) if seen.lease == Some(each.held.nonce) => open += 1,
+                    Some(seen) if seen.settled == Some(call.token) => {}
+                    _ => return Err(retries.into_last()),
+                }
+            }
+            // All of them: those that are made match nothing, and the answer confirms them.
+            match self.update(call.statements(uses)).await {
+                Ok(matched) if matched == open => return Ok(()),
+                Ok(_) => return Err(StoreError::Uncertain),
+                Err(next) => error = next,
+            }
+        }
     }
 }
 

@@ -5,16 +5,18 @@ use std::{
     time::Duration,
 };
 
-use mongodb::bson::{Bson, DateTime, Document, RawDocument, Uuid, doc};
+use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
 use queue_api::{Delivery, LeaseOptions, MessageId, millis};
 
 use crate::{
+    candidate::{Candidate, Dying, Met},
     collection::{Query, QueueCollection, REPLY_BYTES},
     document::{self, Stored},
-    error::StoreError,
+    error::{Effect, StoreError},
     index::Index,
     instant,
     receipt::Held,
+    unsettled::{Sent, Unsettled},
 };
 
 /// A contended claim chooses among this many messages for each that it wants, and among so
@@ -37,6 +39,7 @@ impl QueueCollection {
     pub(crate) async fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>, StoreError> {
         let mut deliveries = Vec::new();
         let (mut buried, mut lost_rounds) = (0, 0);
+        let mut retries = self.deadline.retries();
         while deliveries.len() < options.max_messages() {
             let wanted = options.max_messages() - deliveries.len();
             let limit = wanted.max(buried.min(MAX_LOOK_AHEAD));
@@ -50,13 +53,21 @@ impl QueueCollection {
                         .max(limit),
                 },
             };
-            let round = match self.claim_round(options, wanted, aim).await {
+            let round = match self.state.unsettled.pop() {
+                Some(unsettled) => self.recover(unsettled, options, wanted).await,
+                None => self.claim_round(options, wanted, aim).await,
+            };
+            let round = match round {
                 Ok(round) => round,
-                Err(error) if deliveries.is_empty() => return Err(error),
-                // An error would hide what is leased already until its timeout.
-                Err(error) => {
+                // An error would hide what is leased already until its timeout, and another try
+                // would use that up.
+                Err(error) if !deliveries.is_empty() => {
                     tracing::warn!(queue = self.messages.name(), %error, "a lease was cut short");
                     break;
+                }
+                Err(error) => {
+                    retries.after(error).await?;
+                    continue;
                 }
             };
             deliveries.extend(round.deliveries);
@@ -106,21 +117,78 @@ impl QueueCollection {
             });
         }
         claim.leased_at = self.now().await;
-        let matched = usize::try_from(self.update(claim.statements(&met)).await?).unwrap_or(sent);
-        let mut won = met.live;
-        if matched < sent {
-            let ours = self.claimed_ids(&claim, &won).await?;
-            won.retain(|stored| ours.contains(&stored.id));
-        }
+        let statements = claim.statements(&met);
+        let under_way = self.state.unsettled.sending(Unsettled {
+            nonce: claim.nonce,
+            messages: met.live,
+        });
+        let matched = match self.update_once(statements).await {
+            Err(error) if error.effect() == Effect::None => {
+                under_way.settle();
+                return Err(error);
+            }
+            answer => usize::try_from(answer?).unwrap_or(sent),
+        };
+        let won = self.won(&claim, under_way, matched == sent).await?;
         Ok(Round {
-            deliveries: won
-                .into_iter()
-                .map(|stored| claim.delivery(stored))
-                .collect(),
+            deliveries: claim.deliveries(won),
             buried: met.dying.len(),
             lost: found.missed + sent.saturating_sub(matched),
             saw_all: found.is_all,
         })
+    }
+
+    /// Looks for what a claim took whose answer never came, and leases it once more under the
+    /// same nonce, so that the leases are whole and a majority has them.
+    async fn recover(
+        &self,
+        unsettled: Unsettled,
+        options: &LeaseOptions,
+        wanted: usize,
+    ) -> Result<Round, StoreError> {
+        let now = self.now().await;
+        let claim = Claim {
+            now,
+            leased_at: now,
+            nonce: unsettled.nonce,
+            visibility_millis: options.visibility_timeout().map(millis::ceil),
+        };
+        let under_way = self.state.unsettled.sending(unsettled);
+        let sent = under_way.messages().len() as u64;
+        let matched = self.update(claim.renewals(under_way.messages())).await?;
+        let mut won = if matched == 0 {
+            under_way.settle();
+            Vec::new()
+        } else {
+            self.won(&claim, under_way, matched == sent).await?
+        };
+        let too_many = won.split_off(won.len().min(wanted));
+        self.state.unsettled.push(Unsettled {
+            nonce: claim.nonce,
+            messages: too_many,
+        });
+        Ok(Round {
+            deliveries: claim.deliveries(won),
+            buried: 0,
+            lost: 0,
+            saw_all: false,
+        })
+    }
+
+    /// What a claim took of what it was sent for.
+    async fn won(
+        &self,
+        claim: &Claim,
+        under_way: Sent<'_>,
+        is_all: bool,
+    ) -> Result<Vec<Stored>, StoreError> {
+        if is_all {
+            return Ok(under_way.settle());
+        }
+        let ours = self.claimed_ids(claim, under_way.messages()).await?;
+        let mut won = under_way.settle();
+        won.retain(|stored| ours.contains(&stored.id));
+        Ok(won)
     }
 
     /// The first ready messages, in order.
@@ -214,76 +282,6 @@ struct Round {
     saw_all: bool,
 }
 
-/// A ready document.
-enum Candidate {
-    Live(Stored),
-    Dying(Dying),
-}
-
-/// A document that is to be buried instead of delivered.
-struct Dying {
-    filter: Document,
-    id: MessageId,
-    /// None: attempts exhausted.
-    reason: Option<String>,
-}
-
-impl Candidate {
-    /// `None` for a document that no command could name, because its `_id` is not valid BSON.
-    fn read(document: &RawDocument) -> Option<Self> {
-        match document::read(document) {
-            Ok(stored) if stored.attempts < stored.max_attempts => Some(Self::Live(stored)),
-            Ok(stored) => Some(Self::Dying(Dying {
-                filter: doc! {
-                    "_id": stored.id.as_str(),
-                    "attempts": i64::from(stored.attempts),
-                    "birth": stored.birth,
-                },
-                id: stored.id,
-                reason: None,
-            })),
-            // Not a message, or not one any more. Left where it is, every claim would meet it.
-            Err(damage) => {
-                let id = document::any_id(document)?;
-                let mut filter = doc! { "_id": { "$eq": id.clone() } };
-                if let Some(birth) = document::uuid(document, "birth") {
-                    filter.insert("birth", birth);
-                }
-                Some(Self::Dying(Dying {
-                    filter,
-                    id: document::stand_in_id(&id),
-                    reason: Some(damage.to_string()),
-                }))
-            }
-        }
-    }
-}
-
-/// What a claim meets in order until it has enough; it leaves alone what lies behind.
-struct Met {
-    live: Vec<Stored>,
-    dying: Vec<Dying>,
-}
-
-impl Met {
-    fn in_order(candidates: Vec<Candidate>, wanted: usize) -> Self {
-        let mut met = Self {
-            live: Vec::new(),
-            dying: Vec::new(),
-        };
-        for candidate in candidates {
-            if met.live.len() == wanted {
-                break;
-            }
-            match candidate {
-                Candidate::Live(stored) => met.live.push(stored),
-                Candidate::Dying(dying) => met.dying.push(dying),
-            }
-        }
-        met
-    }
-}
-
 /// One attempt to take messages.
 struct Claim {
     /// What is ready at this time may be taken.
@@ -340,6 +338,21 @@ impl Claim {
             .collect()
     }
 
+    /// The statements that lease again what this claim has leased.
+    fn renewals(&self, messages: &[Stored]) -> Vec<Document> {
+        let mut groups: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
+        for stored in messages {
+            let group = groups.entry(self.visibility_millis(stored)).or_default();
+            group.push(stored.id.as_str());
+        }
+        let renewal = |(millis, ids): (i64, Vec<&str>)| {
+            let filter = doc! { "_id": { "$in": ids }, "lease": self.nonce };
+            let visible_at = instant::after(self.leased_at, millis);
+            doc! { "q": filter, "u": { "$set": { "visible_at": visible_at } }, "multi": true }
+        };
+        groups.into_iter().map(renewal).collect()
+    }
+
     fn burial(&self, dying: &Dying) -> Document {
         let mut filter = self.ready();
         filter.extend(dying.filter.clone());
@@ -352,6 +365,12 @@ impl Claim {
             "$unset": { "visible_at": "", "lease": "" },
         };
         doc! { "q": filter, "u": update }
+    }
+
+    fn deliveries(&self, won: Vec<Stored>) -> Vec<Delivery> {
+        won.into_iter()
+            .map(|stored| self.delivery(stored))
+            .collect()
     }
 
     fn delivery(&self, stored: Stored) -> Delivery {

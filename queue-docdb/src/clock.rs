@@ -26,10 +26,11 @@ pub(crate) enum Time {
 }
 
 impl Time {
-    /// The time now, measured again first where that is due.
-    pub(crate) async fn now(&self) -> DateTime {
+    /// The time now, measured again first where that is due and can be done within `at_most`.
+    pub(crate) async fn now(&self, at_most: Duration) -> DateTime {
         if let Self::Server(clock) = self {
-            clock.refresh().await;
+            // Whoever runs out of time here goes on with the last measurement.
+            let _ = tokio::time::timeout(at_most, clock.refresh()).await;
         }
         instant::floor(self.clock().now())
     }
@@ -118,6 +119,9 @@ impl ServerClock {
         if monotonic_now() < *due {
             return;
         }
+        // Also where the measurement is dropped because it takes too long: not every call is to
+        // wait for the next one.
+        *due = monotonic_now() + RETRY_AFTER;
         let pause = match measure(&self.admin, self.timeout, &self.warned).await {
             Ok(anchor) if self.anchor().is_outdone_by(&anchor) => {
                 *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor;
@@ -168,7 +172,13 @@ async fn measure(
     let sent = monotonic_now();
     let reply = hello(admin, timeout).await?;
     let round_trip = elapsed(sent);
-    let local_time = match reply.get_datetime("localTime") {
+    let local_time = server_time(&reply, round_trip, warned);
+    Ok(Anchor::new(sent, round_trip, local_time))
+}
+
+/// The time in a greeting, which DocumentDB does not promise to tell.
+fn server_time(reply: &Document, round_trip: Duration, warned: &AtomicBool) -> SystemTime {
+    match reply.get_datetime("localTime") {
         Ok(time) => time.to_system_time(),
         Err(_) => {
             if !warned.swap(true, Ordering::Relaxed) {
@@ -176,8 +186,7 @@ async fn measure(
             }
             wall_clock_now() - round_trip / 2
         }
-    };
-    Ok(Anchor::new(sent, round_trip, local_time))
+    }
 }
 
 impl Anchor {
@@ -261,6 +270,46 @@ mod tests {
             told + Duration::from_millis(59_980)
         );
         assert_eq!(anchor.time_at(sent), told - Duration::from_millis(20));
+    }
+
+    /// Counts events, which are all warnings here.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_server_that_does_not_tell_its_time_is_complained_of_once() {
+        let warnings = Warnings::default();
+        let warned = AtomicBool::new(false);
+        let silent = doc! { "ok": 1, "isWritablePrimary": true };
+        let told = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let talking = doc! { "ok": 1, "localTime": DateTime::from_system_time(told) };
+        tracing::subscriber::with_default(warnings.clone(), || {
+            let time = |reply| server_time(reply, Duration::ZERO, &warned);
+            assert_eq!(time(&talking), told);
+            assert_eq!(warnings.0.load(Ordering::Relaxed), 0);
+            for _ in 0..3 {
+                let before = wall_clock_now();
+                let time = time(&silent);
+                assert!(before <= time && time <= wall_clock_now());
+            }
+        });
+        assert_eq!(warnings.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use mongodb::{
     Collection, Database,
-    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc},
+    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, Uuid, doc},
     options::{FindOptions, Hint},
 };
 use queue_api::QueueName;
@@ -20,18 +20,22 @@ use tokio::sync::{Mutex, Notify};
 
 use crate::{
     clock::Time,
-    error::{Refusal, StoreError},
+    error::{Effect, Refusal, StoreError},
     index::Index,
+    retry::Deadline,
+    unsettled::UnsettledClaims,
     wait::Idle,
     watch::Watch,
 };
 
-/// A queue's collection, with what this instance knows about it.
-#[derive(Debug)]
+/// A queue's collection as one call uses it, with what this instance knows about it.
+#[derive(Clone, Debug)]
 pub(crate) struct QueueCollection {
     pub(crate) database: Database,
     pub(crate) messages: Collection<RawDocumentBuf>,
     pub(crate) timeout: Duration,
+    /// When the call has to be done.
+    pub(crate) deadline: Deadline,
     pub(crate) time: Arc<Time>,
     pub(crate) state: Arc<QueueState>,
     /// None where the builder was told to do without.
@@ -81,6 +85,8 @@ pub(crate) struct QueueState {
     /// or elsewhere where a change stream tells.
     pub(crate) changed: Notify,
     pub(crate) idle: Idle,
+    /// Claims of which it is not known whether they took anything.
+    pub(crate) unsettled: UnsettledClaims,
 }
 
 /// Whether this instance has seen to it that the indexes exist.
@@ -152,7 +158,16 @@ impl Query {
 
 impl QueueCollection {
     pub(crate) async fn now(&self) -> DateTime {
-        self.time.now().await
+        self.time.now(self.deadline.left() / 2).await
+    }
+
+    /// The same for another step of a call that may take as long as there is work: each step
+    /// has the operation timeout.
+    pub(crate) fn next_step(&self) -> Self {
+        Self {
+            deadline: Deadline::after(self.timeout),
+            ..self.clone()
+        }
     }
 
     /// What `read` makes of each document found, in order.
@@ -172,12 +187,19 @@ impl QueueCollection {
         query: Query,
         read: impl Fn(&RawDocument) -> T + Send + Sync,
     ) -> Result<(Vec<T>, bool), StoreError> {
-        match self.find_once(max_bytes, query.clone(), &read).await {
-            Err(error) if query.options.hint.is_some() && error.is_missing_index() => {
+        let mut retries = self.deadline.retries();
+        let mut is_restored = false;
+        loop {
+            let error = match self.find_once(max_bytes, query.clone(), &read).await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            if query.options.hint.is_some() && error.is_missing_index() && !is_restored {
                 self.restore_indexes().await?;
-                self.find_once(max_bytes, query, &read).await
+                is_restored = true;
+            } else {
+                retries.after(error).await?;
             }
-            answer => answer,
         }
     }
 
@@ -188,11 +210,10 @@ impl QueueCollection {
         read: &(impl Fn(&RawDocument) -> T + Send + Sync),
     ) -> Result<(Vec<T>, bool), StoreError> {
         let found = self.messages.find(query.filter).with_options(query.options);
-        let mut cursor = run(self.timeout, found).await?;
+        let mut cursor = self.deadline.run(found).await?;
         let (mut all, mut bytes) = (Vec::new(), 0_usize);
-        // A batch ends at 16 MiB whatever its size in documents, so there may be more of
-        // them; each has the time of an operation.
-        while run(self.timeout, cursor.advance()).await? {
+        // A batch ends at 16 MiB whatever its size in documents, so there may be more of them.
+        while self.deadline.run(cursor.advance()).await? {
             let document = cursor.current();
             all.push(read(document));
             let size = document.as_bytes().len();
@@ -208,19 +229,63 @@ impl QueueCollection {
     /// How many documents there are. Without a hint: DocumentDB does not document one for an
     /// aggregate, which is what the driver sends.
     pub(crate) async fn count(&self, filter: Document) -> Result<u64, StoreError> {
-        run(self.timeout, self.messages.count_documents(filter)).await
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.messages.count_documents(filter.clone());
+            match self.deadline.run(sent).await {
+                Ok(count) => return Ok(count),
+                Err(error) => retries.after(error).await?,
+            }
+        }
     }
 
     /// Carries out update statements in one command and says how many documents they matched.
     ///
     /// The driver's own calls take one statement each, and each costs a round trip.
+    ///
+    /// What certainly had no effect is tried again; after any other error the caller has to
+    /// find out what was done.
     pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
         self.write("update", "updates", statements).await
     }
 
-    /// Carries out delete statements in one command and says how many documents are gone.
+    /// The same, and never tried again: for statements with a time in them that must be fresh.
+    pub(crate) async fn update_once(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
+        self.write_once(self.command("update", "updates", statements))
+            .await
+    }
+
+    /// Carries out delete statements in one command and says how many documents are gone; as
+    /// for [`update`](Self::update).
     pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
         self.write("delete", "deletes", statements).await
+    }
+
+    /// The documents that a write matched, once a majority has it.
+    pub(crate) async fn confirmed(
+        &self,
+        answer: Result<u64, StoreError>,
+    ) -> Result<u64, StoreError> {
+        match answer {
+            Err(StoreError::Unconfirmed { matched, .. }) => {
+                self.confirm().await?;
+                Ok(matched)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Returns when a majority has all that was written before: a write that finds nothing to
+    /// do waits for that, too.
+    pub(crate) async fn confirm(&self) -> Result<(), StoreError> {
+        let nothing = doc! { "q": { "_id": "", "birth": Uuid::new() }, "limit": 1 };
+        let mut retries = self.deadline.retries();
+        loop {
+            match self.delete(vec![nothing.clone()]).await {
+                Ok(_) => return Ok(()),
+                Err(error) => retries.after(error).await?,
+            }
+        }
     }
 
     async fn write(
@@ -229,35 +294,58 @@ impl QueueCollection {
         statements_field: &str,
         statements: Vec<Document>,
     ) -> Result<u64, StoreError> {
-        let command = doc! {
-            command: self.messages.name(),
+        let command = self.command(command, statements_field, statements);
+        let mut retries = self.deadline.retries();
+        loop {
+            match self.write_once(command.clone()).await {
+                Err(error) if error.effect() == Effect::None => retries.after(error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn write_once(&self, command: Document) -> Result<u64, StoreError> {
+        let sent = self.database.run_command(command);
+        read_write_reply(&self.deadline.run(sent).await?)
+    }
+
+    fn command(&self, name: &str, statements_field: &str, statements: Vec<Document>) -> Document {
+        doc! {
+            name: self.messages.name(),
             statements_field: statements,
             // The statements are about different documents, so one that fails says nothing
             // about the others.
             "ordered": false,
             "writeConcern": { "w": "majority" },
-        };
-        let reply = run(self.timeout, self.database.run_command(command)).await?;
-        read_write_reply(&reply)
+        }
     }
 }
 
 /// The number of documents in the reply to an update or a delete. Statements that were
 /// refused are in there too: the driver does not look for them.
 pub(crate) fn read_write_reply(reply: &Document) -> Result<u64, StoreError> {
-    let failure = match reply.get("writeErrors") {
-        Some(Bson::Array(errors)) => errors.first(),
-        _ => reply.get("writeConcernError"),
-    };
-    if let Some(Bson::Document(failure)) = failure {
-        return Err(StoreError::Refused(Refusal {
-            code: integer(failure.get("code")).map_or(0, |code| code as i32),
-            message: failure.get_str("errmsg").unwrap_or_default().to_owned(),
-        }));
+    if let Ok(errors) = reply.get_array("writeErrors")
+        && let Some(Bson::Document(first)) = errors.first()
+    {
+        return Err(StoreError::Refused(refusal(first)));
     }
-    integer(reply.get("n"))
+    let matched = integer(reply.get("n"))
         .and_then(|n| u64::try_from(n).ok())
-        .ok_or_else(|| StoreError::Unreadable(format!("no count in {reply}")))
+        .ok_or_else(|| StoreError::Unreadable(format!("no count in {reply}")))?;
+    match reply.get_document("writeConcernError") {
+        Ok(failure) => Err(StoreError::Unconfirmed {
+            matched,
+            reason: refusal(failure),
+        }),
+        Err(_) => Ok(matched),
+    }
+}
+
+fn refusal(failure: &Document) -> Refusal {
+    Refusal {
+        code: integer(failure.get("code")).map_or(0, |code| code as i32),
+        message: failure.get_str("errmsg").unwrap_or_default().to_owned(),
+    }
 }
 
 fn integer(value: Option<&Bson>) -> Option<i64> {
@@ -299,13 +387,16 @@ mod tests {
         let error = doc! { "index": 0, "code": 13, "errmsg": "not you" };
         let errors = doc! { "ok": 1, "n": 1, "writeErrors": [error.clone()] };
         let concern = doc! { "ok": 1, "n": 1, "writeConcernError": error };
-        for reply in [errors, concern] {
-            match read_write_reply(&reply) {
-                Err(StoreError::Refused(refusal)) => {
-                    assert_eq!((refusal.code, refusal.message.as_str()), (13, "not you"));
-                }
-                other => panic!("{other:?}"),
-            }
+        let said = |refusal: Refusal| {
+            assert_eq!((refusal.code, refusal.message.as_str()), (13, "not you"));
+        };
+        match read_write_reply(&errors) {
+            Err(StoreError::Refused(refusal)) => said(refusal),
+            other => panic!("{other:?}"),
+        }
+        match read_write_reply(&concern) {
+            Err(StoreError::Unconfirmed { matched: 1, reason }) => said(reason),
+            other => panic!("{other:?}"),
         }
     }
 }

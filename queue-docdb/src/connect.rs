@@ -3,20 +3,31 @@
 use std::{path::Path, time::Duration};
 
 use mongodb::{
-    Client,
+    Client, Database,
     error::{Error as DriverError, ErrorKind as DriverKind},
-    options::{ClientOptions, ReadPreference, SelectionCriteria, Tls, TlsOptions, WriteConcern},
+    options::{
+        ClientOptions, DatabaseOptions, ReadConcern, ReadConcernLevel, ReadPreference,
+        SelectionCriteria, Tls, TlsOptions, WriteConcern,
+    },
 };
 use queue_api::{Error, ErrorKind};
 
-use crate::{clock, collection::run, error::StoreError};
+use crate::{
+    amazon,
+    builder::ClientSettings,
+    clock,
+    collection::run,
+    error::{StoreError, during},
+};
 
 const OPERATION: &str = "connect";
+
+const APPLICATION_NAME: &str = concat!("queue-docdb/", env!("CARGO_PKG_VERSION"));
 
 /// What the URI asks for, with everything set that the contract depends on.
 pub(crate) async fn options(
     uri: &str,
-    ca_file: Option<&Path>,
+    settings: ClientSettings,
     timeout: Duration,
 ) -> Result<ClientOptions, Error> {
     let mut options = match run(timeout, ClientOptions::parse(uri)).await {
@@ -24,9 +35,14 @@ pub(crate) async fn options(
         Err(StoreError::Driver(error)) => return Err(explain_uri(uri, error, timeout).await),
         Err(error) => return Err(error.during(OPERATION)),
     };
+    if amazon::is_amazon(&options.hosts) {
+        amazon::prepare(uri, &mut options)?;
+    }
     // DocumentDB before 8.0.2 refuses every write that asks to be retryable.
     // https://docs.aws.amazon.com/documentdb/latest/developerguide/functional-differences.html
     options.retry_writes = Some(false);
+    // Retries are made here, where it is known what a first try may have done.
+    options.retry_reads = Some(false);
     // A claim that reads what a replica has not seen yet claims what is gone. The connection
     // strings of the AWS console ask for secondaries.
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
@@ -36,7 +52,17 @@ pub(crate) async fn options(
     // waiting for arrives before the operation is given up.
     options.server_selection_timeout = Some(timeout.mul_f64(0.9));
     options.connect_timeout = Some(timeout);
-    if let Some(path) = ca_file {
+    options.command_event_handler = settings.command_events;
+    options.app_name = settings
+        .application_name
+        .or(options.app_name)
+        .or_else(|| Some(APPLICATION_NAME.to_owned()));
+    check_application_name(options.app_name.as_deref().unwrap_or_default())?;
+    if settings.max_pool_size == Some(0) {
+        return Err(Error::invalid(OPERATION, "a pool of no connections"));
+    }
+    options.max_pool_size = settings.max_pool_size.or(options.max_pool_size);
+    if let Some(path) = settings.ca_file.as_deref() {
         options.tls = Some(Tls::Enabled(tls_options(options.tls.take(), path)?));
     }
     // Also where the URI names it.
@@ -66,6 +92,40 @@ pub(crate) async fn client(options: ClientOptions, timeout: Duration) -> Result<
         .await
         .map_err(explain)?;
     Ok(client)
+}
+
+/// A database of the application's, with what the contract depends on.
+pub(crate) async fn given(database: &Database, timeout: Duration) -> Result<Database, Error> {
+    // These fail outside transactions, or on DocumentDB; the others read what the primary has.
+    if let Some(ReadConcern { level, .. }) = database.read_concern()
+        && matches!(
+            level,
+            ReadConcernLevel::Linearizable | ReadConcernLevel::Snapshot
+        )
+    {
+        let message = format!(
+            "the database has the read concern {level:?}; hand in one without a read concern"
+        );
+        return Err(Error::invalid(OPERATION, message));
+    }
+    let mut options = DatabaseOptions::default();
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    options.write_concern = Some(WriteConcern::majority());
+    options.read_concern = database.read_concern().cloned();
+    let client = database.client();
+    clock::hello(&client.database("admin"), timeout)
+        .await
+        .map_err(during(OPERATION))?;
+    Ok(client.database_with_options(database.name(), options))
+}
+
+/// The server closes the connection of a client whose name is longer.
+fn check_application_name(name: &str) -> Result<(), Error> {
+    if name.len() > 128 {
+        let message = format!("an application name of {} bytes, at most 128", name.len());
+        return Err(Error::invalid(OPERATION, message));
+    }
+    Ok(())
 }
 
 /// Whether a certificate was the reason. The driver wraps what the TLS library says in text,
@@ -172,7 +232,9 @@ mod tests {
             ("mongodb://user:s3%cret@localhost", "percent-encoded"),
             ("mongodb://user:s3?cret=@localhost", "percent-encoded"),
         ] {
-            let error = options(uri, None, TIMEOUT).await.expect_err(uri);
+            let error = options(uri, ClientSettings::default(), TIMEOUT)
+                .await
+                .expect_err(uri);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{uri}");
             let text = format!("{error} {error:?}");
             assert!(
@@ -189,7 +251,9 @@ mod tests {
     #[tokio::test]
     async fn what_the_contract_needs_overrides_the_uri() {
         let uri = "mongodb://localhost/?retryWrites=true&readPreference=secondary&w=1";
-        let options = options(uri, None, TIMEOUT).await.expect("a valid URI");
+        let options = options(uri, ClientSettings::default(), TIMEOUT)
+            .await
+            .expect("a valid URI");
         assert_eq!(options.retry_writes, Some(false));
         assert_eq!(options.write_concern, Some(WriteConcern::majority()));
         assert!(matches!(
@@ -199,10 +263,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_have_a_name() {
+        let name = async |uri: &str, name: Option<&str>| {
+            let settings = ClientSettings {
+                application_name: name.map(str::to_owned),
+                ..ClientSettings::default()
+            };
+            options(uri, settings, TIMEOUT).await.map(|o| o.app_name)
+        };
+        let (plain, named) = ("mongodb://localhost/", "mongodb://localhost/?appName=shop");
+        let default = name(plain, None).await.expect("valid");
+        assert!(default.expect("a name").starts_with("queue-docdb/"));
+        assert_eq!(
+            name(named, None).await.expect("valid").as_deref(),
+            Some("shop")
+        );
+        let set = name(named, Some("mail")).await.expect("valid");
+        assert_eq!(set.as_deref(), Some("mail"));
+        let long = "x".repeat(129);
+        name(plain, Some(&long))
+            .await
+            .expect_err("the server takes 128");
+    }
+
+    #[tokio::test]
     async fn a_ca_file_and_no_tls_is_a_contradiction() {
         let pem = std::env::temp_dir().join(format!("queue-docdb-{}.pem", std::process::id()));
         std::fs::write(&pem, "-----BEGIN CERTIFICATE-----\n").expect("a writable folder");
-        let error = options("mongodb://localhost/?tls=false", Some(&pem), TIMEOUT).await;
+        let settings = ClientSettings {
+            ca_file: Some(pem.clone()),
+            ..ClientSettings::default()
+        };
+        let error = options("mongodb://localhost/?tls=false", settings, TIMEOUT).await;
         std::fs::remove_file(&pem).expect("just written");
         let error = error.expect_err("one of them must be wrong");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -1,23 +1,21 @@
 //! Enqueue: one insert for as many messages as fit in a command.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use mongodb::{
-    bson::RawDocumentBuf,
-    error::{Error as DriverError, ErrorKind as DriverKind, InsertManyError},
-    options::InsertManyOptions,
+    bson::{RawDocument, RawDocumentBuf, Uuid, doc},
+    error::{Error as DriverError, ErrorKind as DriverKind, IndexedWriteError, InsertManyError},
 };
-use queue_api::{EnqueueOutcome, NewMessage};
+use queue_api::{EnqueueOutcome, MessageId, NewMessage};
 
 use crate::{
-    collection::{QueueCollection, run},
+    collection::{Query, QueueCollection},
     document,
-    error::{DUPLICATE_KEY, Refusal, StoreError},
+    error::{DUPLICATE_KEY, Effect, Refusal, StoreError},
 };
 
 /// When a command is full, in bytes: well below the 48 MB that the protocol allows, so that
-/// each part of a batch of large messages has the time of an operation for itself, and no
-/// more than this is held in memory twice.
+/// no more than this is held in memory twice.
 const FULL: usize = 16 << 20;
 
 impl QueueCollection {
@@ -54,24 +52,103 @@ impl QueueCollection {
     }
 
     async fn insert(&self, part: Part, outcomes: &mut [EnqueueOutcome]) -> Result<(), StoreError> {
-        let mut options = InsertManyOptions::default();
-        options.ordered = Some(false);
-        let insert = self
-            .messages
-            .insert_many(&part.documents)
-            .with_options(options);
-        let duplicates = match run(self.timeout, insert).await {
-            Ok(_) => HashSet::new(),
-            Err(StoreError::Driver(error)) => duplicates(error)?,
-            Err(error) => return Err(error),
-        };
-        for (position, &index) in part.indexes.iter().enumerate() {
-            if !duplicates.contains(&position) {
-                outcomes[index] = EnqueueOutcome::Stored;
+        let stored = self.store(&part).await;
+        // Also after an error: some may have been stored.
+        self.state.changed.notify_waiters();
+        for position in stored? {
+            outcomes[part.indexes[position]] = EnqueueOutcome::Stored;
+        }
+        Ok(())
+    }
+
+    /// Stores what is new, and says what that was, by position.
+    ///
+    /// An insert is only repeated for documents that are certainly not stored. Where an insert
+    /// may have stored one, its absence proves nothing: it may have been delivered and acked by
+    /// now, and to store it again would deliver it again. Only the caller may decide that.
+    async fn store(&self, part: &Part) -> Result<Vec<usize>, StoreError> {
+        let mut stored = Vec::new();
+        let mut open: Vec<usize> = (0..part.documents.len()).collect();
+        let mut retries = self.deadline.retries();
+        loop {
+            let error = match self.insert_once(part, &open).await {
+                Ok(refused) => {
+                    let new = open.iter().enumerate();
+                    stored.extend(
+                        new.filter(|(sent, _)| !refused.contains_key(sent))
+                            .map(|(_, &position)| position),
+                    );
+                    let failed = refused
+                        .into_iter()
+                        .filter(|(_, refusal)| refusal.code != DUPLICATE_KEY);
+                    let mut failed: Vec<(usize, Refusal)> = failed.collect();
+                    let Some((_, first)) = failed.first().cloned() else {
+                        return Ok(stored);
+                    };
+                    failed.sort_by_key(|(sent, _)| *sent);
+                    open = failed.into_iter().map(|(sent, _)| open[sent]).collect();
+                    // Refused one by one, so they were not stored.
+                    retries.after(StoreError::Refused(first)).await?;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let effect = error.effect();
+            retries.after(error).await?;
+            if effect == Effect::Unknown {
+                let Some(found) = self.stored_by_this(part, &open).await? else {
+                    return Err(retries.into_last());
+                };
+                stored.extend(found);
+                return Ok(stored);
             }
         }
-        self.state.changed.notify_waiters();
-        Ok(())
+    }
+
+    /// Which of these documents an insert of unknown outcome stored, by their births, once a
+    /// majority has them. `None` where it cannot be told of all.
+    async fn stored_by_this(
+        &self,
+        part: &Part,
+        positions: &[usize],
+    ) -> Result<Option<Vec<usize>>, StoreError> {
+        self.confirm().await?;
+        let identity = |document: &RawDocument| {
+            Some((document::id(document)?, document::uuid(document, "birth")?))
+        };
+        let sent: Vec<(MessageId, Uuid)> = positions
+            .iter()
+            .filter_map(|&position| identity(&part.documents[position]))
+            .collect();
+        let ids: Vec<&str> = sent.iter().map(|(id, _)| id.as_str()).collect();
+        let query = Query::by_ids(doc! { "_id": { "$in": ids } }, sent.len())
+            .with_projection(doc! { "birth": 1 });
+        let found = self.find(query, identity).await?;
+        let found: HashMap<MessageId, Uuid> = found.into_iter().flatten().collect();
+        if found.len() < positions.len() {
+            return Ok(None);
+        }
+        let ours = positions.iter().zip(&sent);
+        Ok(Some(
+            ours.filter(|(_, (id, birth))| found.get(id) == Some(birth))
+                .map(|(&position, _)| position)
+                .collect(),
+        ))
+    }
+
+    /// Inserts these documents and says which of them, in the order sent, were refused.
+    async fn insert_once(
+        &self,
+        part: &Part,
+        positions: &[usize],
+    ) -> Result<HashMap<usize, Refusal>, StoreError> {
+        let documents = positions.iter().map(|&position| &part.documents[position]);
+        let insert = self.messages.insert_many(documents).ordered(false);
+        match self.deadline.run(insert).await {
+            Ok(_) => Ok(HashMap::new()),
+            Err(StoreError::Driver(error)) => refused(error),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -84,8 +161,8 @@ struct Part {
     documents: Vec<RawDocumentBuf>,
 }
 
-/// The positions that failed because their ids are stored already, if nothing else failed.
-fn duplicates(error: DriverError) -> Result<HashSet<usize>, StoreError> {
+/// The documents that were refused one by one, if nothing else failed.
+fn refused(error: DriverError) -> Result<HashMap<usize, Refusal>, StoreError> {
     let DriverKind::InsertMany(InsertManyError {
         write_errors: Some(refused),
         write_concern_error: None,
@@ -94,11 +171,12 @@ fn duplicates(error: DriverError) -> Result<HashSet<usize>, StoreError> {
     else {
         return Err(error.into());
     };
-    if let Some(other) = refused.iter().find(|refusal| refusal.code != DUPLICATE_KEY) {
-        return Err(StoreError::Refused(Refusal {
-            code: other.code,
-            message: other.message.clone(),
-        }));
-    }
-    Ok(refused.iter().map(|refusal| refusal.index).collect())
+    let refusal = |each: &IndexedWriteError| Refusal {
+        code: each.code,
+        message: each.message.clone(),
+    };
+    Ok(refused
+        .iter()
+        .map(|each| (each.index, refusal(each)))
+        .collect())
 }

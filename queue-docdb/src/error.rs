@@ -18,6 +18,9 @@ pub(crate) enum StoreError {
     /// The server took a command but refused a statement in it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A write took effect, but whether a majority has it is not known: a failover may undo it.
+    #[error("{matched} documents, and then: {reason}")]
+    Unconfirmed { matched: u64, reason: Refusal },
     /// The server's answer lacks what it must have.
     #[error("the database's answer was not understood: {0}")]
     Unreadable(String),
@@ -63,12 +66,46 @@ impl StoreError {
         }
     }
 
+    /// Whether the same command may succeed in a moment: after a failover, or when whoever was
+    /// in the way is gone.
+    pub(crate) fn is_passing(&self) -> bool {
+        // Memory and disks come back when somebody acts, not in the time of a call.
+        const EXHAUSTED: [i32; 2] = [146, 14031];
+        match self {
+            Self::Driver(error) => {
+                let codes = codes(error);
+                !codes.iter().any(|code| EXHAUSTED.contains(code)) && is_retryable(self.kind())
+            }
+            Self::Refused(refusal)
+            | Self::Unconfirmed {
+                reason: refusal, ..
+            } => !EXHAUSTED.contains(&refusal.code) && is_retryable(self.kind()),
+            _ => false,
+        }
+    }
+
+    /// What a write may have done that ended with this.
+    pub(crate) fn effect(&self) -> Effect {
+        match self {
+            Self::Driver(error) => effect_of_driver_error(error),
+            Self::Name(_) => Effect::None,
+            // A statement was refused, and others may have been carried out.
+            Self::Refused(_) | Self::Unconfirmed { .. } => Effect::Unknown,
+            Self::TimedOut(_) | Self::Unreadable(_) | Self::Uncertain | Self::Void(_) => {
+                Effect::Unknown
+            }
+        }
+    }
+
     /// What to branch on.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Driver(error) => kind_of_driver_error(error),
             Self::TimedOut(_) => ErrorKind::TimedOut,
-            Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
+            Self::Refused(refusal)
+            | Self::Unconfirmed {
+                reason: refusal, ..
+            } => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
             Self::Uncertain | Self::Void(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
             Self::Name(_) => ErrorKind::InvalidInput,
@@ -90,6 +127,9 @@ impl StoreError {
                                transaction is void";
                 Error::new(kind, operation, message).with_source(source)
             }
+            Self::Unconfirmed { reason, .. } => {
+                Error::new(kind, operation, explanation(kind)).with_source(reason)
+            }
             Self::TimedOut(after) => Error::new(
                 kind,
                 operation,
@@ -98,6 +138,47 @@ impl StoreError {
             other => Error::new(kind, operation, other.to_string()),
         }
     }
+}
+
+fn is_retryable(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
+}
+
+/// What a write that failed did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing, for certain: it may be sent again.
+    None,
+    /// All of it, or a part, or nothing; or it still goes on.
+    Unknown,
+}
+
+fn effect_of_driver_error(error: &DriverError) -> Effect {
+    match &*error.kind {
+        // No connection was had, so nothing was sent.
+        DriverKind::ServerSelection { .. }
+        | DriverKind::ConnectionPoolCleared { .. }
+        | DriverKind::DnsResolve { .. }
+        | DriverKind::Authentication { .. }
+        | DriverKind::InvalidArgument { .. }
+        | DriverKind::InvalidTlsConfig { .. } => Effect::None,
+        DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Effect::None
+        }
+        // An error in place of an answer: the command was turned away before its first
+        // statement, unless it was broken off.
+        DriverKind::Command(command) if !is_interruption(command.code) => Effect::None,
+        _ => Effect::Unknown,
+    }
+}
+
+/// Whether a command that had begun may end like this: interrupted by a shutdown, by a change
+/// of primary, by an operator or a time limit, or cut off from the server behind a proxy.
+fn is_interruption(code: i32) -> bool {
+    matches!(
+        code,
+        11600 | 11601 | 11602 | 13436 | 189 | 91 | 237 | 50 | 262 | 64 | 6 | 7 | 89 | 9001
+    )
 }
 
 /// For `map_err`: the public error of `operation`.
@@ -181,6 +262,9 @@ fn kind_of_code(code: i32) -> Option<ErrorKind> {
         251 | 225 | 246 => Some(ErrorKind::Unavailable),
         // Out of memory or disk space: passes when somebody acts.
         146 | 14031 => Some(ErrorKind::Unavailable),
+        // DocumentDB before 8.0.2 to a client whose retryable writes are on: in its own words,
+        // and as a field that it does not know.
+        301 | 9 => Some(ErrorKind::InvalidInput),
         // Time limits; a write concern that was not reached in time.
         50 | 262 | 64 => Some(ErrorKind::TimedOut),
         _ => None,
@@ -208,6 +292,38 @@ mod tests {
         }
         assert_eq!(refused(50).kind(), ErrorKind::TimedOut);
         assert_eq!(refused(11000).kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn only_what_was_turned_away_had_no_effect() {
+        let io = |kind| StoreError::from(DriverError::from(io::Error::from(kind)));
+        assert_eq!(
+            io(io::ErrorKind::ConnectionRefused).effect(),
+            Effect::None,
+            "nobody was there to be told"
+        );
+        let unknown = [
+            io(io::ErrorKind::BrokenPipe),
+            io(io::ErrorKind::UnexpectedEof),
+            refused(112),
+            StoreError::TimedOut(Duration::ZERO),
+        ];
+        for error in unknown {
+            assert_eq!(error.effect(), Effect::Unknown, "{error}");
+        }
+        assert!(!is_interruption(10107) && is_interruption(11602));
+    }
+
+    #[test]
+    fn what_passes_is_what_may_be_repeated() {
+        for code in [10107, 189, 112, 64, 6] {
+            assert!(refused(code).is_passing(), "{code}");
+        }
+        for code in [13, 121, 146, 14031] {
+            assert!(!refused(code).is_passing(), "{code}");
+        }
+        assert!(!StoreError::TimedOut(Duration::ZERO).is_passing());
+        assert!(!StoreError::Uncertain.is_passing());
     }
 
     #[test]

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
 
-use crate::{
-    collection::{QueueCollection, run},
-    error::StoreError,
-};
+use crate::{collection::QueueCollection, error::StoreError};
 
 /// An index of a queue's collection.
 ///
@@ -73,15 +70,16 @@ impl QueueCollection {
             "indexes": [index.specification()],
         };
         let mut tries = 1;
+        let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
-            match run(self.timeout, sent).await {
+            match self.deadline.run(sent).await {
                 Ok(_) => return Ok(()),
                 Err(error) if tries < TRIES && is_worth_a_retry(&error) => {
                     pause(Duration::from_millis(50 << tries)).await;
                     tries += 1;
                 }
-                Err(error) => return Err(error),
+                Err(error) => retries.after(error).await?,
             }
         }
     }

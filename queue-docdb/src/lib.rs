@@ -2,8 +2,10 @@
 
 mod ack;
 mod admin;
+mod amazon;
 mod backend;
 mod builder;
+mod candidate;
 mod change;
 mod claim;
 mod clock;
@@ -16,11 +18,15 @@ mod index;
 mod instant;
 mod names;
 mod receipt;
+mod retry;
 mod stats;
 mod transaction;
+mod unsettled;
 mod wait;
 mod watch;
 
 pub use backend::DocDbBackend;
 pub use builder::DocDbBuilder;
+/// The driver, for what the builder and [`DocDbBackend::from_database`] take of it.
+pub use mongodb;
 pub use transaction::InTransaction;

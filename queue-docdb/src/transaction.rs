@@ -197,7 +197,8 @@ impl QueueCollection {
         }
         if !documents.is_empty() {
             let insert = self.messages.insert_many(&documents).session(session);
-            run(self.timeout, insert)
+            self.deadline
+                .run(insert)
                 .await
                 .map_err(StoreError::within_transaction)?;
         }
@@ -260,9 +261,9 @@ impl QueueCollection {
             .find(filter)
             .with_options(options)
             .session(&mut *session);
-        let mut cursor = run(self.timeout, find).await?;
+        let mut cursor = self.deadline.run(find).await?;
         let mut found = Vec::new();
-        while run(self.timeout, cursor.advance(session)).await? {
+        while self.deadline.run(cursor.advance(session)).await? {
             found.push(read(cursor.current()));
         }
         Ok(found)
@@ -276,7 +277,7 @@ impl QueueCollection {
         // No write concern: that is the commit's.
         let command = doc! { "delete": self.messages.name(), "deletes": statements };
         let delete = self.database.run_command(command).session(session);
-        let reply = run(self.timeout, delete).await?;
+        let reply = self.deadline.run(delete).await?;
         crate::collection::read_write_reply(&reply)
     }
 }

@@ -38,11 +38,12 @@ impl QueueCollection {
             let mut changed = std::pin::pin!(self.state.changed.notified());
             changed.as_mut().enable();
 
-            let first = self
+            let look = self.next_step();
+            let first = look
                 .first_ready_time()
                 .await?
                 .map(|first| first.to_system_time());
-            let now = self.now().await.to_system_time();
+            let now = look.now().await.to_system_time();
             if first.is_some_and(|first| first <= now) {
                 self.state.idle.reset();
                 return Ok(());

@@ -1,12 +1,16 @@
 //! The contract, on a real MongoDB.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{env, fs, path::PathBuf, process::ExitCode, sync::Arc};
 
 use mongodb::{
     Client,
     bson::{Document, doc},
+    event::{EventHandler, command::CommandEvent},
 };
-use mongodb_test_server::{MongoServer, ScratchDatabase};
+use mongodb_test_server::{
+    MongoServer, ScratchDatabase,
+    documentdb::{Engine, Engines, Gate},
+};
 use queue_api::async_trait;
 use queue_conformance::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
 use queue_docdb::DocDbBackend;
@@ -19,6 +23,8 @@ struct Database {
     database: ScratchDatabase,
     time: TestTime,
     has_fail_points: bool,
+    /// Judges every command; the check that sent what some engine refuses fails.
+    gate: Gate,
 }
 
 #[async_trait]
@@ -38,6 +44,7 @@ impl Harness for DocDb {
             has_fail_points: *HAS_FAIL_POINTS.get_or_init(probe).await,
             server,
             database: server.scratch_database(),
+            gate: Gate::new(engines(&time)),
             time,
         }))
     }
@@ -54,14 +61,22 @@ impl Harness for DocDb {
         let (database, uri) = address
             .split_once(' ')
             .ok_or("an address is a database and a URI")?;
-        connect(uri, database, &TestTime::Real).await
+        // This process will be killed, so whoever reads the note is its parent.
+        let note = refusals(database);
+        let tell = move |refused: &dyn std::fmt::Display| {
+            fs::write(&note, refused.to_string()).expect("a writable folder");
+        };
+        let gate = Gate::new(engines(&TestTime::Real));
+        let events = gate.watch_and_tell(move |refused| tell(refused));
+        connect(uri, database, &TestTime::Real, events).await
     }
 }
 
 #[async_trait]
 impl Store for Database {
     async fn connect(&self) -> Result<Connection, HarnessError> {
-        connect(self.server.uri(), self.database.name(), &self.time).await
+        let events = self.gate.watch();
+        connect(self.server.uri(), self.database.name(), &self.time, events).await
     }
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
@@ -75,7 +90,13 @@ impl Store for Database {
     }
 
     async fn remove(&self) -> Result<(), HarnessError> {
-        Ok(self.server.drop_database(self.database.name()).await?)
+        self.server.drop_database(self.database.name()).await?;
+        let note = refusals(self.database.name());
+        if let Ok(refused) = fs::read_to_string(&note) {
+            fs::remove_file(&note)?;
+            return Err(refused.into());
+        }
+        Ok(self.gate.verify()?)
     }
 }
 
@@ -139,10 +160,28 @@ impl FailPoint {
     }
 }
 
-async fn connect(uri: &str, database: &str, time: &TestTime) -> Result<Connection, HarnessError> {
+/// Those that have to take what is sent. In real time waits use a change stream, by default, and
+/// elastic clusters have none.
+fn engines(time: &TestTime) -> Engines {
+    match time {
+        TestTime::Manual(_) => Engines::ALL,
+        TestTime::Real => Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0]),
+    }
+}
+
+async fn connect(
+    uri: &str,
+    database: &str,
+    time: &TestTime,
+    events: EventHandler<CommandEvent>,
+) -> Result<Connection, HarnessError> {
     let uri = with_app_name(uri, database);
-    let builder = DocDbBackend::builder(uri).database(database);
-    let builder = time.give_to(builder, |builder, clock| builder.clock(clock));
+    let builder = DocDbBackend::builder(uri)
+        .database(database)
+        .command_event_handler(events);
+    let builder = time.give_to(builder, |builder, clock| {
+        builder.clock(clock).without_change_stream()
+    });
     Ok(Connection::new(builder.connect().await?))
 }
 
@@ -155,6 +194,11 @@ fn with_app_name(uri: &str, name: &str) -> String {
         (false, false) => "/?",
     };
     format!("{uri}{joint}appName={name}")
+}
+
+/// Where the processes that work on a database note what the gate refuses.
+fn refusals(database: &str) -> PathBuf {
+    env::temp_dir().join(format!("{database}.refused"))
 }
 
 fn main() -> ExitCode {

@@ -4,6 +4,7 @@ mod apart;
 mod container;
 mod daemon;
 mod database;
+pub mod documentdb;
 mod error;
 mod fetch;
 mod image;

@@ -3,16 +3,19 @@
 use std::time::{Duration, SystemTime};
 
 use mongodb::bson::doc;
-use mongodb_test_server::MongoServer;
-use queue_docdb::DocDbBackend;
+use mongodb_test_server::{
+    MongoServer,
+    documentdb::{Engines, Gate},
+};
 
-use crate::fixture::{message, queue_of};
+use crate::fixture::{builder, message, queue_of};
 
 #[tokio::test]
 async fn the_default_time_is_the_servers() {
     let server = MongoServer::shared().await.unwrap();
     let database = server.scratch_database();
-    let backend = DocDbBackend::builder(server.uri())
+    let gate = Gate::new(Engines::ALL);
+    let backend = builder(server.uri(), &gate)
         .database(database.name())
         .connect()
         .await

@@ -3,13 +3,16 @@
 use std::{path::PathBuf, time::Duration};
 
 use mongodb::bson::doc;
-use mongodb_test_server::{MongoServer, ServerOptions};
+use mongodb_test_server::{
+    MongoServer, ServerOptions,
+    documentdb::{Engines, Gate},
+};
 use queue_api::{Error, ErrorKind, NewMessage};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 
-use crate::fixture::queue_of;
+use crate::fixture::{self, queue_of};
 
 /// How long a test waits for what cannot succeed.
 const SHORT: Duration = Duration::from_millis(1500);
@@ -67,6 +70,16 @@ async fn what_is_wrong_with_the_input_is_said_before_anything_is_sent() {
         (builder(uri).collection_prefix("0123456789"), "prefix"),
         (builder(uri).collection_prefix("system."), "prefix"),
         (builder(uri).operation_timeout(Duration::ZERO), "timeout"),
+        (builder(uri).max_pool_size(0), "pool"),
+        (builder(uri).application_name("x".repeat(129)), "129 bytes"),
+        (
+            builder("mongodb://shop.x.eu-west-1.docdb.amazonaws.com/?retryWrites=true"),
+            "write retryWrites=false",
+        ),
+        (
+            builder("mongodb://localhost/?authMechanism=MONGODB-AWS"),
+            "aws-auth",
+        ),
         (builder(uri).ca_file(&missing), "/nonexistent/bundle.pem"),
         (builder(uri).ca_file("/dev/null"), "PEM"),
         (
@@ -87,8 +100,50 @@ async fn the_uri_may_name_the_database() {
     let uri = server
         .uri()
         .replace("/?", &format!("/{}?", database.name()));
-    let backend = DocDbBackend::builder(uri).connect().await.unwrap();
+    let gate = Gate::new(Engines::ALL);
+    let connected = fixture::builder(&uri, &gate).connect().await;
+    let backend = connected.unwrap();
     assert!(format!("{backend:?}").contains(database.name()));
+}
+
+/// A client of an application's own, with settings that a queue could not live with.
+async fn application(server: &MongoServer, gate: &Gate) -> mongodb::Client {
+    let uri = format!("{}&readPreference=secondaryPreferred&w=1", server.uri());
+    let mut options = mongodb::options::ClientOptions::parse(uri).await.unwrap();
+    options.retry_writes = Some(false);
+    options.command_event_handler = Some(gate.watch());
+    mongodb::Client::with_options(options).unwrap()
+}
+
+#[tokio::test]
+async fn a_database_may_be_handed_in() {
+    let server = MongoServer::shared().await.unwrap();
+    let (database, gate) = (server.scratch_database(), Gate::new(Engines::ALL));
+    let client = application(server, &gate).await;
+    let given = || DocDbBackend::from_database(client.database(database.name()));
+    let backend = given().connect().await.unwrap();
+    let queue = queue_of(&backend);
+    queue.enqueue(&NewMessage::new("kept")).await.unwrap();
+    let delivery = queue.lease().await.unwrap().expect("ready");
+    queue.ack(&delivery.receipt).await.unwrap();
+    assert!(gate.commands().contains("delete"), "its own connections");
+
+    for (builder, hint) in [
+        (given().database("other"), "database"),
+        (given().ca_file("/bundle.pem"), "CA file"),
+        (given().application_name("mail"), "application name"),
+        (given().max_pool_size(5), "pool size"),
+        (given().command_event_handler(gate.watch()), "event handler"),
+    ] {
+        let error = refused(builder).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+    let mut options = mongodb::options::DatabaseOptions::default();
+    options.read_concern = Some(mongodb::options::ReadConcern::linearizable());
+    let slow = client.database_with_options(database.name(), options);
+    let error = refused(DocDbBackend::from_database(slow)).await;
+    assert!(error.to_string().contains("read concern"), "{error}");
 }
 
 /// A certificate authority of a test, and a server's certificate that it signed.
@@ -162,11 +217,12 @@ async fn encryption_credentials_and_rights() {
         "garbled",
         "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
     );
+    let gate = Gate::new(Engines::ALL);
     let as_user = |user: &str, password: &str| {
         let uri = server
             .uri()
             .replace("://", &format!("://{user}:{password}@"));
-        DocDbBackend::builder(format!("{uri}&authSource=shop"))
+        fixture::builder(&format!("{uri}&authSource=shop"), &gate)
             .database("shop")
             .operation_timeout(LONG)
     };
@@ -210,7 +266,7 @@ async fn encryption_credentials_and_rights() {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     }
     // Nobody in particular may connect, and nothing else.
-    let anonymous = DocDbBackend::builder(server.uri())
+    let anonymous = fixture::builder(server.uri(), &gate)
         .database("shop")
         .connect()
         .await

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use mongodb::bson::{Document, doc};
-use mongodb_test_server::{MongoServer, ScratchDatabase};
+use mongodb_test_server::{
+    MongoServer, ScratchDatabase,
+    documentdb::{Engines, Gate},
+};
 use queue_api::{
     Clock, Delivery, LeaseOptions, ManualClock, MessageId, NewMessage, Queue, QueueName,
 };
@@ -19,15 +22,23 @@ pub(crate) struct Fixture {
     /// The same database, past the backend.
     pub(crate) raw: mongodb::Database,
     pub(crate) database: ScratchDatabase,
+    /// Judges what the backends send, and fails the test that it was dropped in.
+    pub(crate) gate: Gate,
     server: &'static MongoServer,
 }
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
+        Self::for_engines(Engines::ALL).await
+    }
+
+    /// For what some engines refuse: only these have to take what is sent.
+    pub(crate) async fn for_engines(engines: Engines) -> Self {
         let server = MongoServer::shared().await.expect("a MongoDB");
         let database = server.scratch_database();
         let clock = Arc::new(ManualClock::new());
-        let backend = connect(server, &database, clock.clone()).await;
+        let gate = Gate::new(engines);
+        let backend = connect(server, &database, &gate, clock.clone()).await;
         let client = mongodb::Client::with_uri_str(server.uri())
             .await
             .expect("a valid URI");
@@ -37,18 +48,22 @@ impl Fixture {
             backend,
             raw,
             database,
+            gate,
             server,
         }
     }
 
     /// Another process, as far as the database can tell.
     pub(crate) async fn another_backend(&self, clock: Arc<dyn Clock>) -> DocDbBackend {
-        connect(self.server, &self.database, clock).await
+        connect(self.server, &self.database, &self.gate, clock).await
     }
 
-    /// How another process would begin, on the same clock.
-    pub(crate) fn builder(&self) -> DocDbBuilder {
-        builder(self.server, &self.database, self.clock.clone())
+    /// How another process would begin, on the same clock, with a change stream.
+    pub(crate) fn streaming(&self) -> DocDbBuilder {
+        DocDbBackend::builder(self.server.uri())
+            .command_event_handler(self.gate.watch())
+            .database(self.database.name())
+            .clock(self.clock.clone())
     }
 
     pub(crate) fn queue(&self) -> Queue {
@@ -78,20 +93,23 @@ impl Fixture {
 async fn connect(
     server: &MongoServer,
     database: &ScratchDatabase,
+    gate: &Gate,
     clock: Arc<dyn Clock>,
 ) -> DocDbBackend {
-    let backend = builder(server, database, clock).connect().await;
-    backend.expect("a backend")
+    let builder = builder(server.uri(), gate)
+        .database(database.name())
+        .clock(clock);
+    builder.connect().await.expect("a backend")
 }
 
-fn builder(
-    server: &MongoServer,
-    database: &ScratchDatabase,
-    clock: Arc<dyn Clock>,
-) -> DocDbBuilder {
-    DocDbBackend::builder(server.uri())
-        .database(database.name())
-        .clock(clock)
+/// A builder whose commands are judged. Tests begin with it and not with a builder of their
+/// own, so that nothing is sent that nobody judges.
+///
+/// Without a change stream, which elastic clusters lack.
+pub(crate) fn builder(uri: &str, gate: &Gate) -> DocDbBuilder {
+    DocDbBackend::builder(uri)
+        .command_event_handler(gate.watch())
+        .without_change_stream()
 }
 
 pub(crate) fn queue_of(backend: &DocDbBackend) -> Queue {

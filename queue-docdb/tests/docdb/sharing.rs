@@ -8,9 +8,8 @@ use queue_api::{
     ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, ManualClock, Purge, Queue, QueueAdmin,
     Receipt,
 };
-use queue_docdb::DocDbBackend;
 
-use crate::fixture::{Fixture, MINUTE, ids, lease, message, name, queue_of};
+use crate::fixture::{Fixture, MINUTE, builder, ids, lease, message, name, queue_of};
 
 #[tokio::test]
 async fn a_queue_that_another_process_deleted_works_again() {
@@ -204,7 +203,7 @@ async fn a_purge_that_another_one_overtakes_goes_on() {
 }
 
 async fn queue_named(app: &str, server: &MongoServer, fixture: &Fixture) -> Queue {
-    let backend = DocDbBackend::builder(format!("{}&appName={app}", server.uri()))
+    let backend = builder(&format!("{}&appName={app}", server.uri()), &fixture.gate)
         .database(fixture.database.name())
         .clock(fixture.clock.clone())
         .connect()

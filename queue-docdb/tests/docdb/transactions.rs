@@ -7,11 +7,15 @@ use mongodb::{
     bson::{Document, doc},
     error::{Error as DriverError, TRANSIENT_TRANSACTION_ERROR},
 };
+use mongodb_test_server::documentdb::{Engine, Engines};
 use queue_api::{
     EnqueueOutcome, Error, ErrorKind, LeaseOutcome, NewMessage, QueueName, Receipt, Result,
 };
 
 use crate::fixture::{Fixture, ids, lease, message, name};
+
+/// Those that have transactions.
+const TRANSACTIONAL: &[Engine] = &[Engine::V4_0, Engine::V5_0, Engine::V8_0];
 
 fn next() -> QueueName {
     QueueName::new("next").expect("a queue name")
@@ -65,7 +69,7 @@ async fn leased(fixture: &Fixture) -> Receipt {
 
 #[tokio::test]
 async fn a_business_write_its_ack_and_what_comes_next_are_one_step() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     let outcome = fixture.work(&mut session, &receipt).await.unwrap();
@@ -88,7 +92,7 @@ async fn a_business_write_its_ack_and_what_comes_next_are_one_step() {
 
 #[tokio::test]
 async fn what_is_aborted_or_dropped_did_not_happen() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     fixture.work(&mut session, &receipt).await.unwrap();
@@ -108,7 +112,7 @@ async fn what_is_aborted_or_dropped_did_not_happen() {
 
 #[tokio::test]
 async fn outcomes_are_those_of_the_contract() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let queue = fixture.queue();
     queue
         .enqueue_batch(&["a", "b", "c"].map(message))
@@ -143,7 +147,7 @@ async fn outcomes_are_those_of_the_contract() {
 
 #[tokio::test]
 async fn bad_input_is_refused_and_the_transaction_goes_on() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     fixture.work(&mut session, &receipt).await.unwrap();
@@ -165,7 +169,7 @@ fn is_worth_another_try(error: &Error) -> bool {
 
 #[tokio::test]
 async fn of_two_transactions_that_ack_the_same_one_is_told_to_try_again() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let (mut first, mut second) = (fixture.begin().await, fixture.begin().await);
     fixture.work(&mut first, &receipt).await.unwrap();
@@ -186,7 +190,7 @@ async fn of_two_transactions_that_ack_the_same_one_is_told_to_try_again() {
 
 #[tokio::test]
 async fn of_two_that_enqueue_the_same_id_one_is_told_to_try_again() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     fixture.work(&mut session, &receipt).await.unwrap();
@@ -207,7 +211,7 @@ async fn of_two_that_enqueue_the_same_id_one_is_told_to_try_again() {
 
 #[tokio::test]
 async fn the_first_enqueue_to_a_new_queue_may_be_tried_again() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     fixture.queue().enqueue(&message("a")).await.unwrap();
     let mut session = fixture.begin().await;
     let mut queues = fixture.backend.in_transaction(&mut session);
@@ -230,7 +234,7 @@ async fn the_first_enqueue_to_a_new_queue_may_be_tried_again() {
 /// As it does after a minute on DocumentDB and MongoDB, or in a restart.
 #[tokio::test]
 async fn a_transaction_that_the_server_gave_up_can_be_tried_again() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     fixture.work(&mut session, &receipt).await.unwrap();

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use mongodb::bson::{Document, doc};
+use mongodb_test_server::documentdb::{Engine, Engines};
 use queue_api::{Queue, Result};
 use queue_docdb::DocDbBackend;
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::fixture::{Fixture, MINUTE, message, queue_of};
+
+/// Those that have change streams.
+const STREAMING: &[Engine] = &[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0];
 
 /// Less than what a wait that relies on a change stream takes for its next look.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,13 +68,13 @@ async fn looks(fixture: &Fixture) -> u64 {
 
 #[tokio::test]
 async fn news_of_another_process_makes_a_wait_look() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     fixture
         .raw
         .run_command(doc! { "profile": 2 })
         .await
         .unwrap();
-    let other = fixture.another_backend(fixture.clock.clone()).await;
+    let other = fixture.streaming().connect().await.unwrap();
     let waits = waiting(queue_of(&other));
     open_stream(&fixture).await;
     // One look when it began, and one when the stream was open.
@@ -92,8 +96,8 @@ async fn news_of_another_process_makes_a_wait_look() {
 
 #[tokio::test]
 async fn a_stream_that_was_cut_off_is_taken_up_again() {
-    let fixture = Fixture::new().await;
-    let other = fixture.another_backend(fixture.clock.clone()).await;
+    let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
+    let other = fixture.streaming().connect().await.unwrap();
     let waits = waiting(queue_of(&other));
     let cut_off = open_stream(&fixture).await;
     fixture
@@ -109,8 +113,8 @@ async fn a_stream_that_was_cut_off_is_taken_up_again() {
 
 #[tokio::test]
 async fn there_is_one_stream_for_all_that_wait_and_it_goes_with_the_backend() {
-    let fixture = Fixture::new().await;
-    let other = fixture.another_backend(fixture.clock.clone()).await;
+    let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
+    let other = fixture.streaming().connect().await.unwrap();
     let queues = ["mail", "parcels"].map(|name| queue_named(&other, name));
     let waits = queues.map(waiting);
     let cursor = open_stream(&fixture).await;
@@ -128,8 +132,7 @@ async fn there_is_one_stream_for_all_that_wait_and_it_goes_with_the_backend() {
 #[tokio::test]
 async fn without_a_stream_a_wait_looks_again() {
     let fixture = Fixture::new().await;
-    let other = fixture.builder().without_change_stream();
-    let other = other.connect().await.unwrap();
+    let other = fixture.another_backend(fixture.clock.clone()).await;
     let waits = waiting(queue_of(&other));
     fixture.queue().enqueue(&message("a")).await.unwrap();
     waits.await.unwrap().unwrap();

@@ -2,6 +2,7 @@
 
 mod dedicated;
 mod endings;
+mod gate;
 mod held;
 mod server;
 mod ways;

@@ -1,0 +1,83 @@
+//! Which engines take what each call sends, as the gate saw it.
+
+use std::{collections::BTreeSet, fmt::Write, time::Duration};
+
+use mongodb_test_server::documentdb::{Engine, Engines};
+use queue_api::{DeadLetterPage, LeaseChange, Purge, QueueAdmin, Redrive};
+
+use crate::fixture::{Fixture, MINUTE, lease, message, name};
+
+/// Makes every kind of call once, and lists what was sent by each: the commands, and who
+/// refuses something in them.
+async fn table(fixture: &Fixture) -> String {
+    let (queue, backend) = (fixture.queue(), &fixture.backend);
+    let mut table = String::from("| call | commands |");
+    for engine in Engine::ALL {
+        write!(table, " {engine} |").unwrap();
+    }
+    writeln!(table, "\n|---|---|{}", "---|".repeat(Engine::ALL.len())).unwrap();
+    let mut note = |call: &str| {
+        let commands: BTreeSet<String> = fixture.gate.commands();
+        let names: Vec<&str> = commands.iter().map(String::as_str).collect();
+        write!(table, "| {call} | {} |", names.join(", ")).unwrap();
+        let findings = fixture.gate.findings();
+        for engine in Engine::ALL {
+            let refused: BTreeSet<&str> = findings
+                .iter()
+                .filter(|finding| finding.refused_by.contains(engine))
+                .map(|finding| finding.item.as_str())
+                .collect();
+            let verdict = match refused.len() {
+                0 => "yes".to_owned(),
+                _ => format!("no: {}", refused.into_iter().collect::<Vec<_>>().join(", ")),
+            };
+            write!(table, " {verdict} |").unwrap();
+        }
+        table.push('\n');
+        fixture.gate.verify().unwrap();
+    };
+    note("connect");
+    let batch = ["a", "b", "c", "d", "e"].map(message);
+    queue.enqueue_batch(&batch).await.unwrap();
+    note("enqueue");
+    let deliveries = lease(&queue, 5).await;
+    let receipts: Vec<_> = deliveries.into_iter().map(|each| each.receipt).collect();
+    note("lease");
+    queue.ack(&receipts[0]).await.unwrap();
+    queue.ack_batch(&receipts[..2]).await.unwrap();
+    note("ack");
+    let changes = [
+        LeaseChange::extend(receipts[2].clone(), MINUTE),
+        LeaseChange::nack(receipts[3].clone(), MINUTE),
+        LeaseChange::dead_letter(receipts[4].clone(), "no"),
+        LeaseChange::give_back(receipts[0].clone()),
+    ];
+    queue.change_batch(&changes).await.unwrap();
+    note("extend, nack, return, dead-letter");
+    queue.wait(Duration::ZERO).await.unwrap();
+    note("wait");
+    queue.stats().await.unwrap();
+    note("stats");
+    backend.peek(&name(), 9).await.unwrap();
+    let page = DeadLetterPage::new(9);
+    backend.dead_letters(&name(), &page).await.unwrap();
+    note("peek, list dead letters");
+    backend.redrive(&name(), &Redrive::All).await.unwrap();
+    backend.purge(&name(), Purge::Live).await.unwrap();
+    note("redrive, purge");
+    backend.list_queues().await.unwrap();
+    backend.delete_queue(&name()).await.unwrap();
+    note("list and delete queues");
+    table
+}
+
+#[tokio::test]
+async fn the_readme_says_which_engines_take_what_is_sent() {
+    // No engine has to take all of it: the table says who does.
+    let table = table(&Fixture::for_engines(Engines::of(&[])).await).await;
+    println!("{table}");
+    assert!(
+        include_str!("../../README.md").contains(&table),
+        "the README has another table:\n{table}"
+    );
+}

@@ -1,0 +1,143 @@
+//! A proxy that takes away the reply to one command: the server has done it, and the client
+//! never hears of it. No fail point of mongod does that.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    task::JoinHandle,
+};
+
+/// What happens in place of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The connection is closed.
+    Close,
+    /// Nothing: the client waits.
+    Withhold,
+}
+
+/// The next command of this name loses its reply.
+#[derive(Clone, Debug)]
+struct Trap {
+    command: String,
+    loss: Loss,
+}
+
+/// A proxy in front of a server, gone with this.
+pub(crate) struct Proxy {
+    address: String,
+    trap: Arc<Mutex<Option<Trap>>>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Forwards to `server`, a host and a port.
+    pub(crate) async fn start(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let trap = Arc::new(Mutex::new(None));
+        let traps = trap.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (server, trap) = (server.clone(), traps.clone());
+                connections.spawn(async move {
+                    if let Ok(server) = TcpStream::connect(server).await {
+                        let _ = forward(client, server, &trap).await;
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            trap,
+            task,
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The next `command` loses its reply.
+    pub(crate) fn set(&self, command: &str, loss: Loss) {
+        let command = command.to_owned();
+        *self.trap.lock().unwrap() = Some(Trap { command, loss });
+    }
+
+    pub(crate) fn heal(&self) {
+        *self.trap.lock().unwrap() = None;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One connection, on which a client sends a command only when the last one was answered.
+async fn forward(
+    client: TcpStream,
+    server: TcpStream,
+    trap: &Mutex<Option<Trap>>,
+) -> io::Result<()> {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let loss = Mutex::new(None);
+    let requests = async {
+        loop {
+            let message = read(&mut from_client).await?;
+            let is_meant = |set: &mut Trap| command_of(&message) == Some(set.command.as_bytes());
+            let sprung = trap.lock().unwrap().take_if(is_meant);
+            if let Some(sprung) = sprung {
+                *loss.lock().unwrap() = Some(sprung.loss);
+            }
+            write(&mut to_server, &message).await?;
+        }
+    };
+    let replies = async {
+        loop {
+            let message = read(&mut from_server).await?;
+            let taken = *loss.lock().unwrap();
+            match taken {
+                None => write(&mut to_client, &message).await?,
+                Some(Loss::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
+                Some(Loss::Withhold) => {}
+            }
+        }
+    };
+    tokio::select! {
+        ended = requests => ended,
+        ended = replies => ended,
+    }
+}
+
+/// A message of the wire protocol: its length, in 4 bytes, counts itself.
+async fn read(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await?;
+    let mut message = vec![0; u32::from_le_bytes(length) as usize];
+    message[..4].copy_from_slice(&length);
+    from.read_exact(&mut message[4..]).await?;
+    Ok(message)
+}
+
+async fn write(to: &mut OwnedWriteHalf, message: &[u8]) -> io::Result<()> {
+    to.write_all(message).await
+}
+
+/// The command's name, which is its document's first key: behind a header of 16 bytes, flags
+/// of 4, the kind of section, the document's length and the type of the first value.
+fn command_of(message: &[u8]) -> Option<&[u8]> {
+    let key = message.get(16 + 4 + 1 + 4 + 1..)?;
+    key.split(|&byte| byte == 0).next()
+}
