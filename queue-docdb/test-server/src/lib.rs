@@ -8,6 +8,7 @@ mod error;
 mod fetch;
 mod image;
 mod leash;
+mod members;
 mod options;
 mod process;
 mod replica_set;
@@ -17,7 +18,8 @@ mod server;
 mod source;
 
 pub use database::ScratchDatabase;
-pub use error::{StartError, StopError};
+pub use error::{FaultError, StartError, StopError};
+pub use members::{CutFrom, Member, MongoReplicaSet, ReplicaSetOptions};
 pub use options::ServerOptions;
 pub use server::MongoServer;
 pub use source::Source;

@@ -3,5 +3,6 @@
 mod dedicated;
 mod endings;
 mod held;
+mod members;
 mod server;
 mod ways;
