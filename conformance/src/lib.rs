@@ -7,7 +7,7 @@ mod drop_after;
 mod guard;
 mod harness;
 mod history;
-mod record;
+pub mod record;
 mod report;
 mod runner;
 mod suite;

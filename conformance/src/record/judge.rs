@@ -4,15 +4,19 @@
 //! rejects a history only where the contract is broken *for certain*: a call that began after
 //! another had ended came later, and of anything else each order is thought possible.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    broken::Broken,
+    event::{Action, Call, Given, What},
 };
 
-use super::event::{Action, Call, Given, What};
-
-/// Rejects a record that breaks the contract, with a timeline of the message concerned.
-pub(super) fn judge(calls: &[Call]) -> Result<(), String> {
+/// Every message of a record that something happened to which breaks the contract.
+///
+/// The record must be complete: everything that was sent and can still be delivered was leased
+/// and acked before it ended. A message that was stored, acked and stored again under the same
+/// id is two messages, and must have two ids in the record.
+pub fn judge(calls: &[Call]) -> Vec<Broken> {
     let mut histories: BTreeMap<&str, History> = BTreeMap::new();
     let mut unknown_leases = Vec::new();
     for call in calls {
@@ -60,13 +64,14 @@ pub(super) fn judge(calls: &[Call]) -> Result<(), String> {
             }
         }
     }
+    let mut all = Vec::new();
     for (id, mut history) in histories {
         history.unknown_leases = &unknown_leases;
-        if let Err(broken) = history.judge() {
-            return Err(timeline(calls, id, &broken));
+        if let Err(why) = history.judge() {
+            all.push(Broken::new(calls, id, why));
         }
     }
-    Ok(())
+    all
 }
 
 /// What happened to one message.
@@ -364,35 +369,4 @@ impl<'a> History<'a> {
         self.delivery_of(receipt)
             .map(|delivery| delivery.given.attempt)
     }
-}
-
-/// The calls that concern one message, in the order in which they began, in microseconds.
-fn timeline(calls: &[Call], id: &str, broken: &str) -> String {
-    let mut concerned: Vec<_> = calls.iter().filter(|call| call.concerns(id)).collect();
-    concerned.sort_by_key(|call| call.began);
-    let start = concerned.first().map_or(0, |call| call.began);
-    let since = |moment: u64| (moment - start) / 1000;
-    let mut text = format!("message {id}\n");
-    for call in concerned {
-        let ended = call
-            .ended
-            .map_or("?".to_owned(), |ended| since(ended).to_string());
-        let Call {
-            by,
-            began,
-            clock_from,
-            clock_to,
-            what,
-            ..
-        } = call;
-        let began = since(*began);
-        let _ = writeln!(text, "  {began:>8} to {ended:>8} us  {by:10} {what}");
-        let _ = writeln!(
-            text,
-            "  {:>24}  {:10} (backend's clock {clock_from} to {clock_to})",
-            "", ""
-        );
-    }
-    let _ = writeln!(text, "  ==> {broken}");
-    text
 }
