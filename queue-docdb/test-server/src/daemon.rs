@@ -127,17 +127,17 @@ impl Daemon {
         within(ANSWER, &format!("removing network {name}"), removed).await
     }
 
-    /// Attaches a container to a network, at this address or at any.
+    /// Attaches a container to a network, at this address.
     pub(crate) async fn attach(
         &self,
         container: &str,
         network: &str,
-        address: Option<String>,
+        address: String,
     ) -> Result<(), Failure> {
         let request = NetworkConnectRequest {
             container: container.to_owned(),
             endpoint_config: Some(EndpointSettings {
-                ipam_config: address.map(|address| EndpointIpamConfig {
+                ipam_config: Some(EndpointIpamConfig {
                     ipv4_address: Some(address),
                     ..EndpointIpamConfig::default()
                 }),

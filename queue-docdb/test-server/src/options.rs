@@ -76,6 +76,11 @@ impl ServerOptions {
         options.with_arguments([
             "--setParameter",
             "shutdownTimeoutMillisForSignaledShutdown=500",
+            // How long beyond what it asked for a secondary waits for the one that it copies
+            // from, before it looks for another; 5 s, unless told otherwise, and then again
+            // for a second attempt. Nothing has a majority meanwhile.
+            "--setParameter",
+            "oplogNetworkTimeoutBufferSeconds=1",
         ])
     }
 

@@ -16,14 +16,16 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// The stale primary comes last: it takes the longest until it has found the others again,
+    /// which a round waits for before its own fault.
     pub(crate) const ALL: [Self; 7] = [
         Self::KillPrimary,
         Self::StopPrimary,
         Self::CutOffPrimary,
-        Self::StalePrimary,
         Self::FreezePrimary,
         Self::RestartAll,
         Self::KillSecondary,
+        Self::StalePrimary,
     ];
 
     /// Whether another primary takes over while the fault lasts.

@@ -197,10 +197,9 @@ impl Rig {
         }
         let repaired = fault.repair(&self.set, primary, secondary).await;
         repaired.map_err(text)?;
-        self.set.settled().await.map_err(text)?;
-        let settled = moment();
-        self.crew.get_on(settled).await?;
-        let back = self.crew.all_back(elected).unwrap_or(settled);
+        let repaired = moment();
+        self.crew.get_on(repaired).await?;
+        let back = self.crew.all_back(elected).unwrap_or(repaired);
         Ok(Times {
             election: Duration::from_nanos(elected - struck),
             back: Duration::from_nanos(back - elected),

@@ -28,12 +28,14 @@ pub(crate) async fn start(options: &ReplicaSetOptions) -> Result<Containers, Fai
     let server = ServerOptions::member();
     let mut containers = Vec::new();
     for member in 0..MEMBERS {
-        // A container is created on one network, at any address, and then put on the others:
-        // the first is somebody else's.
-        let [first, then] = [1, 2].map(|step| (member + step) % MEMBERS);
-        let reach = Reach::Network(networks.name(first).to_owned());
+        // A container is created on a network, where its address is Docker's choice; so it is
+        // taken off again.
+        let reach = Reach::Network(networks.name(member).to_owned());
         let container = container::launch(&daemon, &image, &server, reach).await?;
-        for of in [member, then] {
+        daemon
+            .detach(container.name(), networks.name(member))
+            .await?;
+        for of in 0..MEMBERS {
             let place = (member, of);
             networks.attach(&daemon, container.name(), place).await?;
         }

@@ -61,10 +61,17 @@ impl Networks {
         &self.networks[of].name
     }
 
-    /// The address that a member keeps, whatever happens to it.
+    /// The address by which everybody knows a member, whatever happens to it.
     pub(crate) fn address(&self, member: usize) -> Ipv4Addr {
+        self.address_in(member, member)
+    }
+
+    /// Always the same one in the networks of others, too, or their connections would not
+    /// outlive a cut.
+    fn address_in(&self, of: usize, member: usize) -> Ipv4Addr {
         // The first is the network's own, the second this machine's.
-        self.networks[member].nth(2)
+        let host = u32::try_from(2 + member).expect("is one of three");
+        self.networks[of].nth(host)
     }
 
     /// Puts a member's container on the network of a member.
@@ -74,7 +81,7 @@ impl Networks {
         container: &str,
         (member, of): (usize, usize),
     ) -> Result<(), Failure> {
-        let address = (member == of).then(|| self.address(member).to_string());
+        let address = self.address_in(of, member).to_string();
         daemon.attach(container, self.name(of), address).await
     }
 
@@ -144,8 +151,8 @@ impl Network {
             let addresses = IpamConfig {
                 subnet: Some(format!("{}/28", network.nth(0))),
                 gateway: Some(network.nth(1).to_string()),
-                // Where Docker finds addresses for the other members: not the owner's, which
-                // is free while its container is off.
+                // Where Docker finds addresses by itself: not the members', which are free
+                // while their containers are off.
                 ip_range: Some(format!("{}/29", network.nth(8))),
                 ..IpamConfig::default()
             };

@@ -28,7 +28,8 @@ impl ReplicaSetOptions {
     /// How often members ask each other, relative to the election timeout: MongoDB's ratio.
     const HEARTBEATS: u32 = 5;
 
-    /// A replica set that elects a new primary about two seconds after the loss of the old.
+    /// A replica set that elects a new primary about two seconds after the loss of the old, and
+    /// whose secondaries wait a second, not five, for a member that they copy from.
     pub fn new() -> Self {
         Self {
             election_timeout: Self::DEFAULT_ELECTION_TIMEOUT,
@@ -63,7 +64,9 @@ impl ReplicaSetOptions {
             .map(|(id, host)| Bson::Document(doc! { "_id": id, "host": host }))
             .collect();
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let seconds = self.election_timeout.as_secs().max(1);
+        // A new primary waits until it has heard of everybody, or has waited so long, before it
+        // takes writes.
+        let seconds = (self.election_timeout / 2).as_secs().max(1);
         doc! {
             "_id": REPLICA_SET,
             "members": members,
