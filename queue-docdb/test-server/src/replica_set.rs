@@ -103,10 +103,16 @@ async fn listening(uri: &str, server: &impl LastWords) -> std::result::Result<()
     }
 }
 
-/// What a server says of itself and its replica set; nothing where it does not answer at once,
-/// as one that is frozen or cut off.
-pub(crate) async fn hello(uri: &str) -> Option<Document> {
-    let asked = async { run(&client(uri, GREETING).await?, doc! { "hello": 1 }).await };
+/// What a server says of itself and of the other members; nothing where it does not answer at
+/// once, as one that is frozen or cut off.
+pub(crate) async fn hello_and_status(uri: &str) -> Option<(Document, Document)> {
+    let asked = async {
+        let client = client(uri, GREETING).await?;
+        let hello = run(&client, doc! { "hello": 1 }).await?;
+        // An error as long as it does not know that it is a member.
+        let status = run(&client, doc! { "replSetGetStatus": 1 }).await;
+        Ok::<_, mongodb::error::Error>((hello, status.unwrap_or_default()))
+    };
     tokio::time::timeout(GREETING, asked).await.ok()?.ok()
 }
 

@@ -16,15 +16,15 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The stale primary comes last: it takes the longest until it has found the others again,
-    /// which a round waits for before its own fault.
+    /// Members that were cut off take the longest until they have found each other again, which
+    /// a round waits for before its own fault; so these come last.
     pub(crate) const ALL: [Self; 7] = [
         Self::KillPrimary,
         Self::StopPrimary,
-        Self::CutOffPrimary,
         Self::FreezePrimary,
         Self::RestartAll,
         Self::KillSecondary,
+        Self::CutOffPrimary,
         Self::StalePrimary,
     ];
 

@@ -131,7 +131,8 @@ impl MongoReplicaSet {
         self.seen("a primary", View::primary).await
     }
 
-    /// Waits until there is a primary that both others follow, and says which it is.
+    /// Waits until there is a primary that both others follow, and each member hears from each,
+    /// and says which it is.
     ///
     /// # Errors
     /// When that is not so for two minutes: when a member is down, say.

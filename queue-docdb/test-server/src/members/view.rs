@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use mongodb::bson::Document;
+use mongodb::bson::{Bson, Document};
 
-use super::SETTLED;
+use super::{MEMBERS, SETTLED};
 use crate::error::Failure;
 use crate::options::plain_uri;
-use crate::replica_set::{breathe, hello};
+use crate::replica_set::{breathe, hello_and_status};
 
 /// What each member said when it was asked last; nothing of those who did not answer.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ struct Said {
     primary: Option<String>,
     is_primary: bool,
     is_secondary: bool,
+    /// Whether it hears from every other member.
+    hears_all: bool,
 }
 
 impl View {
@@ -31,13 +33,13 @@ impl View {
             .iter()
             .map(|address| {
                 let uri = plain_uri(address);
-                tokio::spawn(async move { hello(&uri).await })
+                tokio::spawn(async move { hello_and_status(&uri).await })
             })
             .collect();
         let mut members = Vec::new();
         for (address, answer) in addresses.iter().zip(asked) {
             let answer = answer.await.ok().flatten();
-            members.push(answer.map(|hello| Said::new(address, &hello)));
+            members.push(answer.map(|(hello, status)| Said::new(address, &hello, &status)));
         }
         Self { members }
     }
@@ -51,14 +53,18 @@ impl View {
         })
     }
 
-    /// The primary, where the two others are its secondaries.
+    /// The primary, where the two others are its secondaries, and each hears from each: after
+    /// a cut they find back to each other one by one, and until then a second fault is two.
     pub(crate) fn settled(&self) -> Option<usize> {
         let primary = self.primary()?;
         let address = &self.members[primary].as_ref()?.address;
-        let others = self.members.iter().flatten();
-        let secondaries = others.filter(|said| said.is_secondary).count();
+        let count =
+            |is: fn(&Said) -> bool| self.members.iter().flatten().filter(|it| is(it)).count();
         let all = self.members.len();
-        (self.followers(address) == all && secondaries == all - 1).then_some(primary)
+        let are_settled = self.followers(address) == all
+            && count(|said| said.is_secondary) == all - 1
+            && count(|said| said.hears_all) == all;
+        are_settled.then_some(primary)
     }
 
     fn followers(&self, address: &String) -> usize {
@@ -70,13 +76,20 @@ impl View {
 }
 
 impl Said {
-    fn new(address: &str, hello: &Document) -> Self {
+    fn new(address: &str, hello: &Document, status: &Document) -> Self {
         let is = |what| hello.get_bool(what).unwrap_or(false);
+        let heard = status.get_array("members").map(|members| {
+            let members = members.iter().filter_map(Bson::as_document);
+            members
+                .filter(|member| member.get_f64("health") == Ok(1.0))
+                .count()
+        });
         Self {
             address: address.to_owned(),
             primary: hello.get_str("primary").ok().map(str::to_owned),
             is_primary: is("isWritablePrimary"),
             is_secondary: is("secondary"),
+            hears_all: heard == Ok(MEMBERS),
         }
     }
 }
