@@ -36,11 +36,26 @@ impl Set {
         }
     }
 
-    /// Writes a note, which a majority has, and counts those that are there.
+    /// Writes a note, which a majority has, and counts those that are there. Both are repeated:
+    /// a client that still looks for the new primary is told so by an error.
     async fn works(&mut self) {
-        self.notes.insert_one(doc! {}).await.unwrap();
+        let id = i64::try_from(self.written).unwrap();
+        let is_there = |error: &mongodb::error::Error| error.to_string().contains("E11000");
+        let written = async {
+            while let Err(error) = self.notes.insert_one(doc! { "_id": id }).await {
+                if is_there(&error) {
+                    break;
+                }
+            }
+            loop {
+                if let Ok(count) = self.notes.count_documents(doc! {}).await {
+                    return count;
+                }
+            }
+        };
+        let patience = Duration::from_secs(60);
+        let count = tokio::time::timeout(patience, written).await.unwrap();
         self.written += 1;
-        let count = self.notes.count_documents(doc! {}).await.unwrap();
         assert_eq!(count, self.written, "what a majority has is kept");
     }
 
