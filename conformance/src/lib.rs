@@ -8,7 +8,7 @@ mod guard;
 mod harness;
 mod history;
 mod place;
-mod record;
+pub mod record;
 mod replay;
 mod report;
 mod runner;

@@ -7,67 +7,91 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// A moment, by the clock that all processes of this machine share, in nanoseconds.
-pub(super) type Moment = u64;
+pub type Moment = u64;
 
 /// A time by the backend's clock, in milliseconds.
-pub(super) type Millis = u64;
+pub type Millis = u64;
 
 /// One call, from just before it began to just after it ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Call {
+pub struct Call {
     /// Which task or process made it.
-    pub(super) by: String,
+    pub by: String,
     /// How many calls it had made, with this one.
-    pub(super) number: u64,
+    pub number: u64,
     /// A batch is recorded as a call for each part of it: which part this is, from 0.
-    pub(super) part: usize,
-    pub(super) began: Moment,
-    /// None for a call that nobody saw the end of: its caller was killed.
-    pub(super) ended: Option<Moment>,
+    pub part: usize,
+    /// Before the call was made.
+    pub began: Moment,
+    /// After it was answered. None for a call that may take effect at any time after it began:
+    /// it failed, or its caller was killed.
+    pub ended: Option<Moment>,
     /// The earliest that the backend's clock may have shown during the call.
-    pub(super) clock_from: Millis,
+    pub clock_from: Millis,
     /// The latest that it may have shown.
-    pub(super) clock_to: Millis,
-    pub(super) what: What,
+    pub clock_to: Millis,
+    /// What was asked and answered.
+    pub what: What,
 }
 
 /// What was asked, and what was answered. An answer of none is an unknown outcome: the call was
 /// dropped, failed, or its caller was killed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum What {
+pub enum What {
+    /// A message was sent.
     Enqueue {
+        /// The message.
         id: String,
+        /// Not delivered before so many milliseconds have passed.
         delay: Millis,
+        /// Whether it was stored for certain.
         answered: bool,
     },
+    /// Messages were asked for.
     Lease {
+        /// For how long.
         visibility: Millis,
+        /// What was given.
         answer: Option<Vec<Given>>,
     },
+    /// A receipt was used.
     Settle {
+        /// The receipt.
         receipt: String,
+        /// The message that it stands for.
         id: String,
+        /// What for.
         action: Action,
+        /// Whether that was applied.
         answer: Option<bool>,
     },
 }
 
 /// A delivery.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Given {
-    pub(super) id: String,
-    pub(super) receipt: String,
-    pub(super) attempt: u32,
-    pub(super) expires: Millis,
+pub struct Given {
+    /// The message.
+    pub id: String,
+    /// Its receipt.
+    pub receipt: String,
+    /// The how manieth delivery it is.
+    pub attempt: u32,
+    /// When the lease runs out, by the backend's clock.
+    pub expires: Millis,
 }
 
 /// What was asked for a receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Action {
+pub enum Action {
+    /// End the message.
     Ack,
+    /// Keep it for so long from now.
     Extend(Millis),
+    /// Give it up, and have it back after so long.
     Nack(Millis),
+    /// Give it up, and take the attempt back.
     Return,
+    /// Make it a dead letter.
     DeadLetter,
 }
 
@@ -106,7 +130,8 @@ impl Given {
         (self.receipt.clone(), self.id.clone())
     }
 
-    pub(super) fn new(delivery: &Delivery) -> Self {
+    /// What is recorded of a delivery.
+    pub fn new(delivery: &Delivery) -> Self {
         Self {
             id: delivery.id.to_string(),
             receipt: delivery.receipt.to_string(),
@@ -130,13 +155,13 @@ pub(super) fn millis(time: SystemTime) -> Millis {
 ///
 /// It is read from the kernel and not through the C library, so it is right also in a process
 /// whose own idea of the time was made wrong on purpose.
-pub(super) fn wall_clock() -> Millis {
+pub fn wall_clock() -> Millis {
     let now = clock_gettime(ClockId::Realtime);
     now.tv_sec as Millis * 1000 + now.tv_nsec as Millis / 1_000_000
 }
 
 /// Now, by the clock that all processes of this machine share: what orders their calls.
-pub(super) fn moment() -> Moment {
+pub fn moment() -> Moment {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as Moment * 1_000_000_000 + now.tv_nsec as Moment
 }

@@ -7,12 +7,16 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
+    broken::Broken,
     event::{Action, Call, Given, What},
-    timeline::timeline,
 };
 
-/// Rejects a record that breaks the contract, with a timeline of the message concerned.
-pub(super) fn judge(calls: &[Call]) -> Result<(), String> {
+/// Every message of a record that something happened to which breaks the contract.
+///
+/// The record must be complete: everything that was sent and can still be delivered was leased
+/// and acked before it ended. A message that was stored, acked and stored again under the same
+/// id is two messages, and must have two ids in the record.
+pub fn judge(calls: &[Call]) -> Vec<Broken> {
     let mut histories: BTreeMap<&str, History> = BTreeMap::new();
     let mut unknown_leases = Vec::new();
     for call in calls {
@@ -60,25 +64,26 @@ pub(super) fn judge(calls: &[Call]) -> Result<(), String> {
             }
         }
     }
+    let mut all = Vec::new();
     for (id, mut history) in histories {
         history.unknown_leases = &unknown_leases;
-        if let Err(broken) = history.judge() {
-            return Err(timeline(calls, id, &broken.what, &broken.by));
+        if let Err(breach) = history.judge() {
+            all.push(Broken::new(calls, id, breach.what, &breach.by));
         }
     }
-    Ok(())
+    all
 }
 
 /// What is broken, and the calls that break it together.
-struct Broken<'a> {
+struct Breach<'a> {
     what: String,
     by: Vec<&'a Call>,
 }
 
-type Judged<'a> = Result<(), Broken<'a>>;
+type Judged<'a> = Result<(), Breach<'a>>;
 
 fn broken<'a>(what: impl Into<String>, by: impl IntoIterator<Item = &'a Call>) -> Judged<'a> {
-    Err(Broken {
+    Err(Breach {
         what: what.into(),
         by: by.into_iter().collect(),
     })

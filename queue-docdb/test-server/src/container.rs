@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use testcontainers::bollard::models::{HostConfig, PortBinding};
+use testcontainers::bollard::models::{HostConfig, Mount, MountType, PortBinding};
 use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, CopyTargetOptions, GenericImage, ImageExt};
@@ -14,17 +14,19 @@ use crate::error::{Failure, within};
 use crate::image::MongoImage;
 use crate::leash::Leash;
 use crate::options::{DataFolder, ServerOptions};
-use crate::running::{Running, last_lines};
+use crate::running::{LastWords, Running, last_lines};
 use crate::search::Found;
 use crate::source::Source;
 
 /// MongoDB's port, inside the container.
-const PORT: u16 = 27017;
+pub(crate) const PORT: u16 = 27017;
 const DATA: &str = "/data/db";
 const FILES: &str = "/server-files";
 
 /// Creating and starting; the image is there already.
 const START: Duration = Duration::from_secs(60);
+/// A clean end, in which a server writes out what it has in memory.
+const STOP: Duration = Duration::from_secs(30);
 
 /// A container whose end is certain.
 #[derive(Debug)]
@@ -34,37 +36,23 @@ pub(crate) struct Container {
     leash: Leash,
 }
 
+/// How a server in a container is reached.
+#[derive(Debug, Clone)]
+pub(crate) enum Reach {
+    /// Through a port of this machine's loopback.
+    Loopback,
+    /// By its address in this network, which is nobody else's.
+    Network(String),
+}
+
 /// Starts a container and makes the server in it a replica set.
 pub(crate) async fn start(options: &ServerOptions) -> Result<Found, Failure> {
     let daemon = Daemon::connect().await?;
     let image = MongoImage::provide(&daemon).await?;
-    let name = format!("mongodb-test-server-{}", Uuid::now_v7().simple());
-    let host = daemon::host();
-    let leash = Leash::container(&name, &host, daemon::socket(&host))?;
-
-    let request = request(&image, &name, options);
-    let started = within(START, "starting a container", request.start()).await;
-    let container = match started {
-        Ok(container) => container,
-        Err(failure) => {
-            // It may have been created all the same. Where the removal fails, dropping
-            // the leash tries again.
-            if daemon.remove(&name).await.is_ok() {
-                leash.release();
-            }
-            return Err(failure);
-        }
-    };
-    let source = Source::Container {
-        image: image.full_name(),
-        name: name.clone(),
-    };
-    let port = container.get_host_port_ipv4(PORT.tcp()).await;
-    let running = Running::Container(Box::new(Container {
-        name,
-        container,
-        leash,
-    }));
+    let container = launch(&daemon, &image, options, Reach::Loopback).await?;
+    let source = container.source(&image);
+    let port = container.container.get_host_port_ipv4(PORT.tcp()).await;
+    let running = Running::Container(Box::new(container));
     let port = match port {
         Ok(port) => port,
         Err(error) => {
@@ -77,12 +65,45 @@ pub(crate) async fn start(options: &ServerOptions) -> Result<Found, Failure> {
     Found::server(source, port, PORT, options, running).await
 }
 
+/// Starts a container; the server in it may not listen yet.
+pub(crate) async fn launch(
+    daemon: &Daemon,
+    image: &MongoImage,
+    options: &ServerOptions,
+    reach: Reach,
+) -> Result<Container, Failure> {
+    let name = fresh_name();
+    let leash = Leash::container(&name, &daemon::host())?;
+    let request = request(image, &name, options, reach);
+    match within(START, "starting a container", request.start()).await {
+        Ok(container) => Ok(Container {
+            name,
+            container,
+            leash,
+        }),
+        Err(failure) => {
+            // It may have been created all the same. Where the removal fails, dropping
+            // the leash tries again.
+            if daemon.remove(&name).await.is_ok() {
+                leash.release();
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// A name for a container or a network that shows whose it is.
+pub(crate) fn fresh_name() -> String {
+    format!("mongodb-test-server-{}", Uuid::now_v7().simple())
+}
+
 fn request(
     image: &MongoImage,
     name: &str,
     options: &ServerOptions,
+    reach: Reach,
 ) -> ContainerRequest<GenericImage> {
-    let on_disk = options.data() == DataFolder::Disk;
+    let data = options.data();
     let mut request = image
         .to_image()
         .with_exposed_port(PORT.tcp())
@@ -91,8 +112,11 @@ fn request(
         // would start as root as well and then change to a user of its own, who could
         // not read a private key.
         .with_user("0:0")
-        .with_cmd(options.command_line("0.0.0.0", PORT, DATA, FILES))
-        .with_host_config_modifier(move |config| confine(config, on_disk));
+        .with_cmd(options.command_line("0.0.0.0", PORT, DATA, FILES));
+    if let Reach::Network(network) = &reach {
+        request = request.with_network(network);
+    }
+    request = request.with_host_config_modifier(move |config| confine(config, data, &reach));
     for file in options.files() {
         let target = CopyTargetOptions::new(format!("{FILES}/{}", file.name)).with_mode(file.mode);
         request = request.with_copy_to(target, file.bytes.clone());
@@ -101,23 +125,33 @@ fn request(
 }
 
 /// Publishes the port on loopback only (testcontainers would publish it on every
-/// interface), and keeps the data in memory.
-fn confine(config: &mut HostConfig, on_disk: bool) {
-    let binding = PortBinding {
-        host_ip: Some("127.0.0.1".to_owned()),
-        // Docker chooses a free one.
-        host_port: Some(String::new()),
-    };
+/// interface) or nowhere, and keeps the data where they are to be.
+fn confine(config: &mut HostConfig, data: DataFolder, reach: &Reach) {
     config.publish_all_ports = Some(false);
-    config.port_bindings = Some(HashMap::from([(
-        format!("{PORT}/tcp"),
-        Some(vec![binding]),
-    )]));
+    if let Reach::Loopback = reach {
+        let binding = PortBinding {
+            host_ip: Some("127.0.0.1".to_owned()),
+            // Docker chooses a free one.
+            host_port: Some(String::new()),
+        };
+        config.port_bindings = Some(HashMap::from([(
+            format!("{PORT}/tcp"),
+            Some(vec![binding]),
+        )]));
+    }
     // The official image declares a volume at each of these; the second stays empty.
-    let in_memory = if on_disk {
-        &["/data/configdb"][..]
-    } else {
-        &[DATA, "/data/configdb"]
+    let in_memory = match data {
+        DataFolder::Memory => &[DATA, "/data/configdb"],
+        DataFolder::Disk => {
+            // Without a name, so that it goes with the container. The built image declares
+            // no volume, and a layered file system is slow to write through.
+            config.mounts = Some(vec![Mount {
+                target: Some(DATA.to_owned()),
+                typ: Some(MountType::VOLUME),
+                ..Mount::default()
+            }]);
+            &["/data/configdb"][..]
+        }
     };
     config.tmpfs = Some(
         in_memory
@@ -128,14 +162,47 @@ fn confine(config: &mut HostConfig, on_disk: bool) {
 }
 
 impl Container {
-    /// What the server said last, if it has ended.
-    pub(crate) async fn last_words(&self) -> Option<String> {
-        if self.container.is_running().await.unwrap_or(true) {
-            return None;
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where a server in this container comes from.
+    pub(crate) fn source(&self, image: &MongoImage) -> Source {
+        Source::Container {
+            image: image.full_name(),
+            name: self.name.clone(),
         }
-        let stdout = self.container.stdout_to_vec().await.unwrap_or_default();
-        let stderr = self.container.stderr_to_vec().await.unwrap_or_default();
-        Some(last_lines(&[stdout, stderr].concat()))
+    }
+
+    /// Starts it again after its server ended.
+    pub(crate) async fn start_again(&self) -> Result<(), Failure> {
+        let doing = format!("starting container {}", self.name);
+        within(START, &doing, self.container.start()).await
+    }
+
+    /// Ends the server cleanly; one that does not end by itself is killed, which is a failure.
+    pub(crate) async fn stop(&self) -> Result<(), Failure> {
+        let doing = format!("stopping container {}", self.name);
+        let patience = i32::try_from(STOP.as_secs()).unwrap_or(i32::MAX);
+        let stopped = self.container.stop_with_timeout(Some(patience));
+        within(STOP * 2, &doing, stopped).await?;
+        match self.container.exit_code().await {
+            Ok(Some(0)) => Ok(()),
+            code => Err(Failure::new(format!(
+                "{doing}: it did not end cleanly: {code:?}"
+            ))),
+        }
+    }
+
+    /// Lets no process of it run any more.
+    pub(crate) async fn pause(&self) -> Result<(), Failure> {
+        let doing = format!("pausing container {}", self.name);
+        within(STOP, &doing, self.container.pause()).await
+    }
+
+    pub(crate) async fn unpause(&self) -> Result<(), Failure> {
+        let doing = format!("going on with container {}", self.name);
+        within(STOP, &doing, self.container.unpause()).await
     }
 
     /// Removes the container and its volumes.
@@ -151,5 +218,16 @@ impl Container {
                 &error,
             )),
         }
+    }
+}
+
+impl LastWords for Container {
+    async fn last_words(&self) -> Option<String> {
+        if self.container.is_running().await.unwrap_or(true) {
+            return None;
+        }
+        let stdout = self.container.stdout_to_vec().await.unwrap_or_default();
+        let stderr = self.container.stderr_to_vec().await.unwrap_or_default();
+        Some(last_lines(&[stdout, stderr].concat()))
     }
 }

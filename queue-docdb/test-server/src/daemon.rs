@@ -6,7 +6,13 @@ use std::time::Duration;
 
 use testcontainers::bollard::Docker;
 use testcontainers::bollard::errors::Error as DockerError;
-use testcontainers::bollard::query_parameters::RemoveContainerOptionsBuilder;
+use testcontainers::bollard::models::{
+    EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest,
+    NetworkCreateRequest, NetworkDisconnectRequest,
+};
+use testcontainers::bollard::query_parameters::{
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+};
 use testcontainers::core::client::docker_client_instance;
 
 use crate::error::{Failure, within};
@@ -68,6 +74,90 @@ impl Daemon {
             }
         };
         within(ANSWER, &format!("removing container {container}"), removed).await
+    }
+
+    /// Kills what runs in a container, which stays.
+    pub(crate) async fn kill(&self, container: &str) -> Result<(), Failure> {
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        let killed = self.docker.kill_container(container, Some(options));
+        within(ANSWER, &format!("killing container {container}"), killed).await
+    }
+
+    /// Makes a network of these addresses whose members reach nobody outside of it, and whom
+    /// only this machine reaches. `None` where others have some of the addresses.
+    pub(crate) async fn create_network(
+        &self,
+        name: &str,
+        addresses: IpamConfig,
+    ) -> Result<Option<()>, Failure> {
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            internal: Some(true),
+            ipam: Some(Ipam {
+                config: Some(vec![addresses]),
+                ..Ipam::default()
+            }),
+            ..NetworkCreateRequest::default()
+        };
+        let created = async {
+            match self.docker.create_network(request).await {
+                Ok(_) => Ok(Some(())),
+                // "Pool overlaps with other one on this address space".
+                Err(DockerError::DockerResponseServerError { message, .. })
+                    if message.contains("overlap") =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        };
+        within(ANSWER, &format!("creating network {name}"), created).await
+    }
+
+    /// Removes a network; one that does not exist is removed.
+    pub(crate) async fn remove_network(&self, name: &str) -> Result<(), Failure> {
+        let removed = async {
+            match self.docker.remove_network(name).await {
+                Err(DockerError::DockerResponseServerError {
+                    status_code: 404, ..
+                }) => Ok(()),
+                other => other,
+            }
+        };
+        within(ANSWER, &format!("removing network {name}"), removed).await
+    }
+
+    /// Attaches a container to a network, at this address.
+    pub(crate) async fn attach(
+        &self,
+        container: &str,
+        network: &str,
+        address: String,
+    ) -> Result<(), Failure> {
+        let request = NetworkConnectRequest {
+            container: container.to_owned(),
+            endpoint_config: Some(EndpointSettings {
+                ipam_config: Some(EndpointIpamConfig {
+                    ipv4_address: Some(address),
+                    ..EndpointIpamConfig::default()
+                }),
+                ..EndpointSettings::default()
+            }),
+        };
+        let attached = self.docker.connect_network(network, request);
+        let doing = format!("attaching container {container} to network {network}");
+        within(ANSWER, &doing, attached).await
+    }
+
+    /// Detaches a container from a network.
+    pub(crate) async fn detach(&self, container: &str, network: &str) -> Result<(), Failure> {
+        let request = NetworkDisconnectRequest {
+            container: container.to_owned(),
+            force: Some(false),
+        };
+        let detached = self.docker.disconnect_network(network, request);
+        let doing = format!("detaching container {container} from network {network}");
+        within(ANSWER, &doing, detached).await
     }
 }
 

@@ -57,6 +57,27 @@ pub struct StopError {
     pub(crate) failure: Failure,
 }
 
+/// A member of a replica set could not be made to fail, or to come back.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum FaultError {
+    /// A member cannot be cut off where its network is the machine's own.
+    #[error(
+        "a member can be cut off only where Docker gives it a network of its own, and this one \
+         is a process of this machine"
+    )]
+    NeedsContainers,
+    /// What was tried did not work, or took too long.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Failure> for FaultError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.to_string())
+    }
+}
+
 /// Why one step failed, told to its end: these errors are read by people, and a
 /// [`StartError`] holds several of them side by side, which no `source` chain can.
 #[derive(Debug, Clone, thiserror::Error)]

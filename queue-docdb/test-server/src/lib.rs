@@ -9,6 +9,7 @@ mod error;
 mod fetch;
 mod image;
 mod leash;
+mod members;
 mod options;
 mod process;
 mod replica_set;
@@ -18,7 +19,8 @@ mod server;
 mod source;
 
 pub use database::ScratchDatabase;
-pub use error::{StartError, StopError};
+pub use error::{FaultError, StartError, StopError};
+pub use members::{CutFrom, Member, MongoReplicaSet, ReplicaSetOptions};
 pub use options::ServerOptions;
 pub use server::MongoServer;
 pub use source::Source;

@@ -29,6 +29,7 @@ pub struct ServerOptions {
     files: Vec<ServerFile>,
     key: Option<String>,
     data: DataFolder,
+    cache: Cache,
 }
 
 /// A file beside the server.
@@ -47,7 +48,42 @@ pub(crate) enum DataFolder {
     Disk,
 }
 
+/// How much a server keeps in memory; small, because several servers share a machine.
+#[derive(Debug, Clone, Copy, Default)]
+enum Cache {
+    #[default]
+    Alone,
+    OneOfThree,
+}
+
+impl Cache {
+    fn gigabytes(self) -> &'static str {
+        match self {
+            Self::Alone => "0.5",
+            // The least that mongod takes.
+            Self::OneOfThree => "0.25",
+        }
+    }
+}
+
 impl ServerOptions {
+    /// A member of a replica set of three, whose data outlive its process.
+    pub(crate) fn member() -> Self {
+        let mut options = Self::new().with_data_on_disk();
+        options.cache = Cache::OneOfThree;
+        // When it is told to stop, it steps down and then answers for so long that it does
+        // not take commands any more; 15 s, unless told otherwise.
+        options.with_arguments([
+            "--setParameter",
+            "shutdownTimeoutMillisForSignaledShutdown=500",
+            // How long beyond what it asked for a secondary waits for the one that it copies
+            // from, before it looks for another; 5 s, unless told otherwise, and then again
+            // for a second attempt. Nothing has a majority meanwhile.
+            "--setParameter",
+            "oplogNetworkTimeoutBufferSeconds=1",
+        ])
+    }
+
     /// A server like the one [`MongoServer::start`](crate::MongoServer::start) starts.
     pub fn new() -> Self {
         Self::default()
@@ -147,9 +183,8 @@ impl ServerOptions {
             ["--port", &port],
             ["--dbpath", data],
             ["--replSet", REPLICA_SET],
-            // Small, because several servers share a machine; a log that is ample for
-            // tests and does not fill a data folder that is in memory.
-            ["--wiredTigerCacheSizeGB", "0.5"],
+            ["--wiredTigerCacheSizeGB", self.cache.gigabytes()],
+            // Ample for tests, and does not fill a data folder that is in memory.
             ["--oplogSize", "256"],
             // Fail points, with which tests make the server fail.
             ["--setParameter", "enableTestCommands=1"],

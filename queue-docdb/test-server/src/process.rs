@@ -19,13 +19,13 @@ use crate::search::Found;
 use crate::source::Source;
 
 /// Between the choice of a free port and its use, somebody else may take it.
-const PORT_ATTEMPTS: usize = 5;
+pub(crate) const PORT_ATTEMPTS: usize = 5;
 /// What mongod says then.
-const PORT_TAKEN: &str = "Address already in use";
+pub(crate) const PORT_TAKEN: &str = "Address already in use";
 
-const DATA: &str = "data";
-const FILES: &str = "files";
-const LOG: &str = "log";
+pub(crate) const DATA: &str = "data";
+pub(crate) const FILES: &str = "files";
+pub(crate) const LOG: &str = "log";
 
 /// A `mongod` whose end is certain.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(crate) async fn start(source: Source, options: &ServerOptions) -> Result<Fou
     }
 }
 
-fn is_port_taken(failure: &Failure) -> bool {
+pub(crate) fn is_port_taken(failure: &Failure) -> bool {
     failure.to_string().contains(PORT_TAKEN)
 }
 
@@ -127,7 +127,7 @@ impl Process {
 }
 
 /// A folder with the server's files, and a port that is free at this moment.
-fn prepare(options: &ServerOptions) -> io::Result<(TempDir, u16)> {
+pub(crate) fn prepare(options: &ServerOptions) -> io::Result<(TempDir, u16)> {
     let folder = TempDir::with_prefix("mongodb-test-server-")?;
     fs::create_dir(folder.path().join(DATA))?;
     let files = folder.path().join(FILES);

@@ -9,7 +9,7 @@ use mongodb::options::ClientOptions;
 
 use crate::error::{Failure, within};
 use crate::options::REPLICA_SET;
-use crate::running::Running;
+use crate::running::LastWords;
 
 /// From start to listening; a first start on a busy machine takes several seconds.
 const LISTENING: Duration = Duration::from_secs(60);
@@ -18,12 +18,17 @@ const ELECTION: Duration = Duration::from_secs(60);
 /// One attempt to reach the server. Short, because the driver looks again only after
 /// half a second, and a fresh client looks at once.
 const ATTEMPT: Duration = Duration::from_millis(200);
+/// A greeting that says something about now.
+const GREETING: Duration = Duration::from_secs(1);
 /// Anything else a server is asked.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Waits until a server that was just started answers, or has ended.
-pub(crate) async fn await_answer(uri: &str, running: &Running) -> std::result::Result<(), Failure> {
-    tokio::time::timeout(LISTENING, listening(uri, running))
+pub(crate) async fn await_answer(
+    uri: &str,
+    server: &impl LastWords,
+) -> std::result::Result<(), Failure> {
+    tokio::time::timeout(LISTENING, listening(uri, server))
         .await
         .map_err(|_| Failure::new(format!("no answer within {} s", LISTENING.as_secs())))?
 }
@@ -33,6 +38,12 @@ pub(crate) async fn await_answer(uri: &str, running: &Running) -> std::result::R
 /// `member` is the server's address as the server itself sees it.
 pub(crate) async fn initiate(uri: &str, member: &str) -> std::result::Result<(), Failure> {
     let config = doc! { "_id": REPLICA_SET, "members": [{ "_id": 0, "host": member }] };
+    initiate_as(uri, config).await
+}
+
+/// Makes a fresh server a member of the replica set that this describes, and waits until it
+/// is the primary.
+pub(crate) async fn initiate_as(uri: &str, config: Document) -> std::result::Result<(), Failure> {
     let primary = async {
         let client = client(uri, ANSWER).await?;
         run(&client, doc! { "replSetInitiate": config }).await?;
@@ -75,7 +86,7 @@ pub(crate) async fn drop_database(uri: &str, name: &str) -> std::result::Result<
 }
 
 /// Waits for the first answer, or for the server's early end.
-async fn listening(uri: &str, running: &Running) -> std::result::Result<(), Failure> {
+async fn listening(uri: &str, server: &impl LastWords) -> std::result::Result<(), Failure> {
     loop {
         let answer = async {
             let client = client(uri, ATTEMPT).await?;
@@ -84,12 +95,25 @@ async fn listening(uri: &str, running: &Running) -> std::result::Result<(), Fail
         if answer.await.is_ok() {
             return Ok(());
         }
-        if let Some(last_words) = running.last_words().await {
+        if let Some(last_words) = server.last_words().await {
             return Err(Failure::new(format!("mongod ended:\n{last_words}")));
         }
         // An attempt may fail at once, too.
         breathe().await;
     }
+}
+
+/// What a server says of itself and of the other members; nothing where it does not answer at
+/// once, as one that is frozen or cut off.
+pub(crate) async fn hello_and_status(uri: &str) -> Option<(Document, Document)> {
+    let asked = async {
+        let client = client(uri, GREETING).await?;
+        let hello = run(&client, doc! { "hello": 1 }).await?;
+        // An error as long as it does not know that it is a member.
+        let status = run(&client, doc! { "replSetGetStatus": 1 }).await;
+        Ok::<_, mongodb::error::Error>((hello, status.unwrap_or_default()))
+    };
+    tokio::time::timeout(GREETING, asked).await.ok()?.ok()
 }
 
 async fn is_primary(client: &Client) -> Result<bool> {
@@ -113,6 +137,6 @@ async fn client(uri: &str, patience: Duration) -> Result<Client> {
     clippy::disallowed_methods,
     reason = "a real server is waited for in real time, on a runtime of its own"
 )]
-async fn breathe() {
+pub(crate) async fn breathe() {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }

@@ -1,11 +1,19 @@
 //! What runs behind a server's address.
 
+use std::future::Future;
+
 use crate::container::Container;
 use crate::error::Failure;
 use crate::process::Process;
 
 /// How many lines of a log an error carries.
 const LAST_LINES: usize = 12;
+
+/// What may end before it answers.
+pub(crate) trait LastWords: Sync {
+    /// What the server said last, if it has ended.
+    fn last_words(&self) -> impl Future<Output = Option<String>> + Send;
+}
 
 /// What runs behind a server's address, and can be taken down.
 #[derive(Debug)]
@@ -16,16 +24,17 @@ pub(crate) enum Running {
     Process(Process),
 }
 
-impl Running {
-    /// What the server said last, if it has ended.
-    pub(crate) async fn last_words(&self) -> Option<String> {
+impl LastWords for Running {
+    async fn last_words(&self) -> Option<String> {
         match self {
             Self::External => None,
             Self::Container(container) => container.last_words().await,
             Self::Process(process) => process.last_words(),
         }
     }
+}
 
+impl Running {
     /// Checks that the server that answers, with its data at this path, is this one: on
     /// a port that was free a moment ago, somebody else's server may answer.
     pub(crate) fn verify(&self, data_path: &str) -> Result<(), Failure> {

@@ -4,5 +4,6 @@ mod dedicated;
 mod endings;
 mod gate;
 mod held;
+mod members;
 mod server;
 mod ways;

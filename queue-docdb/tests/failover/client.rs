@@ -1,0 +1,281 @@
+//! The clients: processes that send messages, or lease and ack them, whatever happens to the
+//! database.
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use queue_api::{
+    Delivery, EnqueueOutcome, LeaseOptions, LeaseOutcome, MessageId, NewMessage, Queue, Result,
+};
+use queue_conformance::record::{Action, Given, What};
+use queue_docdb::DocDbBackend;
+
+use crate::told::{Answer, Teller};
+
+/// Tells a client its name, its database and its URI, with spaces between them.
+pub(crate) const CLIENT: &str = "QUEUE_FAILOVER_CLIENT";
+
+/// How long an operation may take: half of the default, because a failover shows in it.
+pub(crate) const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The name of the queue.
+pub(crate) const QUEUE: &str = "failover";
+
+/// Runs as a client, if the environment says so, until the rig has enough or goes away.
+pub(crate) fn client_main() -> Option<ExitCode> {
+    let told = env::var(CLIENT).ok()?;
+    let mut words = told.splitn(3, ' ').map(str::to_owned);
+    let (by, database, uri) = (words.next()?, words.next()?, words.next()?);
+    let enough = listen();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("the system gives a thread to a runtime");
+    runtime.block_on(async {
+        let client = Client {
+            queue: connect(&uri, &database).await.expect("the set is up"),
+            teller: Teller::new(by.clone()),
+            random: fastrand::Rng::new(),
+        };
+        if by.starts_with("producer") {
+            client.produce(&by, &enough).await;
+        } else {
+            client.consume().await;
+        }
+    });
+    Some(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn connect(uri: &str, database: &str) -> Result<Queue> {
+    let backend = DocDbBackend::builder(uri)
+        .database(database)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .connect()
+        .await?;
+    Queue::new(Arc::new(backend), QUEUE)
+}
+
+/// The rig holds the other end of stdin: a line says that there are enough messages, and when
+/// it ends, however it does, so does this process.
+fn listen() -> Arc<AtomicBool> {
+    let enough = Arc::new(AtomicBool::new(false));
+    let heard = enough.clone();
+    thread::spawn(move || {
+        for _ in BufReader::new(std::io::stdin())
+            .lines()
+            .map_while(std::result::Result::ok)
+        {
+            heard.store(true, Ordering::Relaxed);
+        }
+        std::process::exit(0);
+    });
+    enough
+}
+
+struct Client {
+    queue: Queue,
+    teller: Teller,
+    random: fastrand::Rng,
+}
+
+impl Client {
+    async fn produce(mut self, by: &str, enough: &AtomicBool) {
+        let mut sent = 0;
+        while !enough.load(Ordering::Relaxed) {
+            let ids: Vec<String> = (0..self.random.u32(1..=3))
+                .map(|n| format!("{by}-{}", sent + n))
+                .collect();
+            sent += ids.len() as u32;
+            let mut attempt = 1;
+            while !self.enqueue(&ids, attempt).await {
+                attempt += 1;
+                self.pause(20..200).await;
+            }
+            self.pause(4..12).await;
+        }
+    }
+
+    /// Sends messages under ids that stay the same in each attempt, in payloads that tell the
+    /// attempts apart; says whether that was answered.
+    async fn enqueue(&mut self, ids: &[String], attempt: u32) -> bool {
+        let what = |id: &String, answered| What::Enqueue {
+            id: copy(id, &attempt.to_string()),
+            delay: 0,
+            answered,
+        };
+        let begun: Vec<_> = ids
+            .iter()
+            .map(|id| self.teller.begin(what(id, false)))
+            .collect();
+        let messages: Vec<NewMessage> = ids
+            .iter()
+            .map(|id| {
+                NewMessage::new(attempt.to_string())
+                    .with_id(MessageId::new(id).expect("a short name and a number"))
+                    // None is buried, however often its lease runs out.
+                    .with_max_attempts(1000)
+            })
+            .collect();
+        let outcome = self.queue.enqueue_batch(&messages).await;
+        for (index, (begun, id)) in begun.into_iter().zip(ids).enumerate() {
+            let answer = match &outcome {
+                Ok(outcomes) if outcomes[index] == EnqueueOutcome::Stored => Answer::Given,
+                Ok(_) => Answer::Duplicate,
+                Err(error) => Answer::failed(error),
+            };
+            let stored = matches!(answer, Answer::Given);
+            self.teller.end(begun, what(id, stored), answer);
+        }
+        outcome.is_ok()
+    }
+
+    async fn consume(mut self) {
+        loop {
+            let Some(deliveries) = self.lease().await else {
+                self.pause(20..200).await;
+                continue;
+            };
+            if deliveries.is_empty() {
+                // A hint, so an error in it is no more than a pause.
+                let _ = self.queue.wait(Duration::from_millis(100)).await;
+                self.pause(4..12).await;
+                continue;
+            }
+            let mut done = Vec::new();
+            for delivery in &deliveries {
+                let one = std::slice::from_ref(delivery);
+                match self.random.u32(..30) {
+                    0 | 1 => self.settle(one, Action::Nack(0)).await,
+                    2 => self.settle(one, Action::Return).await,
+                    3 => {
+                        self.settle(one, Action::Extend(3000)).await;
+                        done.push(delivery.clone());
+                    }
+                    4..10 => self.settle(one, Action::Ack).await,
+                    _ => done.push(delivery.clone()),
+                }
+            }
+            if !done.is_empty() {
+                self.settle(&done, Action::Ack).await;
+            }
+            self.pause(2..6).await;
+        }
+    }
+
+    async fn lease(&mut self) -> Option<Vec<Delivery>> {
+        let visibility = self.random.u64(2000..4000);
+        let options = LeaseOptions::new(self.random.usize(1..=12))
+            .with_visibility_timeout(Duration::from_millis(visibility));
+        let what = |answer| What::Lease { visibility, answer };
+        let begun = self.teller.begin(what(None));
+        match self.queue.lease_batch(&options).await {
+            Ok(deliveries) => {
+                let given = deliveries.iter().map(|delivery| Given {
+                    id: copy_of(delivery),
+                    ..Given::new(delivery)
+                });
+                let what = what(Some(given.collect()));
+                self.teller.end(begun, what, Answer::Given);
+                Some(deliveries)
+            }
+            Err(error) => {
+                let answer = Answer::failed(&error);
+                self.teller.end(begun, what(None), answer);
+                None
+            }
+        }
+    }
+
+    /// Uses receipts in one call, and again until that is answered.
+    async fn settle(&mut self, deliveries: &[Delivery], action: Action) {
+        let what = |delivery: &Delivery, answer| What::Settle {
+            receipt: delivery.receipt.to_string(),
+            id: copy_of(delivery),
+            action,
+            answer,
+        };
+        loop {
+            let begun: Vec<_> = deliveries
+                .iter()
+                .map(|delivery| self.teller.begin(what(delivery, None)))
+                .collect();
+            let outcomes = self.use_receipts(deliveries, action).await;
+            for (index, (begun, delivery)) in begun.into_iter().zip(deliveries).enumerate() {
+                let (applied, answer) = match &outcomes {
+                    Ok(outcomes) => {
+                        let applied = outcomes[index] == LeaseOutcome::Applied;
+                        (Some(applied), Answer::Given)
+                    }
+                    Err(error) => (None, Answer::failed(error)),
+                };
+                self.teller.end(begun, what(delivery, applied), answer);
+            }
+            if outcomes.is_ok() {
+                return;
+            }
+            self.pause(20..200).await;
+        }
+    }
+
+    async fn use_receipts(
+        &self,
+        deliveries: &[Delivery],
+        action: Action,
+    ) -> Result<Vec<LeaseOutcome>> {
+        let receipt = &deliveries[0].receipt;
+        let one = |outcome| vec![outcome];
+        match action {
+            Action::Extend(millis) => {
+                let extended = self.queue.extend(receipt, Duration::from_millis(millis));
+                extended.await.map(one)
+            }
+            Action::Nack(millis) => {
+                let nacked = self.queue.nack(receipt, Duration::from_millis(millis));
+                nacked.await.map(one)
+            }
+            Action::Return => self.queue.give_back(receipt).await.map(one),
+            Action::DeadLetter => {
+                let buried = self.queue.dead_letter(receipt, "recorded");
+                buried.await.map(one)
+            }
+            Action::Ack => {
+                let receipts: Vec<_> = deliveries.iter().map(|it| it.receipt.clone()).collect();
+                self.queue.ack_batch(&receipts).await
+            }
+        }
+    }
+
+    /// So long that the clients leave something of the machine to the servers.
+    #[allow(clippy::disallowed_methods)] // the clients live in real time, as their servers do
+    async fn pause(&mut self, millis: std::ops::Range<u64>) {
+        tokio::time::sleep(Duration::from_millis(self.random.u64(millis))).await;
+    }
+}
+
+/// A message that is acked before its enqueue is repeated is stored once more. In the record
+/// these are two messages, told apart by the attempt that stored them.
+fn copy(id: &str, attempt: &str) -> String {
+    format!("{id}.{attempt}")
+}
+
+fn copy_of(delivery: &Delivery) -> String {
+    copy(
+        delivery.id.as_str(),
+        &String::from_utf8_lossy(&delivery.payload),
+    )
+}
+
+/// The id under which a copy was sent.
+pub(crate) fn id_of_copy(copy: &str) -> &str {
+    copy.rsplit_once('.').map_or(copy, |(id, _)| id)
+}
