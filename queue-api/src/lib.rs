@@ -3,13 +3,16 @@
 mod admin;
 mod backend;
 mod clock;
+pub mod consumer;
 mod error;
 mod lease;
 mod message;
+pub mod metrics;
 pub mod millis;
 mod name;
 mod queue;
 mod stats;
+pub mod trace;
 mod typed;
 
 pub use admin::{
