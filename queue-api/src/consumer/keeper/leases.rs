@@ -37,6 +37,8 @@ pub(crate) struct Held {
     ended: bool,
     /// There is a verdict, which is on its way to the store.
     settling: bool,
+    /// It was due to be renewed, and has not been.
+    renewing: bool,
     end: watch::Sender<Option<LeaseEnd>>,
 }
 
@@ -75,6 +77,7 @@ impl Leases {
             due: None,
             ended: false,
             settling: false,
+            renewing: false,
             end,
         };
         self.held.insert(self.last_key, held);
@@ -88,6 +91,7 @@ impl Leases {
             return;
         };
         held.expires = after(sent, by);
+        held.renewing = false;
         let spare = by.min(held.visibility) / 2;
         let due = if held.limit > held.expires {
             held.expires - spare
@@ -113,6 +117,18 @@ impl Leases {
     pub(crate) fn is_open(&self, key: Key) -> bool {
         self.get(key)
             .is_some_and(|held| !held.ended && !held.settling)
+    }
+
+    /// Whether a renewal that was due still is.
+    pub(crate) fn is_renewing(&self, key: Key) -> bool {
+        self.is_open(key) && self.get(key).is_some_and(|held| held.renewing)
+    }
+
+    /// Makes a renewal due at once, in place of an extension that was refused.
+    pub(crate) fn renew_at(&mut self, key: Key, now: SystemTime) {
+        if self.is_open(key) {
+            self.schedule(key, Some(now));
+        }
     }
 
     /// Notes that there is a verdict: from now on the lease is not renewed.
@@ -151,7 +167,7 @@ impl Leases {
     /// asks, so that leases which were claimed one after another come to be renewed together.
     pub(crate) fn take_due(&mut self, now: SystemTime) -> Option<Due> {
         let (due, key) = *self.agenda.first()?;
-        let held = self.held.get(&key).expect(LISTED);
+        let held = self.held.get_mut(&key).expect(LISTED);
         let (expires, limit, visibility) = (held.expires, held.limit, held.visibility);
         if expires <= now {
             let why = match limit <= expires {
@@ -165,6 +181,7 @@ impl Leases {
         if due == expires || due > now + visibility / 8 {
             return None;
         }
+        held.renewing = true;
         self.schedule(key, Some(expires));
         let until_limit = limit.duration_since(now).unwrap_or_default();
         let by = visibility.min(until_limit).max(SHORTEST_EXTENSION);

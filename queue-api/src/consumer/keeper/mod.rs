@@ -10,7 +10,7 @@ mod lane;
 mod leases;
 mod outcome;
 
-use std::{future::pending, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, future::pending, sync::Arc, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -165,11 +165,22 @@ impl Keeper {
         }
     }
 
-    /// Renews what is still worth it: a renewal that follows a verdict would be harmless, one
-    /// that follows the end of a lease would hide a message for which nobody is working.
+    /// Extends what is still worth it. An extension that follows a verdict would be harmless, one
+    /// that follows the end of a lease would hide a message for which nobody is working, and a
+    /// renewal behind an extension that somebody asked for would cut it short.
     fn send_renewals(&mut self, now: SystemTime) {
-        for item in std::mem::take(&mut self.renewals.waiting) {
-            if self.leases.is_open(item.key) {
+        let waiting = std::mem::take(&mut self.renewals.waiting);
+        let asked_for: HashSet<_> = waiting
+            .iter()
+            .filter(|item| item.answer.is_some())
+            .map(|item| item.key)
+            .collect();
+        for item in waiting {
+            let wanted = match item.answer {
+                Some(_) => self.leases.is_open(item.key),
+                None => self.leases.is_renewing(item.key) && !asked_for.contains(&item.key),
+            };
+            if wanted {
                 self.renewals.waiting.push_back(item);
             } else {
                 reply(item.answer, Ok(LeaseOutcome::Lost));

@@ -26,7 +26,9 @@ impl Keeper {
             Err(error) => {
                 self.report_error(&error);
                 let mut again = Vec::new();
+                let mut pause = Duration::MAX;
                 for item in landed.items {
+                    pause = pause.min(self.pause_for(item.key));
                     if error.is_retryable() && self.lasts(item.key, now) {
                         again.push(item);
                     } else {
@@ -37,7 +39,7 @@ impl Keeper {
                     Settled::ByAck => &mut self.acks,
                     Settled::ByChange => &mut self.changes,
                 };
-                lane.repeat(again, now, Duration::MAX);
+                lane.repeat(again, now, pause);
             }
         }
     }
@@ -102,13 +104,20 @@ impl Keeper {
             };
             if held.expires <= now || asked_for && !error.is_retryable() {
                 reply(item.answer, Err(error.clone()));
+                self.leases.renew_at(item.key, now);
                 continue;
             }
-            // Several attempts have to fit into what is left of the shortest lease.
-            pause = pause.min(held.visibility / 8);
+            pause = pause.min(self.pause_for(item.key));
             again.push(item);
         }
         self.renewals.repeat(again, now, pause);
+    }
+
+    /// The longest pause after which a call for this lease is repeated: several attempts have to
+    /// fit into its time.
+    fn pause_for(&self, key: Key) -> Duration {
+        let held = self.leases.get(key);
+        held.map_or(Duration::MAX, |held| held.visibility / 8)
     }
 
     pub(super) fn report_error(&self, error: &Error) {

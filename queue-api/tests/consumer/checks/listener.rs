@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures::StreamExt;
 use queue_api::{ErrorKind, consumer::ListenOptions};
 
 use super::{
@@ -18,6 +19,16 @@ pub(super) async fn it_gives_what_is_enqueued(bed: Bed) {
     }
     let ids: BTreeSet<_> = leases.iter().map(|lease| lease.id().as_str()).collect();
     assert_eq!(ids, BTreeSet::from(["0", "1", "2", "3", "4"]));
+}
+
+pub(super) async fn it_is_a_stream(bed: Bed) {
+    bed.store_many(5).await;
+    let leases = bed.listen(2).take(5);
+    let acked = leases.for_each_concurrent(None, |lease| async move {
+        lease.ack().await.unwrap();
+    });
+    acked.await;
+    assert_eq!(bed.stats().await, Default::default());
 }
 
 pub(super) async fn it_holds_no_more_leases_than_it_may(bed: Bed) {

@@ -15,6 +15,7 @@ mod errors;
 mod faulty;
 mod lease;
 mod listener;
+mod observing;
 mod renewal;
 mod shutdown;
 mod stop;
@@ -50,7 +51,7 @@ macro_rules! table {
 }
 
 table! {
-    listener: it_gives_what_is_enqueued it_holds_no_more_leases_than_it_may
+    listener: it_gives_what_is_enqueued it_is_a_stream it_holds_no_more_leases_than_it_may
         it_claims_nothing_for_a_stream_that_nobody_polls it_claims_in_batches
         it_claims_only_what_can_start_now it_does_not_ask_while_the_queue_is_empty
         an_enqueue_wakes_it a_delayed_message_comes_when_it_is_due
@@ -72,6 +73,7 @@ table! {
         it_goes_on_when_nobody_reads it_bridges_a_failing_store
         a_lease_that_cannot_be_renewed_is_lost a_purged_message_is_lost
         it_stops_at_the_limit extending_goes_beyond_the_limit a_short_extension_is_renewed
+        a_renewal_does_not_cut_an_extension_short a_refused_extension_does_not_end_renewal
         it_counts_from_before_the_call a_lease_that_ran_out_on_its_way_is_not_handed_out
         it_does_not_care_for_the_wall_clock a_settled_lease_is_not_renewed
         a_buffered_lease_at_its_limit_goes_back;
@@ -95,6 +97,8 @@ table! {
         at_the_deadline_they_are_cancelled_and_cost_no_attempt
         nothing_that_still_runs_is_given_back a_cancellation_token_stops_it
         handlers_learn_of_it dropping_the_run_releases_its_messages it_may_be_run_again;
+    observing: every_metric_says_what_happened a_trace_goes_from_the_sender_to_the_handler
+        a_header_that_is_no_trace_context_is_not_logged;
 }
 
 /// Runs every check, each on a fresh store and in a paused runtime of its own.

@@ -127,6 +127,38 @@ pub(super) async fn a_short_extension_is_renewed(bed: Bed) {
     assert!(bed.lease_elsewhere().await.is_none());
 }
 
+pub(super) async fn a_renewal_does_not_cut_an_extension_short(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let (_listener, lease) = bed.one_lease().await;
+    bed.pass(VISIBILITY / 3).await;
+    bed.store.hold_answers(Call::Change);
+    let extended = lease.extend(HOUR);
+    // The renewal falls due while the extension is under way.
+    bed.pass(VISIBILITY / 3).await;
+    bed.store.release_answers();
+    assert_eq!(extended.await.unwrap(), LeaseOutcome::Applied);
+    bed.settle().await;
+    assert_eq!(bed.store.calls(Call::Change), [1], "there is no need to");
+    bed.store.go_down();
+    bed.pass(HOUR / 2).await;
+    assert!(!lease.is_lost());
+    assert!(bed.lease_elsewhere().await.is_none());
+}
+
+pub(super) async fn a_refused_extension_does_not_end_renewal(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let (_listener, lease) = bed.one_lease().await;
+    bed.store
+        .fault(Call::Change, Fault::Fails(ErrorKind::Denied));
+    let error = lease.extend(VISIBILITY).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    bed.pass(VISIBILITY / 2).await;
+    bed.store.heal();
+    bed.pass(VISIBILITY * 5).await;
+    assert!(!lease.is_lost());
+    assert!(bed.lease_elsewhere().await.is_none());
+}
+
 pub(super) async fn it_counts_from_before_the_call(bed: Bed) {
     bed.store(&[msg("m")]).await;
     bed.store.hold_answers(Call::Lease);
