@@ -34,7 +34,7 @@ impl Ledger {
     /// Stops the workers at the end of a shift, or when all that is left hangs.
     fn look(&self) {
         let handled = self.handled.len();
-        if handled % SHIFT == 0 || handled + self.hanging == MESSAGES {
+        if handled.is_multiple_of(SHIFT) || handled + self.hanging == MESSAGES {
             self.stop.cancel();
         }
     }

@@ -70,10 +70,12 @@ table! {
         a_superseded_lease_is_lost_to_its_holder a_dismissed_lease_is_settled_by_its_receipt
         it_outlives_its_runtime_without_hanging;
     renewal: a_long_handler_keeps_its_message leases_are_renewed_in_one_call
+        leases_of_different_age_come_to_be_renewed_together
         it_goes_on_when_nobody_reads it_bridges_a_failing_store
         a_lease_that_cannot_be_renewed_is_lost a_purged_message_is_lost
         it_stops_at_the_limit extending_goes_beyond_the_limit a_short_extension_is_renewed
-        a_renewal_does_not_cut_an_extension_short a_refused_extension_does_not_end_renewal
+        a_renewal_does_not_cut_an_extension_short
+        a_renewal_that_waits_with_an_extension_does_not_either a_refused_extension_does_not_end_renewal
         it_counts_from_before_the_call a_lease_that_ran_out_on_its_way_is_not_handed_out
         it_does_not_care_for_the_wall_clock a_settled_lease_is_not_renewed
         a_buffered_lease_at_its_limit_goes_back;
