@@ -1,5 +1,4 @@
 //! Tower's services and layers as a worker's handler.
-#![cfg(feature = "tower")]
 
 use std::{
     convert::Infallible,
