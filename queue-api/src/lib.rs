@@ -3,14 +3,17 @@
 mod admin;
 mod backend;
 mod clock;
+pub mod consumer;
 mod error;
 mod lease;
 mod limits;
 mod message;
+pub mod metrics;
 pub mod millis;
 mod name;
 mod queue;
 mod stats;
+pub mod trace;
 mod typed;
 
 pub use admin::{

@@ -57,6 +57,11 @@ impl QueueName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name as text that costs nothing to keep.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
 }
 
 /// The identity of a message within its queue: 1 to 128 bytes of UTF-8 without control

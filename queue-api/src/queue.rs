@@ -4,8 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Delivery, EnqueueOutcome, Error, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
-    QueueBackend, QueueName, QueueStats, Receipt, Result,
+    QueueBackend, QueueName, QueueStats, Receipt, Result, metrics,
+    trace::{self, Propagator},
 };
+use tracing::Instrument;
 
 /// A queue of a backend: checks everything once, chunks batches to the backend's limits, and
 /// offers single messages on top of them.
@@ -34,6 +36,7 @@ pub struct Queue {
     backend: Arc<dyn QueueBackend>,
     name: QueueName,
     limits: Limits,
+    propagator: Option<Arc<dyn Propagator>>,
 }
 
 impl fmt::Debug for Queue {
@@ -55,7 +58,16 @@ impl Queue {
             limits: backend.limits(),
             name: QueueName::new(name)?,
             backend,
+            propagator: None,
         })
+    }
+
+    /// Carries traces from senders to workers: enqueues add the current trace context to the
+    /// headers, and workers tie their spans to it.
+    #[must_use]
+    pub fn with_propagator(mut self, propagator: Arc<dyn Propagator>) -> Self {
+        self.propagator = Some(propagator);
+        self
     }
 
     /// The queue's name, as [`QueueAdmin`](crate::QueueAdmin) takes it.
@@ -66,6 +78,15 @@ impl Queue {
     /// The backend that this handle is bound to.
     pub fn backend(&self) -> &Arc<dyn QueueBackend> {
         &self.backend
+    }
+
+    pub(crate) fn propagator(&self) -> Option<&dyn Propagator> {
+        self.propagator.as_deref()
+    }
+
+    /// What the backend accepts.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Stores one message.
@@ -86,11 +107,22 @@ impl Queue {
     /// backend's limits; none is stored then. After any other error some of them may be
     /// stored, and enqueueing the same messages again stores the rest.
     pub async fn enqueue_batch(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
+        let span = trace::send_span(&self.name, messages);
+        let injected = self
+            .propagator()
+            .map(|propagator| span.in_scope(|| trace::injected(propagator, messages)));
+        let messages = injected.as_deref().unwrap_or(messages);
+        self.send(messages).instrument(span).await
+    }
+
+    async fn send(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
         self.limits.check_messages(messages)?;
         let mut outcomes = Vec::with_capacity(messages.len());
         for chunk in messages.chunks(self.limits.max_batch) {
             let answer = self.backend.enqueue(&self.name, chunk).await?;
-            outcomes.extend(counted("enqueue", chunk.len(), answer)?);
+            let answer = counted("enqueue", chunk.len(), answer)?;
+            metrics::enqueued(&self.name, &answer);
+            outcomes.extend(answer);
         }
         Ok(outcomes)
     }
@@ -133,6 +165,7 @@ impl Queue {
             let options = options.clone().with_max_messages(chunk);
             match self.backend.lease(&self.name, &options).await {
                 Ok(more) => {
+                    metrics::leased(&self.name, more.len());
                     let exhausted = more.len() < chunk;
                     deliveries.extend(more);
                     if exhausted {
@@ -167,7 +200,9 @@ impl Queue {
         let mut outcomes = Vec::with_capacity(receipts.len());
         for chunk in receipts.chunks(self.limits.max_batch) {
             let answer = self.backend.ack(&self.name, chunk).await?;
-            outcomes.extend(counted("ack", chunk.len(), answer)?);
+            let answer = counted("ack", chunk.len(), answer)?;
+            metrics::acked(&self.name, &answer);
+            outcomes.extend(answer);
         }
         Ok(outcomes)
     }
@@ -229,7 +264,10 @@ impl Queue {
         let mut outcomes = Vec::with_capacity(changes.len());
         for chunk in changes.chunks(self.limits.max_batch) {
             let answer = self.backend.change(&self.name, chunk).await?;
-            outcomes.extend(counted("change", chunk.len(), answer)?);
+            let answer = counted("change", chunk.len(), answer)?;
+            let actions = chunk.iter().map(|change| &change.action);
+            metrics::changed(&self.name, actions.zip(answer.iter().copied()));
+            outcomes.extend(answer);
         }
         Ok(outcomes)
     }
@@ -247,12 +285,14 @@ impl Queue {
         self.backend.wait(&self.name, at_most).await
     }
 
-    /// Counts the messages by state.
+    /// Counts the messages by state, and sets the gauges of [`metrics`] to it.
     ///
     /// # Errors
     /// The store could not be asked.
     pub async fn stats(&self) -> Result<QueueStats> {
-        self.backend.stats(&self.name).await
+        let stats = self.backend.stats(&self.name).await?;
+        metrics::depth(&self.name, &stats);
+        Ok(stats)
     }
 }
 

@@ -1,0 +1,116 @@
+//! A test of an application, on memory and on a real MongoDB: one line is the difference.
+//!
+//! ```text
+//! cargo test --example swap_backend    # both
+//! cargo run --example swap_backend     # in memory
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::ensure;
+use queue_api::{
+    DeadLetterPage, ManualClock, Queue, QueueAdmin, QueueBackend,
+    consumer::{Context, Failure, ListenOptions, Retry, RetryPolicy, Worker},
+};
+use queue_memory::MemoryBackend;
+use serde::{Deserialize, Serialize};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let clock = Arc::new(ManualClock::new());
+    let backend = MemoryBackend::new().with_clock(clock.clone());
+    reminders_are_sent_a_day_later(backend, clock).await
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb_test_server::MongoServer;
+    use queue_docdb::DocDbBackend;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn in_memory() -> anyhow::Result<()> {
+        let clock = Arc::new(ManualClock::new());
+        let backend = MemoryBackend::new().with_clock(clock.clone());
+        reminders_are_sent_a_day_later(backend, clock).await
+    }
+
+    #[tokio::test]
+    async fn on_a_real_mongodb() -> anyhow::Result<()> {
+        let server = MongoServer::start().await?;
+        let database = server.scratch_database();
+        let clock = Arc::new(ManualClock::new());
+        let builder = DocDbBackend::builder(server.uri()).database(database.name());
+        let backend = builder.clock(clock.clone()).connect().await?; // the difference
+        let tested = reminders_are_sent_a_day_later(backend, clock).await;
+        drop(database);
+        server.stop().await?;
+        tested
+    }
+}
+
+// The application.
+
+#[derive(Serialize, Deserialize)]
+struct Reminder {
+    to: String,
+}
+
+async fn remind(reminder: Reminder, context: Context) -> Result<(), Failure> {
+    match reminder.to.as_str() {
+        "" => Err(Failure::give_up("nobody to remind")),
+        // A mail server that is busy at first.
+        _ if context.attempt() == 1 => Err(Failure::retry("busy")),
+        to => {
+            println!("dear {to}, …");
+            Ok(())
+        }
+    }
+}
+
+// Its test, which does not know what the backend is.
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn reminders_are_sent_a_day_later(
+    backend: impl QueueBackend + QueueAdmin + Clone,
+    clock: Arc<ManualClock>,
+) -> anyhow::Result<()> {
+    let queue = Queue::new(Arc::new(backend.clone()), "reminders")?;
+    let reminders = queue.typed();
+    for to in ["ada", "", "grace"] {
+        let reminder = reminders.message(&Reminder { to: to.into() })?;
+        queue.enqueue(&reminder.with_delay(DAY)).await?;
+    }
+    let options = ListenOptions::new(4).with_clock(clock.clone());
+    let worker = Worker::new(queue.clone(), remind)
+        .with_listen_options(options)
+        .with_retry_policy(RetryPolicy::custom(|_, _| Retry::After(MINUTE)));
+
+    // What was enqueued waits.
+    let report = worker.run_until_idle().await?;
+    ensure!(report == Default::default(), "nothing yet: {report}");
+    let waiting = backend.peek(queue.name(), 10).await?;
+    ensure!(waiting.len() == 3 && queue.stats().await?.delayed == 3);
+
+    // A day later: both are busy, and one is for nobody.
+    clock.advance(DAY);
+    let report = worker.run_until_idle().await?;
+    println!("a day later:    {report}");
+    ensure!((report.failed, report.dead_lettered) == (2, 1), "{report}");
+    let page = DeadLetterPage::new(10);
+    let dead = backend.dead_letters(queue.name(), &page).await?;
+    ensure!(dead[0].reason.to_string() == "nobody to remind");
+
+    // And a minute after that.
+    clock.advance(MINUTE);
+    let report = worker.run_until_idle().await?;
+    println!("a minute later: {report}");
+    ensure!(report.handled == 2, "{report}");
+    let stats = queue.stats().await?;
+    ensure!(stats.ready + stats.delayed + stats.leased == 0, "{stats:?}");
+    println!("passed");
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What was claimed and not handed out yet.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+    task::{Context, Waker},
+};
+
+use super::Lease;
+
+/// Between the listener's task, which puts leases in, and the stream, which takes them out. It
+/// never holds more than the listener's concurrency.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    /// A std mutex: it is held for the length of a few assignments, never across an await.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    leases: VecDeque<Lease>,
+    closed: bool,
+    demanded: bool,
+    reader: Option<Waker>,
+}
+
+/// What the stream finds.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Lease(Lease),
+    Closed,
+    /// Nothing, for the first time since there was something.
+    Drained,
+    /// Nothing, still.
+    Empty,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing that panics runs under the lock")
+    }
+
+    /// Adds leases. Where the stream has ended they are dropped, and so given back.
+    pub(crate) fn put(&self, leases: Vec<Lease>) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return;
+        }
+        state.leases.extend(leases);
+        state.demanded = false;
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Takes the next lease, or enters who is to be woken when there is one.
+    pub(crate) fn next(&self, cx: &mut Context<'_>) -> Next {
+        let mut state = self.lock();
+        if let Some(lease) = state.leases.pop_front() {
+            return Next::Lease(lease);
+        }
+        if state.closed {
+            return Next::Closed;
+        }
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        match std::mem::replace(&mut state.demanded, true) {
+            false => Next::Drained,
+            true => Next::Empty,
+        }
+    }
+
+    /// Ends the stream. What nobody has taken is dropped, and so given back.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let unread = std::mem::take(&mut state.leases);
+        let reader = state.reader.take();
+        drop(state);
+        drop(unread);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}

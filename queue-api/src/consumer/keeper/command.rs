@@ -1,0 +1,144 @@
+//! What the task is told by the listener and its leases.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{
+    Keeper,
+    claim::Probe,
+    lane::{Action, Answer, Item},
+    leases::Key,
+    reply,
+};
+use crate::{Error, LeaseAction, LeaseOutcome, Result, consumer::Lease};
+
+/// What the listener and its leases tell the task.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The stream was polled and had nothing.
+    Demand,
+    /// Tell me whether anything is ready.
+    Probe(Probe),
+    /// Claim nothing more, and tell me when what nobody has begun is given back.
+    Stop(oneshot::Sender<()>),
+    /// Tell me when no lease is left.
+    Drain(oneshot::Sender<()>),
+    Settle {
+        key: Key,
+        verdict: Verdict,
+        answer: Answer,
+    },
+    Extend {
+        key: Key,
+        by: Duration,
+        answer: oneshot::Sender<Result<LeaseOutcome>>,
+    },
+}
+
+/// What is to become of a lease.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Ack,
+    Change(LeaseAction),
+    /// It was dropped by whoever had it.
+    Release,
+    /// It was dropped before anybody had it.
+    GiveBackUnstarted,
+    /// Somebody settles it by other means.
+    Dismiss,
+}
+
+impl Keeper {
+    /// Takes a command and those behind it, so that what was asked for together is sent together.
+    pub(super) fn told(&mut self, first: Option<Command>) {
+        let Some(first) = first else {
+            self.deserted = true;
+            self.stop();
+            return;
+        };
+        self.obey(first);
+        while let Ok(next) = self.commands.try_recv() {
+            self.obey(next);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Demand => self.demanded = true,
+            Command::Probe(probe) => self.claim.ask(probe),
+            Command::Stop(done) => {
+                self.stop();
+                self.stopping.push(done);
+            }
+            Command::Drain(done) => self.draining.push(done),
+            Command::Settle {
+                key,
+                verdict,
+                answer,
+            } => self.settle(key, verdict, answer),
+            Command::Extend { key, by, answer } => self.extend(key, by, answer),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+        self.demanded = false;
+        self.claim.stop();
+        self.claim.probe = None;
+    }
+
+    pub(super) fn settle(&mut self, key: Key, verdict: Verdict, mut answer: Answer) {
+        let Some(held) = self.leases.get(key) else {
+            return;
+        };
+        let receipt = held.receipt.clone();
+        let release = || LeaseAction::Nack {
+            delay: Lease::RELEASE_DELAY.min(held.visibility),
+        };
+        let action = match verdict {
+            Verdict::Ack => Action::Ack,
+            Verdict::GiveBackUnstarted => Action::GiveBackUnstarted,
+            Verdict::Release => Action::Change(release()),
+            Verdict::Dismiss => return self.leases.remove(key),
+            Verdict::Change(action) => match self.queue.limits().check_action(&action) {
+                Ok(()) => Action::Change(action),
+                // One bad verdict must not fail the batch that it would be sent in.
+                Err(wrong) => {
+                    reply(answer.take(), Err(Error::invalid("change", wrong)));
+                    Action::Change(release())
+                }
+            },
+        };
+        self.leases.begin_settling(key);
+        let lane = match action {
+            Action::Ack => &mut self.acks,
+            _ => &mut self.changes,
+        };
+        lane.waiting.push_back(Item {
+            key,
+            receipt,
+            action,
+            answer,
+            failures: 0,
+        });
+    }
+
+    fn extend(&mut self, key: Key, by: Duration, answer: oneshot::Sender<Result<LeaseOutcome>>) {
+        let action = LeaseAction::Extend(by);
+        match (
+            self.leases.get(key),
+            self.queue.limits().check_action(&action),
+        ) {
+            (_, Err(wrong)) => reply(Some(answer), Err(Error::invalid("change", wrong))),
+            (None, _) => reply(Some(answer), Ok(LeaseOutcome::Lost)),
+            (Some(held), Ok(())) => self.renewals.waiting.push_back(Item {
+                key,
+                receipt: held.receipt.clone(),
+                action: Action::Change(action),
+                answer: Some(answer),
+                failures: 0,
+            }),
+        }
+    }
+}

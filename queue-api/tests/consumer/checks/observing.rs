@@ -1,0 +1,345 @@
+//! What is logged and counted.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
+};
+use queue_api::{
+    Headers, Queue,
+    consumer::{Context, Failure},
+    metrics as names,
+    trace::{Propagator, TRACEPARENT},
+};
+use tracing::{
+    Event, Id, Span, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Record},
+};
+
+use super::{
+    bed::{Bed, HOUR, SECOND, msg},
+    worker::worker,
+};
+
+/// Every value that was recorded, by name and labels.
+#[derive(Clone, Default)]
+struct Numbers(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
+
+struct Number {
+    name: String,
+    numbers: Numbers,
+}
+
+impl Number {
+    fn push(&self, value: f64) {
+        let mut numbers = self.numbers.0.lock().unwrap();
+        numbers.entry(self.name.clone()).or_default().push(value);
+    }
+}
+
+impl CounterFn for Number {
+    fn increment(&self, value: u64) {
+        self.push(value as f64);
+    }
+
+    fn absolute(&self, _: u64) {
+        unreachable!("no counter is set");
+    }
+}
+
+impl GaugeFn for Number {
+    fn increment(&self, _: f64) {
+        unreachable!("gauges are set");
+    }
+
+    fn decrement(&self, _: f64) {
+        unreachable!("gauges are set");
+    }
+
+    fn set(&self, value: f64) {
+        self.push(value);
+    }
+}
+
+impl HistogramFn for Number {
+    fn record(&self, value: f64) {
+        self.push(value);
+    }
+}
+
+impl Numbers {
+    fn number(&self, key: &Key) -> Arc<Number> {
+        let labels: Vec<_> = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        Arc::new(Number {
+            name: format!("{} {}", key.name(), labels.join(" ")),
+            numbers: self.clone(),
+        })
+    }
+
+    fn sum(&self, name: &str, labels: &str) -> f64 {
+        let numbers = self.0.lock().unwrap();
+        let values = numbers.get(&format!("{name} queue=q{labels}"));
+        values.map_or(0.0, |values| values.iter().sum())
+    }
+
+    fn last(&self, name: &str, labels: &str) -> Option<f64> {
+        let numbers = self.0.lock().unwrap();
+        let values = numbers.get(&format!("{name} queue=q{labels}"))?;
+        values.last().copied()
+    }
+}
+
+impl Recorder for Numbers {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.number(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.number(key))
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.number(key))
+    }
+}
+
+pub(super) async fn every_metric_says_what_happened(bed: Bed) {
+    let numbers = Numbers::default();
+    // Each check has a thread of its own, and its runtime stays on it.
+    let _recording = metrics::set_default_local_recorder(&numbers);
+    let messages = ["fine", "fails", "garbage", "long"].map(msg);
+    bed.store(&messages).await;
+    bed.store(&messages[..1]).await;
+    bed.pass(SECOND * 10).await;
+    let clock = bed.clock.clone();
+    let worker = worker(&bed, move |text: String, _: Context| {
+        let clock = clock.clone();
+        async move {
+            match text.as_str() {
+                "fails" => return Err(Failure::retry_after(HOUR, "no")),
+                "long" => clock.sleep_until(clock.now() + SECOND * 100).await,
+                _ => {}
+            }
+            Ok(())
+        }
+    });
+    worker.run_until_idle().await.unwrap();
+    bed.store.go_down();
+    let (listener, stop) = (bed.listen(1), SECOND * 5);
+    let mut listener = listener;
+    let nothing = tokio::time::timeout(stop, listener.next()).await;
+    assert!(nothing.is_err());
+    bed.queue.stats().await.unwrap();
+
+    for (name, labels, expected) in [
+        (names::ENQUEUED, "", 4.0),
+        (names::DUPLICATES, "", 1.0),
+        (names::LEASED, "", 4.0),
+        (names::ACKED, "", 2.0),
+        (names::NACKED, "", 1.0),
+        (names::DEAD_LETTERED, "", 1.0),
+        (names::RETURNED, "", 0.0),
+        (names::LEASES_LOST, " why=expired", 0.0),
+        (names::DEPTH, " state=dead", 1.0),
+        (names::DEPTH, " state=delayed", 1.0),
+        (names::DEPTH, " state=ready", 0.0),
+        (names::DEPTH, " state=leased", 0.0),
+    ] {
+        let sum = numbers.sum(name, labels);
+        assert_eq!(sum, expected, "{name}{labels}");
+    }
+    assert!(numbers.sum(names::RENEWED, "") >= 6.0, "a hundred seconds");
+    let errors = numbers.sum(names::STORE_ERRORS, " operation=test kind=Unavailable");
+    assert!(errors >= 5.0, "{errors}");
+    let handling = numbers
+        .last(names::HANDLING_TIME, " outcome=handled")
+        .unwrap();
+    assert!((100.0..100.1).contains(&handling), "{handling}");
+    assert!(
+        numbers
+            .last(names::HANDLING_TIME, " outcome=failed")
+            .is_some()
+    );
+    let in_queue = numbers.sum(names::TIME_IN_QUEUE, "") / 4.0;
+    assert!((10.0..10.1).contains(&in_queue), "{in_queue}");
+}
+
+/// The spans that were made, and those that were entered and not left.
+#[derive(Clone, Debug, Default)]
+struct Spans(Arc<Mutex<Watched>>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    made: Vec<Made>,
+    entered: Vec<Id>,
+}
+
+#[derive(Clone, Debug)]
+struct Made {
+    name: &'static str,
+    fields: BTreeMap<String, String>,
+}
+
+impl Watched {
+    fn at(&mut self, id: &Id) -> &mut Made {
+        &mut self.made[id.into_u64() as usize - 1]
+    }
+}
+
+impl Spans {
+    fn named(&self, name: &str) -> Vec<BTreeMap<String, String>> {
+        let made = self.0.lock().unwrap().made.clone();
+        let named = made.into_iter().filter(|span| span.name == name);
+        named.map(|span| span.fields).collect()
+    }
+
+    /// The innermost span that was entered.
+    fn current(&self) -> Option<&'static str> {
+        let mut watched = self.0.lock().unwrap();
+        let innermost = watched.entered.last()?.clone();
+        Some(watched.at(&innermost).name)
+    }
+}
+
+struct Fields<'a>(&'a mut BTreeMap<String, String>);
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().into(), value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().into(), format!("{value:?}"));
+    }
+}
+
+impl Subscriber for Spans {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_span() && metadata.target().starts_with("queue_api")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut fields = BTreeMap::new();
+        span.record(&mut Fields(&mut fields));
+        let mut watched = self.0.lock().unwrap();
+        let name = span.metadata().name();
+        watched.made.push(Made { name, fields });
+        Id::from_u64(watched.made.len() as u64)
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        let mut watched = self.0.lock().unwrap();
+        values.record(&mut Fields(&mut watched.at(span).fields));
+    }
+
+    fn enter(&self, span: &Id) {
+        self.0.lock().unwrap().entered.push(span.clone());
+    }
+
+    fn exit(&self, span: &Id) {
+        assert_eq!(self.0.lock().unwrap().entered.pop().as_ref(), Some(span));
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {}
+}
+
+/// A propagator that sends one context and notes what comes back.
+#[derive(Debug)]
+struct Courier {
+    spans: Spans,
+    linked: Mutex<Vec<String>>,
+}
+
+const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+impl Propagator for Courier {
+    fn inject(&self, headers: &mut Headers) {
+        assert_eq!(self.spans.current(), Some("send"));
+        headers.insert(TRACEPARENT.into(), CONTEXT.into());
+    }
+
+    fn link(&self, span: &Span, headers: &Headers) {
+        assert!(!span.is_none());
+        let context = headers[TRACEPARENT].clone();
+        self.linked.lock().unwrap().push(context);
+    }
+}
+
+pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(bed: Bed) {
+    let spans = Spans::default();
+    let _watching = tracing::subscriber::set_default(spans.clone());
+    let courier = Arc::new(Courier {
+        spans: spans.clone(),
+        linked: Mutex::default(),
+    });
+    let queue = Queue::new(bed.queue.backend().clone(), "q").unwrap();
+    let queue = queue.with_propagator(courier.clone());
+    let other = CONTEXT.replace("b7ad", "0000");
+    queue.enqueue(&msg("m")).await.unwrap();
+    let own = msg("own").with_header(TRACEPARENT, other.clone());
+    queue.enqueue_batch(&[own, msg("n")]).await.unwrap();
+
+    let mut bed = bed;
+    bed.queue = queue;
+    let watching = spans.clone();
+    let worker = worker(&bed, move |_: String, _: Context| {
+        let current = watching.current();
+        async move {
+            assert_eq!(current, Some("process"));
+            Ok::<_, Failure>(())
+        }
+    });
+    assert_eq!(worker.run_until_idle().await.unwrap().handled, 3);
+    let mut linked = courier.linked.lock().unwrap().clone();
+    linked.sort();
+    let own_first = [other, CONTEXT.to_owned(), CONTEXT.to_owned()];
+    assert_eq!(linked, own_first, "a sender's own context is kept");
+
+    let sent = spans.named("send");
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0]["messaging.message.id"], "m");
+    assert_eq!(sent[1]["messaging.batch.message_count"], "2");
+    let processed = spans.named("process");
+    assert_eq!(processed.len(), 3);
+    for span in processed {
+        assert_eq!(span["messaging.system"], names::SYSTEM);
+        assert_eq!(span["messaging.operation.type"], "process");
+        assert_eq!(span["messaging.destination.name"], "q");
+        assert_eq!(span["otel.kind"], "consumer");
+        assert_eq!(span["otel.name"], "process q");
+        assert!(span[TRACEPARENT].starts_with("00-0af765"));
+    }
+}
+
+pub(super) async fn a_header_that_is_no_trace_context_is_not_logged(bed: Bed) {
+    let spans = Spans::default();
+    let _watching = tracing::subscriber::set_default(spans.clone());
+    for (id, context) in [
+        ("a", "forged\nlog line"),
+        ("b", "00-XYZ-b7ad6b7169203331-01"),
+        ("c", ""),
+    ] {
+        bed.store(&[msg(id).with_header(TRACEPARENT, context)])
+            .await;
+    }
+    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    assert_eq!(worker.run_until_idle().await.unwrap().handled, 3);
+    let processed = spans.named("process");
+    assert_eq!(processed.len(), 3);
+    let logged = |span: &BTreeMap<_, _>| span.contains_key(TRACEPARENT);
+    assert!(!processed.iter().any(logged));
+}

@@ -1,0 +1,381 @@
+//! What a worker makes of what its handler does.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use queue_api::{
+    Bytes, Codec, CodecError, DeadReason, NewMessage,
+    consumer::{Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, Worker},
+};
+
+use super::{
+    bed::{Bed, HOUR, SECOND, VISIBILITY, msg},
+    faulty::Call,
+};
+
+/// A codec for payloads that are text, but for `garbage`.
+#[derive(Debug)]
+pub(super) struct Text;
+
+impl Codec<String> for Text {
+    fn encode(&self, value: &String) -> Result<Bytes, CodecError> {
+        Ok(value.clone().into())
+    }
+
+    fn decode(&self, payload: &Bytes) -> Result<String, CodecError> {
+        match std::str::from_utf8(payload)? {
+            "garbage" => Err("this is garbage".into()),
+            "bomb" => panic!("of the codec"),
+            text => Ok(text.to_owned()),
+        }
+    }
+}
+
+/// A worker on the bed's queue and clock that tries again after a minute.
+pub(super) fn worker<H: Handler<String>>(bed: &Bed, handler: H) -> Worker<String, H, Text> {
+    let minute = RetryPolicy::custom(|_, _| Retry::After(SECOND * 60));
+    let options = queue_api::consumer::ListenOptions::new(4).with_clock(bed.clock.clone());
+    Worker::new(bed.queue.clone(), handler)
+        .with_codec(Text)
+        .with_listen_options(options)
+        .with_retry_policy(minute)
+}
+
+/// The counts of a report: handled, failed, dead-lettered, returned, lost, unsettled.
+pub(super) fn counts(report: Report) -> [u64; 6] {
+    [
+        report.handled,
+        report.failed,
+        report.dead_lettered,
+        report.returned,
+        report.lost,
+        report.unsettled,
+    ]
+}
+
+async fn reason(bed: &Bed) -> String {
+    let dead = bed.dead_letters().await;
+    assert_eq!(dead.len(), 1, "{dead:?}");
+    match &dead[0].reason {
+        DeadReason::Rejected(reason) => reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) async fn what_is_handled_is_acked(bed: Bed) {
+    bed.store_many(20).await;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seen_by_handler = seen.clone();
+    let worker = worker(&bed, move |text: String, context: Context| {
+        let seen = seen_by_handler.clone();
+        async move {
+            assert_eq!(context.id().as_str(), text);
+            assert_eq!((context.attempt(), context.max_attempts()), (1, 25));
+            seen.lock().unwrap().push(text);
+            Ok::<_, Failure>(())
+        }
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [20, 0, 0, 0, 0, 0]);
+    assert_eq!(seen.lock().unwrap().len(), 20);
+    assert_eq!(bed.stats().await, Default::default());
+}
+
+pub(super) async fn it_handles_so_many_at_a_time(bed: Bed) {
+    bed.store_many(20).await;
+    let running = Arc::new(AtomicUsize::new(0));
+    let clock = bed.clock.clone();
+    let worker = worker(&bed, move |_: String, _: Context| {
+        let (running, clock) = (running.clone(), clock.clone());
+        async move {
+            let now = running.fetch_add(1, Ordering::Relaxed) + 1;
+            assert!(now <= 4, "{now} at a time");
+            clock.sleep_until(clock.now() + SECOND * 10).await;
+            running.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, Failure>(())
+        }
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [20, 0, 0, 0, 0, 0]);
+    assert_eq!(bed.seconds(), 50, "four at a time, and not fewer");
+}
+
+pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let worker = worker(&bed, |_: String, context: Context| async move {
+        match context.attempt() {
+            1 | 2 => Err("not yet"),
+            _ => Ok(()),
+        }
+    });
+    for (failed, after) in [(1, 0), (1, 60), (0, 120)] {
+        let report = worker.run_until_idle().await.unwrap();
+        assert_eq!(counts(report), [1 - failed, failed, 0, 0, 0, 0]);
+        assert_eq!(bed.seconds(), after);
+        bed.pass(SECOND * 60 - Duration::from_millis(1)).await;
+    }
+}
+
+pub(super) async fn the_default_policy_doubles_with_jitter(bed: Bed) {
+    bed.store(&[msg("m").with_max_attempts(13)]).await;
+    let started = bed.clock.now();
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let (clock, noted) = (bed.clock.clone(), times.clone());
+    let worker = worker(&bed, move |_: String, _: Context| {
+        let at = clock.now().duration_since(started).unwrap();
+        noted.lock().unwrap().push(at);
+        async { Err::<(), _>("never") }
+    })
+    .with_retry_policy(RetryPolicy::default());
+    worker
+        .run(bed.clock.sleep_until(started + HOUR))
+        .await
+        .unwrap();
+    let times = times.lock().unwrap();
+    assert_eq!(times.len(), 13);
+    for (attempt, pair) in times.windows(2).enumerate() {
+        let pause = (pair[1] - pair[0]).as_secs_f64();
+        let whole = (2_f64.powi(attempt as i32)).min(600.0);
+        assert!(
+            pause >= whole / 2.0 && pause <= whole + 0.1,
+            "{attempt}: {pause}"
+        );
+    }
+}
+
+pub(super) async fn the_error_may_choose_the_delay(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let worker = worker(&bed, |_: String, context: Context| async move {
+        match context.attempt() {
+            1 => Err(Failure::retry_after(SECOND * 500, "busy")),
+            _ => Ok(()),
+        }
+    });
+    let stop = bed.clock.now() + HOUR;
+    let seconds = bed.seconds();
+    let running = worker.run(bed.clock.sleep_until(stop));
+    assert_eq!(counts(running.await.unwrap()), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(bed.seconds() - seconds, HOUR.as_secs());
+    assert_eq!(bed.stats().await, Default::default());
+}
+
+pub(super) async fn the_error_may_give_up(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let worker = worker(&bed, |_: String, _: Context| async {
+        Err::<(), _>(Failure::give_up("no such customer"))
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [0, 0, 1, 0, 0, 0]);
+    assert_eq!(reason(&bed).await, "no such customer");
+}
+
+#[derive(Debug)]
+struct Outer(std::num::ParseIntError);
+
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("bad order")
+    }
+}
+
+impl Error for Outer {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(bed: Bed) {
+    bed.store(&[msg("m").with_max_attempts(2)]).await;
+    let worker = worker(&bed, |_: String, _: Context| async {
+        "x".parse::<u32>().map(|_| ()).map_err(Outer)
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [0, 1, 0, 0, 0, 0]);
+    bed.pass(SECOND * 60).await;
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [0, 0, 1, 0, 0, 0]);
+    assert_eq!(
+        reason(&bed).await,
+        "bad order: invalid digit found in string"
+    );
+    assert_eq!(bed.dead_letters().await[0].attempts, 2);
+}
+
+/// Panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        panic!("in drop");
+    }
+}
+
+pub(super) async fn a_panic_is_a_failure_and_the_worker_goes_on(bed: Bed) {
+    let payloads = ["call", "poll", "drop", "fine"];
+    bed.store(&payloads.map(msg)).await;
+    let worker = worker(&bed, |text: String, _: Context| {
+        assert_ne!(text, "call");
+        let grenade = (text == "drop").then(|| Grenade);
+        async move {
+            tokio::task::yield_now().await;
+            assert_ne!(text, "poll");
+            drop(grenade);
+            Ok::<_, Failure>(())
+        }
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 3, 0, 0, 0, 0]);
+    assert_eq!(bed.stats().await.delayed, 3);
+}
+
+pub(super) async fn a_panic_of_the_policy_is_survived(bed: Bed) {
+    bed.store_many(2).await;
+    let worker = worker(&bed, |text: String, _: Context| async move {
+        if text == "0" { Err("fails") } else { Ok(()) }
+    })
+    .with_retry_policy(RetryPolicy::custom(|_, _| panic!("of the policy")));
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
+    bed.pass(Lease::RELEASE_DELAY).await;
+    assert_eq!(bed.lease_elsewhere().await.unwrap().attempt, 2);
+}
+
+pub(super) async fn what_does_not_decode_is_a_dead_letter(bed: Bed) {
+    bed.store(&[msg("garbage"), msg("fine")]).await;
+    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
+    let reason = reason(&bed).await;
+    assert_eq!(reason, "the payload cannot be decoded: this is garbage");
+    assert_eq!(bed.dead_letters().await[0].payload, "garbage");
+}
+
+pub(super) async fn a_codec_that_panics_is_survived(bed: Bed) {
+    bed.store(&[msg("bomb"), msg("fine")]).await;
+    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
+    assert!(reason(&bed).await.contains("of the codec"));
+}
+
+pub(super) async fn a_handler_over_its_time_limit_is_cancelled(bed: Bed) {
+    bed.store(&[msg("hangs"), msg("fine")]).await;
+    let worker = worker(&bed, |text: String, _: Context| async move {
+        let _guard = (text == "hangs").then(|| Grenade);
+        if text == "hangs" {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, Failure>(())
+    })
+    .with_time_limit(SECOND * 100);
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(bed.seconds(), 100, "which is longer than the lease");
+    assert_eq!(bed.stats().await.delayed, 1);
+}
+
+pub(super) async fn a_long_handler_keeps_its_message(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let clock = bed.clock.clone();
+    let worker = worker(&bed, move |_: String, context: Context| {
+        let clock = clock.clone();
+        async move {
+            let lost = context.lost();
+            tokio::select! {
+                end = lost => Err(format!("lost: {end:?}")),
+                () = clock.sleep_until(clock.now() + HOUR) => Ok(()),
+            }
+        }
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
+}
+
+pub(super) async fn a_handler_learns_that_its_lease_is_lost(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let (store, other) = (bed.store.clone(), bed.elsewhere.clone());
+    let worker = worker(&bed, move |_: String, context: Context| {
+        let (store, other) = (store.clone(), other.clone());
+        async move {
+            store.go_down();
+            context.lost().await;
+            let stolen = other.lease().await.unwrap().expect("it ran out");
+            assert_eq!(stolen.attempt, 2);
+            store.heal();
+            Ok::<_, Failure>(())
+        }
+    });
+    let stop = bed.clock.now() + VISIBILITY + SECOND * 15;
+    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+    assert_eq!(counts(report), [0, 0, 0, 0, 1, 0], "not handled by us");
+}
+
+pub(super) async fn a_store_that_is_down_too_long_leaves_it_unsettled(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let store = bed.store.clone();
+    let worker = worker(&bed, move |_: String, _: Context| {
+        store.go_down();
+        async { Ok::<_, Failure>(()) }
+    });
+    let stop = bed.clock.now() + HOUR;
+    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+    assert_eq!(counts(report), [0, 0, 0, 0, 0, 1]);
+}
+
+pub(super) async fn until_idle_includes_what_handlers_enqueue(bed: Bed) {
+    bed.store(&[msg("5")]).await;
+    let queue = bed.elsewhere.clone();
+    let worker = worker(&bed, move |text: String, _: Context| {
+        let queue = queue.clone();
+        async move {
+            let left: u32 = text.parse()?;
+            if left > 0 {
+                queue.enqueue(&msg(&(left - 1).to_string())).await?;
+            }
+            Ok::<_, Failure>(())
+        }
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [6, 0, 0, 0, 0, 0]);
+    assert_eq!(bed.seconds(), 0);
+}
+
+pub(super) async fn until_idle_leaves_the_delayed_and_the_held_alone(bed: Bed) {
+    bed.store(&[msg("later").with_delay(HOUR), msg("held"), msg("now")])
+        .await;
+    let held = bed.lease_elsewhere().await.unwrap();
+    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
+    assert_eq!(bed.seconds(), 0);
+    bed.elsewhere.ack(&held.receipt).await.unwrap();
+    bed.pass(HOUR * 24).await;
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 0, 0, 0, 0, 0], "a day later");
+}
+
+pub(super) async fn until_idle_on_nothing_asks_once(bed: Bed) {
+    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [0; 6]);
+    assert!(bed.store.calls(Call::Lease).len() <= 2);
+    assert_eq!(bed.seconds(), 0);
+}
+
+pub(super) async fn json_is_the_default(bed: Bed) {
+    let json = NewMessage::new("{\"to\":\"ada\"}");
+    bed.store(&[json, NewMessage::new("{")]).await;
+    let handler = |mail: std::collections::BTreeMap<String, String>, _: Context| async move {
+        assert_eq!(mail["to"], "ada");
+        Ok::<_, Failure>(())
+    };
+    let worker = Worker::new(bed.queue.clone(), handler);
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
+}

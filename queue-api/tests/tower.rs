@@ -1,0 +1,81 @@
+//! Tower's services and layers as a worker's handler.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use queue_api::{
+    Clock, NewMessage, Queue, Result, TokioClock,
+    consumer::{Failure, Request, ServiceHandler, Worker},
+};
+use queue_memory::MemoryBackend;
+use tower::{ServiceBuilder, service_fn};
+
+async fn numbers(count: u32) -> Result<Queue> {
+    let queue = Queue::new(Arc::new(MemoryBackend::new()), "numbers")?;
+    for number in 0..count {
+        queue.enqueue(&NewMessage::new(number.to_string())).await?;
+    }
+    Ok(queue)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_tower_applies_to_all_messages_together() -> Result<()> {
+    let queue = numbers(10).await?;
+    let running = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (seen, clock) = (most.clone(), Arc::new(TokioClock::new()));
+    let service = ServiceBuilder::new()
+        .concurrency_limit(2)
+        .service(service_fn(move |request: Request<u32>| {
+            let (running, most, clock) = (running.clone(), most.clone(), clock.clone());
+            async move {
+                assert_eq!(request.context.attempt(), 1);
+                let now = running.fetch_add(1, Ordering::Relaxed) + 1;
+                most.fetch_max(now, Ordering::Relaxed);
+                clock
+                    .sleep_until(clock.now() + Duration::from_secs(60))
+                    .await;
+                running.fetch_sub(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(())
+            }
+        }));
+    let worker = Worker::new(queue, ServiceHandler::new(service)).with_concurrency(8);
+    assert_eq!(worker.run_until_idle().await?.handled, 10);
+    assert_eq!(seen.load(Ordering::Relaxed), 2);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_tower_is_a_failure() -> Result<()> {
+    let queue = numbers(1).await?;
+    let service = ServiceBuilder::new()
+        .timeout(Duration::from_secs(5))
+        .service(service_fn(|_: Request<u32>| async {
+            std::future::pending::<Result<(), Infallible>>().await
+        }));
+    let worker = Worker::new(queue.clone(), ServiceHandler::new(service));
+    assert_eq!(worker.run_until_idle().await?.failed, 1);
+    assert_eq!(queue.stats().await?.delayed, 1);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_may_give_up() -> Result<()> {
+    let queue = numbers(3).await?;
+    let service = service_fn(|request: Request<u32>| async move {
+        match request.message {
+            1 => Err(Failure::give_up("never")),
+            _ => Ok(()),
+        }
+    });
+    let worker = Worker::new(queue, ServiceHandler::new(service));
+    let report = worker.run_until_idle().await?;
+    assert_eq!((report.handled, report.dead_lettered), (2, 1));
+    Ok(())
+}
