@@ -87,6 +87,12 @@ impl QueueCollection {
                     .is_some_and(|o| o.lease == Some(held.nonce))
             })
             .collect();
+        if ours.is_empty() {
+            // A primary that was cut off and does not know it may show what was never agreed on,
+            // and only a write tells.
+            self.confirm().await?;
+            return Ok(HashSet::new());
+        }
         let mut retries = self.deadline.retries();
         while !ours.is_empty() {
             let answer = self.delete(deletions(&ours)).await;

@@ -12,13 +12,21 @@ const DOMAINS: [&str; 4] = [
 
 /// Whether these are endpoints of Amazon DocumentDB.
 pub(crate) fn is_amazon(hosts: &[ServerAddress]) -> bool {
-    hosts.iter().any(|host| {
-        let name = match host {
-            ServerAddress::Tcp { host, .. } => host.to_ascii_lowercase(),
-            _ => return false,
-        };
-        DOMAINS.iter().any(|domain| name.ends_with(domain))
-    })
+    hosts.iter().any(|host| domain(host).is_some())
+}
+
+/// Whether these are endpoints of elastic clusters, which have no change streams.
+pub(crate) fn is_elastic(hosts: &[ServerAddress]) -> bool {
+    let elastic = |domain: &str| domain.starts_with(".docdb-elastic.");
+    hosts.iter().any(|host| domain(host).is_some_and(elastic))
+}
+
+fn domain(host: &ServerAddress) -> Option<&'static str> {
+    let ServerAddress::Tcp { host, .. } = host else {
+        return None;
+    };
+    let name = host.to_ascii_lowercase();
+    DOMAINS.into_iter().find(|domain| name.ends_with(domain))
 }
 
 /// Refuses what DocumentDB cannot honour, and sets what it needs.
@@ -106,7 +114,12 @@ mod tests {
             "shop-1.eu-west-1.docdb-elastic.amazonaws.com",
             "shop.cluster-x.cn-north-1.docdb.amazonaws.com.cn",
         ] {
-            prepared(&format!("mongodb://{host}/")).await.expect(host);
+            let options = prepared(&format!("mongodb://{host}/")).await.expect(host);
+            assert_eq!(
+                is_elastic(&options.hosts),
+                host.contains("elastic"),
+                "{host}"
+            );
         }
         for host in [
             "localhost",
@@ -114,7 +127,8 @@ mod tests {
             "docdb.amazonaws.com.example.com",
         ] {
             let options = ClientOptions::parse(format!("mongodb://{host}/"));
-            assert!(!is_amazon(&options.await.expect("valid").hosts), "{host}");
+            let hosts = options.await.expect("valid").hosts;
+            assert!(!is_amazon(&hosts) && !is_elastic(&hosts), "{host}");
         }
     }
 

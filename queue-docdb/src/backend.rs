@@ -125,14 +125,14 @@ impl DocDbBackend {
         self.shared.timeout
     }
 
-    pub(crate) fn open(
+    pub(crate) async fn open(
         &self,
         operation: &'static str,
         queue: &QueueName,
     ) -> Result<QueueCollection> {
         let shared = &self.shared;
         let name = shared.prefix.collection(queue).map_err(during(operation))?;
-        Ok(QueueCollection {
+        let queue = QueueCollection {
             messages: shared.database.collection(&name),
             database: shared.database.clone(),
             timeout: shared.timeout,
@@ -140,7 +140,9 @@ impl DocDbBackend {
             time: Arc::clone(&shared.time),
             state: shared.queues.state(queue),
             watch: shared.watch.clone(),
-        })
+        };
+        queue.check_schema().await.map_err(during(operation))?;
+        Ok(queue)
     }
 }
 
@@ -180,17 +182,17 @@ impl QueueBackend for DocDbBackend {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        let queue = self.open("enqueue", queue)?;
+        let queue = self.open("enqueue", queue).await?;
         queue.enqueue(messages).await.map_err(during("enqueue"))
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let queue = self.open("lease", queue)?;
+        let queue = self.open("lease", queue).await?;
         queue.lease(options).await.map_err(during("lease"))
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("ack", queue)?;
+        let queue = self.open("ack", queue).await?;
         queue.ack(receipts).await.map_err(during("ack"))
     }
 
@@ -199,17 +201,17 @@ impl QueueBackend for DocDbBackend {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("change", queue)?;
+        let queue = self.open("change", queue).await?;
         queue.change(changes).await.map_err(during("change"))
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let queue = self.open("wait", queue)?;
+        let queue = self.open("wait", queue).await?;
         queue.wait(at_most).await.map_err(during("wait"))
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        let queue = self.open("stats", queue)?;
+        let queue = self.open("stats", queue).await?;
         queue.stats().await.map_err(during("stats"))
     }
 }
@@ -217,12 +219,12 @@ impl QueueBackend for DocDbBackend {
 #[async_trait]
 impl QueueAdmin for DocDbBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
-        let queue = self.open("peek", queue)?;
+        let queue = self.open("peek", queue).await?;
         queue.peek(max).await.map_err(during("peek"))
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
-        let queue = self.open("purge", queue)?;
+        let queue = self.open("purge", queue).await?;
         queue.purge(what).await.map_err(during("purge"))
     }
 
@@ -231,7 +233,7 @@ impl QueueAdmin for DocDbBackend {
         queue: &QueueName,
         page: &DeadLetterPage,
     ) -> Result<Vec<DeadLetter>> {
-        let queue = self.open("dead letters", queue)?;
+        let queue = self.open("dead letters", queue).await?;
         queue
             .dead_letters(page)
             .await
@@ -239,12 +241,12 @@ impl QueueAdmin for DocDbBackend {
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
-        let queue = self.open("redrive", queue)?;
+        let queue = self.open("redrive", queue).await?;
         queue.redrive(which).await.map_err(during("redrive"))
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.open("delete queue", queue)?;
+        let queue = self.open("delete queue", queue).await?;
         queue
             .drop_collection()
             .await

@@ -9,6 +9,7 @@ use mongodb::{
 use queue_api::{Clock, Error, Result};
 
 use crate::{
+    amazon,
     backend::DocDbBackend,
     clock::{ServerClock, Time},
     connect,
@@ -168,8 +169,9 @@ impl DocDbBuilder {
     /// Does without a change stream: waits look at the queue at intervals of up to 2 seconds.
     ///
     /// Without this, the first wait opens one for the database, which stays open while anybody
-    /// waits; where the server has none, waits look all the same. It takes one of the server's
-    /// cursors and, on DocumentDB, I/O for each change that is recorded.
+    /// waits; where the server has none, waits look all the same, and Amazon's elastic clusters are
+    /// not asked. It takes one of the server's cursors and, on DocumentDB, I/O for each change that
+    /// is recorded.
     #[must_use]
     pub fn without_change_stream(mut self) -> Self {
         self.news = News::Polled;
@@ -213,9 +215,13 @@ impl DocDbBuilder {
 
     async fn connect_in_steps(self) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
+        let mut news = self.news;
         let database = match self.source {
             Source::Uri(uri) => {
                 let options = connect::options(&uri, self.client, timeout).await?;
+                if amazon::is_elastic(&options.hosts) {
+                    news = News::Polled;
+                }
                 let name = self.database.or_else(|| options.default_database.clone());
                 let name = name.ok_or_else(|| {
                     Error::invalid(
@@ -246,9 +252,7 @@ impl DocDbBuilder {
                 Time::Server(clock.map_err(during("connect"))?)
             }
         };
-        Ok(DocDbBackend::new(
-            database, prefix, timeout, time, self.news,
-        ))
+        Ok(DocDbBackend::new(database, prefix, timeout, time, news))
     }
 }
 

@@ -29,7 +29,9 @@ impl Time {
     /// The time now, measured again first where that is due and can be done within `at_most`.
     pub(crate) async fn now(&self, at_most: Duration) -> DateTime {
         if let Self::Server(clock) = self {
-            // Whoever runs out of time here goes on with the last measurement.
+            // Whoever runs out of time here goes on with the last measurement. A server that does
+            // not answer is not to cost a call its time before it has begun.
+            let at_most = at_most.min(MEASURE_WITHIN);
             let _ = tokio::time::timeout(at_most, clock.refresh()).await;
         }
         instant::floor(self.clock().now())
@@ -75,6 +77,9 @@ struct Anchor {
 
 /// Clocks drift apart by some ten parts in a million: less than a millisecond in this time.
 const REFRESH_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a call waits for a new measurement.
+const MEASURE_WITHIN: Duration = Duration::from_secs(1);
 
 /// When to try again after a measurement that failed or was too coarse.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

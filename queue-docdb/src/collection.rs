@@ -23,6 +23,7 @@ use crate::{
     error::{Effect, Refusal, StoreError},
     index::Index,
     retry::Deadline,
+    schema::SchemaMemory,
     unsettled::UnsettledClaims,
     wait::Idle,
     watch::Watch,
@@ -81,6 +82,7 @@ impl Queues {
 #[derive(Debug, Default)]
 pub(crate) struct QueueState {
     pub(crate) indexes: IndexMemory,
+    pub(crate) schema: SchemaMemory,
     /// Told whenever something happened that may make a message ready sooner: in this instance,
     /// or elsewhere where a change stream tells.
     pub(crate) changed: Notify,
@@ -203,7 +205,7 @@ impl QueueCollection {
         }
     }
 
-    async fn find_once<T: Send>(
+    pub(crate) async fn find_once<T: Send>(
         &self,
         max_bytes: usize,
         query: Query,

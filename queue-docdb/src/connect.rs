@@ -24,6 +24,12 @@ const OPERATION: &str = "connect";
 
 const APPLICATION_NAME: &str = concat!("queue-docdb/", env!("CARGO_PKG_VERSION"));
 
+/// How often the driver asks a server how it is, unless the URI says otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long it may take to connect to one, unless the URI says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What the URI asks for, with everything set that the contract depends on.
 pub(crate) async fn options(
     uri: &str,
@@ -51,7 +57,12 @@ pub(crate) async fn options(
     // A little less than the operation has, so that the driver's explanation of what it was
     // waiting for arrives before the operation is given up.
     options.server_selection_timeout = Some(timeout.mul_f64(0.9));
-    options.connect_timeout = Some(timeout);
+    // How long a primary that went silent is waited for is the sum of the two: the driver asks
+    // its servers how they are at the one interval, and takes the other to find that nobody
+    // answers. Its own defaults make 20 seconds of it.
+    options.heartbeat_freq = options.heartbeat_freq.or(Some(HEARTBEAT));
+    options.connect_timeout = options.connect_timeout.or(Some(CONNECT_TIMEOUT));
+    options.connect_timeout = options.connect_timeout.map(|most| most.min(timeout));
     options.command_event_handler = settings.command_events;
     options.app_name = settings
         .application_name
@@ -260,6 +271,24 @@ mod tests {
             options.selection_criteria,
             Some(SelectionCriteria::ReadPreference(ReadPreference::Primary))
         ));
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_noticed_soon_unless_the_uri_says_otherwise() {
+        let of = async |uri: &str, timeout| {
+            let options = options(uri, ClientSettings::default(), timeout).await;
+            let options = options.expect("a valid URI");
+            (options.heartbeat_freq, options.connect_timeout)
+        };
+        let seconds = |n| Some(Duration::from_secs(n));
+        let uri = "mongodb://localhost";
+        assert_eq!(of(uri, TIMEOUT).await, (seconds(5), seconds(5)));
+        assert_eq!(
+            of(uri, Duration::from_secs(2)).await,
+            (seconds(5), seconds(2))
+        );
+        let uri = "mongodb://localhost/?heartbeatFrequencyMS=1000&connectTimeoutMS=3000";
+        assert_eq!(of(uri, TIMEOUT).await, (seconds(1), seconds(3)));
     }
 
     #[tokio::test]

@@ -37,6 +37,9 @@ pub(crate) enum StoreError {
     /// A queue that cannot have a collection.
     #[error("{0}")]
     Name(String),
+    /// A queue that another version of this library has made its own.
+    #[error("{0}")]
+    Schema(String),
 }
 
 /// What the server says about a statement that it did not carry out.
@@ -56,6 +59,11 @@ impl StoreError {
         const INDEX_NOT_FOUND: i32 = 27;
         matches!(self, Self::Driver(error)
             if matches!(codes(error).as_slice(), [BAD_VALUE | INDEX_NOT_FOUND]))
+    }
+
+    /// Whether an `_id` was stored already.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Driver(error) if codes(error).contains(&DUPLICATE_KEY))
     }
 
     /// What the same failure means to a transaction, which an id that is there already ends.
@@ -88,7 +96,7 @@ impl StoreError {
     pub(crate) fn effect(&self) -> Effect {
         match self {
             Self::Driver(error) => effect_of_driver_error(error),
-            Self::Name(_) => Effect::None,
+            Self::Name(_) | Self::Schema(_) => Effect::None,
             // A statement was refused, and others may have been carried out.
             Self::Refused(_) | Self::Unconfirmed { .. } => Effect::Unknown,
             Self::TimedOut(_) | Self::Unreadable(_) | Self::Uncertain | Self::Void(_) => {
@@ -108,7 +116,7 @@ impl StoreError {
             } => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
             Self::Uncertain | Self::Void(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Name(_) => ErrorKind::InvalidInput,
+            Self::Name(_) | Self::Schema(_) => ErrorKind::InvalidInput,
         }
     }
 

@@ -45,12 +45,14 @@ impl Index {
 const TRIES: u32 = 5;
 
 impl QueueCollection {
-    /// Makes the indexes, and with them the collection, unless this instance has done so.
+    /// Makes the indexes, and with them the collection, unless this instance has done so. The
+    /// version comes first, so that no index is made on what is not ours.
     pub(crate) async fn ensure_indexes(&self) -> Result<(), StoreError> {
         let _building = self.state.indexes.building.lock().await;
         if self.state.indexes.is_made() {
             return Ok(());
         }
+        self.claim_schema().await?;
         for index in [Index::Claim, Index::DeadLetters] {
             self.make_index(index).await?;
         }
@@ -58,9 +60,11 @@ impl QueueCollection {
         Ok(())
     }
 
-    /// Makes the indexes again: a hint failed, so somebody deleted the queue meanwhile.
+    /// Makes the indexes again: a hint failed, so somebody deleted the queue meanwhile, or made
+    /// it that of another version.
     pub(crate) async fn restore_indexes(&self) -> Result<(), StoreError> {
         self.state.indexes.forget();
+        self.state.schema.forget();
         self.ensure_indexes().await
     }
 

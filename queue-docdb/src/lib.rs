@@ -19,6 +19,7 @@ mod instant;
 mod names;
 mod receipt;
 mod retry;
+mod schema;
 mod stats;
 mod transaction;
 mod unsettled;

@@ -47,7 +47,7 @@ impl DocDbBackend {
     /// # Errors
     /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
     pub async fn prepare(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.open("prepare", queue)?;
+        let queue = self.open("prepare", queue).await?;
         queue.prepare().await.map_err(during("prepare"))
     }
 
@@ -135,7 +135,7 @@ impl InTransaction<'_> {
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
         self.backend.limits().check_messages(messages)?;
-        let queue = self.backend.open("enqueue", queue)?;
+        let queue = self.backend.open("enqueue", queue).await?;
         let enqueued = queue.enqueue_within(self.session, messages).await;
         enqueued.map_err(during("enqueue"))
     }
@@ -150,7 +150,7 @@ impl InTransaction<'_> {
         queue: &QueueName,
         receipts: &[Receipt],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.open("ack", queue)?;
+        let queue = self.backend.open("ack", queue).await?;
         let acked = queue.ack_within(self.session, receipts).await;
         acked.map_err(during("ack"))
     }

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
 use mongodb_test_server::documentdb::{Engine, Engines};
 use queue_api::{DeadLetterPage, LeaseChange, Purge, QueueAdmin, Redrive};
+use queue_docdb::DocDbBackend;
 
-use crate::fixture::{Fixture, MINUTE, lease, message, name};
+use crate::fixture::{Fixture, MINUTE, lease, message, name, queue_of};
 
 /// Makes every kind of call once, and lists what was sent by each: the commands, and who
 /// refuses something in them.
@@ -65,10 +66,44 @@ async fn table(fixture: &Fixture) -> String {
     backend.redrive(&name(), &Redrive::All).await.unwrap();
     backend.purge(&name(), Purge::Live).await.unwrap();
     note("redrive, purge");
+    transact(fixture).await;
+    note("enqueue and ack in a transaction");
     backend.list_queues().await.unwrap();
     backend.delete_queue(&name()).await.unwrap();
     note("list and delete queues");
+    queue.enqueue(&message("first again")).await.unwrap();
+    lease(&queue, 1).await;
+    fixture.gate.verify().unwrap();
+    // At the end, because its client goes on to send until the table is done.
+    let _streaming = wait_for_a_change_stream(fixture).await;
+    note("wait with a change stream");
     table
+}
+
+/// Until there is news by it.
+async fn wait_for_a_change_stream(fixture: &Fixture) -> DocDbBackend {
+    let streaming = fixture.streaming().connect().await.unwrap();
+    let waits = queue_of(&streaming);
+    let (waited, sent) = tokio::join!(waits.wait(60 * MINUTE), async {
+        while !fixture.gate.commands().contains("getMore") {
+            tokio::task::yield_now().await;
+        }
+        fixture.queue().enqueue(&message("news")).await
+    });
+    waited.unwrap();
+    sent.unwrap();
+    streaming
+}
+
+async fn transact(fixture: &Fixture) {
+    fixture.queue().enqueue(&message("t")).await.unwrap();
+    let receipt = lease(&fixture.queue(), 1).await.remove(0).receipt;
+    let mut session = fixture.backend.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let mut queues = fixture.backend.in_transaction(&mut session);
+    queues.ack(&name(), &[receipt]).await.unwrap();
+    queues.enqueue(&name(), &[message("next")]).await.unwrap();
+    session.commit_transaction().await.unwrap();
 }
 
 #[tokio::test]

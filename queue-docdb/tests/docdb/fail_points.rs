@@ -22,6 +22,8 @@ use crate::{
 /// A call, and what is to be seen when it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
+    /// Makes the queue: its version and its indexes.
+    EnqueueFirst,
     Enqueue,
     /// One of two is stored already.
     EnqueueAgain,
@@ -37,8 +39,9 @@ enum Call {
     ListQueues,
 }
 
-const CASES: [(Call, &str, &str); 15] = [
-    (Call::Enqueue, "enqueue", "createIndexes"),
+const CASES: [(Call, &str, &str); 16] = [
+    (Call::EnqueueFirst, "first enqueue", "insert"),
+    (Call::EnqueueFirst, "first enqueue", "createIndexes"),
     (Call::Enqueue, "enqueue", "insert"),
     (
         Call::EnqueueAgain,
@@ -75,6 +78,12 @@ impl Patient {
 
     /// What has to be there before the call, made by the healthy one.
     async fn prepare(&self, call: Call) -> Vec<Receipt> {
+        if call == Call::EnqueueFirst {
+            return Vec::new();
+        }
+        // The failing one knows the queue, so that it sends what the call is about and no more.
+        self.backend.prepare(&self.name).await.unwrap();
+        self.sent.store(0, Ordering::Relaxed);
         if call == Call::Enqueue {
             return Vec::new();
         }
@@ -105,7 +114,7 @@ impl Patient {
     async fn make(&self, call: Call, receipts: &[Receipt]) -> Result<String, Error> {
         let (queue, backend) = (self.queue(&self.backend), &self.backend);
         Ok(match call {
-            Call::Enqueue | Call::EnqueueAgain => {
+            Call::EnqueueFirst | Call::Enqueue | Call::EnqueueAgain => {
                 one_word(queue.enqueue_batch(&IDS.map(message)).await?)
             }
             Call::Lease => {
@@ -149,7 +158,7 @@ impl Patient {
         let after = stats().await;
         let said = answer.as_deref().unwrap_or("an error");
         match call {
-            Call::Enqueue => {
+            Call::EnqueueFirst | Call::Enqueue => {
                 assert_eq!(after.ready, 2, "{answer:?}, then {repeat:?}");
                 assert_ne!(said, "Duplicate", "nobody else has stored them");
             }

@@ -11,6 +11,7 @@ mod fixture;
 mod outcomes;
 mod plans;
 mod proxy;
+mod schema;
 mod sharing;
 mod sizes;
 mod transactions;

@@ -1,0 +1,99 @@
+//! The version of a queue's documents.
+
+use mongodb::bson::{Document, doc};
+use queue_api::{ErrorKind, NewMessage, Purge, QueueAdmin};
+
+use crate::fixture::{Fixture, lease, message, name};
+
+fn id() -> Document {
+    doc! { "_id": { "queue-docdb": "schema" } }
+}
+
+impl Fixture {
+    /// What another version of the library would do that makes this queue its own.
+    async fn upgrade(&self) {
+        let version = doc! { "$set": { "version": 2_i64 } };
+        let documents = self.documents();
+        let updated = documents.update_one(id(), version).upsert(true).await;
+        updated.expect("an update");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_says_of_which_version_it_is() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    queue.enqueue(&message("a")).await.unwrap();
+    let said = fixture.documents().find_one(id()).await.unwrap();
+    assert_eq!(said.unwrap().get_i64("version").unwrap(), 1);
+
+    // It is no message, whatever is done to messages.
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.ready, stats.delayed, stats.dead), (1, 0, 0));
+    assert_eq!(fixture.backend.peek(&name(), 9).await.unwrap().len(), 1);
+    assert_eq!(
+        fixture.backend.purge(&name(), Purge::Live).await.unwrap(),
+        1
+    );
+    assert!(lease(&queue, 9).await.is_empty());
+    assert!(fixture.documents().find_one(id()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_queue_of_another_version_is_refused_and_left_alone() {
+    let fixture = Fixture::new().await;
+    fixture.upgrade().await;
+    let queue = fixture.queue();
+    let errors = [
+        queue.enqueue(&message("a")).await.unwrap_err(),
+        queue.lease().await.unwrap_err(),
+        queue.stats().await.unwrap_err(),
+        fixture
+            .backend
+            .purge(&name(), Purge::Live)
+            .await
+            .unwrap_err(),
+        fixture.backend.delete_queue(&name()).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("of schema 2"), "{error}");
+    }
+    assert_eq!(
+        fixture.documents().count_documents(doc! {}).await.unwrap(),
+        1
+    );
+    let indexes = fixture.documents().list_index_names().await.unwrap();
+    assert_eq!(indexes, ["_id_"], "none was made");
+}
+
+#[tokio::test]
+async fn an_instance_that_trusts_the_old_version_notices_the_new_one() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    queue.enqueue(&message("a")).await.unwrap();
+    fixture.upgrade().await;
+    let dropped = fixture.documents().drop_index("visible_at_1").await;
+    dropped.expect("the other version has another index");
+    let error = queue.lease().await.unwrap_err();
+    assert!(error.to_string().contains("of schema 2"), "{error}");
+    let indexes = fixture.documents().list_index_names().await.unwrap();
+    assert!(!indexes.contains(&"visible_at_1".to_owned()), "{indexes:?}");
+    let error = queue.enqueue(&NewMessage::new("b")).await.unwrap_err();
+    assert!(error.to_string().contains("of schema 2"), "{error}");
+}
+
+#[tokio::test]
+async fn of_many_that_begin_at_once_each_finds_the_queue_its_own() {
+    let fixture = Fixture::new().await;
+    let mut begun = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let other = fixture.another_backend(fixture.clock.clone()).await;
+        let queue = crate::fixture::queue_of(&other);
+        begun.spawn(async move { queue.enqueue(&message(&format!("m{n}"))).await });
+    }
+    while let Some(done) = begun.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(fixture.queue().stats().await.unwrap().ready, 8);
+}
