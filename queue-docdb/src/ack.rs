@@ -52,13 +52,19 @@ impl QueueCollection {
     /// Deletes one message. It needs no look beforehand: the number of deleted documents tells.
     async fn ack_one(&self, held: &Held) -> Result<bool, StoreError> {
         let mut retries = self.deadline.retries();
+        // A try that was given up may still arrive, and delete what a later one then misses.
+        let mut may_arrive_late = false;
         loop {
             let error = match self.delete(deletions(&[held])).await {
-                Ok(deleted) => return Ok(deleted == 1),
-                Err(StoreError::Unconfirmed { matched: 0, .. }) => return Ok(false),
+                Ok(1) => return Ok(true),
+                Ok(_) | Err(StoreError::Unconfirmed { matched: 0, .. }) if may_arrive_late => {
+                    return Err(retries.into_last());
+                }
+                Ok(_) | Err(StoreError::Unconfirmed { matched: 0, .. }) => return Ok(false),
                 Err(error) => error,
             };
             let was_deleted = matches!(error, StoreError::Unconfirmed { .. });
+            may_arrive_late |= !was_deleted;
             retries.after(error).await?;
             if was_deleted {
                 self.confirm().await?;
@@ -94,17 +100,19 @@ impl QueueCollection {
             return Ok(HashSet::new());
         }
         let mut retries = self.deadline.retries();
+        let mut may_arrive_late = false;
         while !ours.is_empty() {
             let answer = self.delete(deletions(&ours)).await;
             let is_confirmed = answer.is_ok();
             let error = match self.confirmed(answer).await {
-                Ok(0) => return Ok(HashSet::new()),
+                Ok(0) if !may_arrive_late => return Ok(HashSet::new()),
                 Ok(deleted) if is_confirmed && deleted == ours.len() as u64 => {
                     return Ok(ours.into_iter().collect());
                 }
                 Ok(deleted) => return self.which(&ours, &before, deleted).await,
                 Err(error) => error,
             };
+            may_arrive_late = true;
             retries.after(error).await?;
             // What is still there was not deleted, and is ours or lost for certain. What is
             // gone may have been deleted by others as well.

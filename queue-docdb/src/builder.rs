@@ -170,8 +170,9 @@ impl DocDbBuilder {
     ///
     /// Without this, the first wait opens one for the database, which stays open while anybody
     /// waits; where the server has none, waits look all the same, and Amazon's elastic clusters are
-    /// not asked. It takes one of the server's cursors and, on DocumentDB, I/O for each change that
-    /// is recorded.
+    /// not asked. It takes a connection of the pool while somebody waits, one of the server's
+    /// cursors and, on DocumentDB, I/O for each change that is recorded. In a pool of one
+    /// connection there is none.
     #[must_use]
     pub fn without_change_stream(mut self) -> Self {
         self.news = News::Polled;
@@ -219,7 +220,9 @@ impl DocDbBuilder {
         let database = match self.source {
             Source::Uri(uri) => {
                 let options = connect::options(&uri, self.client, timeout).await?;
-                if amazon::is_elastic(&options.hosts) {
+                // A stream holds a connection while it waits for news, and calls need one.
+                let is_alone = options.max_pool_size == Some(1);
+                if is_alone || amazon::is_elastic(&options.hosts) {
                     news = News::Polled;
                 }
                 let name = self.database.or_else(|| options.default_database.clone());

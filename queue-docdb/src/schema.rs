@@ -29,6 +29,9 @@ const VERSION: u32 = 1;
 /// For how long a version that was looked at is not looked at again.
 const TRUST: Duration = Duration::from_secs(60);
 
+/// The same for a queue that says nothing: whoever uses it first decides.
+const TRUST_NOTHING: Duration = Duration::from_secs(5);
+
 /// What an instance knows about the version of a queue.
 #[derive(Debug, Default)]
 pub(crate) struct SchemaMemory {
@@ -42,8 +45,8 @@ impl SchemaMemory {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    fn trust(&self) {
-        *self.until() = Some(Instant::now() + TRUST);
+    fn trust(&self, time: Duration) {
+        *self.until() = Some(Instant::now() + time);
     }
 
     pub(crate) fn forget(&self) {
@@ -64,8 +67,14 @@ impl QueueCollection {
             return Ok(());
         }
         match self.version().await? {
-            None | Some(Some(VERSION)) => {
-                self.state.schema.trust();
+            Some(Some(VERSION)) => {
+                self.state.schema.trust(TRUST);
+                Ok(())
+            }
+            None => {
+                // Whatever this instance made there is gone, with the queue.
+                self.state.indexes.forget();
+                self.state.schema.trust(TRUST_NOTHING);
                 Ok(())
             }
             Some(other) => Err(StoreError::Schema(format!(

@@ -48,7 +48,8 @@ impl QueueCollection {
         let found = self
             .find(query, |found| document::date(found, "visible_at"))
             .await?;
-        Ok(found.into_iter().flatten().next())
+        // One that cannot be read is damaged, and a lease call is to bury it now.
+        Ok(found.first().map(|date| date.unwrap_or(instant::EARLIEST)))
     }
 }
 

@@ -84,9 +84,11 @@ impl DocDbBackend {
     ///
     /// After an error the transaction is to be aborted; where the error
     /// [is retryable](queue_api::Error::is_retryable), all of it may be tried again from its
-    /// start. Its source is the driver's error, with the labels that
+    /// start. Its source, where the server answered, is the driver's error, with the labels that
     /// [`and_run`](mongodb::action::StartTransaction::and_run) goes by.
     ///
+    /// - Lease before the transaction's first command: it sees what there was then, so the receipt of
+    ///   a later lease is `Lost` to it.
     /// - Outcomes are true if the commit succeeds. When nobody knows whether it did, because the
     ///   answer was lost, a look at the messages tells: repeating the transaction says `Lost` and
     ///   `Duplicate` for what was done.
@@ -107,7 +109,8 @@ impl DocDbBackend {
 /// The calls of a queue that can be part of a transaction; made by
 /// [`DocDbBackend::in_transaction`].
 ///
-/// Without a transaction under way in the session, each call stands for itself.
+/// There must be a transaction under way in the session. Without one each call stands for itself,
+/// and its writes wait for no majority but what the server's own default says.
 pub struct InTransaction<'a> {
     backend: DocDbBackend,
     session: &'a mut ClientSession,

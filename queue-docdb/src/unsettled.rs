@@ -34,6 +34,11 @@ impl UnsettledClaims {
         }
     }
 
+    /// Whether there is nothing to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     pub(crate) fn pop(&self) -> Option<Unsettled> {
         self.lock().pop()
     }

@@ -38,6 +38,10 @@ impl QueueCollection {
             let mut changed = std::pin::pin!(self.state.changed.notified());
             changed.as_mut().enable();
 
+            // What a claim took whose answer never came is delivered by the next lease call.
+            if !self.state.unsettled.is_empty() {
+                return Ok(());
+            }
             let look = self.next_step();
             let first = look
                 .first_ready_time()

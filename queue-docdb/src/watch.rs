@@ -31,6 +31,9 @@ use crate::{
 /// time is all that an open stream costs while nothing happens.
 const AWAIT_NEWS: Duration = Duration::from_secs(10);
 
+/// How long a question takes at least where the server does not hold it.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a stream stays open after the last wait: a consumer that works waits again soon.
 const LINGER: Duration = Duration::from_secs(20);
 
@@ -124,10 +127,7 @@ impl Watch {
     async fn read(self: Arc<Self>) {
         let mut retry = FIRST_RETRY;
         loop {
-            let ended = self.follow(&mut retry).await;
-            // Those who relied on the stream look for themselves again.
-            self.queues.wake_all();
-            match ended {
+            match self.follow(&mut retry).await {
                 Ok(Ended::Forgotten) => return,
                 Ok(Ended::Closed) => {}
                 // Switched off on DocumentDB, or a failover; a consumer is none the worse.
@@ -149,16 +149,19 @@ impl Watch {
             .pipeline(news_of(&self.prefix))
             .max_await_time(AWAIT_NEWS);
         let mut stream = run(self.timeout, opening).await?;
-        let _open = Open::new(&self.is_open);
-        *retry = FIRST_RETRY;
-        // What happened before it was open was not told.
-        self.queues.wake_all();
+        let _open = Open::new(self);
         while stream.is_alive() {
             if self.is_forgotten() {
                 return Ok(Ended::Forgotten);
             }
+            let asked = Instant::now();
             let news = run(AWAIT_NEWS + self.timeout, stream.next_if_any()).await?;
+            // Only now: some may open a stream that they cannot read.
+            *retry = FIRST_RETRY;
             let Some(ChangeStreamEvent { ns: Some(ns), .. }) = news else {
+                // A server that does not hold the question is not to be asked in a loop.
+                let rest = LEAST_WAIT.saturating_sub(asked.elapsed());
+                pause(rest).await;
                 continue;
             };
             if let Some(queue) = ns.coll.and_then(|name| self.prefix.queue(&name)) {
@@ -185,19 +188,22 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Says that the stream is open for as long as it is, however it ends.
-struct Open<'a>(&'a AtomicBool);
+/// Says that the stream is open for as long as it is, however it ends. Whoever waits looks again
+/// at either end: what happened before was not told, and what happens after will not be.
+struct Open<'a>(&'a Watch);
 
 impl<'a> Open<'a> {
-    fn new(flag: &'a AtomicBool) -> Self {
-        flag.store(true, Ordering::SeqCst);
-        Self(flag)
+    fn new(watch: &'a Watch) -> Self {
+        watch.is_open.store(true, Ordering::SeqCst);
+        watch.queues.wake_all();
+        Self(watch)
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.0.is_open.store(false, Ordering::SeqCst);
+        self.0.queues.wake_all();
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use queue_api::{
-    DeadLetterPage, Error, LeaseChange, LeaseOptions, LeaseOutcome::Applied, Purge, Queue,
-    QueueAdmin, QueueBackend, Receipt, Redrive,
+    DeadLetterPage, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome::Applied, Purge,
+    Queue, QueueAdmin, QueueBackend, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 
@@ -304,4 +304,45 @@ async fn what_a_lost_claim_took_is_delivered_piece_by_piece() {
     assert!(queue.lease().await.unwrap().is_none());
     bench.gate.verify().unwrap();
     bench.server.stop().await.unwrap();
+}
+
+/// What a first try deleted that was given up and arrived after all must not be called lost by
+/// the second.
+#[tokio::test]
+async fn an_ack_whose_first_try_arrives_late_is_not_called_lost() {
+    let bench = Bench::new().await;
+    for (number, call) in [(100, Call::Ack), (101, Call::AckBatch)] {
+        let fault = Fault::ArrivesLate;
+        let patient = bench.patient(number, "delete", fault).await;
+        let receipts = patient.prepare(call).await;
+        bench.arm("delete", fault).await;
+        let answer = patient.make(call, &receipts).await;
+        let error = answer.expect_err("one of the tries did it, and which is not known");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{call:?}");
+        let left = patient
+            .queue(&patient.healthy)
+            .stats()
+            .await
+            .unwrap()
+            .leased;
+        let acked = if call == Call::Ack { 1 } else { 2 };
+        assert_eq!(left, 2 - acked, "{call:?}");
+    }
+}
+
+/// What a claim took whose answer never came is there for this process at once.
+#[tokio::test]
+async fn a_wait_does_not_sleep_on_what_a_lost_claim_took() {
+    let bench = Bench::new().await;
+    let patient = bench.patient(102, "update", Fault::SlowReply).await;
+    patient.prepare(Call::Lease).await;
+    bench.arm("update", Fault::SlowReply).await;
+    let queue = patient.queue(&patient.backend);
+    queue.lease_batch(&LeaseOptions::new(2)).await.unwrap_err();
+    bench.heal().await;
+    // On a clock that stands still it would sleep for as long as it may.
+    queue.wait(60 * MINUTE).await.unwrap();
+    let deliveries = queue.lease_batch(&LeaseOptions::new(2)).await.unwrap();
+    assert_eq!(deliveries.len(), 2);
+    assert!(deliveries.iter().all(|each| each.attempt == 1));
 }

@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     ClosedBefore,
     ClosedAfter,
     SlowReply,
+    /// Not in the table: it takes two of the command.
+    ArrivesLate,
 }
 
 pub(crate) static FAULTS: [(Fault, &str); 8] = [
@@ -109,6 +111,7 @@ impl Bench {
             self.proxy.address()
         );
         let backend = DocDbBackend::builder(uri)
+            .without_change_stream()
             .database(&database)
             .clock(clock)
             .command_event_handler(events)
@@ -134,6 +137,7 @@ impl Bench {
             Fault::ClosedBefore => doc! { "closeConnection": true },
             Fault::ClosedAfter => return self.proxy.set(command, Loss::Close),
             Fault::SlowReply => return self.proxy.set(command, Loss::Withhold),
+            Fault::ArrivesLate => return self.proxy.set(command, Loss::ArriveLate),
         };
         let mut data = doc! { "failCommands": [command], "appName": "patient" };
         data.extend(what);

@@ -22,6 +22,17 @@ pub(crate) enum Loss {
     Close,
     /// Nothing: the client waits.
     Withhold,
+    /// The connection is closed, and the command arrives all the same, just before the next of its
+    /// name: as from a server that was frozen, or out of a buffer on the way.
+    ArriveLate,
+}
+
+/// What the connections of a proxy share.
+#[derive(Debug, Default)]
+struct Shared {
+    trap: Mutex<Option<Trap>>,
+    /// A command that is to arrive late.
+    late: Mutex<Option<Vec<u8>>>,
 }
 
 /// The next command of this name loses its reply.
@@ -34,7 +45,7 @@ struct Trap {
 /// A proxy in front of a server, gone with this.
 pub(crate) struct Proxy {
     address: String,
-    trap: Arc<Mutex<Option<Trap>>>,
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
@@ -43,22 +54,20 @@ impl Proxy {
     pub(crate) async fn start(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let trap = Arc::new(Mutex::new(None));
-        let traps = trap.clone();
+        let shared = Arc::<Shared>::default();
+        let all = shared.clone();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (server, trap) = (server.clone(), traps.clone());
+                let (server, shared) = (server.clone(), all.clone());
                 connections.spawn(async move {
-                    if let Ok(server) = TcpStream::connect(server).await {
-                        let _ = forward(client, server, &trap).await;
-                    }
+                    let _ = forward(client, &server, &shared).await;
                 });
             }
         });
         Self {
             address,
-            trap,
+            shared,
             task,
         }
     }
@@ -70,11 +79,11 @@ impl Proxy {
     /// The next `command` loses its reply.
     pub(crate) fn set(&self, command: &str, loss: Loss) {
         let command = command.to_owned();
-        *self.trap.lock().unwrap() = Some(Trap { command, loss });
+        *self.shared.trap.lock().unwrap() = Some(Trap { command, loss });
     }
 
     pub(crate) fn heal(&self) {
-        *self.trap.lock().unwrap() = None;
+        *self.shared.trap.lock().unwrap() = None;
     }
 }
 
@@ -85,20 +94,27 @@ impl Drop for Proxy {
 }
 
 /// One connection, on which a client sends a command only when the last one was answered.
-async fn forward(
-    client: TcpStream,
-    server: TcpStream,
-    trap: &Mutex<Option<Trap>>,
-) -> io::Result<()> {
+async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
+    let (mut from_server, mut to_server) = TcpStream::connect(server).await?.into_split();
     let loss = Mutex::new(None);
     let requests = async {
         loop {
             let message = read(&mut from_client).await?;
             let is_meant = |set: &mut Trap| command_of(&message) == Some(set.command.as_bytes());
-            let sprung = trap.lock().unwrap().take_if(is_meant);
+            let sprung = shared.trap.lock().unwrap().take_if(is_meant);
+            let same = |late: &mut Vec<u8>| command_of(late) == command_of(&message);
+            let late = shared.late.lock().unwrap().take_if(same);
+            if let Some(late) = late {
+                let (mut from, mut to) = TcpStream::connect(server).await?.into_split();
+                write(&mut to, &late).await?;
+                read(&mut from).await?;
+            }
             if let Some(sprung) = sprung {
+                if sprung.loss == Loss::ArriveLate {
+                    *shared.late.lock().unwrap() = Some(message);
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
                 *loss.lock().unwrap() = Some(sprung.loss);
             }
             write(&mut to_server, &message).await?;
@@ -111,7 +127,7 @@ async fn forward(
             match taken {
                 None => write(&mut to_client, &message).await?,
                 Some(Loss::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Some(Loss::Withhold) => {}
+                Some(Loss::Withhold | Loss::ArriveLate) => {}
             }
         }
     };

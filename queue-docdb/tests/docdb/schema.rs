@@ -97,3 +97,17 @@ async fn of_many_that_begin_at_once_each_finds_the_queue_its_own() {
     }
     assert_eq!(fixture.queue().stats().await.unwrap().ready, 8);
 }
+
+#[tokio::test]
+async fn a_queue_that_was_dropped_says_its_version_again() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    queue.enqueue(&message("a")).await.unwrap();
+    fixture.documents().drop().await.unwrap();
+    // Another process, which trusts nothing yet, finds no version; this one misses the index.
+    queue.enqueue(&message("b")).await.unwrap();
+    assert_eq!(lease(&queue, 9).await.len(), 1);
+    queue.enqueue(&message("c")).await.unwrap();
+    let said = fixture.documents().find_one(id()).await.unwrap();
+    assert_eq!(said.unwrap().get_i64("version").unwrap(), 1);
+}

@@ -139,6 +139,22 @@ async fn without_a_stream_a_wait_looks_again() {
     assert_eq!(stream(&fixture).await, None);
 }
 
+/// The stream would hold it for seconds at a time, and calls time out.
+#[tokio::test]
+async fn in_a_pool_of_one_connection_there_is_no_stream() {
+    let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
+    let other = fixture
+        .streaming()
+        .max_pool_size(1)
+        .connect()
+        .await
+        .unwrap();
+    let waits = waiting(queue_of(&other));
+    fixture.queue().enqueue(&message("a")).await.unwrap();
+    waits.await.unwrap().unwrap();
+    assert_eq!(stream(&fixture).await, None);
+}
+
 fn queue_named(backend: &DocDbBackend, name: &str) -> Queue {
     Queue::new(std::sync::Arc::new(backend.clone()), name).expect("a queue name")
 }
