@@ -12,9 +12,10 @@ use queue_api::{
 use crate::{
     builder::{DocDbBuilder, News},
     clock::Time,
-    collection::{QueueCollection, Queues},
+    collection::QueueCollection,
     error::{StoreError, during},
     names::Prefix,
+    queues::Queues,
     retry::Deadline,
     watch::Watch,
 };

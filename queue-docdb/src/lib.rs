@@ -17,6 +17,7 @@ mod error;
 mod index;
 mod instant;
 mod names;
+mod queues;
 mod receipt;
 mod retry;
 mod schema;

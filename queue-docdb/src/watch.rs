@@ -21,11 +21,7 @@ use mongodb::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::{
-    collection::{Queues, run},
-    error::StoreError,
-    names::Prefix,
-};
+use crate::{collection::run, error::StoreError, names::Prefix, queues::Queues};
 
 /// For how long the server holds a question for news while there is none: one command in this
 /// time is all that an open stream costs while nothing happens.
