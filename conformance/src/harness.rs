@@ -161,6 +161,19 @@ impl Connection {
             admin: None,
         }
     }
+
+    /// The same connection by way of a wrapper around its backend. Its `QueueAdmin` stays what it
+    /// was.
+    #[must_use]
+    pub fn wrapped(
+        self,
+        wrap: impl FnOnce(Arc<dyn QueueBackend>) -> Arc<dyn QueueBackend>,
+    ) -> Self {
+        Self {
+            backend: wrap(self.backend),
+            admin: self.admin,
+        }
+    }
 }
 
 /// The time that a store is to run on.

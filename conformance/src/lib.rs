@@ -13,8 +13,10 @@ mod replay;
 mod report;
 mod runner;
 mod suite;
+mod wrapped;
 
 pub use contract::Line;
 pub use harness::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
 pub use report::{Outcome, Report, Verdict};
 pub use runner::{examine, run};
+pub use wrapped::Wrapped;

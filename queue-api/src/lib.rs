@@ -3,6 +3,7 @@
 mod admin;
 mod backend;
 mod clock;
+mod coalescing;
 pub mod consumer;
 mod error;
 mod lease;
@@ -21,6 +22,7 @@ pub use admin::{
 };
 pub use backend::QueueBackend;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
+pub use coalescing::Coalescing;
 pub use error::{Error, ErrorKind, Result};
 pub use lease::{
     Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,

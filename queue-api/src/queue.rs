@@ -298,7 +298,7 @@ impl Queue {
 
 /// The answer to a batch, if it answers each of the `asked`: a backend that does not is broken,
 /// and pairing its outcomes with the wrong messages would be worse than an error.
-fn counted<T>(operation: &'static str, asked: usize, answer: Vec<T>) -> Result<Vec<T>> {
+pub(crate) fn counted<T>(operation: &'static str, asked: usize, answer: Vec<T>) -> Result<Vec<T>> {
     if answer.len() == asked {
         return Ok(answer);
     }

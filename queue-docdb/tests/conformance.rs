@@ -16,7 +16,7 @@ use queue_conformance::{Claim, Connection, Fault, Faults, Harness, HarnessError,
 use queue_docdb::DocDbBackend;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-struct DocDb;
+pub(crate) struct DocDb;
 
 struct Database {
     server: &'static MongoServer,

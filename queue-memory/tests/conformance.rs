@@ -6,7 +6,7 @@ use queue_api::async_trait;
 use queue_conformance::{Connection, Harness, HarnessError, Store, TestTime};
 use queue_memory::MemoryBackend;
 
-struct Memory;
+pub(crate) struct Memory;
 
 struct MemoryStore(MemoryBackend);
 

@@ -9,7 +9,7 @@ mod lease;
 mod listener;
 mod observed;
 mod options;
-mod panic;
+pub(crate) mod panic;
 mod report;
 mod retry;
 #[cfg(feature = "tower")]

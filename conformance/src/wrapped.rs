@@ -1,0 +1,102 @@
+//! The suite on a wrapper: every connection of another harness, by way of it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use queue_api::{QueueBackend, async_trait};
+
+use crate::harness::{Claim, Connection, Faults, Harness, HarnessError, Store, TestTime};
+
+type Wrap = fn(Arc<dyn QueueBackend>) -> Arc<dyn QueueBackend>;
+
+/// A harness whose backends are those of another with a wrapper around them. It claims what that
+/// one claims, because a wrapper has to keep what it is given.
+///
+/// ```
+/// use std::sync::Arc;
+/// use queue_api::Coalescing;
+/// use queue_conformance::{Harness, Wrapped};
+///
+/// fn coalescing(plain: impl Harness) -> impl Harness {
+///     Wrapped::new(plain, |backend| Arc::new(Coalescing::new(backend))).with_histories(20)
+/// }
+/// ```
+pub struct Wrapped<H> {
+    plain: H,
+    wrap: Wrap,
+    histories: Option<u32>,
+}
+
+impl<H: Harness> Wrapped<H> {
+    /// The backends of `plain`, each as `wrap` makes it.
+    pub fn new(plain: H, wrap: Wrap) -> Self {
+        Self {
+            plain,
+            wrap,
+            histories: None,
+        }
+    }
+
+    /// Tries so many random histories, where the plain harness has enough of its own.
+    #[must_use]
+    pub fn with_histories(mut self, histories: u32) -> Self {
+        self.histories = Some(histories);
+        self
+    }
+}
+
+impl<H> fmt::Debug for Wrapped<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wrapped")
+            .field("histories", &self.histories)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<H: Harness> Harness for Wrapped<H> {
+    async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
+        let plain = self.plain.store(time).await?;
+        let wrap = self.wrap;
+        Ok(Arc::new(WrappedStore { plain, wrap }))
+    }
+
+    fn histories(&self) -> u32 {
+        self.histories.unwrap_or_else(|| self.plain.histories())
+    }
+
+    fn claims(&self) -> &'static [Claim] {
+        self.plain.claims()
+    }
+
+    async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {
+        Ok(self.plain.attach(address).await?.wrapped(self.wrap))
+    }
+
+    fn patience(&self) -> Duration {
+        self.plain.patience()
+    }
+}
+
+struct WrappedStore {
+    plain: Arc<dyn Store>,
+    wrap: Wrap,
+}
+
+#[async_trait]
+impl Store for WrappedStore {
+    async fn connect(&self) -> Result<Connection, HarnessError> {
+        Ok(self.plain.connect().await?.wrapped(self.wrap))
+    }
+
+    fn address(&self) -> String {
+        self.plain.address()
+    }
+
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        self.plain.faults()
+    }
+
+    async fn remove(&self) -> Result<(), HarnessError> {
+        self.plain.remove().await
+    }
+}

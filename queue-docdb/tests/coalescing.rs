@@ -1,0 +1,16 @@
+//! The contract, on a real MongoDB with shared round trips.
+
+// Its `main` is that of the other target.
+#[allow(dead_code)]
+#[path = "conformance.rs"]
+mod plain;
+
+use std::{process::ExitCode, sync::Arc};
+
+use queue_api::Coalescing;
+use queue_conformance::Wrapped;
+
+fn main() -> ExitCode {
+    let harness = Wrapped::new(plain::DocDb, |backend| Arc::new(Coalescing::new(backend)));
+    queue_conformance::run(harness.with_histories(20))
+}
