@@ -8,7 +8,9 @@ use tokio::{
 };
 
 use super::{
-    Handler, Lease, ListenOptions, Listener, Report, RetryPolicy, crew::Crew, keeper::ProbeAnswer,
+    Handler, Lease, ListenOptions, Listener, Report, RetryPolicy,
+    crew::Crew,
+    keeper::{ProbeAnswer, after},
 };
 use crate::{Codec, Json, Queue, Result};
 
@@ -160,13 +162,13 @@ where
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) as [`Queue::listen`]; nothing was done
     /// then. Errors of the store do not end the worker.
-    pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<Report> {
+    pub async fn run(&self, shutdown: impl Future) -> Result<Report> {
         let mut shift = self.begin()?;
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 biased;
-                () = &mut shutdown => break,
+                _ = &mut shutdown => break,
                 Some(done) = shift.jobs.join_next() => shift.note(done),
                 lease = shift.listener.next() => match lease {
                     Some(lease) => shift.start(lease),
@@ -176,7 +178,7 @@ where
             }
         }
         let clock = self.options.clock.clone();
-        let deadline = clock.now() + self.shutdown_deadline;
+        let deadline = after(clock.now(), self.shutdown_deadline);
         Ok(shift.end(clock.sleep_until(deadline)).await)
     }
 
