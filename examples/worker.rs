@@ -73,8 +73,11 @@ async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow::Result<()
         }
     };
     let queue = Queue::new(backend, "orders")?;
-    let sending = tokio::spawn(send(queue.clone(), arguments.messages, stop.clone()));
-    let showing = tokio::spawn(show(queue.clone(), counters, stop.clone()));
+    let sending = send(queue.clone(), arguments.messages, stop.clone());
+    let showing = show(queue.clone(), counters, stop.clone());
+    // Whichever ends, by an error or a panic too, ends the worker, or nobody would hear of it.
+    let sending = tokio::spawn(ending(stop.clone(), sending));
+    let showing = tokio::spawn(ending(stop.clone(), showing));
 
     let retry = RetryPolicy::custom(|_, _| Retry::After(Duration::from_millis(200)));
     let worker = Worker::new(queue, handle)
@@ -147,6 +150,12 @@ async fn show(queue: Queue, counters: Counters, stop: CancellationToken) -> anyh
         }
     }
     Ok(())
+}
+
+/// Does the work, and stops everything when it has come to its end.
+async fn ending<T>(stop: CancellationToken, work: impl Future<Output = T>) -> T {
+    let _guard = stop.drop_guard();
+    work.await
 }
 
 async fn stop_on_ctrl_c(stop: CancellationToken) {

@@ -16,9 +16,18 @@ pub(crate) struct Books {
     deliveries: HashMap<String, Vec<Delivery>>,
     kills: Vec<u64>,
     memory: Vec<u64>,
+    connections: Vec<u64>,
     ends: BTreeMap<String, u64>,
-    reports: u64,
+    reports: Reports,
     failures: Vec<String>,
+}
+
+/// What the workers that ended by themselves reported, all together.
+#[derive(Clone, Copy, Default)]
+struct Reports {
+    count: u64,
+    lost: u64,
+    unsettled: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +72,13 @@ impl Books {
                     *self.ends.entry((*how).to_owned()).or_default() += 1;
                 }
             }
-            ["report", ..] => self.reports += 1,
+            ["report", lost, unsettled] => {
+                if let (Ok(lost), Ok(unsettled)) = (lost.parse::<u64>(), unsettled.parse::<u64>()) {
+                    self.reports.count += 1;
+                    self.reports.lost += lost;
+                    self.reports.unsettled += unsettled;
+                }
+            }
             _ => {}
         }
     }
@@ -85,8 +100,9 @@ impl Books {
         }
     }
 
-    pub(crate) fn remember(&mut self, memory: u64) {
+    pub(crate) fn remember(&mut self, memory: u64, connections: u64) {
         self.memory.push(memory);
+        self.connections.push(connections);
     }
 
     pub(crate) fn handled(&self) -> usize {
@@ -103,7 +119,8 @@ impl Books {
             ends: self.ends.clone(),
             reports: self.reports,
             failures: self.failures.clone(),
-            growth: self.growth(),
+            memory: growth(&self.memory),
+            connections: growth(&self.connections),
             ..Verdict::default()
         };
         for number in 0..sent {
@@ -120,7 +137,8 @@ impl Books {
                 Fate::Handled => was_handled && reason.is_none(),
                 Fate::GivenUp => reason.is_some_and(|reason| is_because(reason, "never works")),
                 Fate::Undecodable => {
-                    deliveries.is_empty() && reason.is_some_and(|reason| is_because(reason, ""))
+                    deliveries.is_empty()
+                        && reason.is_some_and(|reason| is_because(reason, "cannot be decoded"))
                 }
             };
             if !as_it_should {
@@ -153,13 +171,13 @@ impl Books {
             verdict.charged.push(format!("{id}: {earlier:?} {later:?}"));
         }
     }
+}
 
-    /// How much more memory the old processes take at the end than after a third of the time.
-    fn growth(&self) -> f64 {
-        let third = self.memory.get(self.memory.len() / 3).copied().unwrap_or(1);
-        let last = self.memory.last().copied().unwrap_or(1);
-        last as f64 / third as f64
-    }
+/// How much more there is at the end than after a third of the time.
+fn growth(values: &[u64]) -> f64 {
+    let third = values.get(values.len() / 3).copied().unwrap_or(1);
+    let last = values.last().copied().unwrap_or(1);
+    last as f64 / third as f64
 }
 
 fn is_because(reason: &DeadReason, text: &str) -> bool {
@@ -170,20 +188,21 @@ fn is_because(reason: &DeadReason, text: &str) -> bool {
 pub(crate) struct Verdict {
     sent: u64,
     ends: BTreeMap<String, u64>,
-    reports: u64,
+    reports: Reports,
     failures: Vec<String>,
     /// Messages that nobody handled, or that are dead and should not be, or the reverse.
     astray: Vec<String>,
     overlaps: Vec<String>,
     given_back: u64,
     charged: Vec<String>,
-    growth: f64,
+    memory: f64,
+    connections: f64,
 }
 
 impl Verdict {
     pub(crate) fn is_clean(&self) -> bool {
         let wrong = [&self.failures, &self.astray, &self.overlaps, &self.charged];
-        wrong.iter().all(|list| list.is_empty()) && self.growth < 1.5
+        wrong.iter().all(|list| list.is_empty()) && self.memory < 1.5 && self.connections < 1.5
     }
 }
 
@@ -209,7 +228,17 @@ impl fmt::Display for Verdict {
         writeln!(
             f,
             "processes that reported and ended by themselves{:7}",
-            self.reports
+            self.reports.count
+        )?;
+        writeln!(
+            f,
+            "verdicts that came too late, as they reported {:8}",
+            self.reports.lost
+        )?;
+        writeln!(
+            f,
+            "verdicts that did not reach the store         {:8}",
+            self.reports.unsettled
         )?;
         writeln!(
             f,
@@ -219,7 +248,12 @@ impl fmt::Display for Verdict {
         writeln!(
             f,
             "memory at the end against a third of the time {:8.2}",
-            self.growth
+            self.memory
+        )?;
+        writeln!(
+            f,
+            "connections at the end, likewise              {:8.2}",
+            self.connections
         )?;
         for (what, list) in rows {
             writeln!(f, "{what:45} {:8}", list.len())?;

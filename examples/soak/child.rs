@@ -63,6 +63,8 @@ pub(crate) async fn work(place: &str) -> anyhow::Result<()> {
     });
     // Thousands of handlers panic, on purpose.
     std::panic::set_hook(Box::new(|_| {}));
+    // Before anything else, so that a stop which comes early is a graceful one, too.
+    let mut terminate = signal(SignalKind::terminate())?;
     let (database, uri) = place.split_once(' ').context("a database and a URI")?;
     let backend = DocDbBackend::builder(uri).database(database);
     let queue = Queue::new(Arc::new(backend.connect().await?), "soak")?;
@@ -72,13 +74,11 @@ pub(crate) async fn work(place: &str) -> anyhow::Result<()> {
             Retry::After(Duration::from_millis(fastrand::u64(0..500)))
         }))
         .with_shutdown_deadline(Duration::from_millis(300));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let report = worker
-        .run(async move {
-            terminate.recv().await;
-        })
-        .await?;
-    tell("report", report);
+    let report = worker.run(terminate.recv()).await?;
+    tell(
+        "report",
+        format_args!("{} {}", report.lost, report.unsettled),
+    );
     Ok(())
 }
 

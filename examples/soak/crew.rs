@@ -98,8 +98,12 @@ impl Crew {
                 .parse::<u64>()?
                 << 10;
         }
-        lock(&self.books).remember(memory.iter().sum());
         Ok(memory)
+    }
+
+    /// Takes down what a round has come to.
+    pub(crate) fn remember(&self, memory: [u64; OLD], connections: u64) {
+        lock(&self.books).remember(memory.iter().sum(), connections);
     }
 
     pub(crate) fn handled(&self) -> usize {

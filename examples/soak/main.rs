@@ -13,7 +13,8 @@
 //!
 //! - every message was handled, or is a dead letter for the reason that it had to be one;
 //! - no two handlers had a message at the same time;
-//! - a message that a graceful stop gave back was not charged an attempt.
+//! - a message that a graceful stop gave back was not charged an attempt;
+//! - neither the memory of the old processes nor the number of connections grows.
 
 mod books;
 mod child;
@@ -21,8 +22,9 @@ mod crew;
 
 use std::{env, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{bail, ensure};
 use clap::Parser;
+use mongodb::bson::{Bson, doc};
 use mongodb_test_server::MongoServer;
 use queue_api::{Clock, DeadLetterPage, Queue, QueueAdmin, TokioClock};
 use queue_docdb::DocDbBackend;
@@ -118,10 +120,14 @@ async fn show(
     let stats = queue.stats().await?;
     let memory = crew.memory()?;
     let admin = backend.client().database("admin");
-    let status = admin
-        .run_command(mongodb::bson::doc! { "serverStatus": 1 })
-        .await?;
-    let connections = status.get_document("connections")?.get("current").cloned();
+    let status = admin.run_command(doc! { "serverStatus": 1 }).await?;
+    let connections = status.get_document("connections")?.get("current");
+    let connections = match connections {
+        Some(Bson::Int32(number)) => u64::try_from(*number)?,
+        Some(Bson::Int64(number)) => u64::try_from(*number)?,
+        other => bail!("a MongoDB counts its connections: {other:?}"),
+    };
+    crew.remember(memory, connections);
     println!(
         "{:5}s {sent:6} {:7} {:6} {:6}  {:>23}  {:>11}",
         u64::from(round) * ROUND.as_secs(),
@@ -131,7 +137,7 @@ async fn show(
         memory
             .map(|bytes| format!("{:.1}", bytes as f64 / 1048576.0))
             .join(" "),
-        connections.context("a MongoDB counts its connections")?,
+        connections,
     );
     Ok(())
 }

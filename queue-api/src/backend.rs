@@ -82,6 +82,11 @@ use crate::{
 /// The handle guarantees what the documentation of each method calls *given*. Nothing that a
 /// method is handed is worth a panic all the same: an empty batch gets an empty answer, and a
 /// receipt that this backend never made is `Lost`.
+///
+/// **Every call ends in bounded time**, with an error where the store does not answer: set the
+/// timeouts of its client so that they are well below the visibility timeouts in use. A listener
+/// gives up a call that settles or extends when its leases have run out; a lease call it has to
+/// wait for, since it must give back what that leases, and so must whoever stops it.
 #[async_trait]
 pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
     /// What this backend accepts.

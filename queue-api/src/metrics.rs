@@ -5,7 +5,8 @@
 //! label `queue`. Durations are in seconds.
 //!
 //! What concerns the store is counted in the [`Queue`](crate::Queue) handle, so it covers those
-//! who lease and settle by hand as well as listeners and workers.
+//! who lease and settle by hand as well as listeners and workers. Those who repeat a call that failed
+//! by hand and find the message settled count it as lost; a listener counts what it has inferred.
 
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ pub const DEAD_LETTERED: &str = "queue_messages_dead_lettered_total";
 pub const RENEWED: &str = "queue_leases_renewed_total";
 /// Counter: acks and changes that came too late, as somebody else had the message.
 pub const SETTLED_LOST: &str = "queue_leases_settled_lost_total";
-/// Counter: leases that ended while somebody worked on them, by `why` (a [`LeaseEnd`]).
+/// Counter: leases that ended without a verdict, whether or not somebody had begun to work on the
+/// message, by `why` (a [`LeaseEnd`]).
 pub const LEASES_LOST: &str = "queue_leases_lost_total";
 /// Counter: errors of the store that a listener survived, by `operation` and `kind`.
 pub const STORE_ERRORS: &str = "queue_store_errors_total";

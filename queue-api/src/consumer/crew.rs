@@ -6,7 +6,8 @@ use tokio::sync::watch;
 use tracing::{Instrument, Span};
 
 use super::{
-    Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, lease::LeaseAnswer, panic::caught,
+    Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, keeper::after,
+    lease::LeaseAnswer, panic::caught,
 };
 use crate::{Clock, Codec, LeaseOutcome, Queue, TokioClock, metrics, trace};
 
@@ -108,7 +109,8 @@ impl<H, C> Crew<H, C> {
         let time_limit = async {
             match self.time_limit {
                 Some(limit) => {
-                    self.clock.sleep_until(self.clock.now() + limit).await;
+                    let deadline = after(self.clock.now(), limit);
+                    self.clock.sleep_until(deadline).await;
                     limit
                 }
                 None => std::future::pending().await,

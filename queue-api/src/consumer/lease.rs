@@ -32,7 +32,9 @@ use crate::{
 /// Where the store fails, a verdict is repeated for as long as the lease lasts, and then the
 /// error is its outcome; the message comes back after its timeout if the verdict did not reach
 /// the store. A repeat that finds the lease settled, at a time when nobody else can have had it,
-/// finds what the failed call has done, and says [`Applied`](LeaseOutcome::Applied).
+/// finds what the failed call has done, and says [`Applied`](LeaseOutcome::Applied). A call that
+/// hangs, which a backend [must not let happen](crate::QueueBackend#for-implementers), is given up
+/// when its leases have run out; then the outcome is a [`TimedOut`](ErrorKind::TimedOut).
 ///
 /// # Dropped without a verdict
 ///

@@ -118,7 +118,8 @@ impl Listener {
 
     /// Ends the stream, now: the call does it, and the future resolves when what was claimed and
     /// not handed out has been given back. Where the store fails, that is tried for as long as
-    /// those leases last.
+    /// those leases last. A lease call that is under way is waited for, so this takes as long as
+    /// the backend lets a call take (see [for implementers](crate::QueueBackend#for-implementers)).
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         self.inbox.close();
         self.tell_and_wait(Command::Stop)

@@ -17,7 +17,7 @@ pub(crate) fn store_error(queue: &Queue, error: &Error) {
     );
 }
 
-/// A lease ended without a verdict.
+/// A lease ended without a verdict, perhaps before anybody had begun to work on its message.
 pub(crate) fn lease_lost(queue: &Queue, receipt: &Receipt, why: LeaseEnd) {
     metrics::lease_lost(queue.name(), why);
     tracing::warn!(
@@ -25,7 +25,7 @@ pub(crate) fn lease_lost(queue: &Queue, receipt: &Receipt, why: LeaseEnd) {
         messaging.destination.name = %queue.name(),
         %receipt,
         ?why,
-        "a lease is lost while somebody works on its message"
+        "a lease is lost: somebody else may be given its message"
     );
 }
 

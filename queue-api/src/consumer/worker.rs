@@ -8,7 +8,9 @@ use tokio::{
 };
 
 use super::{
-    Handler, Lease, ListenOptions, Listener, Report, RetryPolicy, crew::Crew, keeper::ProbeAnswer,
+    Handler, Lease, ListenOptions, Listener, Report, RetryPolicy,
+    crew::Crew,
+    keeper::{ProbeAnswer, after},
 };
 use crate::{Codec, Json, Queue, Result};
 
@@ -28,7 +30,7 @@ use crate::{Codec, Json, Queue, Result};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use queue_api::{Queue, consumer::{Context, Worker}};
+/// use queue_api::{Queue, consumer::{Context, Handler, Worker}};
 /// use queue_memory::MemoryBackend;
 ///
 /// #[derive(serde::Serialize, serde::Deserialize)]
@@ -41,18 +43,29 @@ use crate::{Codec, Json, Queue, Result};
 ///     }
 /// }
 ///
+/// /// A function that makes one names its handler by what it does.
+/// fn mailer(queue: Queue) -> Worker<Mail, impl Handler<Mail>> {
+///     Worker::new(queue, send).with_concurrency(4)
+/// }
+///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> queue_api::Result<()> {
 /// let queue = Queue::new(Arc::new(MemoryBackend::new()), "mail")?;
 /// queue.typed().enqueue(&Mail { to: "ada".into() }).await?;
 ///
-/// let worker = Worker::new(queue, send).with_concurrency(4);
-/// let report = worker.run_until_idle().await?;
+/// let report = mailer(queue).run_until_idle().await?;
 /// assert_eq!(report.handled, 1);
+/// # Ok(())
+/// # }
+/// ```
 ///
-/// // In a program: until Ctrl-C, a signal, a `CancellationToken` …
-/// let ctrl_c = async { /* tokio::signal::ctrl_c().await */ };
-/// worker.run(ctrl_c).await?;
+/// A program lets it run until Ctrl-C, a signal, a `CancellationToken`:
+///
+/// ```no_run
+/// # use queue_api::consumer::{Handler, Worker};
+/// # async fn program(worker: Worker<String, impl Handler<String>>) -> queue_api::Result<()> {
+/// let report = worker.run(tokio::signal::ctrl_c()).await?;
+/// println!("{report}");
 /// # Ok(())
 /// # }
 /// ```
@@ -151,7 +164,12 @@ where
     /// attempt. Leases are renewed throughout.
     ///
     /// A handler that blocks its thread cannot be cancelled, and is waited for. Where the store
-    /// fails, a verdict is repeated for as long as its lease lasts.
+    /// fails, a verdict is repeated for as long as its lease lasts. A lease call that is under way
+    /// is waited for, which takes as long as the backend lets a call take (see
+    /// [for implementers](crate::QueueBackend#for-implementers)).
+    ///
+    /// What `shutdown` resolves to does not matter; where it is a result, as that of
+    /// `tokio::signal::ctrl_c()`, an error shuts down, too.
     ///
     /// Handlers run as tasks of the current tokio runtime. Dropping this future is no graceful
     /// shutdown: handlers are cancelled at once, and their messages are released as those of
@@ -160,13 +178,13 @@ where
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) as [`Queue::listen`]; nothing was done
     /// then. Errors of the store do not end the worker.
-    pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<Report> {
+    pub async fn run(&self, shutdown: impl Future) -> Result<Report> {
         let mut shift = self.begin()?;
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 biased;
-                () = &mut shutdown => break,
+                _ = &mut shutdown => break,
                 Some(done) = shift.jobs.join_next() => shift.note(done),
                 lease = shift.listener.next() => match lease {
                     Some(lease) => shift.start(lease),
@@ -176,7 +194,7 @@ where
             }
         }
         let clock = self.options.clock.clone();
-        let deadline = clock.now() + self.shutdown_deadline;
+        let deadline = after(clock.now(), self.shutdown_deadline);
         Ok(shift.end(clock.sleep_until(deadline)).await)
     }
 
@@ -205,6 +223,9 @@ where
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// In a paused runtime time passes by itself while a handler waits, so what is delayed, or
+    /// failed before, may fall due within the same call, and is handled then.
     ///
     /// Messages that others hold do not count either. While the store fails, this waits for it.
     ///

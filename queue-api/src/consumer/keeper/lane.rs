@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::leases::{Key, after};
+use super::leases::{Key, Leases, after};
 use crate::{
     Error, ErrorKind, LeaseAction, LeaseChange, LeaseOutcome, Queue, Receipt, Result,
     consumer::{backoff::Backoff, panic::caught},
@@ -52,6 +52,8 @@ pub(crate) struct Lane {
 struct Flight {
     items: Vec<Item>,
     sent: SystemTime,
+    /// When all its leases have run out, and its answer changes nothing any more.
+    until: SystemTime,
     call: BoxFuture<Result<Vec<LeaseOutcome>>>,
 }
 
@@ -98,23 +100,43 @@ impl Lane {
             && self.resume_at.is_none_or(|resume| resume <= now)
     }
 
-    /// When something can be sent that cannot be sent now.
+    /// When something can be sent that cannot be sent now, or a call is given up.
     pub(crate) fn next_due(&self) -> Option<SystemTime> {
-        if self.flight.is_some() || self.waiting.is_empty() {
-            return None;
+        match &self.flight {
+            Some(flight) => Some(flight.until),
+            None if self.waiting.is_empty() => None,
+            None => self.resume_at,
         }
-        self.resume_at
     }
 
     /// Sends what is waiting, as much as fits in one call, so that an error in a later call does
     /// not hide the outcomes of an earlier one.
-    pub(crate) fn send(&mut self, queue: &Queue, now: SystemTime) -> &[Item] {
+    pub(crate) fn send(&mut self, queue: &Queue, leases: &Leases, now: SystemTime) -> &[Item] {
         let count = self.waiting.len().min(queue.limits().max_batch);
         let items: Vec<_> = self.waiting.drain(..count).collect();
         self.resume_at = None;
         let call = call(queue.clone(), &items);
-        let sent = now;
-        &self.flight.insert(Flight { items, sent, call }).items
+        let ends = items.iter().map(|item| leases.call_may_last(item.key, now));
+        let until = ends.max().unwrap_or(now);
+        let flight = Flight {
+            items,
+            sent: now,
+            until,
+            call,
+        };
+        &self.flight.insert(flight).items
+    }
+
+    /// Gives up a call that hangs, when no lease is left for which it could do something: whoever
+    /// waits for it learns so, and what is behind it is sent. It may take effect all the same.
+    pub(crate) fn overdue(&mut self, now: SystemTime) -> Option<Landed> {
+        let flight = self.flight.take_if(|flight| flight.until <= now)?;
+        let message = "no answer in the time of the leases";
+        Some(Landed {
+            items: flight.items,
+            sent: flight.sent,
+            answer: Err(Error::new(ErrorKind::TimedOut, "settle", message)),
+        })
     }
 
     /// The end of the call that is under way. Dropping this leaves the call where it is.
@@ -153,21 +175,24 @@ fn call(queue: Queue, items: &[Item]) -> BoxFuture<Result<Vec<LeaseOutcome>>> {
     let receipts = items.iter().map(|item| item.receipt.clone());
     if acks {
         let receipts: Vec<_> = receipts.collect();
-        return unpanicked("ack", async move { queue.ack_batch(&receipts).await });
+        return unpanicked("ack", async move { queue.ack_chunk(&receipts).await });
     }
-    let changes: Vec<_> = items.iter().filter_map(Item::change).collect();
-    unpanicked("change", async move { queue.change_batch(&changes).await })
+    let changes = items.iter().filter_map(|item| {
+        let (receipt, action) = (item.receipt.clone(), item.change()?.clone());
+        Some(LeaseChange { receipt, action })
+    });
+    let changes: Vec<_> = changes.collect();
+    unpanicked("change", async move { queue.change_chunk(&changes).await })
 }
 
 impl Item {
-    fn change(&self) -> Option<LeaseChange> {
-        let action = match &self.action {
-            Action::Ack => return None,
-            Action::Change(action) => action.clone(),
-            Action::GiveBackUnstarted => LeaseAction::Return,
-        };
-        let receipt = self.receipt.clone();
-        Some(LeaseChange { receipt, action })
+    /// What it changes, unless it is an ack.
+    pub(crate) fn change(&self) -> Option<&LeaseAction> {
+        match &self.action {
+            Action::Ack => None,
+            Action::Change(action) => Some(action),
+            Action::GiveBackUnstarted => Some(&LeaseAction::Return),
+        }
     }
 }
 

@@ -113,6 +113,13 @@ impl Leases {
         }
     }
 
+    /// Until when a call for the lease that is sent now may take: as long as the lease lasts, and
+    /// for a lease that is late, as long as one that is not.
+    pub(crate) fn call_may_last(&self, key: Key, now: SystemTime) -> SystemTime {
+        self.get(key)
+            .map_or(now, |held| held.expires.max(after(now, held.visibility)))
+    }
+
     /// Whether the lease is to be kept up: it has not ended, and there is no verdict.
     pub(crate) fn is_open(&self, key: Key) -> bool {
         self.get(key)
@@ -188,10 +195,13 @@ impl Leases {
         Some(Due::Renewal(key, by))
     }
 
+    /// Puts a lease on the agenda, unless there is nothing to be done about it any more: the
+    /// answer to a renewal may come after the verdict or the end.
     fn schedule(&mut self, key: Key, due: Option<SystemTime>) {
         let Some(held) = self.held.get_mut(&key) else {
             return;
         };
+        let due = due.filter(|_| !held.settling && !held.ended);
         if let Some(before) = std::mem::replace(&mut held.due, due) {
             self.agenda.remove(&(before, key));
         }

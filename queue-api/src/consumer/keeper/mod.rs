@@ -17,11 +17,12 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::{
     claim::ProbeAnswer,
     command::{Command, Verdict},
+    leases::after,
 };
 use self::{
     claim::{Claim, Claimed},
     lane::{Action, Answer, BoxFuture, Item, Landed, Lane},
-    leases::{Due, Leases, after},
+    leases::{Due, Leases},
 };
 use super::{Lease, ListenOptions, inbox::Inbox};
 use crate::{Delivery, Error, ErrorKind, LeaseAction, LeaseOptions, LeaseOutcome, Queue, Result};
@@ -115,7 +116,8 @@ impl Keeper {
                 Event::Settled(lane, landed) => self.settled(lane, landed),
                 Event::Claimed(claimed) => self.claimed(claimed),
                 Event::Told(command) => self.told(command),
-                Event::Time => {}
+                // A timer that was due at once gave nobody else a turn on this thread.
+                Event::Time => tokio::task::yield_now().await,
             }
         }
     }
@@ -141,6 +143,15 @@ impl Keeper {
                 }
             }
         }
+        if let Some(landed) = self.renewals.overdue(now) {
+            self.renewed(landed);
+        }
+        if let Some(landed) = self.acks.overdue(now) {
+            self.settled(Settled::ByAck, landed);
+        }
+        if let Some(landed) = self.changes.overdue(now) {
+            self.settled(Settled::ByChange, landed);
+        }
     }
 
     /// Sends what can be sent.
@@ -150,12 +161,14 @@ impl Keeper {
         }
         for lane in [&mut self.acks, &mut self.changes] {
             if lane.is_open(now) {
-                lane.send(&self.queue, now);
+                lane.send(&self.queue, &self.leases, now);
             }
         }
         let room = self.options.concurrency.saturating_sub(self.leases.len());
         let wanted = self.demanded || self.claim.probe.is_some();
-        if wanted && !self.stopped && room > 0 && self.claim.is_open(now) {
+        // Asked first, because it ends a pause that is over, and one that nobody ends stays due.
+        let open = self.claim.is_open(now);
+        if open && wanted && !self.stopped && room > 0 {
             let most = room.min(self.queue.limits().max_batch);
             let mut options = LeaseOptions::new(most);
             if let Some(timeout) = self.options.visibility_timeout {
@@ -189,7 +202,7 @@ impl Keeper {
         if self.renewals.waiting.is_empty() {
             return;
         }
-        for item in self.renewals.send(&self.queue, now) {
+        for item in self.renewals.send(&self.queue, &self.leases, now) {
             if let Action::Change(LeaseAction::Extend(by)) = item.action {
                 self.leases.may_shorten(item.key, now, by);
             }

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Error, LeaseAction, LeaseOutcome, Result,
     consumer::{LeaseEnd, observed},
+    metrics,
 };
 
 impl Keeper {
@@ -18,8 +19,12 @@ impl Keeper {
         let now = self.now();
         match landed.answer {
             Ok(outcomes) => {
+                let answers = landed.items.iter().zip(outcomes);
+                let outcomes: Vec<_> = answers
+                    .map(|(item, outcome)| self.inferred(item, outcome, now))
+                    .collect();
+                self.count(&landed.items, &outcomes);
                 for (item, outcome) in landed.items.into_iter().zip(outcomes) {
-                    let outcome = self.inferred(&item, outcome, now);
                     self.finish(item, Ok(outcome));
                 }
             }
@@ -54,6 +59,16 @@ impl Keeper {
         outcome
     }
 
+    /// Counts what happened in truth, which is more than what the store has said.
+    fn count(&self, items: &[Item], outcomes: &[LeaseOutcome]) {
+        let name = self.queue.name();
+        if items.iter().all(|item| item.action == Action::Ack) {
+            return metrics::acked(name, outcomes);
+        }
+        let changes = items.iter().filter_map(Item::change);
+        metrics::changed(name, changes.zip(outcomes.iter().copied()));
+    }
+
     /// Whether a lease certainly lasts.
     fn lasts(&self, key: Key, now: SystemTime) -> bool {
         self.leases.get(key).is_some_and(|held| held.expires > now)
@@ -68,6 +83,7 @@ impl Keeper {
         let now = self.now();
         match landed.answer {
             Ok(outcomes) => {
+                self.count(&landed.items, &outcomes);
                 for (item, outcome) in landed.items.into_iter().zip(outcomes) {
                     match (outcome, &item.action) {
                         (LeaseOutcome::Applied, Action::Change(LeaseAction::Extend(by))) => {

@@ -1,15 +1,22 @@
 //! A store that fails.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
-use queue_api::{ErrorKind, LeaseOutcome, consumer::ListenOptions};
+use queue_api::{
+    Clock, ErrorKind, LeaseOutcome, async_trait,
+    consumer::{Context, Failure, LeaseEnd, ListenOptions},
+};
 
 use super::{
     bed::{Bed, HOUR, SECOND, VISIBILITY, msg},
     faulty::{Call, Fault},
+    worker::{counts, worker},
 };
 
 pub(super) async fn a_failing_store_is_asked_again_after_growing_pauses(bed: Bed) {
@@ -132,4 +139,116 @@ pub(super) async fn a_verdict_that_cannot_be_given_is_an_error(bed: Bed) {
     assert!((30..=36).contains(&gave_up), "{gave_up}");
     bed.store.heal();
     assert_eq!(listener.next().await.unwrap().attempt(), 2);
+}
+
+/// A clock that counts how often it is waited for. Virtual time stands still for a task that never
+/// stops asking, so such a task is ended.
+#[derive(Debug)]
+struct Counting {
+    clock: Arc<dyn Clock>,
+    sleeps: AtomicUsize,
+}
+
+impl Counting {
+    fn new(bed: &Bed) -> Arc<Self> {
+        Arc::new(Self {
+            clock: bed.clock.clone(),
+            sleeps: AtomicUsize::new(0),
+        })
+    }
+
+    fn sleeps(&self) -> usize {
+        self.sleeps.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Clock for Counting {
+    fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    async fn sleep_until(&self, deadline: SystemTime) {
+        let sleeps = self.sleeps.fetch_add(1, Ordering::Relaxed);
+        assert!(sleeps < 10_000, "it asks for the time without an end");
+        self.clock.sleep_until(deadline).await;
+    }
+}
+
+/// Stores a message whose lease runs out on the way to whoever claims it, and one whose does not.
+async fn store_a_late_one_and_another(bed: &Bed) {
+    let late = msg("late").with_visibility_timeout(Duration::from_millis(200));
+    bed.store(&[late, msg("other").with_visibility_timeout(HOUR)])
+        .await;
+    bed.store.hold_answers(Call::Lease);
+}
+
+pub(super) async fn a_late_claim_does_not_keep_it_busy(bed: Bed) {
+    store_a_late_one_and_another(&bed).await;
+    let clock = Counting::new(&bed);
+    let options = ListenOptions::new(2).with_clock(clock.clone());
+    let mut listener = bed.queue.listen(options).unwrap();
+    let next = tokio::spawn(async move { (listener.next().await.unwrap(), listener) });
+    bed.pass(SECOND).await;
+    bed.store.release_answers();
+    let (lease, _listener) = next.await.unwrap();
+    assert_eq!(lease.payload(), "other");
+    // Nobody asks for more.
+    bed.pass(SECOND * 60).await;
+    assert!(clock.sleeps() < 100, "{}", clock.sleeps());
+    assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
+}
+
+pub(super) async fn a_late_claim_without_room_does_not_either(bed: Bed) {
+    store_a_late_one_and_another(&bed).await;
+    bed.store.hold_answers(Call::Change);
+    let clock = Counting::new(&bed);
+    let (waits, stop) = (bed.clock.clone(), bed.clock.now() + SECOND * 60);
+    let worker = worker(&bed, move |_: String, _: Context| {
+        let clock = waits.clone();
+        async move {
+            clock.sleep_until(clock.now() + SECOND).await;
+            Ok::<_, Failure>(())
+        }
+    });
+    let worker = worker.with_listen_options(ListenOptions::new(2).with_clock(clock.clone()));
+    let shutdown = bed.clock.clone();
+    let running = tokio::spawn(async move { worker.run(shutdown.sleep_until(stop)).await });
+    bed.pass(SECOND).await;
+    bed.store.release_answers_to(Call::Lease);
+    // What is to be given back takes the place of the next claim.
+    bed.pass(SECOND / 10).await;
+    bed.store.release_answers();
+    assert_eq!(counts(running.await.unwrap().unwrap()), [2, 0, 0, 0, 0, 0]);
+    assert!(clock.sleeps() < 1000, "{}", clock.sleeps());
+}
+
+pub(super) async fn a_verdict_that_hangs_ends_with_its_lease(bed: Bed) {
+    bed.store_many(2).await;
+    let mut listener = bed.listen(2);
+    let lease = listener.next().await.unwrap();
+    let other = listener.next().await.unwrap();
+    bed.store.hold_answers(Call::Ack);
+    let error = lease.ack().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(bed.seconds(), VISIBILITY.as_secs(), "then and not before");
+    bed.store.release_answers();
+    assert_eq!(other.ack().await.unwrap(), LeaseOutcome::Applied);
+
+    bed.store(&[msg("m")]).await;
+    let lease = listener.next().await.unwrap();
+    bed.store.hold_answers(Call::Change);
+    assert_eq!(lease.lost().await, LeaseEnd::Expired);
+    bed.store.release_answers();
+    assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
+}
+
+pub(super) async fn a_worker_stops_though_its_verdict_hangs(bed: Bed) {
+    bed.store_many(1).await;
+    bed.store.hold_answers(Call::Ack);
+    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    let stop = bed.clock.now() + SECOND * 5;
+    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+    assert_eq!(counts(report), [0, 0, 0, 0, 0, 1]);
+    assert_eq!(bed.seconds(), VISIBILITY.as_secs());
 }

@@ -76,6 +76,12 @@ impl Faulty {
         });
     }
 
+    pub(crate) fn release_answers_to(&self, call: Call) {
+        self.held.send_modify(|held| {
+            held.remove(&call);
+        });
+    }
+
     pub(crate) fn release_answers(&self) {
         self.held.send_modify(HashSet::clear);
     }

@@ -78,11 +78,13 @@ table! {
         a_renewal_that_waits_with_an_extension_does_not_either a_refused_extension_does_not_end_renewal
         it_counts_from_before_the_call a_lease_that_ran_out_on_its_way_is_not_handed_out
         it_does_not_care_for_the_wall_clock a_settled_lease_is_not_renewed
-        a_buffered_lease_at_its_limit_goes_back;
+        a_buffered_lease_at_its_limit_goes_back a_renewal_behind_the_verdict_does_not_lose_it;
     errors: a_failing_store_is_asked_again_after_growing_pauses it_recovers_when_a_denial_ends
         a_failing_wait_is_survived a_panicking_backend_is_survived a_panicking_hook_is_survived
         a_verdict_is_repeated_while_the_lease_lasts a_lost_answer_is_not_a_lost_lease
-        a_verdict_that_cannot_be_given_is_an_error;
+        a_verdict_that_cannot_be_given_is_an_error a_late_claim_does_not_keep_it_busy
+        a_late_claim_without_room_does_not_either a_verdict_that_hangs_ends_with_its_lease
+        a_worker_stops_though_its_verdict_hangs;
     worker: what_is_handled_is_acked it_handles_so_many_at_a_time
         what_fails_is_tried_again_after_the_policys_delay the_default_policy_doubles_with_jitter
         the_error_may_choose_the_delay the_error_may_give_up
@@ -98,8 +100,10 @@ table! {
     shutdown: handlers_come_to_their_end
         at_the_deadline_they_are_cancelled_and_cost_no_attempt
         nothing_that_still_runs_is_given_back a_cancellation_token_stops_it
-        handlers_learn_of_it dropping_the_run_releases_its_messages it_may_be_run_again;
-    observing: every_metric_says_what_happened a_trace_goes_from_the_sender_to_the_handler
+        handlers_learn_of_it dropping_the_run_releases_its_messages it_may_be_run_again
+        durations_without_an_end_are_taken;
+    observing: every_metric_says_what_happened a_repeated_ack_is_counted_as_one
+        a_trace_goes_from_the_sender_to_the_handler
         a_header_that_is_no_trace_context_is_not_logged;
 }
 

@@ -24,6 +24,7 @@ use tracing::{
 
 use super::{
     bed::{Bed, HOUR, SECOND, msg},
+    faulty::{Call, Fault},
     worker::worker,
 };
 
@@ -175,6 +176,21 @@ pub(super) async fn every_metric_says_what_happened(bed: Bed) {
     );
     let in_queue = numbers.sum(names::TIME_IN_QUEUE, "") / 4.0;
     assert!((10.0..10.1).contains(&in_queue), "{in_queue}");
+}
+
+pub(super) async fn a_repeated_ack_is_counted_as_one(bed: Bed) {
+    let numbers = Numbers::default();
+    let _recording = metrics::set_default_local_recorder(&numbers);
+    bed.store_many(2).await;
+    let mut listener = bed.listen(2);
+    bed.store.fault(Call::Ack, Fault::LosesOneAnswer);
+    listener.next().await.unwrap().ack().await.unwrap();
+    bed.store.fault(Call::Change, Fault::LosesOneAnswer);
+    let nack = listener.next().await.unwrap().nack(HOUR);
+    nack.await.unwrap();
+    assert_eq!(numbers.sum(names::ACKED, ""), 1.0);
+    assert_eq!(numbers.sum(names::NACKED, ""), 1.0);
+    assert_eq!(numbers.sum(names::SETTLED_LOST, ""), 0.0);
 }
 
 /// The spans that were made, and those that were entered and not left.

@@ -274,3 +274,22 @@ pub(super) async fn a_buffered_lease_at_its_limit_goes_back(bed: Bed) {
     assert!(!second.is_lost());
     assert_eq!(second.attempt(), 1, "what nobody saw costs no attempt");
 }
+
+pub(super) async fn a_renewal_behind_the_verdict_does_not_lose_it(bed: Bed) {
+    bed.store(&[msg("m")]).await;
+    let (_listener, lease) = bed.one_lease().await;
+    bed.store.hold_answers(Call::Change);
+    bed.pass(VISIBILITY / 2).await;
+    assert_eq!(bed.store.calls(Call::Change), [1], "it is being renewed");
+    bed.pass(SECOND * 10).await;
+    bed.store.hold_answers(Call::Ack);
+    let lost = lease.lost();
+    let ack = lease.ack();
+    bed.settle().await;
+    bed.store.release_answers_to(Call::Change);
+    // The renewed lease runs out while its verdict is under way.
+    bed.pass(VISIBILITY - SECOND * 5).await;
+    bed.store.release_answers();
+    assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
+    assert_eq!(lost.await, LeaseEnd::Settled);
+}

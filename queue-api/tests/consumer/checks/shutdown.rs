@@ -97,7 +97,7 @@ pub(super) async fn handlers_learn_of_it(bed: Bed) {
 pub(super) async fn dropping_the_run_releases_its_messages(bed: Bed) {
     bed.store_many(3).await;
     let worker = worker(&bed, sleeper(&bed, SECOND * 600));
-    let running = worker.run(std::future::pending());
+    let running = worker.run(std::future::pending::<()>());
     let dropped = tokio::time::timeout(SECOND * 5, running).await;
     assert!(dropped.is_err());
     bed.pass(SECOND).await;
@@ -119,4 +119,20 @@ pub(super) async fn it_may_be_run_again(bed: Bed) {
         assert_eq!(counts(report), [5, 0, 0, 0, 0, 0]);
         assert_eq!(runs.load(Ordering::Relaxed), round * 5);
     }
+}
+
+pub(super) async fn durations_without_an_end_are_taken(bed: Bed) {
+    bed.store_many(1).await;
+    let worker = worker(&bed, sleeper(&bed, SECOND * 60))
+        .with_time_limit(Duration::MAX)
+        .with_shutdown_deadline(Duration::MAX);
+    let stop = bed.clock.now() + SECOND * 10;
+    // Whatever the future resolves to, such as the result of `tokio::signal::ctrl_c()`.
+    let shutdown = async {
+        bed.clock.sleep_until(stop).await;
+        Ok::<_, std::io::Error>(())
+    };
+    let report = worker.run(shutdown).await.unwrap();
+    assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
+    assert_eq!(bed.seconds(), 60);
 }
