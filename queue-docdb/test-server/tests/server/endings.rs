@@ -4,7 +4,7 @@ use std::process::Command;
 
 use mongodb_test_server::MongoServer;
 
-use crate::held::{Held, Traces, program, without_docker};
+use crate::held::{Held, Traces, interruptible_program, program, without_docker};
 
 /// Ends a process that holds a server, and expects the server's end.
 async fn ends_with(command: &mut Command, end: fn(&mut Held)) {
@@ -58,12 +58,12 @@ async fn being_killed_without_docker() {
 
 #[tokio::test]
 async fn being_interrupted() {
-    ends_with(&mut program(), interrupt).await;
+    ends_with(&mut interruptible_program(), interrupt).await;
 }
 
 #[tokio::test]
 async fn being_interrupted_without_docker() {
-    ends_with(without_docker(&mut program()), interrupt).await;
+    ends_with(without_docker(&mut interruptible_program()), interrupt).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,28 @@ pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_mongodb-test-server"))
 }
 
+/// The same as a terminal starts it. Tests that a shell without job control runs in the background
+/// ignore interrupts, and what they start inherits that.
+pub(crate) fn interruptible_program() -> Command {
+    if !ignores_interrupts() {
+        return program();
+    }
+    let mut command = Command::new("/usr/bin/env");
+    command
+        .arg("--default-signal=INT")
+        .arg(program().get_program());
+    command
+}
+
+/// Only Linux tells, by a bit for each signal, from 1.
+fn ignores_interrupts() -> bool {
+    const INTERRUPT: u64 = 1 << (2 - 1);
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    ignored.is_some_and(|bits| bits & INTERRUPT != 0)
+}
+
 /// Leaves a program without Docker and without a `mongod` on the `PATH`.
 pub(crate) fn without_docker(command: &mut Command) -> &mut Command {
     let path = env::var_os("PATH").expect("there is a PATH");
