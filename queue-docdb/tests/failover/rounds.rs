@@ -92,7 +92,7 @@ pub(crate) async fn run() -> Result<(), String> {
     set.take_down().await.map_err(text)?;
     let table = Table::new(&played, &told);
     println!("\n{table}");
-    table.verdict()
+    table.verdict().map_err(|broken| broken + &table.keep())
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -115,7 +115,7 @@ impl Table {
     }
 
     /// Fails where a message was lost or delivered against the contract, or a client was told
-    /// that a repeat is of no use; keeps the record then.
+    /// that a repeat is of no use.
     pub(crate) fn verdict(&self) -> Result<(), String> {
         let lost: usize = self.rows.iter().map(|row| row.lost).sum();
         if lost == 0 && self.broken.is_empty() && self.unexpected.is_empty() {
@@ -128,13 +128,17 @@ impl Table {
         for broken in self.broken.iter().take(5) {
             text += &format!("\n{broken}\n");
         }
+        Err(text)
+    }
+
+    /// Keeps the record as a file, and says where it is.
+    pub(crate) fn keep(&self) -> String {
         let path = env::temp_dir().join(format!("queue-failover-{}.json", std::process::id()));
         let json = serde_json::to_vec(&self.record).expect("calls are plain data");
         match fs::write(&path, json) {
-            Ok(()) => text += &format!("the whole record is in {}\n", path.display()),
-            Err(error) => text += &format!("the record could not be kept: {error}\n"),
+            Ok(()) => format!("the whole record is in {}\n", path.display()),
+            Err(error) => format!("the record could not be kept: {error}\n"),
         }
-        Err(text)
     }
 }
 
