@@ -261,7 +261,11 @@ impl Queue {
     /// been made; repeating the call says [`Lost`](LeaseOutcome::Lost) for those that settled
     /// their lease.
     pub async fn change_batch(&self, changes: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
-        self.check_changes(changes)?;
+        for (index, change) in changes.iter().enumerate() {
+            self.limits
+                .check_action(&change.action)
+                .map_err(|wrong| Error::invalid("change", format!("change {index}: {wrong}")))?;
+        }
         let mut outcomes = Vec::with_capacity(changes.len());
         for chunk in changes.chunks(self.limits.max_batch) {
             let answer = self.change_chunk(chunk).await?;
@@ -272,18 +276,8 @@ impl Queue {
         Ok(outcomes)
     }
 
-    fn check_changes(&self, changes: &[LeaseChange]) -> Result<()> {
-        for (index, change) in changes.iter().enumerate() {
-            self.limits
-                .check_action(&change.action)
-                .map_err(|wrong| Error::invalid("change", format!("change {index}: {wrong}")))?;
-        }
-        Ok(())
-    }
-
-    /// As [`ack_chunk`](Queue::ack_chunk).
+    /// As [`ack_chunk`](Queue::ack_chunk), of changes that have been checked.
     pub(crate) async fn change_chunk(&self, changes: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
-        self.check_changes(changes)?;
         let answer = self.backend.change(&self.name, changes).await?;
         counted("change", changes.len(), answer)
     }

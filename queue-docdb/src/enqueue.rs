@@ -23,9 +23,7 @@ impl QueueCollection {
         &self,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>, StoreError> {
-        if !self.state.indexes.is_made() {
-            self.ensure_indexes().await?;
-        }
+        self.ensure_indexes().await?;
         // Of two equal ids in a batch the first is stored. Which of them an unordered insert
         // stores is the server's choice, so the second is not sent at all.
         let mut ids = HashSet::with_capacity(messages.len());

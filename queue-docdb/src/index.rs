@@ -48,7 +48,11 @@ impl QueueCollection {
     /// Makes the indexes, and with them the collection, unless this instance has done so. The
     /// version comes first, so that no index is made on what is not ours.
     pub(crate) async fn ensure_indexes(&self) -> Result<(), StoreError> {
+        if self.state.indexes.is_made() {
+            return Ok(());
+        }
         let _building = self.state.indexes.building.lock().await;
+        // Somebody may have made them while this waited.
         if self.state.indexes.is_made() {
             return Ok(());
         }

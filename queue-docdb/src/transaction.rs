@@ -48,7 +48,7 @@ impl DocDbBackend {
     /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
     pub async fn prepare(&self, queue: &QueueName) -> Result<()> {
         let queue = self.open("prepare", queue).await?;
-        queue.prepare().await.map_err(during("prepare"))
+        queue.ensure_indexes().await.map_err(during("prepare"))
     }
 
     /// Takes part in the transaction that is under way in `session`: what is enqueued and acked
@@ -160,20 +160,13 @@ impl InTransaction<'_> {
 }
 
 impl QueueCollection {
-    async fn prepare(&self) -> std::result::Result<(), StoreError> {
-        if self.state.indexes.is_made() {
-            return Ok(());
-        }
-        self.ensure_indexes().await
-    }
-
     async fn enqueue_within(
         &self,
         session: &mut ClientSession,
         messages: &[NewMessage],
     ) -> std::result::Result<Vec<EnqueueOutcome>, StoreError> {
         // Outside the transaction: DocumentDB makes no collection within one.
-        self.prepare().await?;
+        self.ensure_indexes().await?;
         // A duplicate would end the transaction, so what is there is left out beforehand.
         let mut known: HashSet<&str> = HashSet::new();
         let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
