@@ -14,6 +14,7 @@ use crate::{
     clock::Time,
     collection::QueueCollection,
     error::{StoreError, during},
+    lanes::Lanes,
     names::Prefix,
     queues::Queues,
     retry::Deadline,
@@ -50,6 +51,7 @@ struct Shared {
     timeout: Duration,
     time: Arc<Time>,
     queues: Arc<Queues>,
+    lanes: Lanes,
     watch: Option<Arc<Watch>>,
 }
 
@@ -95,6 +97,7 @@ impl DocDbBackend {
         timeout: Duration,
         time: Time,
         news: News,
+        lanes: Lanes,
     ) -> Self {
         let queues = Arc::<Queues>::default();
         let watch = match news {
@@ -113,6 +116,7 @@ impl DocDbBackend {
                 timeout,
                 time: Arc::new(time),
                 queues,
+                lanes,
                 watch,
             }),
         }
@@ -140,6 +144,7 @@ impl DocDbBackend {
             deadline: Deadline::after(shared.timeout),
             time: Arc::clone(&shared.time),
             state: shared.queues.state(queue),
+            lanes: shared.lanes,
             watch: shared.watch.clone(),
         };
         queue.check_schema().await.map_err(during(operation))?;

@@ -14,6 +14,7 @@ use crate::{
     clock::{ServerClock, Time},
     connect,
     error::{StoreError, during},
+    lanes::Lanes,
     names::{Prefix, check_database},
 };
 
@@ -26,6 +27,7 @@ pub struct DocDbBuilder {
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
     news: News,
+    lanes: usize,
     client: ClientSettings,
 }
 
@@ -97,6 +99,7 @@ impl DocDbBuilder {
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
             news: News::Streamed,
+            lanes: Lanes::MOST.count(),
             client: ClientSettings::default(),
         }
     }
@@ -179,6 +182,19 @@ impl DocDbBuilder {
         self
     }
 
+    /// Into how many lanes this instance divides a queue when others compete with it for its
+    /// messages: 1 to 16, and 16 unless set. With 1 it does not.
+    ///
+    /// Each of its claims then keeps to one lane, and the next claim to another, so that claims
+    /// of different instances rarely meet. A claim so looks at as many index keys for each
+    /// message as there are lanes. Whoever is alone takes messages in order of ready time, and
+    /// looks at one. Instances with different numbers work together well.
+    #[must_use]
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
     /// Tells `handler` of every command that is sent and how it went: for metrics, traces, or
     /// a test that wants to know.
     ///
@@ -207,14 +223,18 @@ impl DocDbBuilder {
         if timeout.is_zero() {
             return Err(Error::invalid("connect", "an operation timeout of nothing"));
         }
+        let Some(lanes) = Lanes::new(self.lanes) else {
+            let message = format!("{} lanes, where 1 to 16 are possible", self.lanes);
+            return Err(Error::invalid("connect", message));
+        };
         // Each step has a timeout of its own, and explains better what it waited for.
-        match tokio::time::timeout(timeout, self.connect_in_steps()).await {
+        match tokio::time::timeout(timeout, self.connect_in_steps(lanes)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(StoreError::TimedOut(timeout).during("connect")),
         }
     }
 
-    async fn connect_in_steps(self) -> Result<DocDbBackend> {
+    async fn connect_in_steps(self, lanes: Lanes) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
         let mut news = self.news;
         let database = match self.source {
@@ -255,7 +275,9 @@ impl DocDbBuilder {
                 Time::Server(clock.map_err(during("connect"))?)
             }
         };
-        Ok(DocDbBackend::new(database, prefix, timeout, time, news))
+        Ok(DocDbBackend::new(
+            database, prefix, timeout, time, news, lanes,
+        ))
     }
 }
 
@@ -269,6 +291,7 @@ impl fmt::Debug for DocDbBuilder {
             .field("operation_timeout", &self.operation_timeout)
             .field("clock", &self.clock)
             .field("news", &self.news)
+            .field("lanes", &self.lanes)
             .finish_non_exhaustive()
     }
 }

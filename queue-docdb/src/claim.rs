@@ -39,23 +39,28 @@ impl QueueCollection {
     pub(crate) async fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>, StoreError> {
         let mut deliveries = Vec::new();
         let (mut buried, mut lost_rounds) = (0, 0);
+        let mut may_keep_to_lane = true;
         let mut retries = self.deadline.retries();
         while deliveries.len() < options.max_messages() {
             let wanted = options.max_messages() - deliveries.len();
             let limit = wanted.max(buried.min(MAX_LOOK_AHEAD));
-            let aim = match lost_rounds {
-                0 => Aim::Head(limit),
-                _ => Aim::Window {
-                    limit,
-                    width: limit
+            let lane = match may_keep_to_lane {
+                true => self.state.rivals.lane(self.lanes),
+                false => None,
+            };
+            let aim = match &lane {
+                Some(lane) => Aim::Lane(lane.filter()),
+                None if lost_rounds == 0 => Aim::Head,
+                None => Aim::Window(
+                    limit
                         .saturating_mul(WIDENING.pow(lost_rounds))
                         .min(WIDEST)
                         .max(limit),
-                },
+                ),
             };
             let round = match self.state.unsettled.pop() {
                 Some(unsettled) => self.recover(unsettled, options, wanted).await,
-                None => self.claim_round(options, wanted, aim).await,
+                None => self.claim_round(options, wanted, limit, aim).await,
             };
             let round = match round {
                 Ok(round) => round,
@@ -73,12 +78,19 @@ impl QueueCollection {
             deliveries.extend(round.deliveries);
             buried += round.buried;
             if round.lost > 0 {
+                self.state.rivals.notice();
                 lost_rounds += 1;
                 if !deliveries.is_empty() || lost_rounds == CONTENDED_TRIES {
                     break;
                 }
-            } else if round.saw_all {
-                break;
+            } else if lane.is_some() {
+                // What the lane lacks the others may have.
+                may_keep_to_lane = !round.saw_all;
+            } else {
+                self.state.rivals.miss();
+                if round.saw_all {
+                    break;
+                }
             }
         }
         Ok(deliveries)
@@ -93,6 +105,7 @@ impl QueueCollection {
         &self,
         options: &LeaseOptions,
         wanted: usize,
+        limit: usize,
         aim: Aim,
     ) -> Result<Round, StoreError> {
         let now = self.now().await;
@@ -103,8 +116,13 @@ impl QueueCollection {
             visibility_millis: options.visibility_timeout().map(millis::ceil),
         };
         let found = match aim {
-            Aim::Head(limit) => self.find_head(&claim, limit).await?,
-            Aim::Window { limit, width } => self.find_window(&claim, limit, width).await?,
+            Aim::Head => self.find_first(claim.ready(), limit).await?,
+            Aim::Lane(lane) => {
+                let mut filter = claim.ready();
+                filter.extend(lane);
+                self.find_first(filter, limit).await?
+            }
+            Aim::Window(width) => self.find_window(&claim, limit, width).await?,
         };
         let met = Met::in_order(found.candidates, wanted);
         let sent = met.live.len() + met.dying.len();
@@ -191,9 +209,9 @@ impl QueueCollection {
         Ok(won)
     }
 
-    /// The first ready messages, in order.
-    async fn find_head(&self, claim: &Claim, limit: usize) -> Result<Found, StoreError> {
-        let query = Query::in_order_of(Index::Claim, claim.ready(), limit);
+    /// The first messages that the filter selects, in order.
+    async fn find_first(&self, filter: Document, limit: usize) -> Result<Found, StoreError> {
+        let query = Query::in_order_of(Index::Claim, filter, limit);
         let (found, is_whole) = self
             .find_within(REPLY_BYTES, query, Candidate::read)
             .await?;
@@ -258,10 +276,12 @@ impl QueueCollection {
 
 /// Where a round looks for messages.
 enum Aim {
-    /// At the first ones, at most so many.
-    Head(usize),
-    /// At most `limit` of the first `width`.
-    Window { limit: usize, width: usize },
+    /// At the first ones.
+    Head,
+    /// At the first ones of the lane that this selects.
+    Lane(Document),
+    /// At some of so many first ones.
+    Window(usize),
 }
 
 /// What a round found.
@@ -269,7 +289,7 @@ struct Found {
     candidates: Vec<Candidate>,
     /// How many were taken by others while it looked.
     missed: usize,
-    /// Whether nothing else was ready.
+    /// Whether nothing else was ready where the round looked.
     is_all: bool,
 }
 

@@ -12,6 +12,7 @@ use crate::{
     clock::Time,
     error::{Effect, Refusal, StoreError},
     index::Index,
+    lanes::Lanes,
     queues::QueueState,
     retry::Deadline,
     watch::Watch,
@@ -27,6 +28,7 @@ pub(crate) struct QueueCollection {
     pub(crate) deadline: Deadline,
     pub(crate) time: Arc<Time>,
     pub(crate) state: Arc<QueueState>,
+    pub(crate) lanes: Lanes,
     /// None where the builder was told to do without.
     pub(crate) watch: Option<Arc<Watch>>,
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `_id` | string | the message id |
 //! | `birth` | UUID | tells the message from an earlier one of the same id |
+//! | `turn` | int | counted up by each sender: the order of its messages of one millisecond, and their lane |
 //! | `payload` | binary | |
 //! | `headers` | array of `[name, value]` | an array, so that dots and dollars are harmless |
 //! | `enqueued_at` | date | |
@@ -46,7 +47,7 @@ pub(crate) struct Stored {
 }
 
 /// The document of a message that is enqueued `now`.
-pub(crate) fn write(message: &NewMessage, now: DateTime) -> RawDocumentBuf {
+pub(crate) fn write(message: &NewMessage, turn: i32, now: DateTime) -> RawDocumentBuf {
     let ready = instant::after(now, millis::ceil(message.delay));
     let mut headers = RawArrayBuf::new();
     for (name, value) in &message.headers {
@@ -58,6 +59,7 @@ pub(crate) fn write(message: &NewMessage, now: DateTime) -> RawDocumentBuf {
     let mut document = RawDocumentBuf::new();
     document.append("_id", message.id.as_str());
     document.append("birth", Binary::from_uuid(Uuid::new()));
+    document.append("turn", turn);
     document.append("visible_at", ready);
     document.append("attempts", 0_i64);
     document.append("max_attempts", i64::from(message.max_attempts));

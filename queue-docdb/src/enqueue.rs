@@ -41,7 +41,8 @@ impl QueueCollection {
             }
             part.weight += weight;
             part.indexes.push(index);
-            part.documents.push(document::write(message, now));
+            let turn = self.state.turns.next();
+            part.documents.push(document::write(message, turn, now));
         }
         if !part.documents.is_empty() {
             self.insert(part, &mut outcomes).await?;

@@ -14,7 +14,7 @@ use crate::{collection::QueueCollection, error::StoreError};
 /// <https://docs.aws.amazon.com/documentdb/latest/developerguide/best_practices.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Index {
-    /// Live messages in order of ready time.
+    /// Live messages in order of ready time, and of turn within a millisecond.
     Claim,
     /// Dead letters in order of id; sparse, so that live messages cost it nothing.
     DeadLetters,
@@ -24,7 +24,7 @@ impl Index {
     /// Its keys, which are also the order that it gives.
     pub(crate) fn keys(self) -> Document {
         match self {
-            Self::Claim => doc! { "visible_at": 1 },
+            Self::Claim => doc! { "visible_at": 1, "turn": 1 },
             Self::DeadLetters => doc! { "dead.id": 1 },
         }
     }
@@ -33,7 +33,9 @@ impl Index {
         // DocumentDB locks the collection for a build that is not in the background.
         // https://docs.aws.amazon.com/documentdb/latest/developerguide/user_diagnostics.html
         match self {
-            Self::Claim => doc! { "key": self.keys(), "name": "visible_at_1", "background": true },
+            Self::Claim => doc! {
+                "key": self.keys(), "name": "visible_at_1_turn_1", "background": true,
+            },
             Self::DeadLetters => doc! {
                 "key": self.keys(), "name": "dead.id_1", "background": true, "sparse": true,
             },

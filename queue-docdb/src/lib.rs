@@ -16,6 +16,7 @@ mod enqueue;
 mod error;
 mod index;
 mod instant;
+mod lanes;
 mod names;
 mod queues;
 mod receipt;

@@ -12,7 +12,12 @@ use std::{
 use queue_api::QueueName;
 use tokio::sync::{Mutex, Notify};
 
-use crate::{schema::SchemaMemory, unsettled::UnsettledClaims, wait::Idle};
+use crate::{
+    lanes::{Rivals, Turns},
+    schema::SchemaMemory,
+    unsettled::UnsettledClaims,
+    wait::Idle,
+};
 
 /// What an instance of the backend remembers about each queue.
 #[derive(Debug, Default)]
@@ -54,6 +59,8 @@ impl Queues {
 pub(crate) struct QueueState {
     pub(crate) indexes: IndexMemory,
     pub(crate) schema: SchemaMemory,
+    pub(crate) turns: Turns,
+    pub(crate) rivals: Rivals,
     /// Told whenever something happened that may make a message ready sooner: in this instance,
     /// or elsewhere where a change stream tells.
     pub(crate) changed: Notify,

@@ -24,7 +24,7 @@ use crate::{
 /// A version that changes what documents mean raises this, and changes the keys of the claim
 /// index with it. Instances that still trust the old version then miss the index that their hints
 /// name, and look at the version again before they make it anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// For how long a version that was looked at is not looked at again.
 const TRUST: Duration = Duration::from_secs(60);

@@ -188,7 +188,8 @@ impl QueueCollection {
                 outcomes.push(EnqueueOutcome::Duplicate);
             } else {
                 outcomes.push(EnqueueOutcome::Stored);
-                documents.push(document::write(message, now));
+                let turn = self.state.turns.next();
+                documents.push(document::write(message, turn, now));
             }
         }
         if !documents.is_empty() {

@@ -18,7 +18,7 @@ async fn a_document_has_the_fields_that_are_documented() {
         .with_visibility_timeout(MINUTE);
     queue.enqueue(&sent).await.unwrap();
     let common = "_id attempts birth";
-    let rest = "enqueued_at headers max_attempts payload visibility visible_at";
+    let rest = "enqueued_at headers max_attempts payload turn visibility visible_at";
     assert_eq!(
         fields().await,
         format!("{common} {rest}").replace("  ", " ")

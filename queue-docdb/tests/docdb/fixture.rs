@@ -38,7 +38,10 @@ impl Fixture {
         let database = server.scratch_database();
         let clock = Arc::new(ManualClock::new());
         let gate = Gate::new(engines);
-        let backend = connect(server, &database, &gate, clock.clone()).await;
+        let builder = builder(server.uri(), &gate)
+            .database(database.name())
+            .clock(clock.clone());
+        let backend = builder.connect().await.expect("a backend");
         let client = mongodb::Client::with_uri_str(server.uri())
             .await
             .expect("a valid URI");
@@ -55,7 +58,10 @@ impl Fixture {
 
     /// Another process, as far as the database can tell.
     pub(crate) async fn another_backend(&self, clock: Arc<dyn Clock>) -> DocDbBackend {
-        connect(self.server, &self.database, &self.gate, clock).await
+        let builder = builder(self.server.uri(), &self.gate)
+            .database(self.database.name())
+            .clock(clock);
+        builder.connect().await.expect("a backend")
     }
 
     /// How another process would begin, on the same clock, with a change stream.
@@ -88,18 +94,6 @@ impl Fixture {
             .await;
         assert_eq!(updated.expect("an update").matched_count, 1, "{id}");
     }
-}
-
-async fn connect(
-    server: &MongoServer,
-    database: &ScratchDatabase,
-    gate: &Gate,
-    clock: Arc<dyn Clock>,
-) -> DocDbBackend {
-    let builder = builder(server.uri(), gate)
-        .database(database.name())
-        .clock(clock);
-    builder.connect().await.expect("a backend")
 }
 
 /// A builder whose commands are judged. Tests begin with it and not with a builder of their

@@ -8,6 +8,7 @@ mod engines;
 mod fail_points;
 mod faults;
 mod fixture;
+mod lanes;
 mod outcomes;
 mod plans;
 mod proxy;

@@ -143,7 +143,7 @@ async fn claims_ten(fixture: &Fixture) {
     assert_eq!(find.get_str("op").unwrap(), "query");
     assert_eq!(
         find.get_str("planSummary").unwrap(),
-        "IXSCAN { visible_at: 1 }"
+        "IXSCAN { visible_at: 1, turn: 1 }"
     );
     assert_eq!(number(find, "docsExamined"), 10);
     assert_eq!(number(find, "nreturned"), 10);

@@ -5,6 +5,9 @@ use queue_api::{ErrorKind, NewMessage, Purge, QueueAdmin};
 
 use crate::fixture::{Fixture, lease, message, name};
 
+/// What claims go by.
+const INDEX: &str = "visible_at_1_turn_1";
+
 fn id() -> Document {
     doc! { "_id": { "queue-docdb": "schema" } }
 }
@@ -12,7 +15,7 @@ fn id() -> Document {
 impl Fixture {
     /// What another version of the library would do that makes this queue its own.
     async fn upgrade(&self) {
-        let version = doc! { "$set": { "version": 2_i64 } };
+        let version = doc! { "$set": { "version": 3_i64 } };
         let documents = self.documents();
         let updated = documents.update_one(id(), version).upsert(true).await;
         updated.expect("an update");
@@ -25,7 +28,7 @@ async fn a_queue_says_of_which_version_it_is() {
     let queue = fixture.queue();
     queue.enqueue(&message("a")).await.unwrap();
     let said = fixture.documents().find_one(id()).await.unwrap();
-    assert_eq!(said.unwrap().get_i64("version").unwrap(), 1);
+    assert_eq!(said.unwrap().get_i64("version").unwrap(), 2);
 
     // It is no message, whatever is done to messages.
     let stats = queue.stats().await.unwrap();
@@ -57,7 +60,7 @@ async fn a_queue_of_another_version_is_refused_and_left_alone() {
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains("of schema 2"), "{error}");
+        assert!(error.to_string().contains("of schema 3"), "{error}");
     }
     assert_eq!(
         fixture.documents().count_documents(doc! {}).await.unwrap(),
@@ -73,14 +76,14 @@ async fn an_instance_that_trusts_the_old_version_notices_the_new_one() {
     let queue = fixture.queue();
     queue.enqueue(&message("a")).await.unwrap();
     fixture.upgrade().await;
-    let dropped = fixture.documents().drop_index("visible_at_1").await;
+    let dropped = fixture.documents().drop_index(INDEX).await;
     dropped.expect("the other version has another index");
     let error = queue.lease().await.unwrap_err();
-    assert!(error.to_string().contains("of schema 2"), "{error}");
+    assert!(error.to_string().contains("of schema 3"), "{error}");
     let indexes = fixture.documents().list_index_names().await.unwrap();
-    assert!(!indexes.contains(&"visible_at_1".to_owned()), "{indexes:?}");
+    assert!(!indexes.contains(&INDEX.to_owned()), "{indexes:?}");
     let error = queue.enqueue(&NewMessage::new("b")).await.unwrap_err();
-    assert!(error.to_string().contains("of schema 2"), "{error}");
+    assert!(error.to_string().contains("of schema 3"), "{error}");
 }
 
 #[tokio::test]
@@ -109,5 +112,5 @@ async fn a_queue_that_was_dropped_says_its_version_again() {
     assert_eq!(lease(&queue, 9).await.len(), 1);
     queue.enqueue(&message("c")).await.unwrap();
     let said = fixture.documents().find_one(id()).await.unwrap();
-    assert_eq!(said.unwrap().get_i64("version").unwrap(), 1);
+    assert_eq!(said.unwrap().get_i64("version").unwrap(), 2);
 }

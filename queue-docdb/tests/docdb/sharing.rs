@@ -33,7 +33,7 @@ async fn a_queue_that_another_process_deleted_works_again() {
         names.into_iter().collect::<HashSet<_>>(),
         HashSet::from([
             "_id_".to_owned(),
-            "visible_at_1".to_owned(),
+            "visible_at_1_turn_1".to_owned(),
             "dead.id_1".to_owned(),
         ])
     );

@@ -1,0 +1,153 @@
+//! Lanes: who competes keeps to one, and who is alone is given all of them in order.
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use mongodb::{
+    bson::{Document, doc},
+    event::{EventHandler, command::CommandEvent},
+};
+use mongodb_test_server::MongoServer;
+use queue_api::ErrorKind;
+use queue_docdb::{DocDbBackend, DocDbBuilder};
+
+use crate::fixture::{Fixture, ids, lease, message, queue_of};
+
+/// The filters of a backend's finds, and a moment after one of them in which others act.
+#[derive(Clone, Default)]
+struct Finds {
+    filters: Arc<Mutex<Vec<Document>>>,
+    pause: Arc<Mutex<Option<Pause>>>,
+}
+
+/// The next find that is answered says so, and goes on when it is told.
+struct Pause {
+    found: mpsc::Sender<()>,
+    go_on: mpsc::Receiver<()>,
+}
+
+impl Finds {
+    /// Judged like any other, and watched by this beside.
+    fn watch(&self, fixture: &Fixture, builder: DocDbBuilder) -> DocDbBuilder {
+        let (finds, gate) = (self.clone(), fixture.gate.watch());
+        builder.command_event_handler(EventHandler::callback(move |event| {
+            if let EventHandler::Callback(judge) = &gate {
+                judge(CommandEvent::clone(&event));
+            }
+            finds.see(&event);
+        }))
+    }
+
+    fn see(&self, event: &CommandEvent) {
+        match event {
+            CommandEvent::Started(started) if started.command_name == "find" => {
+                let filter = started.command.get_document("filter").expect("a filter");
+                self.filters.lock().unwrap().push(filter.clone());
+            }
+            CommandEvent::Succeeded(found) if found.command_name == "find" => {
+                let pause = self.pause.lock().unwrap().take();
+                if let Some(Pause { found, go_on }) = pause {
+                    found.send(()).expect("somebody waits for this");
+                    go_on.recv().expect("somebody says so");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How many were for one lane.
+    fn of_one_lane(&self) -> usize {
+        let filters = self.filters.lock().unwrap();
+        let lanes = filters.iter().filter(|filter| filter.contains_key("turn"));
+        lanes.count()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_messages_keeps_to_a_lane_and_is_told_the_truth() {
+    let fixture = Fixture::new().await;
+    let rival = fixture.queue();
+    let messages: Vec<_> = (0..64).map(|n| message(&format!("m{n}"))).collect();
+    rival.enqueue_batch(&messages).await.unwrap();
+
+    let finds = Finds::default();
+    let watched = finds.watch(&fixture, fixture.streaming().without_change_stream());
+    let loser = queue_of(&watched.connect().await.unwrap());
+    // It knows the queue, so that its next find is that of a claim.
+    assert_eq!(loser.stats().await.unwrap().ready, 64);
+    let (found, is_found) = mpsc::channel();
+    let (tell, go_on) = mpsc::channel();
+    *finds.pause.lock().unwrap() = Some(Pause { found, go_on });
+    let losing = tokio::spawn({
+        let loser = loser.clone();
+        async move { lease(&loser, 50).await }
+    });
+    tokio::task::spawn_blocking(move || is_found.recv().unwrap())
+        .await
+        .unwrap();
+    let taken = lease(&rival, 40).await;
+    let in_order: Vec<String> = (0..40).map(|n| format!("m{n}")).collect();
+    assert_eq!(ids(&taken), in_order, "it was alone");
+    tell.send(()).unwrap();
+    assert_eq!(losing.await.unwrap().len(), 10, "the rest of what it found");
+    assert_eq!(finds.of_one_lane(), 0);
+
+    assert_eq!(lease(&loser, 1).await.len(), 1);
+    assert_eq!(finds.of_one_lane(), 1);
+    // A lane does not hold as many, and the others are looked at before anybody is told less.
+    assert_eq!(lease(&loser, 100).await.len(), 13);
+    assert_eq!(finds.of_one_lane(), 2);
+    // It lost nothing there, so it takes itself for alone again.
+    assert!(lease(&loser, 1).await.is_empty());
+    assert_eq!(finds.of_one_lane(), 2);
+}
+
+#[tokio::test]
+async fn messages_of_one_millisecond_come_in_the_order_in_which_they_were_sent() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    for batch in 0..4 {
+        let messages: Vec<_> = (0..5).map(|n| message(&format!("{batch}-{n}"))).collect();
+        queue.enqueue_batch(&messages).await.unwrap();
+    }
+    let sent: Vec<String> = (0..20).map(|n| format!("{}-{}", n / 5, n % 5)).collect();
+    assert_eq!(ids(&lease(&queue, 20).await), sent);
+}
+
+#[tokio::test]
+async fn what_is_not_a_number_of_lanes_is_refused() {
+    let server = MongoServer::shared().await.expect("a MongoDB");
+    for lanes in [0, 17, usize::MAX] {
+        let builder = DocDbBackend::builder(server.uri())
+            .database("x")
+            .lanes(lanes);
+        let error = builder.connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("1 to 16"), "{error}");
+    }
+}
+
+/// The keys of the other lanes are passed over without a look at their documents.
+#[tokio::test]
+async fn a_claim_within_a_lane_looks_at_the_documents_that_it_takes() {
+    let fixture = Fixture::new().await;
+    let messages: Vec<_> = (0..800).map(|n| message(&format!("m{n}"))).collect();
+    fixture.queue().enqueue_batch(&messages).await.unwrap();
+    for turn in [0, 7, 15] {
+        let find = doc! {
+            "find": "queue.mail",
+            "filter": {
+                "visible_at": { "$lte": mongodb::bson::DateTime::MAX },
+                "turn": { "$mod": [16, turn] },
+            },
+            "sort": { "visible_at": 1, "turn": 1 },
+            "hint": { "visible_at": 1, "turn": 1 },
+            "limit": 20,
+        };
+        let explain = doc! { "explain": find, "verbosity": "executionStats" };
+        let plan = fixture.raw.run_command(explain).await.unwrap();
+        let stats = plan.get_document("executionStats").unwrap();
+        assert_eq!(stats.get_i32("nReturned").unwrap(), 20);
+        assert_eq!(stats.get_i32("totalDocsExamined").unwrap(), 20, "{plan}");
+        assert!(stats.get_i32("totalKeysExamined").unwrap() <= 320, "{plan}");
+    }
+}
