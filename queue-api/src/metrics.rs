@@ -10,9 +10,11 @@
 
 use std::time::Duration;
 
-use ::metrics::{Label, counter, gauge, histogram};
+use ::metrics::{Key, Label, Level, Metadata, counter, gauge, histogram, with_recorder};
 
-use crate::{Error, LeaseAction, LeaseOutcome, QueueName, QueueStats, consumer::LeaseEnd};
+use crate::{
+    EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats, consumer::LeaseEnd,
+};
 
 /// The value of the attribute `messaging.system` in spans and events.
 pub const SYSTEM: &str = "queue_api";
@@ -63,17 +65,58 @@ fn add(name: &'static str, queue: &QueueName, count: usize) {
     }
 }
 
-pub(crate) fn enqueued(queue: &QueueName, outcomes: &[crate::EnqueueOutcome]) {
-    let stored = outcomes
-        .iter()
-        .filter(|outcome| **outcome == crate::EnqueueOutcome::Stored)
-        .count();
-    add(ENQUEUED, queue, stored);
-    add(DUPLICATES, queue, outcomes.len() - stored);
+/// The counters of the calls that an application makes for each message. Their keys are made once:
+/// making one costs more than such a call to a queue in memory may.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    enqueued: Key,
+    duplicates: Key,
+    leased: Key,
+    acked: Key,
+    settled_lost: Key,
 }
 
-pub(crate) fn leased(queue: &QueueName, count: usize) {
-    add(LEASED, queue, count);
+impl Counters {
+    pub(crate) fn new(queue: &QueueName) -> Self {
+        let key = |name| Key::from_parts(name, vec![label(queue)]);
+        Self {
+            enqueued: key(ENQUEUED),
+            duplicates: key(DUPLICATES),
+            leased: key(LEASED),
+            acked: key(ACKED),
+            settled_lost: key(SETTLED_LOST),
+        }
+    }
+
+    pub(crate) fn enqueued(&self, outcomes: &[EnqueueOutcome]) {
+        let is_stored = |outcome: &&EnqueueOutcome| **outcome == EnqueueOutcome::Stored;
+        let stored = outcomes.iter().filter(is_stored).count();
+        increment(&self.enqueued, stored);
+        increment(&self.duplicates, outcomes.len() - stored);
+    }
+
+    pub(crate) fn leased(&self, count: usize) {
+        increment(&self.leased, count);
+    }
+
+    pub(crate) fn acked(&self, outcomes: &[LeaseOutcome]) {
+        let applied = count_applied(outcomes);
+        increment(&self.acked, applied);
+        increment(&self.settled_lost, outcomes.len() - applied);
+    }
+}
+
+/// Asks for the recorder each time, since one may be installed at any time.
+fn increment(key: &Key, by: usize) {
+    static METADATA: Metadata<'static> =
+        Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+    if by > 0 {
+        with_recorder(|recorder| {
+            recorder
+                .register_counter(key, &METADATA)
+                .increment(by as u64)
+        });
+    }
 }
 
 pub(crate) fn acked(queue: &QueueName, outcomes: &[LeaseOutcome]) {

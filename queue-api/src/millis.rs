@@ -18,12 +18,22 @@ pub type Millis = i64;
 /// The last whole millisecond that has passed at `time`; 0 for times before 1970.
 pub fn floor(time: SystemTime) -> Millis {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since_epoch.as_millis()).unwrap_or(Millis::MAX)
+    in_millis(since_epoch.as_secs(), since_epoch.subsec_millis())
 }
 
 /// A duration, rounded up, so that nothing is ready before its time; at most [`Millis::MAX`].
 pub fn ceil(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(Millis::MAX)
+    in_millis(
+        duration.as_secs(),
+        duration.subsec_nanos().div_ceil(1_000_000),
+    )
+}
+
+/// In 64 bits: a division of the 128 bits that [`Duration::as_nanos`] gives is a call, and each
+/// operation of a backend needs several.
+fn in_millis(seconds: u64, millis: u32) -> Millis {
+    let seconds = Millis::try_from(seconds).unwrap_or(Millis::MAX);
+    seconds.saturating_mul(1000).saturating_add(millis.into())
 }
 
 /// The time that [`floor`] gives back; 1970 for what lies before it.

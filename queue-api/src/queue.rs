@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Delivery, EnqueueOutcome, Error, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
-    QueueBackend, QueueName, QueueStats, Receipt, Result, metrics,
+    QueueBackend, QueueName, QueueStats, Receipt, Result,
+    metrics::{self, Counters},
     trace::{self, Propagator},
 };
 use tracing::Instrument;
@@ -37,6 +38,7 @@ pub struct Queue {
     name: QueueName,
     limits: Limits,
     propagator: Option<Arc<dyn Propagator>>,
+    counters: Arc<Counters>,
 }
 
 impl fmt::Debug for Queue {
@@ -54,9 +56,11 @@ impl Queue {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when `name` is not a [`QueueName`].
     pub fn new(backend: Arc<dyn QueueBackend>, name: &str) -> Result<Self> {
+        let name = QueueName::new(name)?;
         Ok(Self {
             limits: backend.limits(),
-            name: QueueName::new(name)?,
+            counters: Arc::new(Counters::new(&name)),
+            name,
             backend,
             propagator: None,
         })
@@ -117,12 +121,12 @@ impl Queue {
 
     async fn send(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
         self.limits.check_messages(messages)?;
-        let mut outcomes = Vec::with_capacity(messages.len());
+        let mut outcomes = Vec::new();
         for chunk in messages.chunks(self.limits.max_batch) {
             let answer = self.backend.enqueue(&self.name, chunk).await?;
             let answer = counted("enqueue", chunk.len(), answer)?;
-            metrics::enqueued(&self.name, &answer);
-            outcomes.extend(answer);
+            self.counters.enqueued(&answer);
+            append(&mut outcomes, answer);
         }
         Ok(outcomes)
     }
@@ -165,9 +169,9 @@ impl Queue {
             let options = options.clone().with_max_messages(chunk);
             match self.backend.lease(&self.name, &options).await {
                 Ok(more) => {
-                    metrics::leased(&self.name, more.len());
+                    self.counters.leased(more.len());
                     let exhausted = more.len() < chunk;
-                    deliveries.extend(more);
+                    append(&mut deliveries, more);
                     if exhausted {
                         break;
                     }
@@ -197,11 +201,11 @@ impl Queue {
     /// After an error some of the messages may be gone; repeating the call says
     /// [`Lost`](LeaseOutcome::Lost) for those.
     pub async fn ack_batch(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        let mut outcomes = Vec::with_capacity(receipts.len());
+        let mut outcomes = Vec::new();
         for chunk in receipts.chunks(self.limits.max_batch) {
             let answer = self.ack_chunk(chunk).await?;
-            metrics::acked(&self.name, &answer);
-            outcomes.extend(answer);
+            self.counters.acked(&answer);
+            append(&mut outcomes, answer);
         }
         Ok(outcomes)
     }
@@ -266,12 +270,12 @@ impl Queue {
                 .check_action(&change.action)
                 .map_err(|wrong| Error::invalid("change", format!("change {index}: {wrong}")))?;
         }
-        let mut outcomes = Vec::with_capacity(changes.len());
+        let mut outcomes = Vec::new();
         for chunk in changes.chunks(self.limits.max_batch) {
             let answer = self.change_chunk(chunk).await?;
             let actions = chunk.iter().map(|change| &change.action);
             metrics::changed(&self.name, actions.zip(answer.iter().copied()));
-            outcomes.extend(answer);
+            append(&mut outcomes, answer);
         }
         Ok(outcomes)
     }
@@ -320,6 +324,16 @@ pub(crate) fn counted<T>(operation: &'static str, asked: usize, answer: Vec<T>) 
             answer.len()
         ),
     ))
+}
+
+/// Puts the answers to the chunks of a batch together. Most batches are one chunk, whose answer is
+/// taken as it is.
+fn append<T>(answers: &mut Vec<T>, answer: Vec<T>) {
+    if answers.is_empty() {
+        *answers = answer;
+    } else {
+        answers.extend(answer);
+    }
 }
 
 fn one<T>(operation: &'static str, answer: Vec<T>) -> Result<T> {

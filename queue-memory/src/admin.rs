@@ -2,41 +2,36 @@
 
 use queue_api::{
     DeadLetter, DeadLetterPage, MessageId, MessageState, PeekedMessage, Purge, QueueAdmin,
-    QueueName, Redrive, Result, async_trait, millis,
+    QueueName, Redrive, Result, async_trait,
+    millis::{self, Millis},
 };
 
 use crate::{
     MemoryBackend,
-    message::{Place, Position},
-    state::State,
+    message::{Message, Place, Set},
+    messages::Slot,
 };
 
 #[async_trait]
 impl QueueAdmin for MemoryBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
         Ok(self.with_state(queue, |state, _| {
-            state.promote(self.now());
-            let ready = state.ready.iter().map(|entry| (entry, true));
-            let pending = state.pending.iter().map(|entry| (entry, false));
-            let in_order = ready.chain(pending).take(max);
+            state.advance(self.now());
+            let in_order = state.live().take(max);
             in_order
-                .map(|((at, id), ready)| peeked(state, *at, id, ready))
+                .map(|(slot, at)| peeked(&state.messages[slot], at))
                 .collect()
         }))
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
         Ok(self.with_state(queue, |state, _| {
-            let doomed: Vec<MessageId> = match what {
-                Purge::Live => state
-                    .ready
-                    .values()
-                    .chain(state.pending.values())
-                    .cloned()
-                    .collect(),
-                Purge::Dead => state.dead.iter().cloned().collect(),
+            let doomed: Vec<Slot> = match what {
+                Purge::Live => state.live().map(|(slot, _)| slot).collect(),
+                Purge::Dead => state.dead.values().copied().collect(),
             };
-            doomed.iter().for_each(|id| state.remove(id));
+            doomed.iter().for_each(|slot| state.remove(*slot));
+            state.compact();
             doomed.len() as u64
         }))
     }
@@ -53,18 +48,20 @@ impl QueueAdmin for MemoryBackend {
                 .dead
                 .range::<MessageId, _>((after, Unbounded))
                 .take(page.max());
-            listed.filter_map(|id| dead_letter(state, id)).collect()
+            listed
+                .filter_map(|(_, slot)| dead_letter(&state.messages[*slot]))
+                .collect()
         }))
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
         Ok(self.with_state(queue, |state, _| {
-            let now = self.now();
+            state.advance(self.now());
             let ids: Vec<MessageId> = match which {
-                Redrive::All => state.dead.iter().cloned().collect(),
+                Redrive::All => state.dead.keys().cloned().collect(),
                 Redrive::Ids(ids) => ids.clone(),
             };
-            ids.iter().filter(|id| state.redrive(id, now)).count() as u64
+            ids.iter().filter(|id| state.redrive(id)).count() as u64
         }))
     }
 
@@ -78,35 +75,33 @@ impl QueueAdmin for MemoryBackend {
     }
 }
 
-fn peeked(state: &State, position: Position, id: &MessageId, ready: bool) -> PeekedMessage {
-    let message = &state.messages[id];
+fn peeked(message: &Message, ready_at: Millis) -> PeekedMessage {
     PeekedMessage {
-        id: id.clone(),
+        id: message.id.clone(),
         payload: message.payload.clone(),
         headers: message.headers.clone(),
         attempts: message.attempts,
         enqueued_at: millis::to_time(message.enqueued_at),
-        state: match (ready, message.token) {
-            (true, _) => MessageState::Ready,
-            (false, None) => MessageState::Delayed,
-            (false, Some(_)) => MessageState::Leased,
+        state: match (&message.place, message.token) {
+            (Place::InLine(Set::Ready, _), _) => MessageState::Ready,
+            (_, None) => MessageState::Delayed,
+            (_, Some(_)) => MessageState::Leased,
         },
-        ready_at: millis::to_time(position.0),
+        ready_at: millis::to_time(ready_at),
     }
 }
 
-fn dead_letter(state: &State, id: &MessageId) -> Option<DeadLetter> {
-    let message = &state.messages[id];
-    let Place::Dead { at, reason } = &message.place else {
+fn dead_letter(message: &Message) -> Option<DeadLetter> {
+    let Place::Dead(death) = &message.place else {
         return None;
     };
     Some(DeadLetter {
-        id: id.clone(),
+        id: message.id.clone(),
         payload: message.payload.clone(),
         headers: message.headers.clone(),
         attempts: message.attempts,
         enqueued_at: millis::to_time(message.enqueued_at),
-        died_at: millis::to_time(*at),
-        reason: reason.clone(),
+        died_at: millis::to_time(death.at),
+        reason: death.reason.clone(),
     })
 }

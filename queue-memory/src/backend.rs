@@ -1,13 +1,14 @@
 //! The contract on top of [`State`]: the lock, the clock, and who is woken when.
 
 use std::{
-    collections::HashMap,
     fmt,
+    num::NonZeroU64,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use queue_api::{
     Clock, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome,
     Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result, TokioClock,
@@ -54,7 +55,7 @@ struct Store {
     queues: HashMap<QueueName, Entry>,
     /// The token of the last delivery. It starts at random, so that no receipt of one store is
     /// one of another's.
-    last_token: u64,
+    last_token: NonZeroU64,
 }
 
 #[derive(Debug, Default)]
@@ -72,13 +73,14 @@ impl MemoryBackend {
             max_depth: usize::MAX,
             store: Arc::new(Mutex::new(Store {
                 queues: HashMap::new(),
-                last_token: Uuid::new_v4().as_u64_pair().0,
+                last_token: NonZeroU64::new(Uuid::new_v4().as_u64_pair().0)
+                    .unwrap_or(NonZeroU64::MIN),
             })),
         }
     }
 
-    /// Takes time from another clock. One that goes back is an error of whoever moves it:
-    /// what was ready stays so.
+    /// Takes time from another clock. One that goes back is an error of whoever moves it: time
+    /// stands still in a queue until the clock has caught up.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -109,7 +111,7 @@ impl MemoryBackend {
     pub(crate) fn with_state<T>(
         &self,
         queue: &QueueName,
-        operation: impl FnOnce(&mut State, &mut u64) -> T,
+        operation: impl FnOnce(&mut State, &mut NonZeroU64) -> T,
     ) -> T {
         let mut store = self.lock();
         let Store { queues, last_token } = &mut *store;
@@ -118,7 +120,7 @@ impl MemoryBackend {
             // by being looked at, so names alone take no memory.
             let mut entry = Entry::default();
             let answer = operation(&mut entry.state, last_token);
-            if !entry.state.messages.is_empty() {
+            if entry.state.messages.len() > 0 {
                 queues.insert(queue.clone(), entry);
             }
             return answer;
@@ -188,11 +190,11 @@ impl QueueBackend for MemoryBackend {
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
         self.with_state(queue, |state, _| {
-            let now = self.now();
+            state.advance(self.now());
             let mut outcomes = Vec::with_capacity(messages.len());
             for message in messages {
                 let full = state.messages.len() >= self.max_depth;
-                if full && !state.messages.contains_key(&message.id) {
+                if full && state.messages.find(message.id.as_str()).is_none() {
                     return Err(Error::new(
                         ErrorKind::QueueFull,
                         "enqueue",
@@ -205,7 +207,7 @@ impl QueueBackend for MemoryBackend {
                         ),
                     ));
                 }
-                outcomes.push(state.enqueue(message, now));
+                outcomes.push(state.enqueue(message));
             }
             Ok(outcomes)
         })
@@ -214,8 +216,9 @@ impl QueueBackend for MemoryBackend {
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
         let visibility = options.visibility_timeout().map(millis::ceil);
         Ok(self.with_state(queue, |state, last_token| {
-            state.lease(options.max_messages(), visibility, self.now(), || {
-                *last_token = last_token.wrapping_add(1);
+            state.advance(self.now());
+            state.lease(options.max_messages(), visibility, || {
+                *last_token = last_token.checked_add(1).unwrap_or(NonZeroU64::MIN);
                 *last_token
             })
         }))
@@ -223,11 +226,9 @@ impl QueueBackend for MemoryBackend {
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         Ok(self.with_state(queue, |state, _| {
-            let now = self.now();
-            receipts
-                .iter()
-                .map(|receipt| state.ack(receipt, now))
-                .collect()
+            let outcomes = receipts.iter().map(|receipt| state.ack(receipt)).collect();
+            state.compact();
+            outcomes
         }))
     }
 
@@ -237,8 +238,8 @@ impl QueueBackend for MemoryBackend {
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
         Ok(self.with_state(queue, |state, _| {
-            let now = self.now();
-            let change = |change: &LeaseChange| state.change(&change.receipt, &change.action, now);
+            state.advance(self.now());
+            let change = |change: &LeaseChange| state.change(&change.receipt, &change.action);
             changes.iter().map(change).collect()
         }))
     }
@@ -259,6 +260,9 @@ impl QueueBackend for MemoryBackend {
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        Ok(self.with_state(queue, |state, _| state.stats(self.now())))
+        Ok(self.with_state(queue, |state, _| {
+            state.advance(self.now());
+            state.stats()
+        }))
     }
 }

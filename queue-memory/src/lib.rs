@@ -2,7 +2,10 @@
 
 mod admin;
 mod backend;
+mod line;
 mod message;
+mod messages;
+mod receipt;
 mod state;
 
 pub use backend::MemoryBackend;
