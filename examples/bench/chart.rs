@@ -46,15 +46,16 @@ const BOTTOM: f64 = 320.0;
 /// Told apart by people who see colours differently, on white as on black.
 const COLOURS: [&str; 4] = ["#2f7ed8", "#d9822b", "#3d9a50", "#a05cc8"];
 
+/// Plain rules first: not every viewer knows of dark ones.
 const STYLE: &str = "<style>\
-svg { color-scheme: light dark; --ink: #24292f; --faint: #d0d7de; --paper: #ffffff; } \
-@media (prefers-color-scheme: dark) { \
-svg { --ink: #e6edf3; --faint: #3d444d; --paper: #0d1117; } } \
-text { font: 13px sans-serif; fill: #24292f; fill: var(--ink); } \
+text { font: 13px sans-serif; fill: #24292f; } \
 .title { font-size: 15px; font-weight: bold; } \
-.paper { fill: #ffffff; fill: var(--paper); } \
-.grid { stroke: #d0d7de; stroke: var(--faint); } \
+.paper { fill: #ffffff; } \
+.grid { stroke: #d0d7de; } \
 .line { fill: none; stroke-width: 2; } \
+.spread { stroke-width: 5; stroke-opacity: 0.3; } \
+@media (prefers-color-scheme: dark) { \
+text { fill: #e6edf3; } .paper { fill: #0d1117; } .grid { stroke: #3d444d; } } \
 </style>";
 
 /// All charts, one below the other.
@@ -128,7 +129,7 @@ fn draw_series(series: &Series, index: usize, across: &Scale, up: &Scale) -> Str
         let _ = write!(line, "{x:.1},{y:.1} ");
         let _ = write!(
             drawn,
-            "<line stroke=\"{colour}\" x1=\"{x:.1}\" y1=\"{least:.1}\" x2=\"{x:.1}\" \
+            "<line class=\"spread\" stroke=\"{colour}\" x1=\"{x:.1}\" y1=\"{least:.1}\" x2=\"{x:.1}\" \
              y2=\"{most:.1}\"/><circle fill=\"{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>"
         );
     }
@@ -212,12 +213,17 @@ fn step(highest: f64) -> f64 {
     fits.unwrap_or(1.0) * power
 }
 
+/// Short enough for the margin.
 fn short(figure: f64) -> String {
-    if figure >= 1000.0 {
-        return grouped(figure.round() as i64);
+    let plain = |figure: f64| {
+        let text = format!("{figure:.2}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match figure {
+        1_000_000.0.. => format!("{}M", plain(figure / 1e6)),
+        1000.0.. => grouped(figure.round() as i64),
+        _ => plain(figure),
     }
-    let text = format!("{figure:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -251,6 +257,12 @@ mod tests {
             let lines = f64::from(highest) / step(f64::from(highest));
             assert!((4.0..=10.0).contains(&lines), "{lines} lines for {highest}");
         }
+    }
+
+    #[test]
+    fn figures_at_the_axis_are_short() {
+        let figures = [0.0, 0.25, 20.0, 12_000.0, 1_500_000.0].map(short);
+        assert_eq!(figures, ["0", "0.25", "20", "12,000", "1.5M"]);
     }
 
     #[test]

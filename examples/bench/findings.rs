@@ -67,11 +67,12 @@ impl Findings {
     fn json(&self, run: &Run) -> anyhow::Result<Value> {
         let row = |row: &Row| {
             let mut value = serde_json::to_value(row)?;
-            value["measured"] = summary(&row.measured);
+            value["measured"] = summary(&row.measured, row.quantile);
             if let Some(baseline) = &row.baseline {
-                value["baseline"]["measured"] = summary(&baseline.measured);
+                value["baseline"]["measured"] = summary(&baseline.measured, row.quantile);
             }
-            value["ratio"] = row.ratio().as_ref().map_or(Value::Null, summary);
+            let ratio = row.ratio();
+            value["ratio"] = ratio.map_or(Value::Null, |ratio| summary(&ratio, row.quantile));
             value["met"] = json!(row.is_met());
             anyhow::Ok(value)
         };
@@ -112,9 +113,9 @@ impl Findings {
     }
 }
 
-fn summary(samples: &Samples) -> Value {
+fn summary(samples: &Samples, quantile: f64) -> Value {
     let (least, most) = samples.spread();
-    json!({ "median": samples.median(), "least": least, "most": most, "rounds": samples })
+    json!({ "figure": samples.quantile(quantile), "least": least, "most": most, "rounds": samples })
 }
 
 #[cfg(test)]
@@ -145,9 +146,9 @@ mod tests {
         };
         let json = findings.json(&run()).unwrap();
         let row = &json["rows"][0];
-        assert_eq!(row["measured"]["median"], 4.0);
+        assert_eq!(row["measured"]["figure"], 4.0);
         assert_eq!(row["measured"]["rounds"], json!([2.0, 4.0, 6.0]));
-        assert_eq!(row["baseline"]["measured"]["median"], 2.0);
+        assert_eq!(row["baseline"]["measured"]["figure"], 2.0);
         assert_eq!(row["ratio"]["most"], 3.0);
         assert_eq!(row["target"], json!({ "at_least": 1.5 }));
         assert_eq!(row["met"], true);

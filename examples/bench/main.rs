@@ -25,7 +25,7 @@ mod select;
 mod table;
 mod window;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
@@ -64,7 +64,17 @@ enum Backend {
     Docdb,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     if let Some(role) = child::role()? {
         return many_threads()?.block_on(child::play(role));
     }

@@ -12,6 +12,8 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) unit: Unit,
     pub(crate) measured: Samples,
+    /// Which of the samples is the figure: the median, unless the row is about the slowest.
+    pub(crate) quantile: f64,
     pub(crate) baseline: Option<Baseline>,
     pub(crate) target: Option<Target>,
 }
@@ -76,6 +78,7 @@ impl Row {
             name: name.into(),
             unit,
             measured: Samples::default(),
+            quantile: 0.5,
             baseline: None,
             target: None,
         }
@@ -84,6 +87,12 @@ impl Row {
     #[must_use]
     pub(crate) fn measured(mut self, measured: Samples) -> Self {
         self.measured = measured;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn at_quantile(mut self, share: f64) -> Self {
+        self.quantile = share;
         self
     }
 
@@ -116,7 +125,7 @@ impl Row {
     /// Whether the target is met; `None` where there is none.
     pub(crate) fn is_met(&self) -> Option<bool> {
         let judged = self.ratio().unwrap_or_else(|| self.measured.clone());
-        Some(self.target?.is_met_by(judged.median()))
+        Some(self.target?.is_met_by(judged.quantile(self.quantile)))
     }
 }
 
@@ -134,5 +143,14 @@ mod tests {
         let row = row.against("baseline", samples(10.0));
         assert_eq!(row.clone().at_least(4.0).is_met(), Some(false));
         assert_eq!(row.at_most(3.0).is_met(), Some(true));
+    }
+
+    #[test]
+    fn a_row_about_the_slowest_is_judged_by_them() {
+        let hundred = (0..=100).map(f64::from).collect();
+        let row = Row::new("s", "r", Unit::Milliseconds).measured(hundred);
+        let row = row.at_most(60.0);
+        assert_eq!(row.is_met(), Some(true));
+        assert_eq!(row.at_quantile(0.99).is_met(), Some(false));
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 
 const HEAD: [&str; 6] = ["what", "measured", "against", "ratio", "target", "met"];
 
-/// Each row with its median and, in brackets, its smallest and largest round.
+/// Each row with its figure, mostly the median, and in brackets, its smallest and largest round.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut lines = vec![HEAD.map(str::to_owned)];
     lines.extend(rows.iter().map(cells));
@@ -43,16 +43,20 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
     let baseline = row.baseline.as_ref();
     [
         row.name.clone(),
-        format!("{} {}", with_spread(&row.measured, figure), row.unit),
+        format!(
+            "{} {}",
+            with_spread(&row.measured, row.quantile, figure),
+            row.unit
+        ),
         baseline.map_or_else(String::new, |baseline| {
             format!(
                 "{}: {}",
                 baseline.name,
-                with_spread(&baseline.measured, figure)
+                with_spread(&baseline.measured, row.quantile, figure)
             )
         }),
         ratio.map_or_else(String::new, |ratio| {
-            with_spread(&ratio, |ratio| format!("{ratio:.2}"))
+            with_spread(&ratio, row.quantile, |ratio| format!("{ratio:.2}"))
         }),
         target.unwrap_or_default(),
         match row.is_met() {
@@ -63,13 +67,13 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
     ]
 }
 
-fn with_spread(samples: &Samples, show: impl Fn(f64) -> String) -> String {
-    let median = show(samples.median());
+fn with_spread(samples: &Samples, quantile: f64, show: impl Fn(f64) -> String) -> String {
+    let figure = show(samples.quantile(quantile));
     if samples.len() < 2 {
-        return median;
+        return figure;
     }
     let (least, most) = samples.spread();
-    format!("{median} ({}–{})", show(least), show(most))
+    format!("{figure} ({}–{})", show(least), show(most))
 }
 
 fn number(figure: f64, unit: Unit) -> String {

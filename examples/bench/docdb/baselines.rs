@@ -39,9 +39,9 @@ pub(super) struct Naive {
 
 impl Naive {
     /// With so many messages to begin with.
-    pub(super) async fn new(place: &Place, callers: usize, messages: u64) -> anyhow::Result<Self> {
+    pub(super) async fn new(place: &Place, messages: u64) -> anyhow::Result<Self> {
         let naive = Self {
-            messages: naive_collection(&place.database(callers).await?, "naive").await?,
+            messages: naive_collection(&place.database().await?, "naive").await?,
         };
         naive.fill(messages).await?;
         Ok(naive)
@@ -91,9 +91,9 @@ pub(super) struct InsertOne {
 }
 
 impl InsertOne {
-    pub(super) async fn new(place: &Place, callers: usize) -> anyhow::Result<Self> {
+    pub(super) async fn new(place: &Place) -> anyhow::Result<Self> {
         Ok(Self {
-            messages: naive_collection(&place.database(callers).await?, "inserts").await?,
+            messages: naive_collection(&place.database().await?, "inserts").await?,
         })
     }
 
@@ -138,7 +138,7 @@ impl Raw {
     pub(super) async fn new(place: &Place) -> anyhow::Result<Self> {
         let name = format!("{}{QUEUE}", DocDbBuilder::DEFAULT_COLLECTION_PREFIX);
         Ok(Self {
-            messages: place.database(1).await?.collection(&name),
+            messages: place.database().await?.collection(&name),
             known: Arc::default(),
         })
     }

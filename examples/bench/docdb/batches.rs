@@ -20,7 +20,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Res
     let mut pair = Pair::default();
     for round in 0..scale.rounds {
         bench.progress.round(round, scale.rounds, "raw");
-        raw.look(scale.backlog / 2).await?;
+        raw.look(scale.backlog / 10 * 9).await?;
         let window = scale.pace.begin();
         let raw = raw.clone();
         let done = work(window, 1, move || {

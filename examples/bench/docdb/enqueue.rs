@@ -21,7 +21,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Res
     let shared = shared(&backend)?;
     // The first one makes the indexes.
     fill(&shared, 1, Duration::ZERO).await?;
-    let inserts = InsertOne::new(place, 256).await?;
+    let inserts = InsertOne::new(place).await?;
     for (tasks, least) in TASKS {
         let mut pair = Pair::default();
         for round in 0..scale.rounds {

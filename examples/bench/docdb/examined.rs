@@ -40,7 +40,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Res
     fill(&queue, scale.small, std::time::Duration::ZERO).await?;
     // As in a queue that is in use: some are leased.
     queue.lease_batch(&LeaseOptions::new(500)).await?;
-    let database = place.database(1).await?;
+    let database = place.database().await?;
     for (batch, has_target) in BATCHES {
         let mut examined = Samples::default();
         for round in 0..scale.rounds {

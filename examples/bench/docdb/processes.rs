@@ -26,19 +26,24 @@ pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Res
     let scale = bench.scale;
     bench.progress.step("storing messages");
     let mut stock = Stock::new(place, scale.backlog).await?;
-    let most = *scale.processes.iter().max().context("some processes")?;
+    let most = scale
+        .processes
+        .iter()
+        .flatten()
+        .max()
+        .context("processes")?;
     let mut children = Vec::new();
-    for _ in 0..most {
+    for _ in 0..*most {
         children.push(Child::start(&Role::Competitor(place.clone()))?);
     }
     for child in &mut children {
         // When it is connected; else the first round would measure that.
         child.hear::<Work>()?;
     }
-    for (batch, competitors, least) in TARGETS {
-        let mut rates = vec![Samples::default(); scale.processes.len()];
+    for ((batch, competitors, least), counts) in TARGETS.into_iter().zip(&scale.processes) {
+        let mut rates = vec![Samples::default(); counts.len()];
         for round in 0..scale.rounds {
-            for (&processes, samples) in scale.processes.iter().zip(&mut rates) {
+            for (&processes, samples) in counts.iter().zip(&mut rates) {
                 let what = format!("{processes} with batches of {batch}");
                 bench.progress.round(round, scale.rounds, &what);
                 let window = scale.pace.begin();
@@ -47,7 +52,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Res
                 stock.take(done.total).await?;
             }
         }
-        report(bench, batch, (competitors, least), &rates)?;
+        report(bench, batch, (competitors, least), (counts, &rates))?;
     }
     Ok(())
 }
@@ -63,7 +68,7 @@ fn report(
     bench: &mut Bench<'_>,
     batch: usize,
     (competitors, least): (usize, f64),
-    rates: &[Samples],
+    (counts, rates): (&[usize], &[Samples]),
 ) -> anyhow::Result<()> {
     let chart = Chart {
         title: "Throughput against processes".to_owned(),
@@ -72,8 +77,8 @@ fn report(
         series: Vec::new(),
     };
     let series = format!("batches of {batch}");
-    let one = rates.first().context("some processes")?;
-    for (&processes, samples) in bench.scale.processes.iter().zip(rates) {
+    let one = rates.first().context("processes")?;
+    for (&processes, samples) in counts.iter().zip(rates) {
         let findings = &mut bench.findings;
         findings.plot(&chart, &series, processes as f64, samples);
         if processes == 1 {
@@ -93,11 +98,12 @@ fn report(
 
 /// What a child does: it works through each window that the parent names, until the parent goes.
 pub(crate) async fn compete(place: &Place) -> anyhow::Result<()> {
+    // First of all, as it ends this process with its parent.
+    let orders = child::orders::<Order>();
     let stock = Stock::new(place, 0).await?;
     // The queue's version is looked at by the first call, which is not to be measured.
     stock.queue.stats().await?;
     child::tell(&Work::default())?;
-    let orders = child::orders::<Order>();
     // Blocks the thread of `main`, on which no other task runs.
     while let Ok(Order { batch, window }) = orders.recv() {
         let queue = stock.queue.clone();

@@ -108,9 +108,10 @@ impl Apart {
 
 /// What a child does: it consumes until the parent goes away.
 pub(crate) async fn listen(place: &Place) -> anyhow::Result<()> {
+    // First of all, as it ends this process with its parent.
+    let orders = child::orders::<HowManyCommands>();
     let mut here = Here::listen(place).await?;
     let commands = here.commands.clone();
-    let orders = child::orders::<HowManyCommands>();
     thread::spawn(move || {
         for HowManyCommands in orders {
             // Whoever cannot be told has gone, and so will this process.

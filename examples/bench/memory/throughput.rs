@@ -58,7 +58,7 @@ fn report(findings: &mut Findings, batch: usize, samples: [Samples; 3]) {
     let chart = Chart {
         title: "Throughput of one thread against batch size".to_owned(),
         x_label: "messages in a call",
-        y_label: "messages/s, enqueued, leased and acked",
+        y_label: "messages/s",
         series: Vec::new(),
     };
     findings.plot(&chart, "memory", batch as f64, &handle);
