@@ -48,7 +48,7 @@ impl Progress {
     pub(crate) fn end(&self) {
         let seconds = seconds_since(self.began);
         let clear = if self.is_terminal { "\r\x1b[K" } else { "" };
-        eprintln!("{clear}{} sections in {seconds:.0} s", self.sections);
+        eprintln!("{clear}done in {seconds:.0} s");
     }
 
     fn say(&self, what: &str) {
