@@ -27,6 +27,10 @@ pub(super) trait Call: Sized + Send + Sync + 'static {
     /// What it adds to a batch.
     fn weight(&self) -> Weight;
 
+    /// Waits for a call of another kind whose callers are likely to join this one, and says
+    /// whether there was any.
+    fn after_others(line: &Line) -> impl Future<Output = bool> + Send;
+
     /// Makes the calls of all callers in one, and gives each its part of the answer, in order.
     fn make(
         line: &Line,
@@ -58,6 +62,10 @@ impl Call for Vec<NewMessage> {
         }
     }
 
+    async fn after_others(_: &Line) -> bool {
+        false
+    }
+
     async fn make(line: &Line, callers: &[Caller<Self>]) -> Result<Vec<Self::Answer>> {
         let messages = joined(callers);
         let outcomes = line.backend().enqueue(&line.queue, &messages).await?;
@@ -87,6 +95,10 @@ impl Call for Vec<Receipt> {
         Weight::of(self.len())
     }
 
+    async fn after_others(_: &Line) -> bool {
+        false
+    }
+
     async fn make(line: &Line, callers: &[Caller<Self>]) -> Result<Vec<Self::Answer>> {
         let receipts = joined(callers);
         let outcomes = line.backend().ack(&line.queue, &receipts).await?;
@@ -112,6 +124,10 @@ impl Call for Vec<LeaseChange> {
 
     fn weight(&self) -> Weight {
         Weight::of(self.len())
+    }
+
+    async fn after_others(_: &Line) -> bool {
+        false
     }
 
     async fn make(line: &Line, callers: &[Caller<Self>]) -> Result<Vec<Self::Answer>> {

@@ -2,17 +2,26 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt, slice,
+    fmt, mem, slice,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use super::{Shared, call::Call, caller::Caller};
-use crate::{Error, ErrorKind, Limits, QueueBackend, QueueName, Result, consumer::panic::caught};
+use crate::{
+    Error, ErrorKind, Limits, QueueBackend, QueueName, Receipt, Result, consumer::panic::caught,
+};
 
 /// Payloads beyond this are not gathered into one call, in bytes: it takes so long to send them
 /// that a round trip saved makes no difference, and others would wait for it.
 const MOST_BYTES: usize = 4 << 20;
+
+/// How often in a row all others have run without anybody joining, before a batch is sent. On
+/// several threads one turn is too few: another thread may be about to run those who were just
+/// answered.
+const QUIET_TURNS: u32 = 3;
 
 /// A backend's queue, as calls are made to it.
 #[derive(Clone)]
@@ -33,6 +42,8 @@ type LaneKey = (QueueName, Option<Duration>);
 struct Lane<C: Call> {
     waiting: VecDeque<Caller<C>>,
     weight: Weight,
+    /// Tells of every batch that was answered, and by its end that the lane is closed.
+    landings: watch::Sender<()>,
 }
 
 /// What counts against the bounds of a batch.
@@ -76,6 +87,17 @@ impl<C: Call> Lanes<C> {
     fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane<C>>> {
         self.lanes.lock().expect("nothing panics in a push or pop")
     }
+
+    /// How many wait in a lane.
+    fn waiting(&self, key: &LaneKey) -> usize {
+        self.lock().get(key).map_or(0, |lane| lane.waiting.len())
+    }
+
+    /// The end of the batch of a lane that is sent next or under way, if there is one.
+    fn landing(&self, key: &LaneKey) -> Option<watch::Receiver<()>> {
+        let lanes = self.lock();
+        lanes.get(key).map(|lane| lane.landings.subscribe())
+    }
 }
 
 impl<C: Call> Lane<C> {
@@ -83,6 +105,7 @@ impl<C: Call> Lane<C> {
         Self {
             waiting: VecDeque::new(),
             weight: Weight::default(),
+            landings: watch::Sender::default(),
         }
     }
 
@@ -160,6 +183,21 @@ impl Line {
         }
     }
 
+    /// Returns when the batch of acks that is gathering or under way has been answered, if there
+    /// is one, and whether there was. Whoever is told of an ack is likely to lease next: a lease
+    /// that goes at the same time as acks goes without their callers, and from then on the
+    /// callers are in two halves, each of which takes its own round trips.
+    pub(super) async fn acks_landed(&self) -> bool {
+        let key = (self.queue.clone(), None);
+        let landing = Lanes::<Vec<Receipt>>::landing(&self.shared.acks, &key);
+        let Some(mut landing) = landing else {
+            return false;
+        };
+        // An error says that the lane is closed, which is all the better.
+        let _ = landing.changed().await;
+        true
+    }
+
     /// Makes one call for all of them. If it fails for what may be the fault of one, each part is
     /// made alone, so that nobody suffers from what somebody else sent.
     async fn send<C: Call>(&self, callers: Vec<Caller<C>>) {
@@ -223,14 +261,39 @@ struct Sender<C: Call> {
 impl<C: Call> Sender<C> {
     async fn run(mut self) {
         loop {
-            // Lets those who were just answered, and whoever else is about to call, join. Without
-            // it the first of them would go alone, and the others in the round trip after it.
-            tokio::task::yield_now().await;
+            self.gather().await;
+            // Once for each batch, so that acks which never end keep nobody from leasing.
+            if self.lanes().waiting(&self.key) > 0 && C::after_others(&self.line).await {
+                self.gather().await;
+            }
             let batch = self.next_batch();
             if !self.is_open {
                 return;
             }
             self.line.send(batch).await;
+            if let Some(lane) = self.lanes().lock().get(&self.key) {
+                lane.landings.send_replace(());
+            }
+        }
+    }
+
+    fn lanes(&self) -> &Lanes<C> {
+        (self.lanes)(&self.line.shared)
+    }
+
+    /// Lets those who were just answered, and whoever else is about to call, join, for as long
+    /// as somebody does. Without it the first of them would go alone, and the others in the
+    /// round trip after it. It ends, because a batch that is full does not wait in the lane.
+    async fn gather(&self) {
+        let mut waiting = self.lanes().waiting(&self.key);
+        let mut quiet_turns = 0;
+        while quiet_turns < QUIET_TURNS {
+            tokio::task::yield_now().await;
+            let before = mem::replace(&mut waiting, self.lanes().waiting(&self.key));
+            quiet_turns = match waiting > before {
+                true => 0,
+                false => quiet_turns + 1,
+            };
         }
     }
 
@@ -254,7 +317,7 @@ impl<C: Call> Drop for Sender<C> {
     /// on a runtime that runs.
     fn drop(&mut self) {
         if self.is_open {
-            let lane = (self.lanes)(&self.line.shared).lock().remove(&self.key);
+            let lane = self.lanes().lock().remove(&self.key);
             drop(lane);
         }
     }

@@ -55,6 +55,10 @@ impl Call for LeaseOptions {
         Weight::of(self.max_messages())
     }
 
+    async fn after_others(line: &Line) -> bool {
+        line.acks_landed().await
+    }
+
     async fn make(line: &Line, callers: &[Caller<Self>]) -> Result<Vec<Self::Answer>> {
         let Some(first) = callers.first() else {
             return Ok(Vec::new());

@@ -56,7 +56,9 @@ use crate::{
 /// # What a call may meet
 ///
 /// - It may wait for one round trip before its own, so it may take twice as long as the
-///   backend's operation timeout.
+///   backend's operation timeout. A lease also waits for the acks that are under way, once, so
+///   it may take three times as long: whoever is told of an ack is likely to lease next, and
+///   tasks that go round together share each round trip.
 /// - Leases are shared by those who ask for the same visibility timeout. Messages are dealt out
 ///   in the order in which the calls came.
 /// - A call that is dropped is not made if it has not been sent; once it has, it runs to its end

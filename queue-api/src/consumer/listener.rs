@@ -65,7 +65,7 @@ impl Queue {
 ///
 /// - **It claims what can start now.** A claim is sent when somebody polls the stream and there
 ///   is nothing to hand out, for as many messages as there is room for: the concurrency minus the
-///   leases that are not settled yet. A stream that nobody polls claims nothing; one that is not
+///   leases that have no verdict yet. A stream that nobody polls claims nothing; one that is not
 ///   polled any more holds what it had claimed, and keeps it renewed.
 /// - **It waits** while the queue is empty, by the backend's
 ///   [`wait`](crate::QueueBackend::wait), and pauses with jitter where others are faster again

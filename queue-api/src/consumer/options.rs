@@ -37,7 +37,9 @@ impl ListenOptions {
     /// long as Amazon SQS lets a message be in flight.
     pub const DEFAULT_MAX_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
 
-    /// Holds at most `concurrency` leases at a time.
+    /// Has at most `concurrency` messages worked on at a time. A lease whose verdict is on its way
+    /// to the store does not count, so that the next messages are claimed meanwhile; in all there
+    /// are at most twice as many.
     pub fn new(concurrency: usize) -> Self {
         Self {
             concurrency,
@@ -81,14 +83,14 @@ impl ListenOptions {
         self
     }
 
-    /// The same wishes for another number of leases.
+    /// The same wishes for another number of messages.
     #[must_use]
     pub fn with_concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
     }
 
-    /// How many leases are held at most.
+    /// How many messages are worked on at most.
     pub fn concurrency(&self) -> usize {
         self.concurrency
     }

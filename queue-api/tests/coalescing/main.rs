@@ -3,6 +3,7 @@
 mod backend;
 mod dropped;
 mod errors;
+mod rounds;
 mod sharing;
 
 use queue_api::{MessageId, NewMessage, Queue};

@@ -49,7 +49,31 @@ pub(crate) enum Verdict {
     Dismiss,
 }
 
+/// How often in a row all others have run without another verdict, before those that there are
+/// are sent; several, as another thread may be about to run who gives one.
+const QUIET_TURNS: u32 = 3;
+
 impl Keeper {
+    /// Lets those give their verdicts who are about to, for as long as somebody does: handlers
+    /// that begin together and do little end together. The first verdict would go alone
+    /// otherwise, and make room for a claim of one. It ends, because each lease has one verdict.
+    pub(super) async fn gather(&mut self) {
+        let now = self.now();
+        let mut quiet_turns = 0;
+        while quiet_turns < QUIET_TURNS && (self.acks.is_open(now) || self.changes.is_open(now)) {
+            tokio::task::yield_now().await;
+            let before = self.acks.waiting.len() + self.changes.waiting.len();
+            while let Ok(next) = self.commands.try_recv() {
+                self.obey(next);
+            }
+            let waiting = self.acks.waiting.len() + self.changes.waiting.len();
+            quiet_turns = match waiting > before {
+                true => 0,
+                false => quiet_turns + 1,
+            };
+        }
+    }
+
     /// Takes a command and those behind it, so that what was asked for together is sent together.
     pub(super) fn told(&mut self, first: Option<Command>) {
         let Some(first) = first else {

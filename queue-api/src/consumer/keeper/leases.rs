@@ -19,6 +19,8 @@ pub(crate) struct Leases {
     held: HashMap<Key, Held>,
     agenda: BTreeSet<(SystemTime, Key)>,
     last_key: Key,
+    /// How many have a verdict that is on its way.
+    settling: usize,
 }
 
 /// One lease, on the listener's clock.
@@ -54,6 +56,17 @@ pub(crate) enum Due {
 impl Leases {
     pub(crate) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// How many more may be claimed, so that at most `concurrency` are worked on at a time. One
+    /// whose verdict is on its way is not worked on any more, and takes no room: so the next are
+    /// claimed while it is told to the store. Where the store does not answer verdicts, there
+    /// are never more than twice as many in all.
+    pub(crate) fn room(&self, concurrency: usize) -> usize {
+        let unsettled = self.held.len() - self.settling;
+        let in_all = concurrency.saturating_mul(2);
+        let room = concurrency.saturating_sub(unsettled);
+        room.min(in_all.saturating_sub(self.held.len()))
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&Held> {
@@ -141,8 +154,10 @@ impl Leases {
     /// Notes that there is a verdict: from now on the lease is not renewed.
     pub(crate) fn begin_settling(&mut self, key: Key) {
         self.schedule(key, None);
-        if let Some(held) = self.held.get_mut(&key) {
-            held.settling = true;
+        if let Some(held) = self.held.get_mut(&key)
+            && !std::mem::replace(&mut held.settling, true)
+        {
+            self.settling += 1;
         }
     }
 
@@ -158,9 +173,11 @@ impl Leases {
     /// Removes a lease whose verdict was carried out or has failed.
     pub(crate) fn remove(&mut self, key: Key) {
         self.schedule(key, None);
-        if let Some(held) = self.held.remove(&key)
-            && !held.ended
-        {
+        let Some(held) = self.held.remove(&key) else {
+            return;
+        };
+        self.settling -= usize::from(held.settling);
+        if !held.ended {
             held.end.send_replace(Some(LeaseEnd::Settled));
         }
     }

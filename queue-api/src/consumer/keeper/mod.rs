@@ -93,6 +93,7 @@ impl Keeper {
     pub(crate) async fn run(mut self) {
         let mut timer = Timer::default();
         loop {
+            self.gather().await;
             let now = self.now();
             self.tend(now);
             self.send(now);
@@ -164,7 +165,7 @@ impl Keeper {
                 lane.send(&self.queue, &self.leases, now);
             }
         }
-        let room = self.options.concurrency.saturating_sub(self.leases.len());
+        let room = self.leases.room(self.options.concurrency);
         let wanted = self.demanded || self.claim.probe.is_some();
         // Asked first, because it ends a pause that is over, and one that nobody ends stays due.
         let open = self.claim.is_open(now);

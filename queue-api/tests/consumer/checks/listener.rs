@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::StreamExt;
-use queue_api::{ErrorKind, consumer::ListenOptions};
+use queue_api::{ErrorKind, LeaseOutcome, consumer::ListenOptions};
 
 use super::{
     bed::{Bed, HOUR, SECOND, msg},
@@ -82,6 +82,30 @@ pub(super) async fn it_claims_only_what_can_start_now(bed: Bed) {
     ];
     let _fifth = listener.next().await.unwrap();
     assert_eq!(bed.store.calls(Call::Lease), [4, 2]);
+}
+
+pub(super) async fn verdicts_on_their_way_take_no_room(bed: Bed) {
+    bed.store_many(10).await;
+    let mut listener = bed.listen(3);
+    bed.store.hold_answers(Call::Ack);
+    let mut answers = Vec::new();
+    // The second three are claimed while the acks of the first are under way.
+    for _ in 0..6 {
+        answers.push(listener.next().await.unwrap().ack());
+    }
+    assert_eq!(bed.store.calls(Call::Lease), [3, 3]);
+    let seventh = tokio::time::timeout(SECOND, listener.next()).await;
+    assert!(
+        seventh.is_err(),
+        "a store that does not answer gets no more"
+    );
+    assert_eq!(bed.store.calls(Call::Lease), [3, 3]);
+    bed.store.release_answers();
+    listener.next().await.unwrap();
+    for answer in answers {
+        assert_eq!(answer.await.unwrap(), LeaseOutcome::Applied);
+    }
+    assert_eq!(bed.store.calls(Call::Ack), [3, 3]);
 }
 
 pub(super) async fn it_does_not_ask_while_the_queue_is_empty(bed: Bed) {

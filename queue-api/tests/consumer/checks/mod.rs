@@ -53,7 +53,8 @@ macro_rules! table {
 table! {
     listener: it_gives_what_is_enqueued it_is_a_stream it_holds_no_more_leases_than_it_may
         it_claims_nothing_for_a_stream_that_nobody_polls it_claims_in_batches
-        it_claims_only_what_can_start_now it_does_not_ask_while_the_queue_is_empty
+        it_claims_only_what_can_start_now
+        verdicts_on_their_way_take_no_room it_does_not_ask_while_the_queue_is_empty
         an_enqueue_wakes_it a_delayed_message_comes_when_it_is_due
         it_pauses_where_others_are_faster ten_thousand_messages_take_few_calls
         wrong_options_are_refused;
@@ -86,6 +87,7 @@ table! {
         a_late_claim_without_room_does_not_either a_verdict_that_hangs_ends_with_its_lease
         a_worker_stops_though_its_verdict_hangs;
     worker: what_is_handled_is_acked it_handles_so_many_at_a_time
+        handlers_that_end_about_together_share_a_call
         what_fails_is_tried_again_after_the_policys_delay the_default_policy_doubles_with_jitter
         the_error_may_choose_the_delay the_error_may_give_up
         the_last_attempt_ends_in_a_dead_letter_with_the_error

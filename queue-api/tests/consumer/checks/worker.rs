@@ -106,6 +106,19 @@ pub(super) async fn it_handles_so_many_at_a_time(bed: Bed) {
     assert_eq!(bed.seconds(), 50, "four at a time, and not fewer");
 }
 
+pub(super) async fn handlers_that_end_about_together_share_a_call(bed: Bed) {
+    bed.store_many(64).await;
+    let handle = |number: String, _: Context| async move {
+        for _ in 0..number.parse::<usize>()? {
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, Failure>(())
+    };
+    let worker = worker(&bed, handle).with_concurrency(64);
+    assert_eq!(worker.run_until_idle().await.unwrap().handled, 64);
+    assert_eq!(bed.store.calls(Call::Ack), [64]);
+}
+
 pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(bed: Bed) {
     bed.store(&[msg("m")]).await;
     let worker = worker(&bed, |_: String, context: Context| async move {
