@@ -48,8 +48,8 @@ impl QueueCollection {
             let (found_ids, mut behind): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             let ids: Vec<Bson> = found_ids.iter().flatten().cloned().collect();
             // What changed its state meanwhile stays: a message that was just redriven, say.
-            let mut chunk = filter.clone();
-            chunk.insert("_id", doc! { "$in": ids });
+            let is_dead = matches!(what, Purge::Dead);
+            let chunk = doc! { "_id": { "$in": ids }, "dead": { "$exists": is_dead } };
             let deleted = step.delete(vec![doc! { "q": chunk, "limit": 0 }]).await;
             purged += step.confirmed(deleted).await?;
             if found_ids.len() < CHUNK {

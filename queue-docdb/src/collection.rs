@@ -162,22 +162,25 @@ impl QueueCollection {
 
     /// Carries out update statements in one command and says how many documents they matched.
     ///
-    /// The driver's own calls take one statement each, and each costs a round trip.
+    /// The driver's own calls take one statement each, and each costs a round trip. All of them name
+    /// messages by `_id`, and say by a hint that this is how to find them: the planner may else
+    /// take the index on time, and look at every message that is ready.
     ///
     /// What certainly had no effect is tried again; after any other error the caller has to
     /// find out what was done.
     pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write("update", "updates", statements).await
+        self.write("update", "updates", by_id(statements)).await
     }
 
     /// The same, and never tried again: for statements with a time in them that must be fresh.
     pub(crate) async fn update_once(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write_once(self.command("update", "updates", statements))
+        self.write_once(self.command("update", "updates", by_id(statements)))
             .await
     }
 
     /// Carries out delete statements in one command and says how many documents are gone; as
-    /// for [`update`](Self::update).
+    /// for [`update`](Self::update). They take no hint, because DocumentDB does not document one:
+    /// so their filters must be about `_id` and nothing else that has an index.
     pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
         self.write("delete", "deletes", statements).await
     }
@@ -240,6 +243,13 @@ impl QueueCollection {
             "writeConcern": { "w": "majority" },
         }
     }
+}
+
+fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
+    for statement in &mut statements {
+        statement.insert("hint", doc! { "_id": 1 });
+    }
+    statements
 }
 
 /// The number of documents in the reply to an update or a delete. Statements that were

@@ -120,6 +120,11 @@ async fn use_all_of_it(fixture: &Fixture) {
             !operation.get_bool("hasSortStage").unwrap_or(false),
             "{operation}"
         );
+        // Where there is a choice, a server that chose well once may choose badly the next time.
+        assert!(
+            !operation.get_bool("fromMultiPlanner").unwrap_or(false),
+            "{operation}"
+        );
     }
 }
 
