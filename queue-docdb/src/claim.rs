@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
+use mongodb::bson::{DateTime, Document, Uuid, doc};
 use queue_api::{Delivery, LeaseOptions, MessageId, millis};
 
 use crate::{
-    candidate::{Candidate, Dying, Met},
-    collection::{Query, QueueCollection, REPLY_BYTES},
+    aim::{Aim, ready},
+    candidate::{Dying, Met},
+    collection::{Query, QueueCollection},
     document::{self, Stored},
     error::{Effect, StoreError},
-    index::Index,
     instant,
     receipt::Held,
     unsettled::{Sent, Unsettled},
@@ -115,15 +115,7 @@ impl QueueCollection {
             nonce: Uuid::new(),
             visibility_millis: options.visibility_timeout().map(millis::ceil),
         };
-        let found = match aim {
-            Aim::Head => self.find_first(claim.ready(), limit).await?,
-            Aim::Lane(lane) => {
-                let mut filter = claim.ready();
-                filter.extend(lane);
-                self.find_first(filter, limit).await?
-            }
-            Aim::Window(width) => self.find_window(&claim, limit, width).await?,
-        };
+        let found = self.look(aim, now, limit).await?;
         let met = Met::in_order(found.candidates, wanted);
         let sent = met.live.len() + met.dying.len();
         if sent == 0 {
@@ -209,51 +201,6 @@ impl QueueCollection {
         Ok(won)
     }
 
-    /// The first messages that the filter selects, in order.
-    async fn find_first(&self, filter: Document, limit: usize) -> Result<Found, StoreError> {
-        let query = Query::in_order_of(Index::Claim, filter, limit);
-        let (found, is_whole) = self
-            .find_within(REPLY_BYTES, query, Candidate::read)
-            .await?;
-        Ok(Found {
-            is_all: is_whole && found.len() < limit,
-            missed: 0,
-            candidates: found.into_iter().flatten().collect(),
-        })
-    }
-
-    /// Some ready messages near the head, chosen at random, so that claims which compete meet
-    /// less often. Order is promised to a claim that is alone, which never gets here.
-    async fn find_window(
-        &self,
-        claim: &Claim,
-        limit: usize,
-        width: usize,
-    ) -> Result<Found, StoreError> {
-        let query = Query::in_order_of(Index::Claim, claim.ready(), width)
-            .with_projection(doc! { "_id": 1 });
-        let ids = self.find(query, document::any_id).await?;
-        let mut ids: Vec<Bson> = ids.into_iter().flatten().collect();
-        let is_all = ids.len() < limit;
-        if ids.len() > limit {
-            let start = fastrand::usize(..=ids.len() - limit);
-            ids.drain(..start);
-            ids.truncate(limit);
-        }
-        let chosen = ids.len();
-        let mut filter = claim.ready();
-        filter.insert("_id", doc! { "$in": ids });
-        let query = Query::by_ids(filter, chosen);
-        let (found, is_whole) = self
-            .find_within(REPLY_BYTES, query, Candidate::read)
-            .await?;
-        Ok(Found {
-            is_all: is_whole && is_all,
-            missed: if is_whole { chosen - found.len() } else { 0 },
-            candidates: found.into_iter().flatten().collect(),
-        })
-    }
-
     /// Which of these messages carry the claim's nonce.
     async fn claimed_ids(
         &self,
@@ -272,25 +219,6 @@ impl QueueCollection {
         let found = self.find(query, document::id).await?;
         Ok(found.into_iter().flatten().collect())
     }
-}
-
-/// Where a round looks for messages.
-enum Aim {
-    /// At the first ones.
-    Head,
-    /// At the first ones of the lane that this selects.
-    Lane(Document),
-    /// At some of so many first ones.
-    Window(usize),
-}
-
-/// What a round found.
-struct Found {
-    candidates: Vec<Candidate>,
-    /// How many were taken by others while it looked.
-    missed: usize,
-    /// Whether nothing else was ready where the round looked.
-    is_all: bool,
 }
 
 /// What a round came to.
@@ -315,7 +243,7 @@ struct Claim {
 
 impl Claim {
     fn ready(&self) -> Document {
-        doc! { "visible_at": { "$lte": self.now } }
+        ready(self.now)
     }
 
     /// The statements that lease and bury, for documents that are still as they were found.

@@ -2,6 +2,7 @@
 
 mod ack;
 mod admin;
+mod aim;
 mod amazon;
 mod backend;
 mod builder;
@@ -14,6 +15,7 @@ mod connect;
 mod document;
 mod enqueue;
 mod error;
+mod head;
 mod index;
 mod instant;
 mod lanes;

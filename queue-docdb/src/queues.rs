@@ -13,6 +13,7 @@ use queue_api::QueueName;
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
+    head::Head,
     lanes::{Rivals, Turns},
     schema::SchemaMemory,
     unsettled::UnsettledClaims,
@@ -61,6 +62,7 @@ pub(crate) struct QueueState {
     pub(crate) schema: SchemaMemory,
     pub(crate) turns: Turns,
     pub(crate) rivals: Rivals,
+    pub(crate) head: Head,
     /// Told whenever something happened that may make a message ready sooner: in this instance,
     /// or elsewhere where a change stream tells.
     pub(crate) changed: Notify,

@@ -11,6 +11,8 @@ use queue_api::Coalescing;
 use queue_conformance::Wrapped;
 
 fn main() -> ExitCode {
-    let harness = Wrapped::new(plain::DocDb, |backend| Arc::new(Coalescing::new(backend)));
+    let harness = Wrapped::new(plain::DocDb::USUAL, |backend| {
+        Arc::new(Coalescing::new(backend))
+    });
     queue_conformance::run(harness.with_histories(20))
 }

@@ -16,12 +16,25 @@ use queue_conformance::{Claim, Connection, Fault, Faults, Harness, HarnessError,
 use queue_docdb::DocDbBackend;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-pub(crate) struct DocDb;
+pub(crate) struct DocDb {
+    /// Into how many lanes claims that compete divide a queue.
+    pub(crate) lanes: usize,
+    pub(crate) histories: u32,
+}
+
+impl DocDb {
+    /// As it is unless told otherwise.
+    pub(crate) const USUAL: Self = Self {
+        lanes: 16,
+        histories: 100,
+    };
+}
 
 struct Database {
     server: &'static MongoServer,
     database: ScratchDatabase,
     time: TestTime,
+    lanes: usize,
     has_fail_points: bool,
     /// Judges every command; the check that sent what some engine refuses fails.
     gate: Gate,
@@ -45,12 +58,13 @@ impl Harness for DocDb {
             server,
             database: server.scratch_database(),
             gate: Gate::new(engines(&time)),
+            lanes: self.lanes,
             time,
         }))
     }
 
     fn histories(&self) -> u32 {
-        100
+        self.histories
     }
 
     fn claims(&self) -> &'static [Claim] {
@@ -68,7 +82,7 @@ impl Harness for DocDb {
         };
         let gate = Gate::new(engines(&TestTime::Real));
         let events = gate.watch_and_tell(move |refused| tell(refused));
-        connect(uri, database, &TestTime::Real, events).await
+        connect(uri, database, &TestTime::Real, self.lanes, events).await
     }
 }
 
@@ -76,7 +90,8 @@ impl Harness for DocDb {
 impl Store for Database {
     async fn connect(&self) -> Result<Connection, HarnessError> {
         let events = self.gate.watch();
-        connect(self.server.uri(), self.database.name(), &self.time, events).await
+        let (uri, database) = (self.server.uri(), self.database.name());
+        connect(uri, database, &self.time, self.lanes, events).await
     }
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
@@ -173,11 +188,13 @@ async fn connect(
     uri: &str,
     database: &str,
     time: &TestTime,
+    lanes: usize,
     events: EventHandler<CommandEvent>,
 ) -> Result<Connection, HarnessError> {
     let uri = with_app_name(uri, database);
     let builder = DocDbBackend::builder(uri)
         .database(database)
+        .lanes(lanes)
         .command_event_handler(events);
     let builder = time.give_to(builder, |builder, clock| {
         builder.clock(clock).without_change_stream()
@@ -202,5 +219,5 @@ fn refusals(database: &str) -> PathBuf {
 }
 
 fn main() -> ExitCode {
-    queue_conformance::run(DocDb)
+    queue_conformance::run(DocDb::USUAL)
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mongodb::bson::{Document, doc};
+use mongodb::{
+    bson::{Document, doc},
+    event::{EventHandler, command::CommandEvent},
+};
 use mongodb_test_server::{
     MongoServer, ScratchDatabase,
     documentdb::{Engines, Gate},
@@ -70,6 +73,23 @@ impl Fixture {
             .command_event_handler(self.gate.watch())
             .database(self.database.name())
             .clock(self.clock.clone())
+    }
+
+    /// How another process would begin whose commands are looked at.
+    pub(crate) fn watched(
+        &self,
+        see: impl Fn(&CommandEvent) + Send + Sync + 'static,
+    ) -> DocDbBuilder {
+        let gate = self.gate.watch();
+        let events = EventHandler::callback(move |event: CommandEvent| {
+            see(&event);
+            if let EventHandler::Callback(judge) = &gate {
+                judge(event);
+            }
+        });
+        self.streaming()
+            .without_change_stream()
+            .command_event_handler(events)
     }
 
     pub(crate) fn queue(&self) -> Queue {

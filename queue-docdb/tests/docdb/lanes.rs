@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use mongodb::{
     bson::{Document, doc},
-    event::{EventHandler, command::CommandEvent},
+    event::command::CommandEvent,
 };
 use mongodb_test_server::MongoServer;
 use queue_api::ErrorKind;
-use queue_docdb::{DocDbBackend, DocDbBuilder};
+use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, ids, lease, message, queue_of};
 
@@ -26,17 +26,6 @@ struct Pause {
 }
 
 impl Finds {
-    /// Judged like any other, and watched by this beside.
-    fn watch(&self, fixture: &Fixture, builder: DocDbBuilder) -> DocDbBuilder {
-        let (finds, gate) = (self.clone(), fixture.gate.watch());
-        builder.command_event_handler(EventHandler::callback(move |event| {
-            if let EventHandler::Callback(judge) = &gate {
-                judge(CommandEvent::clone(&event));
-            }
-            finds.see(&event);
-        }))
-    }
-
     fn see(&self, event: &CommandEvent) {
         match event {
             CommandEvent::Started(started) if started.command_name == "find" => {
@@ -70,7 +59,8 @@ async fn who_loses_messages_keeps_to_a_lane_and_is_told_the_truth() {
     rival.enqueue_batch(&messages).await.unwrap();
 
     let finds = Finds::default();
-    let watched = finds.watch(&fixture, fixture.streaming().without_change_stream());
+    let seen = finds.clone();
+    let watched = fixture.watched(move |event| seen.see(event));
     let loser = queue_of(&watched.connect().await.unwrap());
     // It knows the queue, so that its next find is that of a claim.
     assert_eq!(loser.stats().await.unwrap().ready, 64);

@@ -12,6 +12,7 @@ mod lanes;
 mod outcomes;
 mod plans;
 mod proxy;
+mod round_trips;
 mod schema;
 mod sharing;
 mod sizes;

@@ -1,0 +1,116 @@
+//! The head of a queue: where claims begin to look.
+//!
+//! A message that was leased or acked leaves its key in the index, dead, until the store cleans
+//! up: MongoDB keeps the history of five minutes, DocumentDB collects its garbage later. All of
+//! these keys lie before the first message that is ready, and a look from the beginning of the
+//! index passes over each of them: after 60,000 messages, a find of ten took eight times as long.
+//! So while there is a backlog, claims begin where the last one began.
+//!
+//! What is written behind their back, by another clock or a transaction that took its time, may
+//! lie before that. So every now and then one looks from the beginning, and so does every claim
+//! that did not find enough.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mongodb::bson::DateTime;
+use tokio::time::Instant;
+
+/// After how long one looks from the beginning.
+const TRUST: Duration = Duration::from_millis(200);
+
+/// What an instance knows about the head of a queue.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    /// A std mutex: it is held for a copy, never across an await.
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// The ready time of the first message.
+    at: DateTime,
+    /// When somebody looked from the beginning.
+    looked: Instant,
+}
+
+/// From where to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    Beginning,
+    /// From this ready time on.
+    Head(DateTime),
+}
+
+impl Head {
+    pub(crate) fn begin(&self) -> From {
+        match *self.known() {
+            Some(known) if known.looked.elapsed() < TRUST => From::Head(known.at),
+            _ => From::Beginning,
+        }
+    }
+
+    /// Whether there is a head that nobody has looked for in a while.
+    pub(crate) fn is_stale(&self) -> bool {
+        let known = *self.known();
+        known.is_some_and(|known| known.looked.elapsed() >= TRUST)
+    }
+
+    /// The first message that a look found.
+    pub(crate) fn found(&self, from: From, at: DateTime) {
+        let mut known = self.known();
+        let looked = match (from, *known) {
+            (From::Head(_), Some(known)) => known.looked,
+            // Forgotten by a claim that did not find enough.
+            (From::Head(_), None) => return,
+            (From::Beginning, _) => Instant::now(),
+        };
+        *known = Some(Known { at, looked });
+    }
+
+    /// There is no backlog, so there is nothing to gain.
+    pub(crate) fn forget(&self) {
+        *self.known() = None;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn claims_begin_at_the_head_for_a_while() {
+        let head = Head::default();
+        let at = DateTime::from_millis;
+        assert_eq!(head.begin(), From::Beginning);
+        head.found(From::Beginning, at(5));
+        tokio::time::advance(TRUST / 2).await;
+        assert_eq!(head.begin(), From::Head(at(5)));
+        // It moves on, but that is no look from the beginning.
+        head.found(From::Head(at(5)), at(7));
+        assert_eq!(head.begin(), From::Head(at(7)));
+        assert!(!head.is_stale());
+        tokio::time::advance(TRUST / 2).await;
+        assert_eq!(head.begin(), From::Beginning);
+        assert!(head.is_stale());
+        head.found(From::Beginning, at(3));
+        assert_eq!(head.begin(), From::Head(at(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_forgotten_is_not_believed_again() {
+        let head = Head::default();
+        head.found(From::Beginning, DateTime::from_millis(5));
+        let from = head.begin();
+        head.forget();
+        // A claim that was under way meanwhile.
+        head.found(from, DateTime::from_millis(6));
+        assert_eq!(head.begin(), From::Beginning);
+    }
+}

@@ -1,0 +1,121 @@
+//! What a backend sends for what it is asked, and where its claims begin to look.
+
+use std::sync::{Arc, Mutex};
+
+use mongodb::{
+    bson::{DateTime, Document, doc},
+    event::command::CommandEvent,
+};
+use queue_api::{LeaseChange, NewMessage, Queue};
+
+use crate::fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of};
+
+/// The commands of a backend since they were last asked for.
+#[derive(Clone, Default)]
+struct Sent(Arc<Mutex<Vec<Document>>>);
+
+impl Sent {
+    /// A queue of another process, which knows it already.
+    async fn by_another(fixture: &Fixture) -> (Self, Queue) {
+        let sent = Self::default();
+        let seen = sent.clone();
+        let watched = fixture.watched(move |event| {
+            if let CommandEvent::Started(started) = event {
+                seen.0.lock().unwrap().push(started.command.clone());
+            }
+        });
+        let queue = queue_of(&watched.connect().await.unwrap());
+        queue.enqueue(&message("first")).await.unwrap();
+        let first = queue.lease().await.unwrap().expect("the first");
+        queue.ack(&first.receipt).await.unwrap();
+        sent.take();
+        (sent, queue)
+    }
+
+    fn take(&self) -> Vec<Document> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let names = self.take().into_iter();
+        names
+            .map(|sent| sent.keys().next().unwrap().clone())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn each_call_takes_as_few_round_trips_as_it_can() {
+    let fixture = Fixture::new().await;
+    let (sent, queue) = Sent::by_another(&fixture).await;
+    let messages: Vec<_> = (0..500).map(|n| message(&format!("m{n}"))).collect();
+    queue.enqueue_batch(&messages).await.unwrap();
+    assert_eq!(sent.names(), ["insert"]);
+    queue.enqueue(&NewMessage::new("one")).await.unwrap();
+    assert_eq!(sent.names(), ["insert"]);
+
+    let one = queue.lease().await.unwrap().expect("ready");
+    assert_eq!(sent.names(), ["find", "update"]);
+    queue.ack(&one.receipt).await.unwrap();
+    assert_eq!(sent.names(), ["delete"]);
+
+    let deliveries = lease(&queue, 400).await;
+    assert_eq!(deliveries.len(), 400);
+    assert_eq!(sent.names(), ["find", "update"]);
+    let receipts: Vec<_> = deliveries.into_iter().map(|it| it.receipt).collect();
+    let extensions: Vec<_> = receipts
+        .iter()
+        .map(|receipt| LeaseChange::extend(receipt.clone(), MINUTE))
+        .collect();
+    queue.change_batch(&extensions).await.unwrap();
+    assert_eq!(sent.names(), ["update"]);
+    queue.ack_batch(&receipts).await.unwrap();
+    assert_eq!(sent.names(), ["find", "delete"]);
+}
+
+/// When a find looks from, if not from the beginning.
+fn floor(find: &Document) -> Option<DateTime> {
+    let filter = find.get_document("filter").ok()?;
+    filter
+        .get_document("visible_at")
+        .ok()?
+        .get_datetime("$gte")
+        .ok()
+        .copied()
+}
+
+#[tokio::test]
+async fn claims_on_a_backlog_begin_where_the_last_one_did() {
+    let fixture = Fixture::new().await;
+    let (sent, queue) = Sent::by_another(&fixture).await;
+    for n in 0..6 {
+        queue.enqueue(&message(&format!("m{n}"))).await.unwrap();
+        fixture.clock.advance(SECOND);
+    }
+    let mut ready_at = Vec::new();
+    for n in 0..6 {
+        let document = fixture.document(&format!("m{n}")).await;
+        ready_at.push(*document.get_datetime("visible_at").unwrap());
+    }
+    let mut began = Vec::new();
+    for _ in 0..3 {
+        sent.take();
+        assert_eq!(lease(&queue, 1).await.len(), 1);
+        began.push(floor(&sent.take()[0]));
+    }
+    // On a slow machine it may be time to look from the beginning again.
+    assert!(began[0].is_none_or(|at| at <= ready_at[0]), "{began:?}");
+    assert!(began[1].is_none_or(|at| at == ready_at[0]), "{began:?}");
+    assert!(began[2].is_none_or(|at| at == ready_at[1]), "{began:?}");
+
+    // A message of somebody whose clock is behind, or whose transaction took its time.
+    let early = DateTime::from_millis(ready_at[0].timestamp_millis() - 5);
+    fixture
+        .meddle("m5", doc! { "$set": { "visible_at": early } })
+        .await;
+    let rest = lease(&queue, 9).await;
+    let mut rest = ids(&rest);
+    rest.sort_unstable();
+    assert_eq!(rest, ["m3", "m4", "m5"]);
+    assert!(lease(&queue, 9).await.is_empty());
+}
