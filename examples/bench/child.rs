@@ -64,7 +64,11 @@ pub(crate) fn orders<T: DeserializeOwned + Send + 'static>() -> mpsc::Receiver<T
     thread::spawn(move || {
         for line in stdin().lines().map_while(Result::ok) {
             let sent = serde_json::from_str(&line).is_ok_and(|it| order.send(it).is_ok());
-            assert!(sent, "the parent is this same program, and said {line:?}");
+            if !sent {
+                // Not a panic, which would end this thread and leave the process behind.
+                eprintln!("the parent is this same program, and said {line:?}");
+                std::process::exit(1);
+            }
         }
         std::process::exit(0);
     });

@@ -45,7 +45,8 @@ use crate::{
 ///   exactly min(asked, ready), in order of ready time (those that became ready in the same
 ///   millisecond in any order); under contention perhaps fewer, but somebody makes progress.
 ///   Where callers competed, a backend may need a second to notice that one is alone, and
-///   until then give what is ready in another order.
+///   until then give what is ready in another order; and it may pass over for a fifth of a
+///   second what came into view after messages that became ready later, if there are enough.
 /// - **A1 gone.** An acked message is never delivered again.
 /// - **A2 fenced.** A receipt that a later delivery has superseded is
 ///   [`Lost`](LeaseOutcome::Lost) and changes nothing, in ack and in every change.

@@ -83,10 +83,11 @@ impl QueueCollection {
         lane: Document,
     ) -> Result<Found, StoreError> {
         let head = &self.state.head;
-        if head.is_stale()
-            && let Some(first) = self.first_ready_time().await?
-        {
-            head.found(From::Beginning, first);
+        if head.is_stale() {
+            match self.first_ready_time().await? {
+                Some(first) if first <= now => head.found(From::Beginning, first),
+                _ => head.forget(),
+            }
         }
         let mut filter = ready(now);
         filter.extend(lane);

@@ -87,7 +87,9 @@ impl QueueCollection {
                 // What the lane lacks the others may have.
                 may_keep_to_lane = !round.saw_all;
             } else {
-                self.state.rivals.miss();
+                if lost_rounds == 0 && !deliveries.is_empty() {
+                    self.state.rivals.miss();
+                }
                 if round.saw_all {
                     break;
                 }

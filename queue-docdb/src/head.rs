@@ -62,10 +62,10 @@ impl Head {
     pub(crate) fn found(&self, from: From, at: DateTime) {
         let mut known = self.known();
         let looked = match (from, *known) {
-            (From::Head(_), Some(known)) => known.looked,
-            // Forgotten by a claim that did not find enough.
-            (From::Head(_), None) => return,
             (From::Beginning, _) => Instant::now(),
+            (From::Head(start), Some(known)) if start <= known.at => known.looked,
+            // Forgotten by a claim that did not find enough, or something came up before it.
+            (From::Head(_), _) => return,
         };
         *known = Some(Known { at, looked });
     }
@@ -112,5 +112,11 @@ mod tests {
         // A claim that was under way meanwhile.
         head.found(from, DateTime::from_millis(6));
         assert_eq!(head.begin(), From::Beginning);
+
+        // What another claim found before it meanwhile stays the head.
+        let earlier = DateTime::from_millis(3);
+        head.found(From::Beginning, earlier);
+        head.found(from, DateTime::from_millis(6));
+        assert_eq!(head.begin(), From::Head(earlier));
     }
 }

@@ -39,8 +39,15 @@ impl Lanes {
 }
 
 /// Numbers the messages that an instance sends to a queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turns(AtomicU32);
+
+impl Default for Turns {
+    /// Begins anywhere, so that the lanes are equally long also where each instance sends few.
+    fn default() -> Self {
+        Self(AtomicU32::new(fastrand::u32(..)))
+    }
+}
 
 impl Turns {
     /// It begins anew after two thousand million, as a negative number is in no lane.
@@ -51,7 +58,7 @@ impl Turns {
 
 /// For how long claims keep to lanes after the first loss. Then one looks whether there still
 /// are rivals, by a claim at the head: they notice that too.
-const FIRST_CAUTION: Duration = Duration::from_millis(125);
+const FIRST_CAUTION: Duration = Duration::from_millis(250);
 
 /// For how long at most: after competing, an instance may be alone for so long before it takes
 /// messages in order of ready time again.
@@ -91,12 +98,11 @@ impl Rivals {
         state.until = Some(now + state.caution);
     }
 
-    /// A claim at the head of the queue lost nothing.
+    /// A claim took messages at the head of the queue and lost none.
     pub(crate) fn miss(&self) {
         let mut state = self.state();
-        if state.until.take().is_some() {
-            state.caution = Duration::ZERO;
-        }
+        state.until = None;
+        state.caution = Duration::ZERO;
     }
 
     /// A lane to keep to, while there are rivals.

@@ -40,10 +40,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// When the first message is or will be ready.
+    /// When the first message will be ready; what is ready is so since ever, also by a clock that
+    /// went back.
     pub(crate) fn head(&self) -> Option<Millis> {
         let pending = || Some(*self.pending.first_key_value()?.0);
-        self.ready.first(&self.messages).or_else(pending)
+        let ready = self.ready.first(&self.messages).map(|_| Millis::MIN);
+        ready.or_else(pending)
     }
 
     /// All that are not dead, in order of ready time, with that time.

@@ -54,7 +54,9 @@ pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Res
             let (documents, keys) = explained(&database, take()).await?;
             examined.push(documents.max(keys) as f64 / batch as f64);
         }
-        let name = format!("examined for each message of a lease of {batch}: documents or keys");
+        let name = format!(
+            "examined by the find for each message of a lease of {batch}: documents or keys"
+        );
         let row = Row::new("examined", name, Unit::PerMessage).measured(examined);
         bench
             .findings
