@@ -47,7 +47,8 @@ impl Findings {
         )
     }
 
-    /// Writes `<backend>.json`, `.svg` and `.md`, and says where they are.
+    /// Writes `<backend>.json`, `.svg` and `.md`, and says where they are. A run of some sections has
+    /// names of its own, so that it does not take the place of a whole one.
     pub(crate) fn write(&self, run: &Run, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let mut files = vec![
             ("json", format!("{:#}\n", self.json(run)?)),
@@ -56,8 +57,12 @@ impl Findings {
         if !self.charts.is_empty() {
             files.push(("svg", svg(&self.charts)));
         }
+        let name = match &run.only {
+            Some(only) => format!("{}-{only}", run.backend),
+            None => run.backend.to_owned(),
+        };
         let write = |(ending, text): (&str, String)| {
-            let path = folder.join(run.backend).with_extension(ending);
+            let path = folder.join(format!("{name}.{ending}"));
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(path)
         };

@@ -53,7 +53,8 @@ struct Arguments {
     /// Only the sections whose name contains this.
     #[arg(long, value_name = "SECTION")]
     only: Option<String>,
-    /// The folder for `<backend>.json`, `.md` and `.svg`; it is made if it is missing.
+    /// The folder for `<backend>.json`, `.md` and `.svg`, or `<backend>-<section>` with `--only`; it
+    /// is made if it is missing.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     output: PathBuf,
 }
