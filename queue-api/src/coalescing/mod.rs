@@ -59,6 +59,8 @@ use crate::{
 ///   backend's operation timeout. A lease also waits for the acks that are under way, once, so
 ///   it may take three times as long: whoever is told of an ack is likely to lease next, and
 ///   tasks that go round together share each round trip.
+/// - Batches are sent by tasks of the runtime whose call was the first of its kind. With clones in
+///   several runtimes, each of them has to be driven: calls wait for one that is not.
 /// - Leases are shared by those who ask for the same visibility timeout. Messages are dealt out
 ///   in the order in which the calls came.
 /// - A call that is dropped is not made if it has not been sent; once it has, it runs to its end
