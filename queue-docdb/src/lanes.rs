@@ -5,7 +5,7 @@
 //! together get a fraction of what one gets alone. A message's lane is the remainder of its turn,
 //! which is fixed when it is enqueued, so the lanes of a queue are equally long, and their heads of
 //! one age. An index on time and turn serves both: whoever is alone reads it in order, and whoever
-//! keeps to a lane passes over the keys of the others without a look at their documents.
+//! keeps to a lane passes over the keys of the others, on MongoDB without a look at their documents.
 //!
 //! Rivals are noticed by what claims lose to them, so one process alone never pays for lanes.
 

@@ -55,7 +55,8 @@ impl Finds {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+// One thread is held while others act, so there must be others, on a machine with one core too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_loses_messages_keeps_to_a_lane_and_is_told_the_truth() {
     let fixture = Fixture::new().await;
     let rival = fixture.queue();
