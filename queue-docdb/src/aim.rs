@@ -3,6 +3,7 @@
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 
 use crate::{
+    apart::Kept,
     candidate::Candidate,
     collection::{Query, QueueCollection, REPLY_BYTES},
     document,
@@ -22,8 +23,10 @@ pub(crate) enum Aim {
 }
 
 /// What it found.
-pub(crate) struct Found {
+pub(crate) struct Found<'a> {
     pub(crate) candidates: Vec<Candidate>,
+    /// To be held until the claim is through.
+    pub(crate) kept: Option<Kept<'a>>,
     /// How many were taken by others while it looked.
     pub(crate) missed: usize,
     /// Whether nothing else was ready where it looked.
@@ -42,7 +45,7 @@ impl QueueCollection {
         aim: Aim,
         now: DateTime,
         limit: usize,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<Found<'_>, StoreError> {
         match aim {
             Aim::Head => self.find_head(now, limit).await,
             Aim::Lane(lane) => self.find_in_lane(now, limit, lane).await,
@@ -51,14 +54,19 @@ impl QueueCollection {
     }
 
     /// The first ready messages, in order.
-    async fn find_head(&self, now: DateTime, limit: usize) -> Result<Found, StoreError> {
-        let head = &self.state.head;
+    async fn find_head(&self, now: DateTime, limit: usize) -> Result<Found<'_>, StoreError> {
+        let (head, apart) = (&self.state.head, &self.state.apart);
+        let _turn = apart.turn().await;
         let mut from = head.begin();
         loop {
-            let (mut found, first) = self.find_from(from, ready(now), limit).await?;
+            let mut filter = ready(now);
+            filter.extend(apart.filter(from));
+            let (mut found, ready_at) = self.find_from(from, filter, limit).await?;
+            let ids = found.candidates.iter().map(|found| found.id().clone());
+            found.kept = Some(apart.keep(ready_at.iter().copied().zip(ids)));
             if !found.is_all {
-                if let Some(first) = first {
-                    head.found(from, first);
+                if let Some(Some(first)) = ready_at.first() {
+                    head.found(from, *first);
                 }
                 return Ok(found);
             }
@@ -81,7 +89,7 @@ impl QueueCollection {
         now: DateTime,
         limit: usize,
         lane: Document,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<Found<'_>, StoreError> {
         let head = &self.state.head;
         if head.is_stale() {
             match self.first_ready_time().await? {
@@ -95,13 +103,14 @@ impl QueueCollection {
         Ok(found)
     }
 
-    /// The first messages that the filter selects, in order, and when the first became ready.
+    /// The first messages that the filter selects, in order, and when each became ready, where that
+    /// can be told.
     async fn find_from(
         &self,
         from: From,
         mut filter: Document,
         limit: usize,
-    ) -> Result<(Found, Option<DateTime>), StoreError> {
+    ) -> Result<(Found<'_>, Vec<Option<DateTime>>), StoreError> {
         if let From::Head(at) = from {
             let mut bounds = doc! { "$gte": at };
             bounds.extend(
@@ -118,13 +127,18 @@ impl QueueCollection {
             (Candidate::read(document), ready_at)
         };
         let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
-        let first = found.first().and_then(|(_, ready_at)| *ready_at);
+        let is_all = is_whole && found.len() < limit;
+        let found = found.into_iter();
+        let (candidates, ready_at) = found
+            .filter_map(|(found, ready_at)| Some((found?, ready_at)))
+            .unzip();
         let found = Found {
-            is_all: is_whole && found.len() < limit,
+            candidates,
+            kept: None,
             missed: 0,
-            candidates: found.into_iter().filter_map(|(found, _)| found).collect(),
+            is_all,
         };
-        Ok((found, first))
+        Ok((found, ready_at))
     }
 
     /// Some ready messages near the head, chosen at random, so that claims which compete meet
@@ -134,7 +148,7 @@ impl QueueCollection {
         now: DateTime,
         limit: usize,
         width: usize,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<Found<'_>, StoreError> {
         let query =
             Query::in_order_of(Index::Claim, ready(now), width).with_projection(doc! { "_id": 1 });
         let ids = self.find(query, document::any_id).await?;
@@ -153,6 +167,7 @@ impl QueueCollection {
             .find_within(REPLY_BYTES, query, Candidate::read)
             .await?;
         Ok(Found {
+            kept: None,
             is_all: is_whole && is_all,
             missed: if is_whole { chosen - found.len() } else { 0 },
             candidates: found.into_iter().flatten().collect(),

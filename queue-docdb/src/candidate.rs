@@ -20,6 +20,13 @@ pub(crate) struct Dying {
 }
 
 impl Candidate {
+    pub(crate) fn id(&self) -> &MessageId {
+        match self {
+            Self::Live(stored) => &stored.id,
+            Self::Dying(dying) => &dying.id,
+        }
+    }
+
     /// `None` for a document that no command could name, because its `_id` is not valid BSON.
     pub(crate) fn read(document: &RawDocument) -> Option<Self> {
         match document::read(document) {

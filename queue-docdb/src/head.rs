@@ -37,7 +37,7 @@ struct Known {
 }
 
 /// From where to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum From {
     Beginning,
     /// From this ready time on.

@@ -4,6 +4,7 @@ mod ack;
 mod admin;
 mod aim;
 mod amazon;
+mod apart;
 mod backend;
 mod builder;
 mod candidate;

@@ -13,6 +13,7 @@ use queue_api::QueueName;
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
+    apart::Apart,
     head::Head,
     lanes::{Rivals, Turns},
     schema::SchemaMemory,
@@ -63,6 +64,7 @@ pub(crate) struct QueueState {
     pub(crate) turns: Turns,
     pub(crate) rivals: Rivals,
     pub(crate) head: Head,
+    pub(crate) apart: Apart,
     /// Told whenever something happened that may make a message ready sooner: in this instance,
     /// or elsewhere where a change stream tells.
     pub(crate) changed: Notify,

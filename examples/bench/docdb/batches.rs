@@ -1,23 +1,29 @@
-//! Batches by one process, beside the least that they can cost.
+//! Batches by one process, beside the least that a caller's can cost.
 
 use anyhow::ensure;
 use queue_api::{LeaseOptions, LeaseOutcome, Queue};
 
-use super::{Bench, Pair, Place, baselines::Raw, stock::Stock};
+use super::{Bench, Place, baselines::Raw, stock::Stock};
 use crate::{
     row::{Row, Unit},
+    samples::Samples,
     table::grouped,
     window::work,
 };
 
 const BATCH: usize = 500;
 
+/// How many lease and ack at the same time. One waits for each command, so most of the server has
+/// nothing to do; raw waits in the same way.
+const CALLERS: [usize; 2] = [1, 4];
+
 pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Result<()> {
     let scale = bench.scale;
     bench.progress.step("storing messages");
     let mut stock = Stock::new(place, scale.backlog).await?;
     let raw = Raw::new(place).await?;
-    let mut pair = Pair::default();
+    let mut baseline = Samples::default();
+    let mut measured = CALLERS.map(|_| Samples::default());
     for round in 0..scale.rounds {
         bench.progress.round(round, scale.rounds, "raw");
         raw.look(scale.backlog / 10 * 9).await?;
@@ -28,23 +34,34 @@ pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Res
             async move { raw.pass().await }
         });
         let done = done.await?;
-        pair.baseline.push(done.rate(window));
+        baseline.push(done.rate(window));
         stock.take(done.total).await?;
 
-        bench.progress.round(round, scale.rounds, "batches");
-        let window = scale.pace.begin();
-        let queue = stock.queue.clone();
-        let done = work(window, 1, move || lease_and_ack(queue.clone(), BATCH)).await?;
-        pair.measured.push(done.rate(window));
-        stock.take(done.total).await?;
+        for (callers, measured) in CALLERS.into_iter().zip(&mut measured) {
+            let step = format!("callers: {callers}");
+            bench.progress.round(round, scale.rounds, &step);
+            let window = scale.pace.begin();
+            let queue = stock.queue.clone();
+            let done = work(window, callers, move || lease_and_ack(queue.clone(), BATCH)).await?;
+            measured.push(done.rate(window));
+            stock.take(done.total).await?;
+        }
     }
     let backlog = grouped(i64::try_from(scale.backlog)?);
-    let name = format!("batches of {BATCH}, one process, backlog {backlog}: lease + ack");
-    let row = Row::new("batches", name, Unit::MessagesPerSecond)
-        .measured(pair.measured)
-        .against("raw", pair.baseline)
-        .at_least(1.0);
-    bench.findings.rows.push(row);
+    for (callers, measured) in CALLERS.into_iter().zip(measured) {
+        let who = match callers {
+            1 => "one process".to_owned(),
+            _ => format!("{callers} callers in one process"),
+        };
+        let name = format!("batches of {BATCH}, {who}, backlog {backlog}: lease + ack");
+        let row = Row::new("batches", name, Unit::MessagesPerSecond)
+            .measured(measured)
+            .against("raw, one caller", baseline.clone());
+        bench.findings.rows.push(match callers {
+            1 => row.at_least(1.0),
+            _ => row,
+        });
+    }
     Ok(())
 }
 

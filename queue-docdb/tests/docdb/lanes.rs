@@ -1,7 +1,7 @@
 //! Lanes: who competes keeps to one, and who is alone is given all of them in order.
 
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,19 +14,16 @@ use queue_api::ErrorKind;
 use queue_docdb::DocDbBackend;
 use tokio::time::Instant;
 
-use crate::fixture::{Fixture, ids, lease, message, queue_of};
+use crate::{
+    fixture::{Fixture, ids, lease, message, queue_of},
+    pause::Pause,
+};
 
 /// The filters of a backend's finds, and a moment after one of them in which others act.
 #[derive(Clone, Default)]
 struct Finds {
     filters: Arc<Mutex<Vec<Document>>>,
-    pause: Arc<Mutex<Option<Pause>>>,
-}
-
-/// The next find that is answered says so, and goes on when it is told.
-struct Pause {
-    found: mpsc::Sender<()>,
-    go_on: mpsc::Receiver<()>,
+    pause: Pause,
 }
 
 impl Finds {
@@ -36,13 +33,7 @@ impl Finds {
                 let filter = started.command.get_document("filter").expect("a filter");
                 self.filters.lock().unwrap().push(filter.clone());
             }
-            CommandEvent::Succeeded(found) if found.command_name == "find" => {
-                let pause = self.pause.lock().unwrap().take();
-                if let Some(Pause { found, go_on }) = pause {
-                    found.send(()).expect("somebody waits for this");
-                    go_on.recv().expect("somebody says so");
-                }
-            }
+            CommandEvent::Succeeded(found) if found.command_name == "find" => self.pause.come_by(),
             _ => {}
         }
     }
@@ -55,7 +46,6 @@ impl Finds {
     }
 }
 
-// One thread is held while others act, so there must be others, on a machine with one core too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_loses_messages_keeps_to_a_lane_and_is_told_the_truth() {
     let fixture = Fixture::new().await;
@@ -69,20 +59,16 @@ async fn who_loses_messages_keeps_to_a_lane_and_is_told_the_truth() {
     let loser = queue_of(&watched.connect().await.unwrap());
     // It knows the queue, so that its next find is that of a claim.
     assert_eq!(loser.stats().await.unwrap().ready, 64);
-    let (found, is_found) = mpsc::channel();
-    let (tell, go_on) = mpsc::channel();
-    *finds.pause.lock().unwrap() = Some(Pause { found, go_on });
+    let mut stopped = finds.pause.next();
     let losing = tokio::spawn({
         let loser = loser.clone();
         async move { lease(&loser, 50).await }
     });
-    tokio::task::spawn_blocking(move || is_found.recv().unwrap())
-        .await
-        .unwrap();
+    stopped.reached().await;
     let taken = lease(&rival, 40).await;
     let in_order: Vec<String> = (0..40).map(|n| format!("m{n}")).collect();
     assert_eq!(ids(&taken), in_order, "it was alone");
-    tell.send(()).unwrap();
+    stopped.go_on();
     assert_eq!(losing.await.unwrap().len(), 10, "the rest of what it found");
     assert_eq!(finds.of_one_lane(), 0);
 

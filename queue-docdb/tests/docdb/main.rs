@@ -1,5 +1,6 @@
 //! What is particular to this backend. The contract itself is checked by the suite.
 
+mod apart;
 mod clocks;
 mod connecting;
 mod damage;
@@ -10,6 +11,7 @@ mod faults;
 mod fixture;
 mod lanes;
 mod outcomes;
+mod pause;
 mod plans;
 mod proxy;
 mod round_trips;

@@ -12,11 +12,11 @@ use crate::fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of};
 
 /// The commands of a backend since they were last asked for.
 #[derive(Clone, Default)]
-struct Sent(Arc<Mutex<Vec<Document>>>);
+pub(crate) struct Sent(Arc<Mutex<Vec<Document>>>);
 
 impl Sent {
     /// A queue of another process, which knows it already.
-    async fn by_another(fixture: &Fixture) -> (Self, Queue) {
+    pub(crate) async fn by_another(fixture: &Fixture) -> (Self, Queue) {
         let sent = Self::default();
         let seen = sent.clone();
         let watched = fixture.watched(move |event| {
@@ -32,11 +32,11 @@ impl Sent {
         (sent, queue)
     }
 
-    fn take(&self) -> Vec<Document> {
+    pub(crate) fn take(&self) -> Vec<Document> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let names = self.take().into_iter();
         names
             .map(|sent| sent.keys().next().unwrap().clone())

@@ -1,0 +1,141 @@
+//! Claims of one instance keep apart: each looks behind what the others are about to take.
+//!
+//! A claim is a find and an update, and whoever looks in between finds the same messages and loses
+//! them: two callers that leased batches got less done together than one of them alone. So claims
+//! of one instance look one after another, which takes a small part of their time, and pass over
+//! what was found by those that are not through.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mongodb::bson::{DateTime, Document, doc};
+use queue_api::MessageId;
+use tokio::time::timeout;
+
+use crate::head::From;
+
+/// For how long a claim waits while others look: hundreds of callers, or one whose server hangs.
+/// Then it looks at the same time, and may lose what it finds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The claims of an instance that are under way at the head of a queue.
+#[derive(Debug, Default)]
+pub(crate) struct Apart {
+    /// Held by the claim that looks. Tokio's mutex, as the look awaits; it serves callers in the
+    /// order in which they came.
+    looking: tokio::sync::Mutex<()>,
+    /// A std mutex: it is held to add, remove or copy, never across an await.
+    found: Mutex<Vec<Spots>>,
+}
+
+/// What one claim found: ready times and ids.
+type Spots = Arc<[(DateTime, MessageId)]>;
+
+impl Apart {
+    /// A claim's turn to look, until this is dropped, or nothing if others take too long.
+    pub(crate) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        timeout(PATIENCE, self.looking.lock()).await.ok()
+    }
+
+    /// Selects what no claim is about to take, from there on.
+    pub(crate) fn filter(&self, from: From) -> Document {
+        let found = self.found();
+        let spots = found.iter().flat_map(|spots| spots.iter());
+        let ids: Vec<&str> = spots
+            .filter(|(ready_at, _)| from <= From::Head(*ready_at))
+            .map(|(_, id)| id.as_str())
+            .collect();
+        match ids.is_empty() {
+            true => Document::new(),
+            false => doc! { "_id": { "$nin": ids } },
+        }
+    }
+
+    /// Keeps other claims away from what one has found, until this is dropped.
+    pub(crate) fn keep(
+        &self,
+        found: impl IntoIterator<Item = (Option<DateTime>, MessageId)>,
+    ) -> Kept<'_> {
+        let found = found.into_iter();
+        // What is nowhere may be anywhere.
+        let spots: Spots = found
+            .map(|(ready_at, id)| (ready_at.unwrap_or(DateTime::MAX), id))
+            .collect();
+        if !spots.is_empty() {
+            self.found().push(spots.clone());
+        }
+        Kept { apart: self, spots }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Vec<Spots>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a claim has found, until it is through.
+#[derive(Debug)]
+pub(crate) struct Kept<'a> {
+    apart: &'a Apart,
+    spots: Spots,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        let mut found = self.apart.found();
+        found.retain(|spots| !Arc::ptr_eq(spots, &self.spots));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::Bson;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn spots(at: Option<i64>, ids: &[&str]) -> Vec<(Option<DateTime>, MessageId)> {
+        let id = |id: &&str| MessageId::new(id).expect("valid");
+        let at = at.map(DateTime::from_millis);
+        ids.iter().map(|text| (at, id(text))).collect()
+    }
+
+    fn left_out(apart: &Apart, from: From) -> Vec<String> {
+        let filter = apart.filter(from);
+        let ids = filter.get_document("_id").map(|id| id.get_array("$nin"));
+        let ids = ids.into_iter().flatten().flatten();
+        ids.filter_map(Bson::as_str).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_a_claim_has_found_is_left_out_until_it_is_through() {
+        let apart = Apart::default();
+        assert!(apart.filter(From::Beginning).is_empty());
+        let first = apart.keep(spots(Some(1), &["a", "b"]));
+        let second = apart.keep(spots(Some(3), &["c"]));
+        let nothing = apart.keep(Vec::new());
+        assert_eq!(left_out(&apart, From::Beginning), ["a", "b", "c"]);
+        // Whoever begins behind the first ones need not be told of them.
+        let from = |at| From::Head(DateTime::from_millis(at));
+        assert_eq!(left_out(&apart, from(1)), ["a", "b", "c"]);
+        assert_eq!(left_out(&apart, from(2)), ["c"]);
+        drop((first, nothing));
+        assert_eq!(left_out(&apart, From::Beginning), ["c"]);
+        drop(second);
+        assert!(apart.filter(From::Beginning).is_empty());
+        let _somewhere = apart.keep(spots(None, &["d"]));
+        assert_eq!(left_out(&apart, from(9)), ["d"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn claims_look_one_after_another_unless_it_takes_too_long() {
+        let apart = Apart::default();
+        let first = apart.turn().await.expect("nobody looks");
+        let began = Instant::now();
+        assert!(apart.turn().await.is_none());
+        assert_eq!(began.elapsed(), PATIENCE);
+        let (second, ()) = tokio::join!(apart.turn(), async { drop(first) });
+        assert!(second.is_some());
+    }
+}
