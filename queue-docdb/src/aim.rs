@@ -92,7 +92,7 @@ impl QueueCollection {
     ) -> Result<Found<'_>, StoreError> {
         let head = &self.state.head;
         if head.is_stale() {
-            match self.first_ready_time().await? {
+            match self.first_ready_time(Document::new()).await? {
                 Some(first) if first <= now => head.found(From::Beginning, first),
                 _ => head.forget(),
             }

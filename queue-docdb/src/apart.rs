@@ -12,13 +12,20 @@ use std::{
 
 use mongodb::bson::{DateTime, Document, doc};
 use queue_api::MessageId;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::timeout,
+};
 
 use crate::head::From;
 
 /// For how long a claim waits while others look: hundreds of callers, or one whose server hangs.
 /// Then it looks at the same time, and may lose what it finds.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many messages a look passes over: a list of more would take longer to send and to go
+/// through than what it saves, and a command has a largest size.
+const MOST: usize = 10_000;
 
 /// The claims of an instance that are under way at the head of a queue.
 #[derive(Debug, Default)]
@@ -28,6 +35,9 @@ pub(crate) struct Apart {
     looking: tokio::sync::Mutex<()>,
     /// A std mutex: it is held to add, remove or copy, never across an await.
     found: Mutex<Vec<Spots>>,
+    /// Told when a claim is through. What it was about to take is somebody's then, or there for
+    /// others.
+    through: Notify,
 }
 
 /// What one claim found: ready times and ids.
@@ -39,6 +49,11 @@ impl Apart {
         timeout(PATIENCE, self.looking.lock()).await.ok()
     }
 
+    /// Returns when the next claim is through.
+    pub(crate) fn through(&self) -> Notified<'_> {
+        self.through.notified()
+    }
+
     /// Selects what no claim is about to take, from there on.
     pub(crate) fn filter(&self, from: From) -> Document {
         let found = self.found();
@@ -46,6 +61,7 @@ impl Apart {
         let ids: Vec<&str> = spots
             .filter(|(ready_at, _)| from <= From::Head(*ready_at))
             .map(|(_, id)| id.as_str())
+            .take(MOST)
             .collect();
         match ids.is_empty() {
             true => Document::new(),
@@ -85,6 +101,8 @@ impl Drop for Kept<'_> {
     fn drop(&mut self) {
         let mut found = self.apart.found();
         found.retain(|spots| !Arc::ptr_eq(spots, &self.spots));
+        drop(found);
+        self.apart.through.notify_waiters();
     }
 }
 
@@ -126,6 +144,15 @@ mod tests {
         assert!(apart.filter(From::Beginning).is_empty());
         let _somewhere = apart.keep(spots(None, &["d"]));
         assert_eq!(left_out(&apart, from(9)), ["d"]);
+    }
+
+    #[test]
+    fn what_is_left_out_fits_into_a_command() {
+        let apart = Apart::default();
+        let ids: Vec<String> = (0..MOST + 1).map(|n| n.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let _kept = apart.keep(spots(Some(1), &ids));
+        assert_eq!(left_out(&apart, From::Beginning).len(), MOST);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ impl QueueCollection {
             self.count(waiting(false)),
             self.count(waiting(true)),
             self.count(dead_letters_after("")),
-            self.first_ready_time(),
+            self.first_ready_time(Document::new()),
         )?;
         Ok(QueueStats {
             ready,
@@ -41,9 +41,14 @@ impl QueueCollection {
         })
     }
 
-    /// When the first live message became ready, or will.
-    pub(crate) async fn first_ready_time(&self) -> Result<Option<DateTime>, StoreError> {
-        let query = Query::in_order_of(Index::Claim, live(), 1)
+    /// When the first live message of these became ready, or will.
+    pub(crate) async fn first_ready_time(
+        &self,
+        filter: Document,
+    ) -> Result<Option<DateTime>, StoreError> {
+        let mut live = live();
+        live.extend(filter);
+        let query = Query::in_order_of(Index::Claim, live, 1)
             .with_projection(doc! { "_id": 0, "visible_at": 1 });
         let found = self
             .find(query, |found| document::date(found, "visible_at"))

@@ -1,13 +1,14 @@
 //! Wait: until the next message is due, somebody here tells, or it is time to look again.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::{collection::QueueCollection, error::StoreError, watch::Watch};
+use crate::{collection::QueueCollection, error::StoreError, head::From, watch::Watch};
 
 /// How long to leave the database alone at first, where another process may enqueue and no
 /// change stream tells of it.
@@ -35,16 +36,21 @@ impl QueueCollection {
         let _waiting = self.watch.as_ref().map(Watch::join);
         loop {
             // Registered before the look, so that what happens in between is not missed.
-            let mut changed = std::pin::pin!(self.state.changed.notified());
+            let mut changed = pin!(self.state.changed.notified());
             changed.as_mut().enable();
+            let mut through = pin!(self.state.apart.through());
+            through.as_mut().enable();
 
             // What a claim took whose answer never came is delivered by the next lease call.
             if !self.state.unsettled.is_empty() {
                 return Ok(());
             }
+            // What another claim is about to take is no reason to make one.
+            let apart = self.state.apart.filter(From::Beginning);
+            let is_claimed = !apart.is_empty();
             let look = self.next_step();
             let first = look
-                .first_ready_time()
+                .first_ready_time(apart)
                 .await?
                 .map(|first| first.to_system_time());
             let now = look.now().await.to_system_time();
@@ -65,6 +71,7 @@ impl QueueCollection {
                 () = real_time(deadline) => return Ok(()),
                 // A delayed message may have come in, so the next one due is looked for.
                 () = changed => {}
+                () = through, if is_claimed => {}
                 () = real_time(Instant::now() + jittered(pause)) => {}
             }
         }

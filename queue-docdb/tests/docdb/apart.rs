@@ -59,6 +59,34 @@ async fn a_claim_looks_behind_what_another_is_about_to_take() {
     assert_eq!(ids(&first.await.unwrap()), names(0..10));
 }
 
+/// Whoever waits would otherwise lease nothing, wait for nothing, and lease again without a pause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_woken_for_what_another_is_about_to_take() {
+    let fixture = Fixture::new().await;
+    let is_update = |event: &CommandEvent| matches!(event, CommandEvent::Started(update) if update.command_name == "update");
+    let (pause, queue) = stopping(&fixture, 1, is_update).await;
+    let mut stopped = pause.next();
+    let first = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.lease().await.unwrap().expect("one is ready") }
+    });
+    stopped.reached().await;
+    assert!(lease(&queue, 1).await.is_empty());
+    let mut waiting = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.wait(PATIENT * 6).await }
+    });
+    let early = timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(early.is_err(), "nothing is there for it");
+    stopped.go_on();
+    let taken = first.await.unwrap();
+    // It looks when the first one is through, and learns when that lease ends.
+    fixture.clock.advance(taken.visibility_timeout);
+    let woken = timeout(PATIENT, waiting).await;
+    woken.expect("the lease has run out").unwrap().unwrap();
+    assert_eq!(lease(&queue, 1).await[0].attempt, 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_dropped_claim_was_about_to_take_is_there_for_others() {
     let fixture = Fixture::new().await;
