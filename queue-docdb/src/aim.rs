@@ -55,18 +55,13 @@ impl QueueCollection {
 
     /// The first ready messages, in order.
     async fn find_head(&self, now: DateTime, limit: usize) -> Result<Found<'_>, StoreError> {
-        let (head, apart) = (&self.state.head, &self.state.apart);
-        let _turn = apart.turn().await;
+        let head = &self.state.head;
         let mut from = head.begin();
         loop {
-            let mut filter = ready(now);
-            filter.extend(apart.filter(from));
-            let (mut found, ready_at) = self.find_from(from, filter, limit).await?;
-            let ids = found.candidates.iter().map(|found| found.id().clone());
-            found.kept = Some(apart.keep(ready_at.iter().copied().zip(ids)));
+            let (mut found, first) = self.find_from(from, ready(now), limit).await?;
             if !found.is_all {
-                if let Some(Some(first)) = ready_at.first() {
-                    head.found(from, *first);
+                if let Some(first) = first {
+                    head.found(from, first);
                 }
                 return Ok(found);
             }
@@ -103,14 +98,13 @@ impl QueueCollection {
         Ok(found)
     }
 
-    /// The first messages that the filter selects, in order, and when each became ready, where that
-    /// can be told.
+    /// The first messages that the filter selects, in order, and when the first became ready.
     async fn find_from(
         &self,
         from: From,
         mut filter: Document,
         limit: usize,
-    ) -> Result<(Found<'_>, Vec<Option<DateTime>>), StoreError> {
+    ) -> Result<(Found<'_>, Option<DateTime>), StoreError> {
         if let From::Head(at) = from {
             let mut bounds = doc! { "$gte": at };
             bounds.extend(
@@ -121,24 +115,24 @@ impl QueueCollection {
             );
             filter.insert("visible_at", bounds);
         }
+        filter.extend(self.state.apart.filter(from));
         let query = Query::in_order_of(Index::Claim, filter, limit);
         let read = |document: &RawDocument| {
             let ready_at = document::date(document, "visible_at");
             (Candidate::read(document), ready_at)
         };
         let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
-        let is_all = is_whole && found.len() < limit;
-        let found = found.into_iter();
-        let (candidates, ready_at) = found
-            .filter_map(|(found, ready_at)| Some((found?, ready_at)))
-            .unzip();
+        let first = found.first().and_then(|(_, ready_at)| *ready_at);
+        let ids = found
+            .iter()
+            .filter_map(|(found, ready_at)| Some((*ready_at, found.as_ref()?.id()?.clone())));
         let found = Found {
-            candidates,
-            kept: None,
+            kept: Some(self.state.apart.keep(ids)),
+            is_all: is_whole && found.len() < limit,
             missed: 0,
-            is_all,
+            candidates: found.into_iter().filter_map(|(found, _)| found).collect(),
         };
-        Ok((found, ready_at))
+        Ok((found, first))
     }
 
     /// Some ready messages near the head, chosen at random, so that claims which compete meet
@@ -149,8 +143,10 @@ impl QueueCollection {
         limit: usize,
         width: usize,
     ) -> Result<Found<'_>, StoreError> {
+        let mut filter = ready(now);
+        filter.extend(self.state.apart.filter(From::Beginning));
         let query =
-            Query::in_order_of(Index::Claim, ready(now), width).with_projection(doc! { "_id": 1 });
+            Query::in_order_of(Index::Claim, filter, width).with_projection(doc! { "_id": 1 });
         let ids = self.find(query, document::any_id).await?;
         let mut ids: Vec<Bson> = ids.into_iter().flatten().collect();
         let is_all = ids.len() < limit;

@@ -6,25 +6,26 @@
 //! what was found by those that are not through.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use mongodb::bson::{DateTime, Document, doc};
 use queue_api::MessageId;
 use tokio::{
-    sync::{Notify, futures::Notified},
+    sync::{Mutex, MutexGuard, Notify, futures::Notified},
     time::timeout,
 };
 
 use crate::head::From;
 
-/// For how long a claim waits while others look: hundreds of callers, or one whose server hangs.
-/// Then it looks at the same time, and may lose what it finds.
+/// For how long a claim waits at most while others look: hundreds of callers, or one whose server
+/// hangs. Then it looks at the same time, and may lose what it finds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many messages a look passes over: a list of more would take longer to send and to go
-/// through than what it saves, and a command has a largest size.
+/// How many messages a look passes over: the server fetches each of them, and a command has a
+/// largest size. Claims that are under way with more than these compete like those of different
+/// instances.
 const MOST: usize = 10_000;
 
 /// The claims of an instance that are under way at the head of a queue.
@@ -32,9 +33,9 @@ const MOST: usize = 10_000;
 pub(crate) struct Apart {
     /// Held by the claim that looks. Tokio's mutex, as the look awaits; it serves callers in the
     /// order in which they came.
-    looking: tokio::sync::Mutex<()>,
+    looking: Mutex<()>,
     /// A std mutex: it is held to add, remove or copy, never across an await.
-    found: Mutex<Vec<Spots>>,
+    found: std::sync::Mutex<Vec<Spots>>,
     /// Told when a claim is through. What it was about to take is somebody's then, or there for
     /// others.
     through: Notify,
@@ -45,8 +46,9 @@ type Spots = Arc<[(DateTime, MessageId)]>;
 
 impl Apart {
     /// A claim's turn to look, until this is dropped, or nothing if others take too long.
-    pub(crate) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        timeout(PATIENCE, self.looking.lock()).await.ok()
+    pub(crate) async fn turn(&self, at_most: Duration) -> Option<MutexGuard<'_, ()>> {
+        let at_most = at_most.min(PATIENCE);
+        timeout(at_most, self.looking.lock()).await.ok()
     }
 
     /// Returns when the next claim is through.
@@ -75,7 +77,7 @@ impl Apart {
         found: impl IntoIterator<Item = (Option<DateTime>, MessageId)>,
     ) -> Kept<'_> {
         let found = found.into_iter();
-        // What is nowhere may be anywhere.
+        // One without a readable time is left out wherever a look begins.
         let spots: Spots = found
             .map(|(ready_at, id)| (ready_at.unwrap_or(DateTime::MAX), id))
             .collect();
@@ -85,7 +87,7 @@ impl Apart {
         Kept { apart: self, spots }
     }
 
-    fn found(&self) -> MutexGuard<'_, Vec<Spots>> {
+    fn found(&self) -> std::sync::MutexGuard<'_, Vec<Spots>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,7 +104,9 @@ impl Drop for Kept<'_> {
         let mut found = self.apart.found();
         found.retain(|spots| !Arc::ptr_eq(spots, &self.spots));
         drop(found);
-        self.apart.through.notify_waiters();
+        if !self.spots.is_empty() {
+            self.apart.through.notify_waiters();
+        }
     }
 }
 
@@ -158,11 +162,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn claims_look_one_after_another_unless_it_takes_too_long() {
         let apart = Apart::default();
-        let first = apart.turn().await.expect("nobody looks");
-        let began = Instant::now();
-        assert!(apart.turn().await.is_none());
-        assert_eq!(began.elapsed(), PATIENCE);
-        let (second, ()) = tokio::join!(apart.turn(), async { drop(first) });
+        let first = apart.turn(PATIENCE * 2).await.expect("nobody looks");
+        for (at_most, waits) in [(PATIENCE * 2, PATIENCE), (PATIENCE / 2, PATIENCE / 2)] {
+            let began = Instant::now();
+            assert!(apart.turn(at_most).await.is_none());
+            assert_eq!(began.elapsed(), waits);
+        }
+        let (second, ()) = tokio::join!(apart.turn(PATIENCE), async { drop(first) });
         assert!(second.is_some());
     }
 }

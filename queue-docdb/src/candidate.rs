@@ -20,10 +20,11 @@ pub(crate) struct Dying {
 }
 
 impl Candidate {
-    pub(crate) fn id(&self) -> &MessageId {
+    /// The id, unless another one stands in for it.
+    pub(crate) fn id(&self) -> Option<&MessageId> {
         match self {
-            Self::Live(stored) => &stored.id,
-            Self::Dying(dying) => &dying.id,
+            Self::Live(stored) => Some(&stored.id),
+            Self::Dying(dying) => dying.filter.get_str("_id").ok().map(|_| &dying.id),
         }
     }
 

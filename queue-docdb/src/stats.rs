@@ -41,7 +41,7 @@ impl QueueCollection {
         })
     }
 
-    /// When the first live message of these became ready, or will.
+    /// When the first live message that the filter selects too became ready, or will.
     pub(crate) async fn first_ready_time(
         &self,
         filter: Document,

@@ -1,4 +1,5 @@
-//! Wait: until the next message is due, somebody here tells, or it is time to look again.
+//! Wait: until the next message is due, somebody here tells, a claim that was about to take
+//! messages is through, or it is time to look again.
 
 use std::{
     pin::pin,
@@ -41,13 +42,14 @@ impl QueueCollection {
             let mut through = pin!(self.state.apart.through());
             through.as_mut().enable();
 
+            // What another claim is about to take is no reason to make one. Asked first, since a
+            // claim is unsettled before it lets go of what it found.
+            let apart = self.state.apart.filter(From::Beginning);
+            let is_claimed = !apart.is_empty();
             // What a claim took whose answer never came is delivered by the next lease call.
             if !self.state.unsettled.is_empty() {
                 return Ok(());
             }
-            // What another claim is about to take is no reason to make one.
-            let apart = self.state.apart.filter(From::Beginning);
-            let is_claimed = !apart.is_empty();
             let look = self.next_step();
             let first = look
                 .first_ready_time(apart)
@@ -60,6 +62,10 @@ impl QueueCollection {
             }
             if now >= give_up {
                 return Ok(());
+            }
+            if is_claimed {
+                // There is a lot to do here, so news from elsewhere are waited for less long.
+                self.state.idle.reset();
             }
             let pause = match &self.watch {
                 Some(watch) if watch.is_open() => TOLD_PAUSE,

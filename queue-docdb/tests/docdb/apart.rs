@@ -1,9 +1,10 @@
 //! Claims of one instance keep apart.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use futures::future::join_all;
 use mongodb::event::command::CommandEvent;
+use mongodb_test_server::documentdb::Engines;
 use queue_api::Queue;
 use tokio::time::{Instant, timeout};
 
@@ -11,6 +12,7 @@ use crate::{
     fixture::{Fixture, ids, lease, message, queue_of},
     pause::Pause,
     round_trips::Sent,
+    waking::{STREAMING, open_stream},
 };
 
 const PATIENT: Duration = Duration::from_secs(10);
@@ -23,7 +25,7 @@ async fn stopping(
 ) -> (Pause, Queue) {
     let pause = Pause::default();
     let stops = pause.clone();
-    let watched = fixture.watched(move |event| {
+    let watched = fixture.watched_and_streaming(move |event| {
         if is_stop(event) {
             stops.come_by();
         }
@@ -36,6 +38,16 @@ async fn stopping(
     (pause, queue)
 }
 
+/// A claim has found messages, and is about to take them.
+fn is_update(event: &CommandEvent) -> bool {
+    matches!(event, CommandEvent::Started(update) if update.command_name == "update")
+}
+
+/// A claim is about to learn what it has found.
+fn is_find(event: &CommandEvent) -> bool {
+    matches!(event, CommandEvent::Succeeded(find) if find.command_name == "find")
+}
+
 fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|n| format!("m{n:03}")).collect()
 }
@@ -43,7 +55,6 @@ fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_looks_behind_what_another_is_about_to_take() {
     let fixture = Fixture::new().await;
-    let is_update = |event: &CommandEvent| matches!(event, CommandEvent::Started(update) if update.command_name == "update");
     let (pause, queue) = stopping(&fixture, 30, is_update).await;
     let mut stopped = pause.next();
     let first = tokio::spawn({
@@ -62,13 +73,12 @@ async fn a_claim_looks_behind_what_another_is_about_to_take() {
 /// Whoever waits would otherwise lease nothing, wait for nothing, and lease again without a pause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_is_woken_for_what_another_is_about_to_take() {
-    let fixture = Fixture::new().await;
-    let is_update = |event: &CommandEvent| matches!(event, CommandEvent::Started(update) if update.command_name == "update");
+    let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let (pause, queue) = stopping(&fixture, 1, is_update).await;
     let mut stopped = pause.next();
-    let first = tokio::spawn({
+    let dropped = tokio::spawn({
         let queue = queue.clone();
-        async move { queue.lease().await.unwrap().expect("one is ready") }
+        async move { lease(&queue, 1).await }
     });
     stopped.reached().await;
     assert!(lease(&queue, 1).await.is_empty());
@@ -76,21 +86,54 @@ async fn nobody_is_woken_for_what_another_is_about_to_take() {
         let queue = queue.clone();
         async move { queue.wait(PATIENT * 6).await }
     });
-    let early = timeout(Duration::from_millis(300), &mut waiting).await;
+    // It looks again when the stream is open, and then leaves the database alone.
+    open_stream(&fixture).await;
+    let early = timeout(Duration::from_millis(500), &mut waiting).await;
     assert!(early.is_err(), "nothing is there for it");
+    dropped.abort();
     stopped.go_on();
-    let taken = first.await.unwrap();
-    // It looks when the first one is through, and learns when that lease ends.
-    fixture.clock.advance(taken.visibility_timeout);
+    assert!(dropped.await.unwrap_err().is_cancelled());
+    // No stream tells of a claim that came to nothing.
     let woken = timeout(PATIENT, waiting).await;
-    woken.expect("the lease has run out").unwrap().unwrap();
-    assert_eq!(lease(&queue, 1).await[0].attempt, 2);
+    woken.expect("the other is through").unwrap().unwrap();
+    assert_eq!(lease(&queue, 1).await.len(), 1);
+}
+
+/// Also those who keep to lanes keep apart, so that an instance whose rivals are gone notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn claims_at_the_head_pass_over_those_in_lanes() {
+    let fixture = Fixture::new().await;
+    let (pause, queue) = stopping(&fixture, 400, is_update).await;
+    let rival = fixture.queue();
+    // It finds the first ones, and somebody else takes one of them.
+    let mut stopped = pause.next();
+    let losing = tokio::spawn({
+        let queue = queue.clone();
+        async move { lease(&queue, 10).await }
+    });
+    stopped.reached().await;
+    assert_eq!(lease(&rival, 1).await.len(), 1);
+    stopped.go_on();
+    assert_eq!(losing.await.unwrap().len(), 9);
+    // In a lane now, until after the others are back at the head.
+    let mut stopped = pause.next();
+    let in_a_lane = tokio::spawn({
+        let queue = queue.clone();
+        async move { lease(&queue, 10).await }
+    });
+    stopped.reached().await;
+    // The lanes are left when somebody looks whether the rival is still there.
+    let longer_than_caution = timeout(Duration::from_millis(1100), pending::<()>());
+    assert!(longer_than_caution.await.is_err());
+    let at_the_head = lease(&queue, 50).await;
+    assert_eq!(at_the_head.len(), 50, "nothing was lost");
+    stopped.go_on();
+    assert_eq!(in_a_lane.await.unwrap().len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_dropped_claim_was_about_to_take_is_there_for_others() {
     let fixture = Fixture::new().await;
-    let is_find = |event: &CommandEvent| matches!(event, CommandEvent::Succeeded(find) if find.command_name == "find");
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
     let mut stopped = pause.next();
     let dropped = tokio::spawn({
@@ -107,7 +150,6 @@ async fn what_a_dropped_claim_was_about_to_take_is_there_for_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_look_that_takes_long_keeps_nobody_from_looking() {
     let fixture = Fixture::new().await;
-    let is_find = |event: &CommandEvent| matches!(event, CommandEvent::Succeeded(find) if find.command_name == "find");
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
     let mut stopped = pause.next();
     let slow = tokio::spawn({

@@ -80,6 +80,14 @@ impl Fixture {
         &self,
         see: impl Fn(&CommandEvent) + Send + Sync + 'static,
     ) -> DocDbBuilder {
+        self.watched_and_streaming(see).without_change_stream()
+    }
+
+    /// The same, with a change stream.
+    pub(crate) fn watched_and_streaming(
+        &self,
+        see: impl Fn(&CommandEvent) + Send + Sync + 'static,
+    ) -> DocDbBuilder {
         let gate = self.gate.watch();
         let events = EventHandler::callback(move |event: CommandEvent| {
             see(&event);
@@ -87,9 +95,7 @@ impl Fixture {
                 judge(event);
             }
         });
-        self.streaming()
-            .without_change_stream()
-            .command_event_handler(events)
+        self.streaming().command_event_handler(events)
     }
 
     pub(crate) fn queue(&self) -> Queue {

@@ -12,7 +12,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use crate::fixture::{Fixture, MINUTE, message, queue_of};
 
 /// Those that have change streams.
-const STREAMING: &[Engine] = &[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0];
+pub(crate) const STREAMING: &[Engine] = &[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0];
 
 /// Less than what a wait that relies on a change stream takes for its next look.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,7 +55,7 @@ async fn stream(fixture: &Fixture) -> Option<i64> {
     cursor.get_i64("cursorId").ok()
 }
 
-async fn open_stream(fixture: &Fixture) -> i64 {
+pub(crate) async fn open_stream(fixture: &Fixture) -> i64 {
     until("a change stream", async || stream(fixture).await).await
 }
 
