@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// instances.
 const MOST: usize = 10_000;
 
-/// The claims of an instance that are under way at the head of a queue.
+/// The claims of an instance that are under way in a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Apart {
     /// Held by the claim that looks. Tokio's mutex, as the look awaits; it serves callers in the
