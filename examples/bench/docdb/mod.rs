@@ -73,7 +73,7 @@ impl Scale {
             leases_a_round: 20,
             wakes: 80,
             wakes_by_looking: 8,
-            idle: Duration::from_secs(10),
+            idle: Duration::from_secs(8),
         }
     }
 
