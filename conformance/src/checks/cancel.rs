@@ -233,6 +233,7 @@ async fn expect_dead_or_alive(bed: &Bed, stored: u64) {
         bed.pass(3_600_000).await;
         let alive = bed.lease(1000).await.len() as u64;
         let dead = bed.stats().await.dead;
+        assert!(alive + dead <= stored, "{alive} came, {dead} are dead");
         if alive + dead == stored {
             return;
         }

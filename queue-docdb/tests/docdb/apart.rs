@@ -5,12 +5,15 @@ use std::{future::pending, time::Duration};
 use futures::future::join_all;
 use mongodb::event::command::CommandEvent;
 use mongodb_test_server::documentdb::Engines;
-use queue_api::Queue;
-use tokio::time::{Instant, timeout};
+use queue_api::{Delivery, Queue};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use crate::{
     fixture::{Fixture, ids, lease, message, queue_of},
-    pause::Pause,
+    pause::{Pause, Stopped},
     round_trips::Sent,
     waking::{STREAMING, open_stream},
 };
@@ -38,6 +41,19 @@ async fn stopping(
     (pause, queue)
 }
 
+/// A claim of so many messages that has come to where the instance stops.
+async fn stopped_claim(
+    pause: &Pause,
+    queue: &Queue,
+    messages: usize,
+) -> (Stopped, JoinHandle<Vec<Delivery>>) {
+    let mut stopped = pause.next();
+    let queue = queue.clone();
+    let claim = tokio::spawn(async move { lease(&queue, messages).await });
+    stopped.reached().await;
+    (stopped, claim)
+}
+
 /// A claim has found messages, and is about to take them.
 fn is_update(event: &CommandEvent) -> bool {
     matches!(event, CommandEvent::Started(update) if update.command_name == "update")
@@ -56,12 +72,7 @@ fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
 async fn a_claim_looks_behind_what_another_is_about_to_take() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 30, is_update).await;
-    let mut stopped = pause.next();
-    let first = tokio::spawn({
-        let queue = queue.clone();
-        async move { lease(&queue, 10).await }
-    });
-    stopped.reached().await;
+    let (stopped, first) = stopped_claim(&pause, &queue, 10).await;
     assert_eq!(ids(&lease(&queue, 10).await), names(10..20));
     // What is left is all that there is for others.
     assert_eq!(ids(&lease(&queue, 20).await), names(20..30));
@@ -75,12 +86,7 @@ async fn a_claim_looks_behind_what_another_is_about_to_take() {
 async fn nobody_is_woken_for_what_another_is_about_to_take() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let (pause, queue) = stopping(&fixture, 1, is_update).await;
-    let mut stopped = pause.next();
-    let dropped = tokio::spawn({
-        let queue = queue.clone();
-        async move { lease(&queue, 1).await }
-    });
-    stopped.reached().await;
+    let (stopped, dropped) = stopped_claim(&pause, &queue, 1).await;
     assert!(lease(&queue, 1).await.is_empty());
     let mut waiting = tokio::spawn({
         let queue = queue.clone();
@@ -106,22 +112,12 @@ async fn claims_at_the_head_pass_over_those_in_lanes() {
     let (pause, queue) = stopping(&fixture, 400, is_update).await;
     let rival = fixture.queue();
     // It finds the first ones, and somebody else takes one of them.
-    let mut stopped = pause.next();
-    let losing = tokio::spawn({
-        let queue = queue.clone();
-        async move { lease(&queue, 10).await }
-    });
-    stopped.reached().await;
+    let (stopped, losing) = stopped_claim(&pause, &queue, 10).await;
     assert_eq!(lease(&rival, 1).await.len(), 1);
     stopped.go_on();
     assert_eq!(losing.await.unwrap().len(), 9);
     // In a lane now, until after the others are back at the head.
-    let mut stopped = pause.next();
-    let in_a_lane = tokio::spawn({
-        let queue = queue.clone();
-        async move { lease(&queue, 10).await }
-    });
-    stopped.reached().await;
+    let (stopped, in_a_lane) = stopped_claim(&pause, &queue, 10).await;
     // The lanes are left when somebody looks whether the rival is still there.
     let longer_than_caution = timeout(Duration::from_millis(1100), pending::<()>());
     assert!(longer_than_caution.await.is_err());
@@ -135,12 +131,7 @@ async fn claims_at_the_head_pass_over_those_in_lanes() {
 async fn what_a_dropped_claim_was_about_to_take_is_there_for_others() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
-    let mut stopped = pause.next();
-    let dropped = tokio::spawn({
-        let queue = queue.clone();
-        async move { lease(&queue, 10).await }
-    });
-    stopped.reached().await;
+    let (stopped, dropped) = stopped_claim(&pause, &queue, 10).await;
     dropped.abort();
     stopped.go_on();
     assert!(dropped.await.unwrap_err().is_cancelled());
@@ -151,12 +142,7 @@ async fn what_a_dropped_claim_was_about_to_take_is_there_for_others() {
 async fn a_look_that_takes_long_keeps_nobody_from_looking() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
-    let mut stopped = pause.next();
-    let slow = tokio::spawn({
-        let queue = queue.clone();
-        async move { lease(&queue, 10).await }
-    });
-    stopped.reached().await;
+    let (stopped, slow) = stopped_claim(&pause, &queue, 10).await;
     let quick = timeout(PATIENT, lease(&queue, 10)).await;
     assert_eq!(
         ids(&quick.expect("it does not wait for long")),
