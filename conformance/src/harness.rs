@@ -20,19 +20,19 @@ pub trait Harness: Send + Sync + 'static {
     /// many concurrent ones. As many as take half a minute is a good number.
     fn histories(&self) -> u32;
 
-    /// What the backend claims beyond the core of the contract. The report says what was not
+    /// What the backend offers beyond the core of the contract. The report says what was not
     /// claimed.
-    fn claims(&self) -> &'static [Claim] {
-        &[Claim::Admin]
+    fn capabilities(&self) -> &'static [Capability] {
+        &[Capability::Admin]
     }
 
     /// A connection to the store that has this [`address`](Store::address), from a process that
-    /// did not make it. Only asked of a harness that claims [`Claim::Processes`].
+    /// did not make it. Only asked of a harness that offers [`Capability::Processes`].
     ///
     /// # Errors
     /// There is no such store; the check fails.
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {
-        Err(format!("this harness does not claim processes; asked for {address}").into())
+        Err(format!("this harness does not offer processes; asked for {address}").into())
     }
 
     /// How long a check or a history may take before it fails, with the wait for its turn to
@@ -44,7 +44,7 @@ pub trait Harness: Send + Sync + 'static {
 
 /// A part of the contract that a backend may keep or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Claim {
+pub enum Capability {
     /// It implements [`QueueAdmin`]. Without it, dead letters can be counted but not looked at,
     /// and line M1 is not claimed.
     Admin,
@@ -57,12 +57,12 @@ pub enum Claim {
     /// It takes all times from its server (or from nowhere), so it makes no difference that a
     /// client's clock is wrong or jumps. The suite then starts processes whose clocks are and do.
     ///
-    /// Demands what [`Claim::Processes`] demands, and a system where a C compiler is at hand as
+    /// Demands what [`Capability::Processes`] demands, and a system where a C compiler is at hand as
     /// `cc`, as Rust's own linking needs it on Linux.
     ServerTime,
 }
 
-impl fmt::Display for Claim {
+impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Admin => "QueueAdmin",
@@ -83,7 +83,7 @@ pub trait Store: Send + Sync + 'static {
     async fn connect(&self) -> Result<Connection, HarnessError>;
 
     /// What another process needs to know to [`attach`](Harness::attach) to this store. Only
-    /// asked of a harness that claims [`Claim::Processes`].
+    /// asked of a harness that offers [`Capability::Processes`].
     fn address(&self) -> String {
         String::new()
     }
@@ -154,7 +154,7 @@ impl Connection {
         }
     }
 
-    /// A connection by way of a backend that does not claim [`Claim::Admin`].
+    /// A connection by way of a backend that does not offer [`Capability::Admin`].
     pub fn without_admin<B: QueueBackend>(backend: B) -> Self {
         Self {
             backend: Arc::new(backend),

@@ -1,13 +1,13 @@
 #![doc = include_str!("../README.md")]
 
-mod bed;
 mod checks;
 mod contract;
 mod drop_after;
-mod guard;
+mod fixture;
 mod harness;
 mod history;
-mod place;
+mod isolation;
+mod panic_location;
 pub mod record;
 mod replay;
 mod report;
@@ -16,7 +16,7 @@ mod suite;
 mod wrapped;
 
 pub use contract::Line;
-pub use harness::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
+pub use harness::{Capability, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
 pub use report::{Outcome, Report, Verdict};
 pub use runner::{examine, run};
 pub use wrapped::Wrapped;

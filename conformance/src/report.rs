@@ -39,8 +39,8 @@ pub enum Outcome {
     Passed,
     /// It does not; this is what to tell its author.
     Failed(String),
-    /// The backend does not claim what the check is about; this is what it does not claim.
-    NotClaimed(String),
+    /// The backend does not offer what the check is about; this is what it does not offer.
+    NotOffered(String),
     /// The environment left it nothing to judge; this is why.
     NotRun(String),
 }
@@ -123,7 +123,7 @@ impl Verdict {
                 status.set_description(why);
                 status
             }
-            Outcome::NotClaimed(what) => {
+            Outcome::NotOffered(what) => {
                 let mut status = TestCaseStatus::skipped();
                 status.set_message(format!("{what} is not claimed"));
                 status
@@ -148,7 +148,7 @@ impl fmt::Display for Report {
             let count =
                 |of: fn(&Outcome) -> bool| verdicts.iter().filter(|v| of(&v.outcome)).count();
             let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
-            let unclaimed = count(|outcome| matches!(outcome, Outcome::NotClaimed(_)));
+            let unclaimed = count(|outcome| matches!(outcome, Outcome::NotOffered(_)));
             let not_run = count(|outcome| matches!(outcome, Outcome::NotRun(_)));
             let verdict = match (failed, unclaimed, not_run) {
                 (0, 0, 0) => "pass",
@@ -164,7 +164,7 @@ impl fmt::Display for Report {
                 match &verdict.outcome {
                     Outcome::Passed => writeln!(f, "    pass  {name}")?,
                     Outcome::Failed(_) => writeln!(f, "    FAIL  {name}")?,
-                    Outcome::NotClaimed(what) => writeln!(f, "    ----  {name} ({what})")?,
+                    Outcome::NotOffered(what) => writeln!(f, "    ----  {name} ({what})")?,
                     Outcome::NotRun(why) => writeln!(f, "    ----  {name} ({why})")?,
                 }
             }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     harness::Harness,
-    place::{Panic, watch_panics},
+    panic_location::{Panic, watch_panics},
     record::child_main,
     report::{Outcome, Report, Verdict},
     suite::{Item, is_honest, items},
@@ -31,7 +31,7 @@ const JSON: &str = "QUEUE_CONFORMANCE_JSON";
 ///
 /// It takes the arguments of `cargo test`: a filter, `--list`, `--test-threads` and so on.
 /// Afterwards it prints the contract's lines with what became of each. The list of tests is the
-/// same for every backend, and none is ignored: one that is about what the harness does not claim
+/// same for every backend, and none is ignored: one that is about what the harness does not offer
 /// is marked so in the report, and fails if the backend could have been judged after all.
 ///
 /// The environment variables `QUEUE_CONFORMANCE_JUNIT` and `QUEUE_CONFORMANCE_JSON` name files
@@ -62,7 +62,7 @@ pub fn run(harness: impl Harness) -> ExitCode {
 /// Runs the whole suite on the backend of `harness`, on so many threads, and tells what became
 /// of it: for tools, and for tests of the suite itself.
 ///
-/// A harness that claims [`Claim::Processes`](crate::Claim::Processes) has this called at the
+/// A harness that offers [`Capability::Processes`](crate::Capability::Processes) has this called at the
 /// beginning of `main`: in the processes that the suite starts, it does not return.
 pub fn examine(harness: impl Harness, threads: usize) -> Report {
     let harness: Arc<dyn Harness> = Arc::new(harness);
@@ -107,7 +107,7 @@ fn trial(item: Item, harness: &Arc<dyn Harness>, verdicts: &Arc<Mutex<Vec<Verdic
         verdicts.lock().expect("no verdict panics").push(verdict);
         match outcome {
             Outcome::Failed(why) => Err(Failed::from(why)),
-            Outcome::Passed | Outcome::NotClaimed(_) | Outcome::NotRun(_) => Ok(()),
+            Outcome::Passed | Outcome::NotOffered(_) | Outcome::NotRun(_) => Ok(()),
         }
     };
     Trial::test(item.name(), run)
@@ -115,9 +115,9 @@ fn trial(item: Item, harness: &Arc<dyn Harness>, verdicts: &Arc<Mutex<Vec<Verdic
 
 fn judge(item: Item, harness: &Arc<dyn Harness>) -> Verdict {
     let started = Instant::now();
-    let run = || match item.unclaimed_by(&**harness) {
-        Some(claim) => {
-            is_honest(&**harness, claim).map(|()| Outcome::NotClaimed(claim.to_string()))
+    let run = || match item.not_offered_by(&**harness) {
+        Some(capability) => {
+            is_honest(&**harness, capability).map(|()| Outcome::NotOffered(capability.to_string()))
         }
         None => item.run(harness),
     };

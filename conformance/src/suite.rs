@@ -6,12 +6,12 @@ use queue_api::ManualClock;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    bed::Bed,
     checks::{CHECKS, Check, CheckTime},
     contract::Line,
-    guard::on_a_store,
-    harness::{Claim, Harness, TestTime},
+    fixture::Fixture,
+    harness::{Capability, Harness, TestTime},
     history,
+    isolation::on_a_store,
     record::{self, Clocks},
     report::Outcome,
 };
@@ -33,7 +33,7 @@ pub(crate) enum Item {
     WrongClocks,
 }
 
-/// Every item there is, whatever a backend claims.
+/// Every item there is, whatever a backend offers.
 pub(crate) fn items() -> impl Iterator<Item = Item> {
     let histories = (0..SHARDS).map(Item::Histories);
     let records = (0..SHARDS).map(Item::Records);
@@ -76,20 +76,20 @@ impl Item {
         }
     }
 
-    /// What a backend must claim for this to be about it.
-    pub(crate) fn claim(self) -> Option<Claim> {
+    /// What a backend must offer for this to be about it.
+    pub(crate) fn capability(self) -> Option<Capability> {
         match self {
-            Self::Check(check) => check.claim,
+            Self::Check(check) => check.capability,
             Self::Histories(_) | Self::Records(_) => None,
-            Self::Kills => Some(Claim::Processes),
-            Self::WrongClocks => Some(Claim::ServerTime),
+            Self::Kills => Some(Capability::Processes),
+            Self::WrongClocks => Some(Capability::ServerTime),
         }
     }
 
-    /// What `harness` would have to claim for this to be run, and does not.
-    pub(crate) fn unclaimed_by(self, harness: &dyn Harness) -> Option<Claim> {
-        self.claim()
-            .filter(|claim| !harness.claims().contains(claim))
+    /// What `harness` would have to offer for this to be run, and does not.
+    pub(crate) fn not_offered_by(self, harness: &dyn Harness) -> Option<Capability> {
+        self.capability()
+            .filter(|capability| !harness.capabilities().contains(capability))
     }
 
     /// Judges the backend; the error is what to tell its author.
@@ -108,18 +108,18 @@ impl Item {
     }
 }
 
-/// Whether `harness` is honest in not making `claim`: what a backend can do is to be judged.
-pub(crate) fn is_honest(harness: &dyn Harness, claim: Claim) -> Result<(), String> {
+/// Whether `harness` is honest in not making `capability`: what a backend can do is to be judged.
+pub(crate) fn is_honest(harness: &dyn Harness, capability: Capability) -> Result<(), String> {
     let offered = runtime().block_on(async {
-        match claim {
+        match capability {
             // That times are those of a server cannot be seen from outside.
-            Claim::ServerTime => Ok(false),
-            Claim::Processes => Ok(harness.attach("").await.is_ok()),
-            Claim::Admin => {
+            Capability::ServerTime => Ok(false),
+            Capability::Processes => Ok(harness.attach("").await.is_ok()),
+            Capability::Admin => {
                 let patience = harness.patience();
                 on_a_store(harness, TestTime::Real, patience, async |store| {
-                    let bed = Bed::new(store, TestTime::Real, patience).await?;
-                    Ok(bed.has_admin())
+                    let fixture = Fixture::new(store, TestTime::Real, patience).await?;
+                    Ok(fixture.has_admin())
                 })
                 .await
             }
@@ -127,7 +127,9 @@ pub(crate) fn is_honest(harness: &dyn Harness, claim: Claim) -> Result<(), Strin
     });
     match offered? {
         false => Ok(()),
-        true => Err(format!("the harness offers {claim} and does not claim it")),
+        true => Err(format!(
+            "the harness offers {capability} and does not offer it"
+        )),
     }
 }
 
@@ -149,8 +151,8 @@ fn run_check(harness: &dyn Harness, check: &Check) -> Result<(), String> {
         };
         let patience = harness.patience();
         on_a_store(harness, time.clone(), patience, async |store| {
-            let bed = Bed::new(store, time, patience).await?;
-            (check.run)(bed).await;
+            let fixture = Fixture::new(store, time, patience).await?;
+            (check.run)(fixture).await;
             Ok(())
         })
         .await

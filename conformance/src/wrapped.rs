@@ -4,20 +4,20 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use queue_api::{QueueBackend, async_trait};
 
-use crate::harness::{Claim, Connection, Faults, Harness, HarnessError, Store, TestTime};
+use crate::harness::{Capability, Connection, Faults, Harness, HarnessError, Store, TestTime};
 
 type Wrap = fn(Arc<dyn QueueBackend>) -> Arc<dyn QueueBackend>;
 
-/// A harness whose backends are those of another with a wrapper around them. It claims what that
-/// one claims, because a wrapper has to keep what it is given.
+/// A harness whose backends are those of another with a wrapper around them. It offers what that
+/// one offers, because a wrapper has to keep what it is given.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use queue_api::Coalescing;
+/// use queue_api::Batching;
 /// use queue_conformance::{Harness, Wrapped};
 ///
-/// fn coalescing(plain: impl Harness) -> impl Harness {
-///     Wrapped::new(plain, |backend| Arc::new(Coalescing::new(backend))).with_histories(20)
+/// fn batching(plain: impl Harness) -> impl Harness {
+///     Wrapped::new(plain, |backend| Arc::new(Batching::new(backend))).with_histories(20)
 /// }
 /// ```
 pub struct Wrapped<H> {
@@ -64,8 +64,8 @@ impl<H: Harness> Harness for Wrapped<H> {
         self.histories.unwrap_or_else(|| self.plain.histories())
     }
 
-    fn claims(&self) -> &'static [Claim] {
-        self.plain.claims()
+    fn capabilities(&self) -> &'static [Capability] {
+        self.plain.capabilities()
     }
 
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {

@@ -12,7 +12,7 @@ use std::{
 
 use queue_api::async_trait;
 use queue_conformance::{
-    Claim, Connection, Fault, Faults, Harness, HarnessError, Outcome, Report, Store, TestTime,
+    Capability, Connection, Fault, Faults, Harness, HarnessError, Outcome, Report, Store, TestTime,
     examine,
 };
 use queue_memory::MemoryBackend;
@@ -69,10 +69,14 @@ impl Harness for Broken {
         }
     }
 
-    fn claims(&self) -> &'static [Claim] {
+    fn capabilities(&self) -> &'static [Capability] {
         match self.wrong {
-            Wrong::FaultsNeverHaveTheirTurn => &[Claim::Admin],
-            _ => &[Claim::Admin, Claim::Processes, Claim::ServerTime],
+            Wrong::FaultsNeverHaveTheirTurn => &[Capability::Admin],
+            _ => &[
+                Capability::Admin,
+                Capability::Processes,
+                Capability::ServerTime,
+            ],
         }
     }
 

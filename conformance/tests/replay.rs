@@ -17,7 +17,7 @@ use queue_api::{
     Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
     QueueBackend, QueueName, QueueStats, Receipt, Result, async_trait,
 };
-use queue_conformance::{Claim, Connection, Harness, HarnessError, Store, TestTime};
+use queue_conformance::{Capability, Connection, Harness, HarnessError, Store, TestTime};
 use queue_memory::MemoryBackend;
 use serde_json::Value;
 use uuid::Uuid;
@@ -200,7 +200,7 @@ impl Harness for Memory {
         200
     }
 
-    fn claims(&self) -> &'static [Claim] {
+    fn capabilities(&self) -> &'static [Capability] {
         &[]
     }
 }

@@ -20,7 +20,7 @@ const OLD: usize = 2;
 const KILLED: usize = 2;
 const STOPPED: usize = 2;
 
-pub(crate) struct Crew {
+pub(crate) struct HandlerRunner {
     place: String,
     members: Vec<Member>,
     books: Arc<Mutex<Books>>,
@@ -35,7 +35,7 @@ struct Member {
     reader: JoinHandle<()>,
 }
 
-impl Crew {
+impl HandlerRunner {
     pub(crate) fn start(place: String) -> anyhow::Result<Self> {
         let mut crew = Self {
             place,

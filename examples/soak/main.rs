@@ -29,7 +29,7 @@ use mongodb_test_server::MongoServer;
 use queue_api::{Clock, DeadLetterPage, Queue, QueueAdmin, TokioClock};
 use queue_docdb::DocDbBackend;
 
-use crate::{books::Books, crew::Crew};
+use crate::{books::Books, crew::HandlerRunner};
 
 /// Tells a child where its queue is.
 const CHILD: &str = "QUEUE_SOAK_CHILD";
@@ -71,7 +71,7 @@ async fn soak(arguments: &Arguments, uri: &str, database: &str) -> anyhow::Resul
     let backend = DocDbBackend::builder(uri).database(database);
     let backend = backend.connect().await?;
     let queue = Queue::new(Arc::new(backend.clone()), "soak")?;
-    let mut crew = Crew::start(format!("{database} {uri}"))?;
+    let mut crew = HandlerRunner::start(format!("{database} {uri}"))?;
 
     println!("  time   sent handled  ready leased  MiB of the two old ones  connections");
     let clock = TokioClock::new();
@@ -115,7 +115,7 @@ async fn show(
     sent: u64,
     backend: &DocDbBackend,
     queue: &Queue,
-    crew: &mut Crew,
+    crew: &mut HandlerRunner,
 ) -> anyhow::Result<()> {
     let stats = queue.stats().await?;
     let memory = crew.memory()?;

@@ -43,10 +43,9 @@ use crate::{
 /// - **L3 counted.** Attempts count 1, 2, 3 …, and every delivery has a fresh receipt.
 /// - **L4 bounded.** A lease call never gives more than it was asked for. Alone, it gives
 ///   exactly min(asked, ready), in order of ready time (those that became ready in the same
-///   millisecond in any order); under contention perhaps fewer, but somebody makes progress.
-///   Where callers competed, a backend may need a second to notice that one is alone, and
-///   until then give what is ready in another order; and it may pass over for a fifth of a
-///   second what came into view after messages that became ready later, if there are enough.
+///   millisecond in any order). Under contention it may give fewer, but some caller makes
+///   progress. Under contention, and for a second after it, order is approximate; a message that
+///   comes in late with an earlier ready time may be passed over for 200 ms.
 /// - **A1 gone.** An acked message is never delivered again.
 /// - **A2 fenced.** A receipt that a later delivery has superseded is
 ///   [`Lost`](LeaseOutcome::Lost) and changes nothing, in ack and in every change.

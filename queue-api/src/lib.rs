@@ -2,37 +2,28 @@
 
 mod admin;
 mod backend;
+mod batching;
 mod clock;
-mod coalescing;
 pub mod consumer;
-mod error;
-mod lease;
-mod limits;
-mod message;
-pub mod metrics;
-pub mod millis;
-mod name;
 mod queue;
-mod stats;
-pub mod trace;
+mod telemetry;
 mod typed;
+mod types;
 
 pub use admin::{
     DeadLetter, DeadLetterPage, DeadReason, MessageState, PeekedMessage, Purge, QueueAdmin, Redrive,
 };
 pub use backend::QueueBackend;
+pub use batching::Batching;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
-pub use coalescing::Coalescing;
-pub use error::{Error, ErrorKind, Result};
-pub use lease::{
-    Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,
-};
-pub use limits::Limits;
-pub use message::{EnqueueOutcome, Headers, NewMessage};
-pub use name::{MessageId, QueueName};
 pub use queue::Queue;
-pub use stats::QueueStats;
+pub use telemetry::{metrics, trace};
 pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue};
+pub use types::{
+    Delivery, EnqueueOutcome, Error, ErrorKind, Headers, LeaseAction, LeaseChange, LeaseOptions,
+    LeaseOutcome, Limits, MAX_REASON_BYTES, MessageId, NewMessage, QueueName, QueueStats, Receipt,
+    Result, millis,
+};
 
 /// What the signatures of [`QueueBackend`] are made of, so that a backend need not find the
 /// matching versions.

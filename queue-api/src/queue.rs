@@ -239,9 +239,8 @@ impl Queue {
     ///
     /// # Errors
     /// As [`change_batch`](Queue::change_batch).
-    pub async fn give_back(&self, receipt: &Receipt) -> Result<LeaseOutcome> {
-        self.change_one(LeaseChange::give_back(receipt.clone()))
-            .await
+    pub async fn release(&self, receipt: &Receipt) -> Result<LeaseOutcome> {
+        self.change_one(LeaseChange::release(receipt.clone())).await
     }
 
     /// Makes a message a dead letter, for `reason`.

@@ -238,7 +238,7 @@ async fn leases_and_changes_outside_the_limits_are_refused() -> Result<()> {
         "reason of 4097 bytes",
     );
     let second_is_bad = [
-        LeaseChange::give_back(receipt.clone()),
+        LeaseChange::release(receipt.clone()),
         LeaseChange {
             receipt,
             action: LeaseAction::Extend(Duration::MAX),

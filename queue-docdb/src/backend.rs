@@ -10,7 +10,7 @@ use queue_api::{
 };
 
 use crate::{
-    builder::{DocDbBuilder, News},
+    builder::{DocDbBuilder, WakeMode},
     clock::Time,
     collection::QueueCollection,
     error::{StoreError, during},
@@ -96,13 +96,13 @@ impl DocDbBackend {
         prefix: Prefix,
         timeout: Duration,
         time: Time,
-        news: News,
+        news: WakeMode,
         lanes: Lanes,
     ) -> Self {
         let queues = Arc::<Queues>::default();
         let watch = match news {
-            News::Polled => None,
-            News::Streamed => Some(Watch::new(
+            WakeMode::Polled => None,
+            WakeMode::Streamed => Some(Watch::new(
                 database.clone(),
                 timeout,
                 prefix.clone(),

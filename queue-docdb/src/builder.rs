@@ -26,14 +26,14 @@ pub struct DocDbBuilder {
     collection_prefix: String,
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
-    news: News,
+    news: WakeMode,
     lanes: usize,
     client: ClientSettings,
 }
 
 /// How a wait learns what other processes do.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum News {
+pub(crate) enum WakeMode {
     /// By a change stream where one can be had, else by looking.
     Streamed,
     /// By looking at intervals.
@@ -98,7 +98,7 @@ impl DocDbBuilder {
             collection_prefix: Self::DEFAULT_COLLECTION_PREFIX.to_owned(),
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
-            news: News::Streamed,
+            news: WakeMode::Streamed,
             lanes: Lanes::MOST.count(),
             client: ClientSettings::default(),
         }
@@ -178,7 +178,7 @@ impl DocDbBuilder {
     /// connection there is none.
     #[must_use]
     pub fn without_change_stream(mut self) -> Self {
-        self.news = News::Polled;
+        self.news = WakeMode::Polled;
         self
     }
 
@@ -243,7 +243,7 @@ impl DocDbBuilder {
                 // A stream holds a connection while it waits for news, and calls need one.
                 let is_alone = options.max_pool_size == Some(1);
                 if is_alone || amazon::is_elastic(&options.hosts) {
-                    news = News::Polled;
+                    news = WakeMode::Polled;
                 }
                 let name = self.database.or_else(|| options.default_database.clone());
                 let name = name.ok_or_else(|| {

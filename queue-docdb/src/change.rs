@@ -163,7 +163,7 @@ impl Call {
                 LeaseAction::Nack { delay } => Step::Nack {
                     until: self.after(*delay),
                 },
-                LeaseAction::Return => Step::Return,
+                LeaseAction::Release => Step::Return,
                 LeaseAction::DeadLetter { reason } => {
                     statements.push(self.dead_letter(held, reason));
                     continue;

@@ -1,4 +1,4 @@
-//! News of what other processes do: one change stream for the database, open while somebody
+//! WakeMode of what other processes do: one change stream for the database, open while somebody
 //! waits.
 //!
 //! It is a hint that saves looking, and nothing depends on it: DocumentDB has it switched off

@@ -12,7 +12,9 @@ use mongodb_test_server::{
     documentdb::{Engine, Engines, Gate},
 };
 use queue_api::async_trait;
-use queue_conformance::{Claim, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
+use queue_conformance::{
+    Capability, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime,
+};
 use queue_docdb::DocDbBackend;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -67,8 +69,12 @@ impl Harness for DocDb {
         self.histories
     }
 
-    fn claims(&self) -> &'static [Claim] {
-        &[Claim::Admin, Claim::Processes, Claim::ServerTime]
+    fn capabilities(&self) -> &'static [Capability] {
+        &[
+            Capability::Admin,
+            Capability::Processes,
+            Capability::ServerTime,
+        ]
     }
 
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {

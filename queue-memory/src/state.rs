@@ -129,7 +129,7 @@ impl State {
                 self.hold(slot, until, token);
             }
             LeaseAction::Nack { delay } => self.release(slot, *delay),
-            LeaseAction::Return => {
+            LeaseAction::Release => {
                 message.attempts -= 1;
                 self.release(slot, Duration::ZERO);
             }

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, pin::pin, time::Duration};
 use queue_api::{LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, QueueStats, Redrive};
 
 use crate::{
-    bed::{Bed, dead_letter, extend, msg, nack},
     drop_after::DropAfter,
+    fixture::{Fixture, dead_letter, extend, msg, nack},
 };
 
 /// More polls than any call takes; one that takes more is broken off nowhere new.
@@ -36,12 +36,12 @@ async fn at_every_await_point<T>(
 
 /// Lets leases run out and leases again until every one of `expected` has come, and asserts
 /// that nothing else does.
-async fn expect_in_the_end(bed: &Bed, expected: &[String]) {
+async fn expect_in_the_end(fixture: &Fixture, expected: &[String]) {
     let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
     let mut seen = BTreeSet::new();
     for _ in 0..20 {
-        bed.pass(10_000).await;
-        for delivery in bed.lease(1000).await {
+        fixture.pass(10_000).await;
+        for delivery in fixture.lease(1000).await {
             let id = delivery.id.to_string();
             assert!(
                 expected.contains(id.as_str()),
@@ -60,13 +60,14 @@ fn trio(polls: usize) -> [String; 3] {
     ["a", "b", "c"].map(|n| format!("{n}{polls}"))
 }
 
-pub(super) async fn a_dropped_enqueue_loses_nothing(bed: Bed) {
+pub(super) async fn a_dropped_enqueue_loses_nothing(fixture: Fixture) {
     let mut reported = Vec::new();
     at_every_await_point(
         async |polls| {
             let messages = trio(polls).map(|id| msg(&id));
-            bed.backend()
-                .enqueue(&bed.name, &messages)
+            fixture
+                .backend()
+                .enqueue(&fixture.name, &messages)
                 .await
                 .expect("enqueue succeeds")
         },
@@ -76,13 +77,13 @@ pub(super) async fn a_dropped_enqueue_loses_nothing(bed: Bed) {
             }
             // Whatever the dropped one did, the queue takes what comes next.
             let id = format!("after{polls}");
-            bed.store(&[msg(&id)]).await;
+            fixture.store(&[msg(&id)]).await;
             reported.push(id);
         },
     )
     .await;
-    bed.pass(10_000).await;
-    let deliveries = bed.lease(1000).await;
+    fixture.pass(10_000).await;
+    let deliveries = fixture.lease(1000).await;
     for id in &reported {
         assert!(
             deliveries.iter().any(|delivery| delivery.id.as_str() == id),
@@ -93,60 +94,60 @@ pub(super) async fn a_dropped_enqueue_loses_nothing(bed: Bed) {
     assert_eq!(distinct.len(), deliveries.len(), "nothing is there twice");
 }
 
-pub(super) async fn a_dropped_lease_loses_nothing(bed: Bed) {
+pub(super) async fn a_dropped_lease_loses_nothing(fixture: Fixture) {
     let mut stored = Vec::new();
     for polls in 1..=MOST_POLLS {
         // Fresh ones each time, so that there is something to lease however many were lost.
-        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored.extend(trio(polls));
         let options = LeaseOptions::new(2);
-        let call = pin!(bed.backend().lease(&bed.name, &options));
+        let call = pin!(fixture.backend().lease(&fixture.name, &options));
         if DropAfter::new(call, polls).await.is_some() {
             break;
         }
     }
-    expect_in_the_end(&bed, &stored).await;
+    expect_in_the_end(&fixture, &stored).await;
 }
 
-pub(super) async fn a_dropped_ack_is_done_or_not(bed: Bed) {
+pub(super) async fn a_dropped_ack_is_done_or_not(fixture: Fixture) {
     let mut acked_for_certain = Vec::new();
     let mut not_acked = BTreeSet::new();
     for polls in 1..=MOST_POLLS {
-        bed.store(&trio(polls).map(|id| msg(&id))).await;
-        let leased = bed.lease_for(3, 3_600_000).await;
+        fixture.store(&trio(polls).map(|id| msg(&id))).await;
+        let leased = fixture.lease_for(3, 3_600_000).await;
         let receipts = [leased[0].receipt.clone(), leased[1].receipt.clone()];
         not_acked.insert(leased[2].id.clone());
-        let call = pin!(bed.backend().ack(&bed.name, &receipts));
+        let call = pin!(fixture.backend().ack(&fixture.name, &receipts));
         if DropAfter::new(call, polls).await.is_some() {
             acked_for_certain = vec![leased[0].id.clone(), leased[1].id.clone()];
             break;
         }
     }
     // The acks that were broken off were made or not, and then the message comes back.
-    bed.pass(3_600_000).await;
-    for delivery in bed.lease(1000).await {
+    fixture.pass(3_600_000).await;
+    for delivery in fixture.lease(1000).await {
         let id = &delivery.id;
         assert!(!acked_for_certain.contains(id), "{id} was acked, and came");
         not_acked.remove(id);
-        assert_eq!(bed.ack(&delivery.receipt).await, LeaseOutcome::Applied);
+        assert_eq!(fixture.ack(&delivery.receipt).await, LeaseOutcome::Applied);
     }
     assert!(not_acked.is_empty(), "nobody acked {not_acked:?}");
     assert_eq!(
-        bed.stats().await,
+        fixture.stats().await,
         QueueStats::default(),
         "everything was acked in the end"
     );
 }
 
-pub(super) async fn a_dropped_change_is_done_or_not(bed: Bed) {
-    for action in [extend(5000), nack(5000), LeaseAction::Return] {
+pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
+    for action in [extend(5000), nack(5000), LeaseAction::Release] {
         let kind = format!("{action:?}");
         let kind = &kind[..4];
         let mut expected = Vec::new();
         for polls in 1..=MOST_POLLS {
             let names = trio(polls).map(|id| format!("{kind}-{id}"));
-            bed.store(&names.clone().map(|id| msg(&id))).await;
-            let changes: Vec<_> = bed
+            fixture.store(&names.clone().map(|id| msg(&id))).await;
+            let changes: Vec<_> = fixture
                 .lease_for(3, 3_600_000)
                 .await
                 .into_iter()
@@ -156,83 +157,85 @@ pub(super) async fn a_dropped_change_is_done_or_not(bed: Bed) {
                 })
                 .collect();
             expected.extend(names);
-            let call = pin!(bed.backend().change(&bed.name, &changes));
+            let call = pin!(fixture.backend().change(&fixture.name, &changes));
             let done = DropAfter::new(call, polls).await;
             // Not to be met by the next round's lease.
-            bed.lease_for(1000, 3_600_000).await;
+            fixture.lease_for(1000, 3_600_000).await;
             if done.is_some() {
                 break;
             }
         }
-        bed.pass(3_600_000).await;
-        expect_in_the_end(&bed, &expected).await;
-        bed.pass(10_000).await;
-        for delivery in bed.lease(1000).await {
-            bed.ack(&delivery.receipt).await;
+        fixture.pass(3_600_000).await;
+        expect_in_the_end(&fixture, &expected).await;
+        fixture.pass(10_000).await;
+        for delivery in fixture.lease(1000).await {
+            fixture.ack(&delivery.receipt).await;
         }
     }
 }
 
-pub(super) async fn a_dropped_dead_lettering_is_done_or_not(bed: Bed) {
+pub(super) async fn a_dropped_dead_lettering_is_done_or_not(fixture: Fixture) {
     let mut stored = 0;
     for polls in 1..=MOST_POLLS {
-        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored += 3;
-        let leased = bed.lease_for(3, 3_600_000).await.into_iter();
+        let leased = fixture.lease_for(3, 3_600_000).await.into_iter();
         let changes = leased.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
         let changes: Vec<_> = changes.collect();
-        let call = pin!(bed.backend().change(&bed.name, &changes));
+        let call = pin!(fixture.backend().change(&fixture.name, &changes));
         if DropAfter::new(call, polls).await.is_some() {
             break;
         }
     }
-    expect_dead_or_alive(&bed, stored).await;
+    expect_dead_or_alive(&fixture, stored).await;
 }
 
-pub(super) async fn a_dropped_burial_loses_nothing(bed: Bed) {
+pub(super) async fn a_dropped_burial_loses_nothing(fixture: Fixture) {
     let mut stored = 0;
     for polls in 1..=MOST_POLLS {
         let exhausted = trio(polls).map(|id| msg(&id).with_max_attempts(1));
-        bed.store(&exhausted).await;
+        fixture.store(&exhausted).await;
         stored += 3;
-        bed.lease_for(3, 1).await;
-        bed.pass(1).await;
+        fixture.lease_for(3, 1).await;
+        fixture.pass(1).await;
         let options = LeaseOptions::new(3);
-        let call = pin!(bed.backend().lease(&bed.name, &options));
+        let call = pin!(fixture.backend().lease(&fixture.name, &options));
         if DropAfter::new(call, polls).await.is_some() {
             break;
         }
     }
-    expect_dead_or_alive(&bed, stored).await;
+    expect_dead_or_alive(&fixture, stored).await;
 }
 
-pub(super) async fn a_dropped_redrive_loses_nothing(bed: Bed) {
+pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
     let mut stored = 0;
     for polls in 1..=MOST_POLLS {
-        bed.store(&trio(polls).map(|id| msg(&id))).await;
+        fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored += 3;
-        for delivery in bed.lease(3).await {
-            bed.change(&delivery.receipt, dead_letter("for now")).await;
+        for delivery in fixture.lease(3).await {
+            fixture
+                .change(&delivery.receipt, dead_letter("for now"))
+                .await;
         }
-        let call = pin!(bed.admin().redrive(&bed.name, &Redrive::All));
+        let call = pin!(fixture.admin().redrive(&fixture.name, &Redrive::All));
         let done = DropAfter::new(call, polls).await.is_some();
         // Not to be met by the next round's lease.
-        bed.lease_for(1000, 3_600_000).await;
+        fixture.lease_for(1000, 3_600_000).await;
         if done {
             break;
         }
     }
-    expect_dead_or_alive(&bed, stored).await;
+    expect_dead_or_alive(&fixture, stored).await;
 }
 
 /// Lets leases run out and leases again until of the messages that were stored each is a dead
 /// letter or comes. What a dropped call leased may be on its way back the first time.
-async fn expect_dead_or_alive(bed: &Bed, stored: u64) {
+async fn expect_dead_or_alive(fixture: &Fixture, stored: u64) {
     let mut seen = Vec::new();
     for _ in 0..20 {
-        bed.pass(3_600_000).await;
-        let alive = bed.lease(1000).await.len() as u64;
-        let dead = bed.stats().await.dead;
+        fixture.pass(3_600_000).await;
+        let alive = fixture.lease(1000).await.len() as u64;
+        let dead = fixture.stats().await.dead;
         assert!(alive + dead <= stored, "{alive} came, {dead} are dead");
         if alive + dead == stored {
             return;
@@ -242,47 +245,49 @@ async fn expect_dead_or_alive(bed: &Bed, stored: u64) {
     panic!("{stored} in the end, and not so many that came and are dead: {seen:?}");
 }
 
-pub(super) async fn a_dropped_wait_wakes_others(bed: Bed) {
-    let wait = |bed: &Bed| {
-        let bed = bed.clone();
+pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
+    let wait = |fixture: &Fixture| {
+        let fixture = fixture.clone();
         async move {
-            bed.backend()
-                .wait(&bed.name, Duration::from_secs(24 * 3600))
+            fixture
+                .backend()
+                .wait(&fixture.name, Duration::from_secs(24 * 3600))
                 .await
         }
     };
-    let other = tokio::spawn(wait(&bed));
+    let other = tokio::spawn(wait(&fixture));
     for polls in 1..10 {
-        let call = pin!(wait(&bed));
+        let call = pin!(wait(&fixture));
         let dropped = DropAfter::new(call, polls);
         // A wait that is not woken is not polled again either, so it is given up after a while.
         let _ = tokio::time::timeout(Duration::from_millis(20), dropped).await;
     }
-    bed.store(&[msg("m")]).await;
+    fixture.store(&[msg("m")]).await;
     other
         .await
         .expect("no panic")
         .expect("the other wait is woken");
-    assert_eq!(bed.lease(10).await.len(), 1);
+    assert_eq!(fixture.lease(10).await.len(), 1);
 }
 
-pub(super) async fn a_broken_off_enqueue_may_be_repeated(bed: Bed) {
+pub(super) async fn a_broken_off_enqueue_may_be_repeated(fixture: Fixture) {
     let mut stored = Vec::new();
     at_every_await_point(
         async |polls| {
             let messages = trio(polls).map(|id| msg(&id));
-            bed.backend()
-                .enqueue(&bed.name, &messages)
+            fixture
+                .backend()
+                .enqueue(&fixture.name, &messages)
                 .await
                 .expect("enqueue succeeds")
         },
         async |polls, _| {
-            bed.enqueue(&trio(polls).map(|id| msg(&id))).await;
+            fixture.enqueue(&trio(polls).map(|id| msg(&id))).await;
             stored.extend(trio(polls));
         },
     )
     .await;
-    let mut ids: Vec<_> = bed
+    let mut ids: Vec<_> = fixture
         .lease(1000)
         .await
         .into_iter()
@@ -293,23 +298,25 @@ pub(super) async fn a_broken_off_enqueue_may_be_repeated(bed: Bed) {
     assert_eq!(ids, stored, "each is there exactly once");
 }
 
-pub(super) async fn a_broken_off_settlement_may_be_repeated(bed: Bed) {
+pub(super) async fn a_broken_off_settlement_may_be_repeated(fixture: Fixture) {
     for polls in 1..=MOST_POLLS {
-        bed.store(&trio(polls).map(|id| msg(&id))).await;
-        let leased = bed.lease(3).await;
+        fixture.store(&trio(polls).map(|id| msg(&id))).await;
+        let leased = fixture.lease(3).await;
         let receipts: Vec<_> = leased
             .iter()
             .map(|delivery| delivery.receipt.clone())
             .collect();
         let done = {
-            let call = pin!(bed.backend().ack(&bed.name, &receipts));
+            let call = pin!(fixture.backend().ack(&fixture.name, &receipts));
             DropAfter::new(call, polls).await
         };
         // `Applied` or `Lost`, according to what the first one did; but gone either way.
-        bed.ack_all(&receipts).await;
-        assert_eq!(bed.stats().await, QueueStats::default());
-        bed.pass(10_000).await;
-        bed.expect_none_ready("the repeated ack took effect").await;
+        fixture.ack_all(&receipts).await;
+        assert_eq!(fixture.stats().await, QueueStats::default());
+        fixture.pass(10_000).await;
+        fixture
+            .expect_none_ready("the repeated ack took effect")
+            .await;
         if done.is_some() {
             break;
         }

@@ -14,21 +14,21 @@ use queue_api::{
 use tokio::sync::Barrier;
 
 use crate::{
-    bed::{Bed, dead_letter, extend, id_of, msg, nack},
-    guard::all_of,
+    fixture::{Fixture, dead_letter, extend, id_of, msg, nack},
+    isolation::all_of,
 };
 
 /// Runs `task` so many times at once, every second one on a connection of its own kind. All
 /// begin together, or the first would be done before there is anybody to meet.
-async fn many<T, F>(bed: &Bed, tasks: usize, task: impl Fn(Bed, usize) -> F) -> Vec<T>
+async fn many<T, F>(fixture: &Fixture, tasks: usize, task: impl Fn(Fixture, usize) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let elsewhere = bed.reconnect().await;
+    let elsewhere = fixture.reconnect().await;
     let all_here = Arc::new(Barrier::new(tasks));
     let together = (0..tasks).map(|n| {
-        let connection = if n % 2 == 0 { bed } else { &elsewhere };
+        let connection = if n % 2 == 0 { fixture } else { &elsewhere };
         let (all_here, task) = (all_here.clone(), task(connection.clone(), n));
         async move {
             all_here.wait().await;
@@ -39,22 +39,22 @@ where
 }
 
 /// Whether anything is left that somebody could still be given.
-async fn drained(bed: &Bed) -> bool {
-    let stats = bed.stats().await;
+async fn drained(fixture: &Fixture) -> bool {
+    let stats = fixture.stats().await;
     stats.ready + stats.leased + stats.delayed == 0
 }
 
-pub(super) async fn each_message_is_acked_once_among_many_tasks(bed: Bed) {
+pub(super) async fn each_message_is_acked_once_among_many_tasks(fixture: Fixture) {
     const MESSAGES: usize = 200;
     let messages: Vec<_> = (0..MESSAGES).map(|n| msg(&format!("m{n:03}"))).collect();
-    bed.store(&messages).await;
-    let acked = many(&bed, 8, async |bed: Bed, task| {
+    fixture.store(&messages).await;
+    let acked = many(&fixture, 8, async |fixture: Fixture, task| {
         let mut acked = Vec::new();
-        let mut patience = bed.patience();
+        let mut patience = fixture.patience();
         loop {
-            let deliveries = bed.lease(task % 5 + 1).await;
+            let deliveries = fixture.lease(task % 5 + 1).await;
             if deliveries.is_empty() {
-                if drained(&bed).await {
+                if drained(&fixture).await {
                     return acked;
                 }
                 patience
@@ -64,7 +64,7 @@ pub(super) async fn each_message_is_acked_once_among_many_tasks(bed: Bed) {
             }
             patience.restored();
             let receipts: Vec<_> = deliveries.iter().map(|d| d.receipt.clone()).collect();
-            let outcomes = bed.ack_all(&receipts).await;
+            let outcomes = fixture.ack_all(&receipts).await;
             for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
                 assert_eq!(
                     outcome,
@@ -84,18 +84,18 @@ pub(super) async fn each_message_is_acked_once_among_many_tasks(bed: Bed) {
     assert_eq!(acked, stored, "each message is acked exactly once");
 }
 
-pub(super) async fn no_two_leases_of_a_message_are_live(bed: Bed) {
+pub(super) async fn no_two_leases_of_a_message_are_live(fixture: Fixture) {
     let messages: Vec<_> = (0..10)
         .map(|n| msg(&format!("m{n}")).with_max_attempts(9999))
         .collect();
-    bed.store(&messages).await;
+    fixture.store(&messages).await;
     let live = Arc::new(Mutex::new(BTreeSet::new()));
     let last_attempt = Arc::new(Mutex::new(BTreeMap::<MessageId, u32>::new()));
-    many(&bed, 8, move |bed: Bed, task| {
+    many(&fixture, 8, move |fixture: Fixture, task| {
         let (live, last_attempt) = (live.clone(), last_attempt.clone());
         async move {
             for round in 0..15 {
-                let deliveries = bed.lease(round % 3 + 1).await;
+                let deliveries = fixture.lease(round % 3 + 1).await;
                 for delivery in &deliveries {
                     let id = &delivery.id;
                     let alone = live.lock().unwrap().insert(id.clone());
@@ -113,22 +113,22 @@ pub(super) async fn no_two_leases_of_a_message_are_live(bed: Bed) {
                 for delivery in deliveries {
                     // Given up here first: once the nack is through, another may have it.
                     live.lock().unwrap().remove(&delivery.id);
-                    let outcome = bed.change(&delivery.receipt, nack(0)).await;
+                    let outcome = fixture.change(&delivery.receipt, nack(0)).await;
                     assert_eq!(outcome, LeaseOutcome::Applied, "task {task} had the lease");
                 }
             }
         }
     })
     .await;
-    assert_eq!(bed.stats().await.ready, 10);
+    assert_eq!(fixture.stats().await.ready, 10);
 }
 
-pub(super) async fn an_id_is_stored_once_among_many_senders(bed: Bed) {
+pub(super) async fn an_id_is_stored_once_among_many_senders(fixture: Fixture) {
     const IDS: usize = 30;
-    let stored = many(&bed, 8, async |bed: Bed, task| {
+    let stored = many(&fixture, 8, async |fixture: Fixture, task| {
         let ids = (0..IDS).map(|n| format!("m{}", (n + task * 7) % IDS));
         let messages: Vec<_> = ids.map(|id| msg(&id)).collect();
-        let outcomes = bed.enqueue(&messages).await;
+        let outcomes = fixture.enqueue(&messages).await;
         outcomes
             .iter()
             .filter(|outcome| **outcome == EnqueueOutcome::Stored)
@@ -140,21 +140,21 @@ pub(super) async fn an_id_is_stored_once_among_many_senders(bed: Bed) {
         IDS,
         "each id is stored by exactly one sender"
     );
-    assert_eq!(bed.stats().await.ready, IDS as u64);
+    assert_eq!(fixture.stats().await.ready, IDS as u64);
 }
 
-pub(super) async fn a_receipt_is_settled_once_among_many(bed: Bed) {
+pub(super) async fn a_receipt_is_settled_once_among_many(fixture: Fixture) {
     for round in 0..12 {
-        bed.store(&[msg(&format!("m{round}"))]).await;
-        let receipt = bed.lease_one().await.receipt;
-        let outcomes = many(&bed, 4, move |bed: Bed, task| {
+        fixture.store(&[msg(&format!("m{round}"))]).await;
+        let receipt = fixture.lease_one().await.receipt;
+        let outcomes = many(&fixture, 4, move |fixture: Fixture, task| {
             let receipt = receipt.clone();
             async move {
                 match task {
-                    0 => bed.ack(&receipt).await,
-                    1 => bed.change(&receipt, nack(0)).await,
-                    2 => bed.change(&receipt, LeaseAction::Return).await,
-                    _ => bed.change(&receipt, dead_letter("no")).await,
+                    0 => fixture.ack(&receipt).await,
+                    1 => fixture.change(&receipt, nack(0)).await,
+                    2 => fixture.change(&receipt, LeaseAction::Release).await,
+                    _ => fixture.change(&receipt, dead_letter("no")).await,
                 }
             }
         })
@@ -163,88 +163,88 @@ pub(super) async fn a_receipt_is_settled_once_among_many(bed: Bed) {
             .iter()
             .filter(|outcome| **outcome == LeaseOutcome::Applied);
         assert_eq!(applied.count(), 1, "one of {outcomes:?} settles it");
-        for left in bed.lease(10).await {
-            bed.ack(&left.receipt).await;
+        for left in fixture.lease(10).await {
+            fixture.ack(&left.receipt).await;
         }
     }
 }
 
 /// The lease has run out, so whoever comes first has the message: its old holder or the next.
-pub(super) async fn a_late_ack_and_a_lease_do_not_both_win(bed: Bed) {
+pub(super) async fn a_late_ack_and_a_lease_do_not_both_win(fixture: Fixture) {
     for round in 0..12 {
-        bed.store(&[msg(&format!("m{round}"))]).await;
-        let receipt = bed.lease_one().await.receipt;
-        bed.pass(10_000).await;
-        let won = many(&bed, 4, move |bed: Bed, task| {
+        fixture.store(&[msg(&format!("m{round}"))]).await;
+        let receipt = fixture.lease_one().await.receipt;
+        fixture.pass(10_000).await;
+        let won = many(&fixture, 4, move |fixture: Fixture, task| {
             let receipt = receipt.clone();
             async move {
                 // Another one each time, because the last to come is the first to go on.
                 if task == round % 4 {
-                    bed.ack(&receipt).await == LeaseOutcome::Applied
+                    fixture.ack(&receipt).await == LeaseOutcome::Applied
                 } else {
-                    !bed.lease(1).await.is_empty()
+                    !fixture.lease(1).await.is_empty()
                 }
             }
         })
         .await;
         let winners = won.iter().filter(|won| **won).count();
         assert_eq!(winners, 1, "the ack and three leases won: {won:?}");
-        bed.pass(10_000).await;
-        for left in bed.lease(10).await {
-            bed.ack(&left.receipt).await;
+        fixture.pass(10_000).await;
+        for left in fixture.lease(10).await {
+            fixture.ack(&left.receipt).await;
         }
     }
 }
 
 /// The state that a claim saw when it looked may be another when it takes: the message is as
 /// often delivered as before, and yet not ready any more.
-pub(super) async fn a_late_change_and_a_lease_do_not_both_win(bed: Bed) {
+pub(super) async fn a_late_change_and_a_lease_do_not_both_win(fixture: Fixture) {
     let actions = [extend(60_000), nack(60_000), dead_letter("no")];
     for round in 0..45 {
         let action = &actions[round % actions.len()];
-        bed.store(&[msg(&format!("m{round}"))]).await;
-        let receipt = bed.lease_one().await.receipt;
-        bed.pass(10_000).await;
+        fixture.store(&[msg(&format!("m{round}"))]).await;
+        let receipt = fixture.lease_one().await.receipt;
+        fixture.pass(10_000).await;
         let first = round / actions.len() % 2;
-        let won = many(&bed, 2, |bed: Bed, task| {
+        let won = many(&fixture, 2, |fixture: Fixture, task| {
             let (receipt, action) = (receipt.clone(), action.clone());
             async move {
                 // Each goes first now and then.
                 if task == first {
-                    bed.change(&receipt, action).await == LeaseOutcome::Applied
+                    fixture.change(&receipt, action).await == LeaseOutcome::Applied
                 } else {
-                    !bed.lease(1).await.is_empty()
+                    !fixture.lease(1).await.is_empty()
                 }
             }
         })
         .await;
         let winners = won.iter().filter(|won| **won).count();
         assert_eq!(winners, 1, "either the lease or {action:?}: {won:?}");
-        bed.pass(60_000).await;
-        for left in bed.lease(10).await {
-            bed.ack(&left.receipt).await;
+        fixture.pass(60_000).await;
+        for left in fixture.lease(10).await {
+            fixture.ack(&left.receipt).await;
         }
     }
 }
 
 /// A claim that looks first and takes later may meet another message when it takes: the one it
 /// saw was acked meanwhile, and its id used again.
-pub(super) async fn an_id_used_again_is_another_message(bed: Bed) {
-    let most = bed.backend().limits().max_batch.min(300);
+pub(super) async fn an_id_used_again_is_another_message(fixture: Fixture) {
+    let most = fixture.backend().limits().max_batch.min(300);
     // Claims work in order of arrival or of id, so those who take a few and those who take all
     // begin at different ends.
     let messages: Vec<_> = (0..most)
         .rev()
         .map(|n| life(&format!("m{n:03}"), 0))
         .collect();
-    bed.store(&messages).await;
+    fixture.store(&messages).await;
     let ended = Arc::new(Mutex::new(BTreeSet::new()));
-    many(&bed, 4, move |bed: Bed, task| {
+    many(&fixture, 4, move |fixture: Fixture, task| {
         let ended = ended.clone();
         async move {
             for round in 1..=15 {
                 let takes_all = task < 2;
-                let deliveries = bed.lease(if takes_all { most } else { 3 }).await;
+                let deliveries = fixture.lease(if takes_all { most } else { 3 }).await;
                 for Delivery { id, payload, .. } in &deliveries {
                     let is_over = ended
                         .lock()
@@ -257,11 +257,11 @@ pub(super) async fn an_id_used_again_is_another_message(bed: Bed) {
                 }
                 let receipts = deliveries.iter().map(|d| d.receipt.clone());
                 if takes_all {
-                    let returns: Vec<_> = receipts.map(LeaseChange::give_back).collect();
-                    bed.change_all(&returns).await;
+                    let returns: Vec<_> = receipts.map(LeaseChange::release).collect();
+                    fixture.change_all(&returns).await;
                     continue;
                 }
-                let outcomes = bed.ack_all(&receipts.collect::<Vec<_>>()).await;
+                let outcomes = fixture.ack_all(&receipts.collect::<Vec<_>>()).await;
                 assert!(
                     outcomes
                         .iter()
@@ -272,7 +272,7 @@ pub(super) async fn an_id_used_again_is_another_message(bed: Bed) {
                     let next = life(id.as_str(), 100 * task + round);
                     ended.lock().unwrap().insert((id.clone(), payload));
                     assert_eq!(
-                        bed.enqueue(&[next]).await,
+                        fixture.enqueue(&[next]).await,
                         [EnqueueOutcome::Stored],
                         "{id} is free again: its ack was `Applied`"
                     );
@@ -287,15 +287,15 @@ pub(super) async fn an_id_used_again_is_another_message(bed: Bed) {
     }
 }
 
-pub(super) async fn many_consumers_make_progress(bed: Bed) {
+pub(super) async fn many_consumers_make_progress(fixture: Fixture) {
     const MESSAGES: usize = 64;
     let messages: Vec<_> = (0..MESSAGES).map(|n| msg(&format!("m{n}"))).collect();
-    bed.store(&messages).await;
-    let leased = many(&bed, 12, async |bed: Bed, _| {
+    fixture.store(&messages).await;
+    let leased = many(&fixture, 12, async |fixture: Fixture, _| {
         let mut leased = Vec::new();
-        let mut patience = bed.patience();
-        while bed.stats().await.ready > 0 {
-            match bed.lease(1).await.pop() {
+        let mut patience = fixture.patience();
+        while fixture.stats().await.ready > 0 {
+            match fixture.lease(1).await.pop() {
                 Some(delivery) => {
                     leased.push(delivery.id);
                     patience.restored();
@@ -319,30 +319,30 @@ pub(super) async fn many_consumers_make_progress(bed: Bed) {
     );
 }
 
-pub(super) async fn producers_and_consumers_balance(bed: Bed) {
+pub(super) async fn producers_and_consumers_balance(fixture: Fixture) {
     const EACH: usize = 25;
-    let acked = many(&bed, 8, async |bed: Bed, task| {
+    let acked = many(&fixture, 8, async |fixture: Fixture, task| {
         let mut acked = Vec::new();
         if task < 4 {
             for n in 0..EACH {
-                bed.store(&[msg(&format!("p{task}-{n}"))]).await;
+                fixture.store(&[msg(&format!("p{task}-{n}"))]).await;
             }
             return acked;
         }
         // Until every producer's messages are accounted for; the clock stands still, so a
         // message that is nacked comes back at once and one that is lost never.
-        let mut patience = bed.patience();
-        while !all_done(&bed).await {
+        let mut patience = fixture.patience();
+        while !all_done(&fixture).await {
             patience
                 .wear("nothing to lease, though not all is done")
                 .await;
-            for delivery in bed.lease(4).await {
+            for delivery in fixture.lease(4).await {
                 patience.restored();
                 if delivery.attempt == 1 && delivery.id.as_str().ends_with('3') {
-                    bed.change(&delivery.receipt, nack(0)).await;
-                } else if bed.ack(&delivery.receipt).await == LeaseOutcome::Applied {
+                    fixture.change(&delivery.receipt, nack(0)).await;
+                } else if fixture.ack(&delivery.receipt).await == LeaseOutcome::Applied {
                     acked.push(delivery.id);
-                    let done = bed.other_queue("done");
+                    let done = fixture.other_queue("done");
                     done.store(&[msg(acked.last().unwrap().as_str())]).await;
                 }
             }
@@ -357,9 +357,12 @@ pub(super) async fn producers_and_consumers_balance(bed: Bed) {
         (4 * EACH, 4 * EACH),
         "acks, and messages among them"
     );
-    assert!(drained(&bed).await, "all was acked, and something is left");
+    assert!(
+        drained(&fixture).await,
+        "all was acked, and something is left"
+    );
 
-    async fn all_done(bed: &Bed) -> bool {
-        bed.other_queue("done").stats().await.ready == 4 * EACH as u64
+    async fn all_done(fixture: &Fixture) -> bool {
+        fixture.other_queue("done").stats().await.ready == 4 * EACH as u64
     }
 }

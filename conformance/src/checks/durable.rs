@@ -4,77 +4,79 @@ use std::time::Duration;
 
 use queue_api::LeaseOutcome::{Applied, Lost};
 
-use crate::bed::{Bed, dead_letter, extend, ids, msg};
+use crate::fixture::{Fixture, dead_letter, extend, ids, msg};
 
-pub(super) async fn a_new_connection_finds_everything(bed: Bed) {
+pub(super) async fn a_new_connection_finds_everything(fixture: Fixture) {
     let ready = msg("ready").with_header("k", "v").with_max_attempts(7);
-    bed.store(&[msg("leased"), msg("dead")]).await;
-    for delivery in bed.lease(2).await {
+    fixture.store(&[msg("leased"), msg("dead")]).await;
+    for delivery in fixture.lease(2).await {
         if delivery.id.as_str() == "dead" {
-            bed.change(&delivery.receipt, dead_letter("no")).await;
+            fixture.change(&delivery.receipt, dead_letter("no")).await;
         }
     }
-    bed.store(&[
-        msg("delayed").with_delay(Duration::from_secs(60)),
-        ready.clone(),
-    ])
-    .await;
+    fixture
+        .store(&[
+            msg("delayed").with_delay(Duration::from_secs(60)),
+            ready.clone(),
+        ])
+        .await;
 
     // Nothing more is asked of the first connection: what it kept to itself goes with it.
-    let bed = {
-        let next = bed.reconnect().await;
-        drop(bed);
+    let fixture = {
+        let next = fixture.reconnect().await;
+        drop(fixture);
         next
     };
-    let stats = bed.stats().await;
+    let stats = fixture.stats().await;
     let counts = (stats.ready, stats.delayed, stats.leased, stats.dead);
     assert_eq!(counts, (1, 1, 1, 1));
-    let delivery = bed.lease_one().await;
+    let delivery = fixture.lease_one().await;
     assert_eq!(
         (&delivery.id, &delivery.payload),
         (&ready.id, &ready.payload)
     );
     assert_eq!(delivery.headers, ready.headers);
-    bed.ack(&delivery.receipt).await;
-    bed.pass(10_000).await;
-    let leased = bed.lease(10).await;
+    fixture.ack(&delivery.receipt).await;
+    fixture.pass(10_000).await;
+    let leased = fixture.lease(10).await;
     assert_eq!((ids(&leased), leased[0].attempt), (vec!["leased"], 2));
-    bed.pass(50_000).await;
-    assert!(ids(&bed.lease(10).await).contains(&"delayed"));
+    fixture.pass(50_000).await;
+    assert!(ids(&fixture.lease(10).await).contains(&"delayed"));
 }
 
-pub(super) async fn a_receipt_outlives_its_connection(bed: Bed) {
-    bed.store(&[msg("a"), msg("b")]).await;
-    let deliveries = bed.lease(2).await;
+pub(super) async fn a_receipt_outlives_its_connection(fixture: Fixture) {
+    fixture.store(&[msg("a"), msg("b")]).await;
+    let deliveries = fixture.lease(2).await;
     let (first, second) = (&deliveries[0].receipt, &deliveries[1].receipt);
-    let bed = bed.reconnect().await;
-    assert_eq!(bed.change(first, extend(20_000)).await, Applied);
-    let bed = bed.reconnect().await;
-    assert_eq!(bed.ack(second).await, Applied);
-    bed.pass(10_000).await;
-    bed.expect_none_ready("the lease was extended on another connection")
+    let fixture = fixture.reconnect().await;
+    assert_eq!(fixture.change(first, extend(20_000)).await, Applied);
+    let fixture = fixture.reconnect().await;
+    assert_eq!(fixture.ack(second).await, Applied);
+    fixture.pass(10_000).await;
+    fixture
+        .expect_none_ready("the lease was extended on another connection")
         .await;
-    assert_eq!(bed.reconnect().await.ack(first).await, Applied);
-    assert_eq!(bed.ack(first).await, Lost);
+    assert_eq!(fixture.reconnect().await.ack(first).await, Applied);
+    assert_eq!(fixture.ack(first).await, Lost);
 }
 
-pub(super) async fn two_connections_share_leases(bed: Bed) {
-    let other = bed.reconnect().await;
-    bed.store(&[msg("a"), msg("b")]).await;
-    let here = bed.lease_one().await;
+pub(super) async fn two_connections_share_leases(fixture: Fixture) {
+    let other = fixture.reconnect().await;
+    fixture.store(&[msg("a"), msg("b")]).await;
+    let here = fixture.lease_one().await;
     let there = other.lease_one().await;
     assert_ne!(here.id, there.id);
     other.expect_none_ready("both are leased").await;
-    bed.pass(10_000).await;
+    fixture.pass(10_000).await;
     // On a third connection: one that counts its receipts by itself repeats those of the first.
-    let again = bed.reconnect().await.lease(2).await;
+    let again = fixture.reconnect().await.lease(2).await;
     assert_eq!(again.len(), 2);
     assert!(
         again.iter().all(|delivery| delivery.attempt == 2),
         "each had been leased once: {again:?}"
     );
     assert_eq!(
-        bed.ack_all(&[here.receipt, there.receipt]).await,
+        fixture.ack_all(&[here.receipt, there.receipt]).await,
         [Lost, Lost]
     );
 }

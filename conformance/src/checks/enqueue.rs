@@ -6,120 +6,127 @@ use tokio::time::Instant;
 
 use queue_api::{Bytes, EnqueueOutcome, LeaseAction, MessageId, NewMessage};
 
-use crate::bed::{Bed, dead_letter, id_of, ids, msg, nack, sorted_ids};
+use crate::fixture::{Fixture, dead_letter, id_of, ids, msg, nack, sorted_ids};
 
-pub(super) async fn what_is_stored_is_delivered(bed: Bed) {
+pub(super) async fn what_is_stored_is_delivered(fixture: Fixture) {
     let names: Vec<String> = (0..25).map(|n| format!("m{n:02}")).collect();
     let messages: Vec<_> = names.iter().map(|name| msg(name)).collect();
-    bed.store(&messages).await;
-    let deliveries = bed.lease(100).await;
+    fixture.store(&messages).await;
+    let deliveries = fixture.lease(100).await;
     assert_eq!(sorted_ids(&deliveries), names);
 }
 
-pub(super) async fn what_nobody_acks_comes_back_again_and_again(bed: Bed) {
-    bed.store(&[msg("stubborn").with_max_attempts(100)]).await;
+pub(super) async fn what_nobody_acks_comes_back_again_and_again(fixture: Fixture) {
+    fixture
+        .store(&[msg("stubborn").with_max_attempts(100)])
+        .await;
     for round in 1..=30 {
-        let delivery = bed.lease_one().await;
+        let delivery = fixture.lease_one().await;
         assert_eq!(delivery.attempt, round);
         if round % 3 == 0 {
-            bed.change(&delivery.receipt, nack(0)).await;
+            fixture.change(&delivery.receipt, nack(0)).await;
         } else {
-            bed.pass(10_000).await;
+            fixture.pass(10_000).await;
         }
     }
 }
 
-pub(super) async fn a_stored_id_is_a_duplicate_in_every_state(bed: Bed) {
+pub(super) async fn a_stored_id_is_a_duplicate_in_every_state(fixture: Fixture) {
     let again = async |state: &str| {
-        let outcomes = bed.enqueue(&[msg("m")]).await;
+        let outcomes = fixture.enqueue(&[msg("m")]).await;
         assert_eq!(outcomes, [EnqueueOutcome::Duplicate], "the id is {state}");
     };
-    bed.store(&[msg("m").with_delay(Duration::from_secs(1))])
+    fixture
+        .store(&[msg("m").with_delay(Duration::from_secs(1))])
         .await;
     again("delayed").await;
-    bed.pass(1000).await;
+    fixture.pass(1000).await;
     again("ready").await;
-    let delivery = bed.lease_one().await;
+    let delivery = fixture.lease_one().await;
     again("leased").await;
-    bed.pass(10_000).await;
+    fixture.pass(10_000).await;
     again("visible again").await;
-    bed.change(&delivery.receipt, nack(500)).await;
+    fixture.change(&delivery.receipt, nack(500)).await;
     again("held back after a nack").await;
-    bed.pass(500).await;
-    let delivery = bed.lease_one().await;
-    bed.change(&delivery.receipt, dead_letter("enough")).await;
+    fixture.pass(500).await;
+    let delivery = fixture.lease_one().await;
+    fixture
+        .change(&delivery.receipt, dead_letter("enough"))
+        .await;
     again("dead").await;
 }
 
-pub(super) async fn a_duplicate_changes_nothing(bed: Bed) {
+pub(super) async fn a_duplicate_changes_nothing(fixture: Fixture) {
     let first = msg("m")
         .with_header("version", "first")
         .with_max_attempts(2);
-    bed.store(std::slice::from_ref(&first)).await;
-    let sent = bed.now();
-    bed.pass(5).await;
+    fixture.store(std::slice::from_ref(&first)).await;
+    let sent = fixture.now();
+    fixture.pass(5).await;
     let other = NewMessage::new("another payload")
         .with_id(id_of("m"))
         .with_header("version", "second")
         .with_delay(Duration::from_secs(60))
         .with_visibility_timeout(Duration::from_secs(99))
         .with_max_attempts(9);
-    bed.enqueue(std::slice::from_ref(&other)).await;
+    fixture.enqueue(std::slice::from_ref(&other)).await;
 
-    let delivery = bed.lease_one().await;
+    let delivery = fixture.lease_one().await;
     assert_eq!(delivery.payload, first.payload);
     assert_eq!(delivery.headers, first.headers);
     assert_eq!(delivery.enqueued_at, sent);
     assert_eq!(
         delivery.lease_expires_at,
-        bed.now() + first.visibility_timeout
+        fixture.now() + first.visibility_timeout
     );
-    bed.enqueue(std::slice::from_ref(&other)).await;
-    bed.expect_none_ready("a duplicate does not end a lease")
+    fixture.enqueue(std::slice::from_ref(&other)).await;
+    fixture
+        .expect_none_ready("a duplicate does not end a lease")
         .await;
-    bed.pass(10_000).await;
-    assert_eq!(bed.lease_one().await.attempt, 2);
-    bed.pass(10_000).await;
-    bed.expect_none_ready("two attempts were allowed").await;
+    fixture.pass(10_000).await;
+    assert_eq!(fixture.lease_one().await.attempt, 2);
+    fixture.pass(10_000).await;
+    fixture.expect_none_ready("two attempts were allowed").await;
 }
 
-pub(super) async fn equal_ids_in_one_batch_are_stored_once(bed: Bed) {
+pub(super) async fn equal_ids_in_one_batch_are_stored_once(fixture: Fixture) {
     let second = NewMessage::new("second").with_id(id_of("a"));
-    let outcomes = bed.enqueue(&[msg("a"), second, msg("b")]).await;
+    let outcomes = fixture.enqueue(&[msg("a"), second, msg("b")]).await;
     use EnqueueOutcome::{Duplicate, Stored};
     assert_eq!(outcomes, [Stored, Duplicate, Stored]);
-    let mut deliveries = bed.lease(10).await;
+    let mut deliveries = fixture.lease(10).await;
     deliveries.sort_by(|a, b| a.id.cmp(&b.id));
     assert_eq!(ids(&deliveries), ["a", "b"]);
     assert_eq!(deliveries[0].payload, "a", "the first of the two is kept");
 }
 
-pub(super) async fn a_full_batch_of_duplicates(bed: Bed) {
-    let most = bed.backend().limits().max_batch.min(1000);
+pub(super) async fn a_full_batch_of_duplicates(fixture: Fixture) {
+    let most = fixture.backend().limits().max_batch.min(1000);
     let messages: Vec<_> = (0..most).map(|n| msg(&format!("m{n}"))).collect();
-    bed.store(&messages).await;
-    let outcomes = bed.enqueue(&messages).await;
+    fixture.store(&messages).await;
+    let outcomes = fixture.enqueue(&messages).await;
     assert!(
         outcomes
             .iter()
             .all(|outcome| *outcome == EnqueueOutcome::Duplicate),
         "all of them are duplicates: {outcomes:?}"
     );
-    assert_eq!(bed.stats().await.ready, most as u64);
+    assert_eq!(fixture.stats().await.ready, most as u64);
 }
 
-pub(super) async fn an_acked_id_may_be_used_again(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let first = bed.lease_one().await;
-    bed.ack(&first.receipt).await;
-    bed.store(&[NewMessage::new("anew").with_id(id_of("m"))])
+pub(super) async fn an_acked_id_may_be_used_again(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let first = fixture.lease_one().await;
+    fixture.ack(&first.receipt).await;
+    fixture
+        .store(&[NewMessage::new("anew").with_id(id_of("m"))])
         .await;
-    let second = bed.lease_one().await;
+    let second = fixture.lease_one().await;
     assert_eq!((&second.payload[..], second.attempt), (&b"anew"[..], 1));
     assert_ne!(first.receipt, second.receipt);
 }
 
-pub(super) async fn payloads_come_back_as_sent(bed: Bed) {
+pub(super) async fn payloads_come_back_as_sent(fixture: Fixture) {
     let every_byte: Vec<u8> = (0..=255).collect();
     let payloads = [
         Bytes::new(),
@@ -130,9 +137,10 @@ pub(super) async fn payloads_come_back_as_sent(bed: Bed) {
     ];
     for (n, payload) in payloads.iter().enumerate() {
         let id = format!("m{n}");
-        bed.store(&[NewMessage::new(payload.clone()).with_id(id_of(&id))])
+        fixture
+            .store(&[NewMessage::new(payload.clone()).with_id(id_of(&id))])
             .await;
-        let delivery = bed.lease_one().await;
+        let delivery = fixture.lease_one().await;
         assert_eq!(delivery.id.as_str(), id);
         assert!(
             delivery.payload == *payload,
@@ -141,7 +149,7 @@ pub(super) async fn payloads_come_back_as_sent(bed: Bed) {
     }
 }
 
-pub(super) async fn headers_come_back_as_sent(bed: Bed) {
+pub(super) async fn headers_come_back_as_sent(fixture: Fixture) {
     let message = msg("m")
         .with_header("content-type", "text/plain")
         .with_header("empty", "")
@@ -152,14 +160,14 @@ pub(super) async fn headers_come_back_as_sent(bed: Bed) {
         .with_header("nul\0", "\0nul")
         .with_header("Case", "upper")
         .with_header("case", "lower");
-    bed.store(std::slice::from_ref(&message)).await;
-    assert_eq!(bed.lease_one().await.headers, message.headers);
+    fixture.store(std::slice::from_ref(&message)).await;
+    assert_eq!(fixture.lease_one().await.headers, message.headers);
 
-    bed.store(&[msg("bare")]).await;
-    assert!(bed.lease_one().await.headers.is_empty());
+    fixture.store(&[msg("bare")]).await;
+    assert!(fixture.lease_one().await.headers.is_empty());
 }
 
-pub(super) async fn ids_of_any_text_work(bed: Bed) {
+pub(super) async fn ids_of_any_text_work(fixture: Fixture) {
     let texts = [
         "with space",
         "sch\u{f6}n",
@@ -175,79 +183,83 @@ pub(super) async fn ids_of_any_text_work(bed: Bed) {
     let longest = "x".repeat(MessageId::MAX_BYTES);
     let texts: Vec<&str> = texts.into_iter().chain([longest.as_str()]).collect();
     for text in &texts {
-        bed.store(&[msg(text)]).await;
-        let delivery = bed.lease_one().await;
+        fixture.store(&[msg(text)]).await;
+        let delivery = fixture.lease_one().await;
         assert_eq!(delivery.id.as_str(), *text);
-        let outcome = bed.change(&delivery.receipt, nack(0)).await;
+        let outcome = fixture.change(&delivery.receipt, nack(0)).await;
         assert_eq!(outcome, queue_api::LeaseOutcome::Applied, "id {text:?}");
-        let delivery = bed.lease_one().await;
-        let outcome = bed.ack(&delivery.receipt).await;
+        let delivery = fixture.lease_one().await;
+        let outcome = fixture.ack(&delivery.receipt).await;
         assert_eq!(outcome, queue_api::LeaseOutcome::Applied, "id {text:?}");
     }
 }
 
 /// Texts that a collation, a normal form or a conversion to a number would take for the same.
-pub(super) async fn ids_that_look_alike_are_kept_apart(bed: Bed) {
+pub(super) async fn ids_that_look_alike_are_kept_apart(fixture: Fixture) {
     let texts = [
         "a", "A", "a ", " a", "\u{e1}", "a\u{301}", "\u{ff41}", "1", "01", "1.0",
     ];
-    bed.store(&texts.map(msg)).await;
-    let mut deliveries = bed.lease(20).await;
+    fixture.store(&texts.map(msg)).await;
+    let mut deliveries = fixture.lease(20).await;
     assert_eq!(deliveries.len(), texts.len());
     for delivery in &deliveries {
         assert_eq!(delivery.payload, delivery.id.as_str());
     }
     deliveries.retain(|delivery| delivery.id.as_str() != "a");
     for delivery in deliveries {
-        bed.ack(&delivery.receipt).await;
+        fixture.ack(&delivery.receipt).await;
     }
-    bed.pass(10_000).await;
-    assert_eq!(ids(&bed.lease(20).await), ["a"]);
+    fixture.pass(10_000).await;
+    assert_eq!(ids(&fixture.lease(20).await), ["a"]);
 }
 
-pub(super) async fn a_redelivery_is_the_same_message(bed: Bed) {
+pub(super) async fn a_redelivery_is_the_same_message(fixture: Fixture) {
     let message = msg("m").with_header("k", "v");
-    bed.store(std::slice::from_ref(&message)).await;
-    for way_back in [Some(nack(0)), Some(LeaseAction::Return), None, None] {
-        let delivery = bed.lease_one().await;
+    fixture.store(std::slice::from_ref(&message)).await;
+    for way_back in [Some(nack(0)), Some(LeaseAction::Release), None, None] {
+        let delivery = fixture.lease_one().await;
         assert_eq!(delivery.id, message.id);
         assert_eq!(delivery.payload, message.payload);
         assert_eq!(delivery.headers, message.headers);
         match way_back {
-            Some(action) => drop(bed.change(&delivery.receipt, action).await),
-            None => bed.pass(10_000).await,
+            Some(action) => drop(fixture.change(&delivery.receipt, action).await),
+            None => fixture.pass(10_000).await,
         }
     }
 }
 
-pub(super) async fn times_come_back_as_sent(bed: Bed) {
+pub(super) async fn times_come_back_as_sent(fixture: Fixture) {
     let message = msg("m").with_delay(Duration::from_millis(1500));
-    let sent = bed.now();
-    bed.store(&[message]).await;
-    bed.pass(2000).await;
-    let first = bed.lease_one().await;
+    let sent = fixture.now();
+    fixture.store(&[message]).await;
+    fixture.pass(2000).await;
+    let first = fixture.lease_one().await;
     assert_eq!(first.enqueued_at, sent);
-    assert_eq!(first.lease_expires_at, bed.now() + Duration::from_secs(10));
+    assert_eq!(
+        first.lease_expires_at,
+        fixture.now() + Duration::from_secs(10)
+    );
     assert_eq!(first.visibility_timeout, Duration::from_secs(10));
     assert_eq!(first.max_attempts, NewMessage::DEFAULT_MAX_ATTEMPTS);
-    bed.pass(10_000).await;
-    let second = bed.lease_one().await;
+    fixture.pass(10_000).await;
+    let second = fixture.lease_one().await;
     assert_eq!(second.enqueued_at, sent, "redelivery does not change it");
 }
 
-pub(super) async fn a_payload_at_the_limit_comes_back(bed: Bed) {
-    let limits = bed.backend().limits();
+pub(super) async fn a_payload_at_the_limit_comes_back(fixture: Fixture) {
+    let limits = fixture.backend().limits();
     let payload: Vec<u8> = (0..limits.max_payload_bytes)
         .map(|n| (n % 251) as u8)
         .collect();
     let header = "h".repeat(limits.max_header_bytes - 1);
     let message = msg("large").with_header("k", header.clone());
-    bed.store(&[NewMessage {
-        payload: payload.clone().into(),
-        ..message
-    }])
-    .await;
-    let delivery = bed.lease_one().await;
+    fixture
+        .store(&[NewMessage {
+            payload: payload.clone().into(),
+            ..message
+        }])
+        .await;
+    let delivery = fixture.lease_one().await;
     assert!(
         delivery.payload == payload,
         "the largest payload came back otherwise"
@@ -257,16 +269,16 @@ pub(super) async fn a_payload_at_the_limit_comes_back(bed: Bed) {
 
 /// Each of them is within the limits, and so is their number; a store's own limit for a request
 /// or an answer is not the caller's business.
-pub(super) async fn a_batch_of_large_payloads_comes_back(bed: Bed) {
-    let limits = bed.backend().limits();
+pub(super) async fn a_batch_of_large_payloads_comes_back(fixture: Fixture) {
+    let limits = fixture.backend().limits();
     let count = limits.max_batch.min(7);
     let payload = Bytes::from(vec![b'x'; limits.max_payload_bytes.min(8 << 20)]);
     let messages = (0..count).map(|n| NewMessage {
         payload: payload.clone(),
         ..msg(&format!("m{n}"))
     });
-    bed.store(&messages.collect::<Vec<_>>()).await;
-    let deliveries = bed.lease(count).await;
+    fixture.store(&messages.collect::<Vec<_>>()).await;
+    let deliveries = fixture.lease(count).await;
     assert_eq!(deliveries.len(), count);
     assert!(
         deliveries
@@ -276,59 +288,64 @@ pub(super) async fn a_batch_of_large_payloads_comes_back(bed: Bed) {
     );
 }
 
-pub(super) async fn a_delay_is_kept_to_the_tick(bed: Bed) {
-    bed.store(&[msg("m").with_delay(Duration::from_millis(5000))])
+pub(super) async fn a_delay_is_kept_to_the_tick(fixture: Fixture) {
+    fixture
+        .store(&[msg("m").with_delay(Duration::from_millis(5000))])
         .await;
-    bed.expect_none_ready("the delay begins").await;
-    bed.pass(4999).await;
-    bed.expect_none_ready("one tick of the delay is left").await;
-    bed.pass(1).await;
-    assert_eq!(bed.lease_one().await.attempt, 1);
+    fixture.expect_none_ready("the delay begins").await;
+    fixture.pass(4999).await;
+    fixture
+        .expect_none_ready("one tick of the delay is left")
+        .await;
+    fixture.pass(1).await;
+    assert_eq!(fixture.lease_one().await.attempt, 1);
 }
 
 /// Milliseconds of 32 bits are spent after 25 or 50 days.
-pub(super) async fn the_longest_times_are_kept(bed: Bed) {
-    let limits = bed.backend().limits();
+pub(super) async fn the_longest_times_are_kept(fixture: Fixture) {
+    let limits = fixture.backend().limits();
     let a_year = Duration::from_secs(366 * 24 * 3600);
     let delay = limits.max_delay.min(a_year);
     let timeout = limits.max_visibility_timeout.min(a_year);
     let message = msg("m").with_delay(delay).with_visibility_timeout(timeout);
-    bed.store(&[message]).await;
+    fixture.store(&[message]).await;
     for longest in [delay, timeout] {
         let millis = longest.as_millis() as u64;
-        bed.pass(millis - 1).await;
-        bed.expect_none_ready("one tick is left").await;
-        bed.pass(1).await;
-        let delivery = bed.lease_one().await;
-        assert_eq!(delivery.lease_expires_at, bed.now() + timeout);
+        fixture.pass(millis - 1).await;
+        fixture.expect_none_ready("one tick is left").await;
+        fixture.pass(1).await;
+        let delivery = fixture.lease_one().await;
+        assert_eq!(delivery.lease_expires_at, fixture.now() + timeout);
     }
 }
 
-pub(super) async fn delays_in_one_batch_are_kept_apart(bed: Bed) {
+pub(super) async fn delays_in_one_batch_are_kept_apart(fixture: Fixture) {
     let delayed = |id: &str, millis| msg(id).with_delay(Duration::from_millis(millis));
-    bed.store(&[
-        delayed("c", 30),
-        delayed("a", 10),
-        msg("now"),
-        delayed("b", 20),
-    ])
-    .await;
+    fixture
+        .store(&[
+            delayed("c", 30),
+            delayed("a", 10),
+            msg("now"),
+            delayed("b", 20),
+        ])
+        .await;
     for expected in ["now", "a", "b", "c"] {
-        assert_eq!(ids(&bed.lease(10).await), [expected]);
-        bed.pass(10).await;
+        assert_eq!(ids(&fixture.lease(10).await), [expected]);
+        fixture.pass(10).await;
     }
 }
 
-pub(super) async fn a_delay_passes_in_real_time(bed: Bed) {
+pub(super) async fn a_delay_passes_in_real_time(fixture: Fixture) {
     let started = Instant::now();
-    bed.store(&[msg("m").with_delay(Duration::from_millis(1500))])
+    fixture
+        .store(&[msg("m").with_delay(Duration::from_millis(1500))])
         .await;
-    let early = bed.lease_for(10, 1).await;
+    let early = fixture.lease_for(10, 1).await;
     // On a machine that was busy for so long, it may be ready by now.
     assert!(
         early.is_empty() || started.elapsed().as_millis() >= 1500,
         "it came before its delay had passed"
     );
-    bed.pass(1600).await;
-    assert_eq!(ids(&bed.lease(10).await), ["m"]);
+    fixture.pass(1600).await;
+    assert_eq!(ids(&fixture.lease(10).await), ["m"]);
 }

@@ -7,7 +7,7 @@ use std::future::Future;
 
 use futures::future::LocalBoxFuture;
 
-use crate::{bed::Bed, contract::Line, harness::Claim};
+use crate::{contract::Line, fixture::Fixture, harness::Capability};
 
 mod cancel;
 mod concurrent;
@@ -46,9 +46,9 @@ pub(crate) struct Check {
     pub(crate) line: Line,
     pub(crate) name: &'static str,
     pub(crate) time: CheckTime,
-    /// What a backend must claim for this check to be about it.
-    pub(crate) claim: Option<Claim>,
-    pub(crate) run: fn(Bed) -> LocalBoxFuture<'static, ()>,
+    /// What a backend must offer for this check to be about it.
+    pub(crate) capability: Option<Capability>,
+    pub(crate) run: fn(Fixture) -> LocalBoxFuture<'static, ()>,
 }
 
 /// Which clock a check needs.
@@ -64,25 +64,25 @@ fn boxed(future: impl Future<Output = ()> + 'static) -> LocalBoxFuture<'static, 
     Box::pin(future)
 }
 
-macro_rules! claim {
+macro_rules! capability {
     (core) => {
         None
     };
     (admin) => {
-        Some(Claim::Admin)
+        Some(Capability::Admin)
     };
 }
 
 macro_rules! table {
-    ($($line:ident $time:ident $claim:ident $module:ident: $($name:ident)*;)*) => {
+    ($($line:ident $time:ident $capability:ident $module:ident: $($name:ident)*;)*) => {
         /// Every check, in the order of the contract.
         pub(crate) const CHECKS: &[Check] = &[$($(
             Check {
                 line: Line::$line,
                 name: stringify!($name),
                 time: CheckTime::$time,
-                claim: claim!($claim),
-                run: |bed| boxed($module::$name(bed)),
+                capability: capability!($capability),
+                run: |fixture| boxed($module::$name(fixture)),
             },
         )*)*];
     };

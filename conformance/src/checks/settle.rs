@@ -8,14 +8,14 @@ use queue_api::{
     Receipt,
 };
 
-use crate::bed::{Bed, dead_letter, extend, ids, msg, nack, sorted_ids};
+use crate::fixture::{Fixture, dead_letter, extend, ids, msg, nack, sorted_ids};
 
 /// Each action there is, for checks that hold for all of them.
 fn every_action() -> [LeaseAction; 4] {
     [
         extend(60_000),
         nack(0),
-        LeaseAction::Return,
+        LeaseAction::Release,
         dead_letter("no"),
     ]
 }
@@ -27,84 +27,87 @@ fn change(receipt: &Receipt, action: LeaseAction) -> LeaseChange {
     }
 }
 
-pub(super) async fn an_acked_message_is_gone(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    assert_eq!(bed.ack(&delivery.receipt).await, Applied);
+pub(super) async fn an_acked_message_is_gone(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    assert_eq!(fixture.ack(&delivery.receipt).await, Applied);
     for _ in 0..3 {
-        bed.expect_none_ready("the message was acked").await;
-        bed.pass(10_000).await;
+        fixture.expect_none_ready("the message was acked").await;
+        fixture.pass(10_000).await;
     }
-    assert_eq!(bed.stats().await, queue_api::QueueStats::default());
+    assert_eq!(fixture.stats().await, queue_api::QueueStats::default());
 }
 
-pub(super) async fn acks_in_one_batch_end_each_its_own(bed: Bed) {
-    bed.store(&[msg("a"), msg("b"), msg("c"), msg("d")]).await;
-    let mut deliveries = bed.lease(10).await;
+pub(super) async fn acks_in_one_batch_end_each_its_own(fixture: Fixture) {
+    fixture
+        .store(&[msg("a"), msg("b"), msg("c"), msg("d")])
+        .await;
+    let mut deliveries = fixture.lease(10).await;
     deliveries.sort_by(|a, b| a.id.cmp(&b.id));
     let receipts = [deliveries[3].receipt.clone(), deliveries[1].receipt.clone()];
-    assert_eq!(bed.ack_all(&receipts).await, [Applied, Applied]);
-    assert_eq!(bed.stats().await.leased, 2);
-    bed.pass(10_000).await;
-    assert_eq!(sorted_ids(&bed.lease(10).await), ["a", "c"]);
+    assert_eq!(fixture.ack_all(&receipts).await, [Applied, Applied]);
+    assert_eq!(fixture.stats().await.leased, 2);
+    fixture.pass(10_000).await;
+    assert_eq!(sorted_ids(&fixture.lease(10).await), ["a", "c"]);
 }
 
-pub(super) async fn a_superseded_receipt_acks_nothing(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let first = bed.lease_one().await;
-    bed.pass(10_000).await;
-    let second = bed.lease_one().await;
-    assert_eq!(bed.ack(&first.receipt).await, Lost);
-    assert_eq!(bed.stats().await.leased, 1);
-    assert_eq!(bed.ack(&second.receipt).await, Applied);
+pub(super) async fn a_superseded_receipt_acks_nothing(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let first = fixture.lease_one().await;
+    fixture.pass(10_000).await;
+    let second = fixture.lease_one().await;
+    assert_eq!(fixture.ack(&first.receipt).await, Lost);
+    assert_eq!(fixture.stats().await.leased, 1);
+    assert_eq!(fixture.ack(&second.receipt).await, Applied);
 }
 
-pub(super) async fn a_superseded_receipt_changes_nothing(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let first = bed.lease_one().await;
-    bed.pass(10_000).await;
-    let second = bed.lease_one().await;
-    let before = bed.stats().await;
+pub(super) async fn a_superseded_receipt_changes_nothing(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let first = fixture.lease_one().await;
+    fixture.pass(10_000).await;
+    let second = fixture.lease_one().await;
+    let before = fixture.stats().await;
     for action in every_action() {
-        let outcome = bed.change(&first.receipt, action.clone()).await;
+        let outcome = fixture.change(&first.receipt, action.clone()).await;
         assert_eq!(outcome, Lost, "{action:?} by a superseded receipt");
         assert_eq!(
-            bed.stats().await,
+            fixture.stats().await,
             before,
             "{action:?} by a superseded receipt"
         );
     }
-    bed.pass(9_999).await;
-    bed.expect_none_ready("the second lease runs to its end")
+    fixture.pass(9_999).await;
+    fixture
+        .expect_none_ready("the second lease runs to its end")
         .await;
-    bed.pass(1).await;
-    assert_eq!(bed.lease_one().await.attempt, second.attempt + 1);
+    fixture.pass(1).await;
+    assert_eq!(fixture.lease_one().await.attempt, second.attempt + 1);
 }
 
 /// Receipts that are made of what a message has, such as its attempts, come again when that
 /// does.
-pub(super) async fn a_receipt_is_not_made_again(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let mut old = bed.lease_one().await.receipt;
-    for way_back in [Some(LeaseAction::Return), Some(nack(0)), None] {
+pub(super) async fn a_receipt_is_not_made_again(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let mut old = fixture.lease_one().await.receipt;
+    for way_back in [Some(LeaseAction::Release), Some(nack(0)), None] {
         match way_back {
-            Some(action) => drop(bed.change(&old, action).await),
+            Some(action) => drop(fixture.change(&old, action).await),
             None => {
-                bed.ack(&old).await;
-                bed.store(&[msg("m")]).await;
+                fixture.ack(&old).await;
+                fixture.store(&[msg("m")]).await;
             }
         }
-        let new = bed.lease_one().await.receipt;
-        assert_eq!(bed.change(&old, nack(0)).await, Lost);
-        assert_eq!(bed.ack(&old).await, Lost);
-        assert_eq!(bed.change(&new, extend(10_000)).await, Applied);
+        let new = fixture.lease_one().await.receipt;
+        assert_eq!(fixture.change(&old, nack(0)).await, Lost);
+        assert_eq!(fixture.ack(&old).await, Lost);
+        assert_eq!(fixture.change(&new, extend(10_000)).await, Applied);
         old = new;
     }
 }
 
-pub(super) async fn a_made_up_receipt_is_lost(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
+pub(super) async fn a_made_up_receipt_is_lost(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
     let real = delivery.receipt.as_str();
     let made_up = [
         String::new(),
@@ -122,117 +125,129 @@ pub(super) async fn a_made_up_receipt_is_lost(bed: Bed) {
         if receipt == delivery.receipt {
             continue;
         }
-        assert_eq!(bed.ack(&receipt).await, Lost, "{receipt:?}");
-        assert_eq!(bed.change(&receipt, nack(0)).await, Lost, "{receipt:?}");
+        assert_eq!(fixture.ack(&receipt).await, Lost, "{receipt:?}");
+        assert_eq!(fixture.change(&receipt, nack(0)).await, Lost, "{receipt:?}");
     }
-    bed.expect_none_ready("the lease still runs").await;
+    fixture.expect_none_ready("the lease still runs").await;
     let sent_elsewhere = Receipt::new(delivery.receipt.to_string());
-    assert_eq!(bed.ack(&sent_elsewhere).await, Applied);
+    assert_eq!(fixture.ack(&sent_elsewhere).await, Applied);
 }
 
-pub(super) async fn a_late_ack_works(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    bed.pass(3_600_000).await;
-    assert_eq!(bed.stats().await.ready, 1);
-    assert_eq!(bed.ack(&delivery.receipt).await, Applied);
-    bed.expect_none_ready("the late ack took effect").await;
+pub(super) async fn a_late_ack_works(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    fixture.pass(3_600_000).await;
+    assert_eq!(fixture.stats().await.ready, 1);
+    assert_eq!(fixture.ack(&delivery.receipt).await, Applied);
+    fixture.expect_none_ready("the late ack took effect").await;
 }
 
-pub(super) async fn a_late_change_works(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    for (n, action) in [nack(5), LeaseAction::Return, dead_letter("late")]
+pub(super) async fn a_late_change_works(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    for (n, action) in [nack(5), LeaseAction::Release, dead_letter("late")]
         .into_iter()
         .enumerate()
     {
-        let delivery = bed.lease_one().await;
-        bed.pass(20_000).await;
-        let outcome = bed.change(&delivery.receipt, action.clone()).await;
+        let delivery = fixture.lease_one().await;
+        fixture.pass(20_000).await;
+        let outcome = fixture.change(&delivery.receipt, action.clone()).await;
         assert_eq!(outcome, Applied, "{action:?} by an expired receipt");
         if n == 0 {
-            bed.expect_none_ready("the late nack holds it back").await;
-            bed.pass(5).await;
+            fixture
+                .expect_none_ready("the late nack holds it back")
+                .await;
+            fixture.pass(5).await;
         }
     }
-    assert_eq!(bed.stats().await.dead, 1);
+    assert_eq!(fixture.stats().await.dead, 1);
 }
 
-pub(super) async fn a_late_extend_hides_again(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    bed.pass(15_000).await;
-    assert_eq!(bed.change(&delivery.receipt, extend(1000)).await, Applied);
-    assert_eq!(bed.stats().await.leased, 1);
-    bed.pass(999).await;
-    bed.expect_none_ready("the late extension has a tick left")
+pub(super) async fn a_late_extend_hides_again(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    fixture.pass(15_000).await;
+    assert_eq!(
+        fixture.change(&delivery.receipt, extend(1000)).await,
+        Applied
+    );
+    assert_eq!(fixture.stats().await.leased, 1);
+    fixture.pass(999).await;
+    fixture
+        .expect_none_ready("the late extension has a tick left")
         .await;
-    bed.pass(1).await;
-    assert_eq!(bed.lease_one().await.attempt, 2);
-    assert_eq!(bed.change(&delivery.receipt, extend(1000)).await, Lost);
+    fixture.pass(1).await;
+    assert_eq!(fixture.lease_one().await.attempt, 2);
+    assert_eq!(fixture.change(&delivery.receipt, extend(1000)).await, Lost);
 }
 
-pub(super) async fn a_settled_receipt_is_lost(bed: Bed) {
+pub(super) async fn a_settled_receipt_is_lost(fixture: Fixture) {
     let settling = [
         None,
         Some(nack(0)),
-        Some(LeaseAction::Return),
+        Some(LeaseAction::Release),
         Some(dead_letter("no")),
     ];
     for (n, settle) in settling.into_iter().enumerate() {
-        bed.store(&[msg(&format!("m{n}"))]).await;
-        let receipt = bed.lease_one().await.receipt;
+        fixture.store(&[msg(&format!("m{n}"))]).await;
+        let receipt = fixture.lease_one().await.receipt;
         let first = match settle.clone() {
-            None => bed.ack(&receipt).await,
-            Some(action) => bed.change(&receipt, action).await,
+            None => fixture.ack(&receipt).await,
+            Some(action) => fixture.change(&receipt, action).await,
         };
         assert_eq!(first, Applied, "{settle:?}");
-        let before = bed.stats().await;
-        assert_eq!(bed.ack(&receipt).await, Lost, "ack after {settle:?}");
+        let before = fixture.stats().await;
+        assert_eq!(fixture.ack(&receipt).await, Lost, "ack after {settle:?}");
         for action in every_action() {
-            let outcome = bed.change(&receipt, action.clone()).await;
+            let outcome = fixture.change(&receipt, action.clone()).await;
             assert_eq!(outcome, Lost, "{action:?} after {settle:?}");
         }
         assert_eq!(
-            bed.stats().await,
+            fixture.stats().await,
             before,
             "a settled receipt changes nothing"
         );
-        for left in bed.lease(10).await {
-            bed.ack(&left.receipt).await;
+        for left in fixture.lease(10).await {
+            fixture.ack(&left.receipt).await;
         }
     }
 }
 
-pub(super) async fn a_receipt_twice_in_one_batch_works_once(bed: Bed) {
-    bed.store(&[msg("a"), msg("b"), msg("c")]).await;
-    let deliveries = bed.lease(3).await;
+pub(super) async fn a_receipt_twice_in_one_batch_works_once(fixture: Fixture) {
+    fixture.store(&[msg("a"), msg("b"), msg("c")]).await;
+    let deliveries = fixture.lease(3).await;
     let [a, b, c] = [0, 1, 2].map(|n| deliveries[n].receipt.clone());
-    let outcomes = bed.ack_all(&[a.clone(), b.clone(), a.clone()]).await;
+    let outcomes = fixture.ack_all(&[a.clone(), b.clone(), a.clone()]).await;
     assert_eq!(outcomes, [Applied, Applied, Lost]);
     let twice = [change(&c, nack(0)), change(&c, nack(0))];
-    assert_eq!(bed.change_all(&twice).await, [Applied, Lost]);
-    assert_eq!(bed.stats().await.ready, 1);
+    assert_eq!(fixture.change_all(&twice).await, [Applied, Lost]);
+    assert_eq!(fixture.stats().await.ready, 1);
 }
 
-pub(super) async fn settled_and_live_receipts_in_one_batch(bed: Bed) {
+pub(super) async fn settled_and_live_receipts_in_one_batch(fixture: Fixture) {
     let messages: Vec<_> = (0..6).map(|n| msg(&format!("m{n}"))).collect();
-    bed.store(&messages).await;
-    let receipts: Vec<_> = bed.lease(6).await.into_iter().map(|d| d.receipt).collect();
-    bed.ack_all(&[receipts[0].clone(), receipts[3].clone()])
+    fixture.store(&messages).await;
+    let receipts: Vec<_> = fixture
+        .lease(6)
+        .await
+        .into_iter()
+        .map(|d| d.receipt)
+        .collect();
+    fixture
+        .ack_all(&[receipts[0].clone(), receipts[3].clone()])
         .await;
-    let outcomes = bed.ack_all(&receipts[..5]).await;
+    let outcomes = fixture.ack_all(&receipts[..5]).await;
     assert_eq!(outcomes, [Lost, Applied, Applied, Lost, Applied]);
     let changes: Vec<_> = receipts
         .iter()
         .map(|receipt| change(receipt, nack(0)))
         .collect();
-    let outcomes = bed.change_all(&changes).await;
+    let outcomes = fixture.change_all(&changes).await;
     assert_eq!(outcomes, [Lost, Lost, Lost, Lost, Lost, Applied]);
 }
 
-pub(super) async fn changes_of_one_receipt_follow_each_other(bed: Bed) {
-    bed.store(&[msg("m"), msg("n")]).await;
-    let deliveries = bed.lease(2).await;
+pub(super) async fn changes_of_one_receipt_follow_each_other(fixture: Fixture) {
+    fixture.store(&[msg("m"), msg("n")]).await;
+    let deliveries = fixture.lease(2).await;
     let (m, n) = (&deliveries[0].receipt, &deliveries[1].receipt);
     let changes = [
         change(m, extend(60_000)),
@@ -241,21 +256,26 @@ pub(super) async fn changes_of_one_receipt_follow_each_other(bed: Bed) {
         change(n, extend(10)),
     ];
     assert_eq!(
-        bed.change_all(&changes).await,
+        fixture.change_all(&changes).await,
         [Applied, Applied, Applied, Lost]
     );
-    bed.pass(49).await;
-    bed.expect_none_ready("the last extension counts").await;
-    bed.pass(1).await;
-    assert_eq!(ids(&bed.lease(10).await), [deliveries[0].id.as_str()]);
-    bed.pass(20).await;
-    assert_eq!(ids(&bed.lease(10).await), [deliveries[1].id.as_str()]);
+    fixture.pass(49).await;
+    fixture.expect_none_ready("the last extension counts").await;
+    fixture.pass(1).await;
+    assert_eq!(ids(&fixture.lease(10).await), [deliveries[0].id.as_str()]);
+    fixture.pass(20).await;
+    assert_eq!(ids(&fixture.lease(10).await), [deliveries[1].id.as_str()]);
 }
 
-pub(super) async fn outcomes_are_in_order(bed: Bed) {
+pub(super) async fn outcomes_are_in_order(fixture: Fixture) {
     let messages: Vec<_> = (0..8).map(|n| msg(&format!("m{n}"))).collect();
-    bed.store(&messages).await;
-    let mut receipts: Vec<_> = bed.lease(8).await.into_iter().map(|d| d.receipt).collect();
+    fixture.store(&messages).await;
+    let mut receipts: Vec<_> = fixture
+        .lease(8)
+        .await
+        .into_iter()
+        .map(|d| d.receipt)
+        .collect();
     // Back to front, with strangers in odd places.
     receipts.reverse();
     receipts.insert(0, Receipt::new("stranger"));
@@ -264,7 +284,7 @@ pub(super) async fn outcomes_are_in_order(bed: Bed) {
         nack(9),
         extend(9000),
         dead_letter("why"),
-        LeaseAction::Return,
+        LeaseAction::Release,
     ];
     let changes: Vec<_> = receipts
         .iter()
@@ -274,111 +294,127 @@ pub(super) async fn outcomes_are_in_order(bed: Bed) {
     let mut expected = vec![Applied; 10];
     expected[0] = Lost;
     expected[4] = Lost;
-    assert_eq!(bed.change_all(&changes).await, expected);
+    assert_eq!(fixture.change_all(&changes).await, expected);
     // An extension does not settle, so exactly the extended ones can be acked.
     let extended = |n: usize| n % 4 == 1;
     let expected: Vec<_> = (0..10)
         .map(|n| if extended(n) { Applied } else { Lost })
         .collect();
-    assert_eq!(bed.ack_all(&receipts).await, expected);
+    assert_eq!(fixture.ack_all(&receipts).await, expected);
 }
 
-pub(super) async fn nothing_to_settle_is_no_outcome(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    bed.lease_one().await;
-    assert!(bed.ack_all(&[]).await.is_empty());
-    assert!(bed.change_all(&[]).await.is_empty());
-    assert!(bed.enqueue(&[]).await.is_empty());
-    assert_eq!(bed.stats().await.leased, 1);
+pub(super) async fn nothing_to_settle_is_no_outcome(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    fixture.lease_one().await;
+    assert!(fixture.ack_all(&[]).await.is_empty());
+    assert!(fixture.change_all(&[]).await.is_empty());
+    assert!(fixture.enqueue(&[]).await.is_empty());
+    assert_eq!(fixture.stats().await.leased, 1);
 }
 
-pub(super) async fn extend_counts_from_now(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    bed.pass(4000).await;
-    assert_eq!(bed.change(&delivery.receipt, extend(10_000)).await, Applied);
-    bed.pass(9999).await;
-    bed.expect_none_ready("the extension has a tick left").await;
-    bed.pass(1).await;
-    assert_eq!(ids(&bed.lease(10).await), ["m"]);
-}
-
-pub(super) async fn extend_may_shorten(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    assert_eq!(bed.change(&delivery.receipt, extend(100)).await, Applied);
-    bed.pass(99).await;
-    bed.expect_none_ready("the shortened lease has a tick left")
-        .await;
-    bed.pass(1).await;
-    assert_eq!(bed.lease_one().await.attempt, 2);
-}
-
-pub(super) async fn nack_delays_to_the_tick(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    bed.pass(3000).await;
-    assert_eq!(bed.change(&delivery.receipt, nack(30_000)).await, Applied);
+pub(super) async fn extend_counts_from_now(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    fixture.pass(4000).await;
     assert_eq!(
-        bed.stats().await.delayed,
+        fixture.change(&delivery.receipt, extend(10_000)).await,
+        Applied
+    );
+    fixture.pass(9999).await;
+    fixture
+        .expect_none_ready("the extension has a tick left")
+        .await;
+    fixture.pass(1).await;
+    assert_eq!(ids(&fixture.lease(10).await), ["m"]);
+}
+
+pub(super) async fn extend_may_shorten(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    assert_eq!(
+        fixture.change(&delivery.receipt, extend(100)).await,
+        Applied
+    );
+    fixture.pass(99).await;
+    fixture
+        .expect_none_ready("the shortened lease has a tick left")
+        .await;
+    fixture.pass(1).await;
+    assert_eq!(fixture.lease_one().await.attempt, 2);
+}
+
+pub(super) async fn nack_delays_to_the_tick(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    fixture.pass(3000).await;
+    assert_eq!(
+        fixture.change(&delivery.receipt, nack(30_000)).await,
+        Applied
+    );
+    assert_eq!(
+        fixture.stats().await.delayed,
         1,
         "a message held back is delayed, not leased"
     );
-    bed.pass(29_999).await;
-    bed.expect_none_ready("the nack's delay has a tick left")
+    fixture.pass(29_999).await;
+    fixture
+        .expect_none_ready("the nack's delay has a tick left")
         .await;
-    bed.pass(1).await;
-    assert_eq!(bed.lease_one().await.attempt, 2);
+    fixture.pass(1).await;
+    assert_eq!(fixture.lease_one().await.attempt, 2);
 }
 
-pub(super) async fn nack_without_delay_is_ready_at_once(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    assert_eq!(bed.change(&delivery.receipt, nack(0)).await, Applied);
-    assert_eq!(bed.stats().await.ready, 1);
-    assert_eq!(bed.lease_one().await.attempt, 2);
+pub(super) async fn nack_without_delay_is_ready_at_once(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    assert_eq!(fixture.change(&delivery.receipt, nack(0)).await, Applied);
+    assert_eq!(fixture.stats().await.ready, 1);
+    assert_eq!(fixture.lease_one().await.attempt, 2);
 }
 
-pub(super) async fn return_is_ready_at_once_and_does_not_count(bed: Bed) {
-    bed.store(&[msg("m").with_max_attempts(2)]).await;
+pub(super) async fn return_is_ready_at_once_and_does_not_count(fixture: Fixture) {
+    fixture.store(&[msg("m").with_max_attempts(2)]).await;
     for _ in 0..5 {
-        let delivery = bed.lease_one().await;
+        let delivery = fixture.lease_one().await;
         assert_eq!(delivery.attempt, 1);
         assert_eq!(
-            bed.change(&delivery.receipt, LeaseAction::Return).await,
+            fixture
+                .change(&delivery.receipt, LeaseAction::Release)
+                .await,
             Applied
         );
-        assert_eq!(bed.stats().await.ready, 1);
+        assert_eq!(fixture.stats().await.ready, 1);
     }
 }
 
-pub(super) async fn changes_in_one_batch_are_kept_apart(bed: Bed) {
+pub(super) async fn changes_in_one_batch_are_kept_apart(fixture: Fixture) {
     let long = |id: &str| msg(id).with_visibility_timeout(Duration::from_secs(600));
-    bed.store(&[
-        long("a"),
-        long("b"),
-        long("c"),
-        long("d"),
-        long("e"),
-        long("f"),
-    ])
-    .await;
-    let mut deliveries = bed.lease(6).await;
+    fixture
+        .store(&[
+            long("a"),
+            long("b"),
+            long("c"),
+            long("d"),
+            long("e"),
+            long("f"),
+        ])
+        .await;
+    let mut deliveries = fixture.lease(6).await;
     deliveries.sort_by(|a, b| a.id.cmp(&b.id));
     let receipt = |n: usize| &deliveries[n].receipt;
     let changes = [
         change(receipt(0), nack(20)),
         change(receipt(1), extend(30)),
         change(receipt(2), dead_letter("c is bad")),
-        change(receipt(3), LeaseAction::Return),
+        change(receipt(3), LeaseAction::Release),
         change(receipt(4), nack(10)),
     ];
-    assert_eq!(bed.change_all(&changes).await, [Applied; 5]);
-    let stats = bed.stats().await;
+    assert_eq!(fixture.change_all(&changes).await, [Applied; 5]);
+    let stats = fixture.stats().await;
     let counts = (stats.ready, stats.delayed, stats.leased, stats.dead);
     assert_eq!(counts, (1, 2, 2, 1));
     for expected in ["d", "e", "a", "b"] {
-        assert_eq!(ids(&bed.lease(10).await), [expected]);
-        bed.pass(10).await;
+        assert_eq!(ids(&fixture.lease(10).await), [expected]);
+        fixture.pass(10).await;
     }
 }

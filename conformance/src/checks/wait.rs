@@ -8,8 +8,8 @@ use queue_api::Redrive;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
-    bed::{Bed, OneQueue, dead_letter, extend, ids, msg, nack},
-    place::{Panic, caught},
+    fixture::{Fixture, OneQueue, dead_letter, extend, ids, msg, nack},
+    panic_location::{Panic, caught},
 };
 
 /// Longer than any check may take: a wait that ends does so for its reason.
@@ -51,93 +51,102 @@ async fn start_waiting(queue: &OneQueue) -> Waiting {
     waiting
 }
 
-pub(super) async fn wait_returns_at_once_when_something_is_ready(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    start_waiting(&bed).await.ends().await;
-    bed.lease_one().await;
-    bed.pass(10_000).await;
-    start_waiting(&bed).await.ends().await;
+pub(super) async fn wait_returns_at_once_when_something_is_ready(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    start_waiting(&fixture).await.ends().await;
+    fixture.lease_one().await;
+    fixture.pass(10_000).await;
+    start_waiting(&fixture).await.ends().await;
 }
 
-pub(super) async fn wait_wakes_on_an_enqueue(bed: Bed) {
-    let waits = [start_waiting(&bed).await, start_waiting(&bed).await];
-    bed.store(&[msg("m")]).await;
+pub(super) async fn wait_wakes_on_an_enqueue(fixture: Fixture) {
+    let waits = [start_waiting(&fixture).await, start_waiting(&fixture).await];
+    fixture.store(&[msg("m")]).await;
     for waiting in waits {
         waiting.ends().await;
     }
 }
 
-pub(super) async fn wait_wakes_on_an_enqueue_elsewhere(bed: Bed) {
-    let waiting = start_waiting(&bed).await;
-    bed.reconnect().await.store(&[msg("m")]).await;
+pub(super) async fn wait_wakes_on_an_enqueue_elsewhere(fixture: Fixture) {
+    let waiting = start_waiting(&fixture).await;
+    fixture.reconnect().await.store(&[msg("m")]).await;
     waiting.ends().await;
 }
 
-pub(super) async fn wait_wakes_when_a_delay_ends(bed: Bed) {
-    bed.store(&[msg("m").with_delay(Duration::from_secs(7200))])
+pub(super) async fn wait_wakes_when_a_delay_ends(fixture: Fixture) {
+    fixture
+        .store(&[msg("m").with_delay(Duration::from_secs(7200))])
         .await;
-    let waiting = start_waiting(&bed).await;
-    bed.pass(7_200_000).await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.pass(7_200_000).await;
     waiting.ends().await;
-    assert_eq!(ids(&bed.lease(10).await), ["m"]);
+    assert_eq!(ids(&fixture.lease(10).await), ["m"]);
 }
 
-pub(super) async fn wait_wakes_when_a_lease_ends(bed: Bed) {
-    bed.store(&[msg("m"), msg("late").with_delay(Duration::from_secs(7200))])
+pub(super) async fn wait_wakes_when_a_lease_ends(fixture: Fixture) {
+    fixture
+        .store(&[msg("m"), msg("late").with_delay(Duration::from_secs(7200))])
         .await;
-    bed.lease_one().await;
-    let waiting = start_waiting(&bed).await;
-    bed.pass(10_000).await;
+    fixture.lease_one().await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.pass(10_000).await;
     waiting.ends().await;
 }
 
-pub(super) async fn wait_wakes_when_a_shortened_lease_ends(bed: Bed) {
-    bed.store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
+pub(super) async fn wait_wakes_when_a_shortened_lease_ends(fixture: Fixture) {
+    fixture
+        .store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
         .await;
-    let delivery = bed.lease_one().await;
-    let waiting = start_waiting(&bed).await;
-    bed.change(&delivery.receipt, extend(10_000)).await;
-    bed.pass(10_000).await;
+    let delivery = fixture.lease_one().await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.change(&delivery.receipt, extend(10_000)).await;
+    fixture.pass(10_000).await;
     waiting.ends().await;
 }
 
-pub(super) async fn wait_wakes_on_a_redrive(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let delivery = bed.lease_one().await;
-    bed.change(&delivery.receipt, dead_letter("for now")).await;
-    let waiting = start_waiting(&bed).await;
-    let redriven = bed.admin().redrive(&bed.name, &Redrive::All).await;
+pub(super) async fn wait_wakes_on_a_redrive(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let delivery = fixture.lease_one().await;
+    fixture
+        .change(&delivery.receipt, dead_letter("for now"))
+        .await;
+    let waiting = start_waiting(&fixture).await;
+    let redriven = fixture.admin().redrive(&fixture.name, &Redrive::All).await;
     assert_eq!(redriven.expect("redrive succeeds"), 1);
     waiting.ends().await;
 }
 
-pub(super) async fn wait_wakes_on_a_nack(bed: Bed) {
-    bed.store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
+pub(super) async fn wait_wakes_on_a_nack(fixture: Fixture) {
+    fixture
+        .store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
         .await;
-    let delivery = bed.lease_one().await;
-    let waiting = start_waiting(&bed).await;
-    bed.change(&delivery.receipt, nack(0)).await;
+    let delivery = fixture.lease_one().await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.change(&delivery.receipt, nack(0)).await;
     waiting.ends().await;
 }
 
-pub(super) async fn wait_ends_after_the_time_given(bed: Bed) {
-    bed.store(&[msg("late").with_delay(Duration::from_secs(3600))])
+pub(super) async fn wait_ends_after_the_time_given(fixture: Fixture) {
+    fixture
+        .store(&[msg("late").with_delay(Duration::from_secs(3600))])
         .await;
     for millis in [0, 1, 250] {
-        let ended = bed
+        let ended = fixture
             .backend()
-            .wait(&bed.name, Duration::from_millis(millis))
+            .wait(&fixture.name, Duration::from_millis(millis))
             .await;
         ended.expect("wait succeeds");
     }
 }
 
-pub(super) async fn wait_wakes_when_due_in_real_time(bed: Bed) {
-    bed.store(&[msg("m").with_delay(Duration::from_millis(700))])
+pub(super) async fn wait_wakes_when_due_in_real_time(fixture: Fixture) {
+    fixture
+        .store(&[msg("m").with_delay(Duration::from_millis(700))])
         .await;
-    while bed.lease(1).await.is_empty() {
-        bed.backend()
-            .wait(&bed.name, FOR_EVER)
+    while fixture.lease(1).await.is_empty() {
+        fixture
+            .backend()
+            .wait(&fixture.name, FOR_EVER)
             .await
             .expect("wait succeeds");
     }

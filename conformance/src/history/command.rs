@@ -6,7 +6,7 @@
 use proptest::{collection::vec, option, prelude::*, sample::Index, sample::select};
 use queue_api::Purge;
 
-use crate::harness::Claim;
+use crate::harness::Capability;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
@@ -75,7 +75,7 @@ pub(crate) enum Pick {
 pub(crate) enum Action {
     Extend(u64),
     Nack(u64),
-    Return,
+    Release,
     DeadLetter,
 }
 
@@ -85,9 +85,11 @@ pub(crate) const QUEUES: usize = 2;
 /// How many ids a queue can hold.
 pub(crate) const IDS: usize = 5;
 
-/// Programs for a backend with the `claims`.
-pub(crate) fn histories(claims: &[Claim]) -> impl Strategy<Value = Vec<Command>> + use<> {
-    let command = if claims.contains(&Claim::Admin) {
+/// Programs for a backend with the `capabilities`.
+pub(crate) fn histories(
+    capabilities: &[Capability],
+) -> impl Strategy<Value = Vec<Command>> + use<> {
+    let command = if capabilities.contains(&Capability::Admin) {
         // Without an admin nobody can tell which of two messages of one millisecond was buried,
         // so there attempts do not run out.
         prop_oneof![8 => core(vec![1, 2, 3, 100]), 1 => admin()].boxed()
@@ -151,7 +153,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         millis(1).prop_map(Action::Extend),
         millis(0).prop_map(Action::Nack),
-        Just(Action::Return),
+        Just(Action::Release),
         Just(Action::DeadLetter),
     ]
 }

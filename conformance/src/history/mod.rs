@@ -85,7 +85,7 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let history = command::histories(harness.claims())
+    let history = command::histories(harness.capabilities())
         .new_tree(&mut runner)
         .map_err(|why| why.to_string())?;
     // What the harness cannot do says nothing about the backend. As the first that goes wrong it

@@ -228,7 +228,7 @@ impl Model {
                 ready_at: now + *delay,
                 receipt: None,
             },
-            LeaseAction::Return => {
+            LeaseAction::Release => {
                 message.attempts -= 1;
                 State::Live {
                     ready_at: now,

@@ -15,9 +15,9 @@ use super::{
     model::Model,
 };
 use crate::{
-    bed::{Bed, OneQueue, id_of},
-    guard::{guarded, on_a_store},
+    fixture::{Fixture, OneQueue, id_of},
     harness::{Harness, TestTime},
+    isolation::{guarded, on_a_store},
 };
 
 /// A history that the model rejects, or that could not be played to its end.
@@ -45,8 +45,8 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played 
     let patience = harness.patience();
     // Twice the patience, so that a history that does not end still shows how far it came.
     on_a_store(harness, time.clone(), patience * 2, async |store| {
-        let bed = Bed::new(store, time, patience).await?;
-        let mut player = Player::new(bed);
+        let fixture = Fixture::new(store, time, patience).await?;
+        let mut player = Player::new(fixture);
         let played = guarded(patience, player.play(commands)).await;
         let timeline = player.timeline;
         Ok(played
@@ -57,7 +57,7 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played 
 }
 
 struct Player {
-    bed: Bed,
+    fixture: Fixture,
     models: [Model; QUEUES],
     /// Every receipt that each queue has given out, oldest first.
     receipts: [Vec<Receipt>; QUEUES],
@@ -66,9 +66,9 @@ struct Player {
 }
 
 impl Player {
-    fn new(bed: Bed) -> Self {
+    fn new(fixture: Fixture) -> Self {
         Self {
-            bed,
+            fixture,
             models: Default::default(),
             receipts: Default::default(),
             elapsed: 0,
@@ -97,19 +97,19 @@ impl Player {
             Command::Ack { queue, picks } => self.ack(*queue, picks).await,
             Command::Change { queue, changes } => self.change(*queue, changes).await,
             Command::Pass(millis) => {
-                self.bed.pass(*millis).await;
+                self.fixture.pass(*millis).await;
                 self.elapsed += millis;
                 Ok(())
             }
             Command::Reconnect => {
-                self.bed = self.bed.reconnect().await;
+                self.fixture = self.fixture.reconnect().await;
                 self.note("reconnect", "");
                 Ok(())
             }
             Command::Peek { queue, max } => {
                 let on = self.queue(*queue);
                 let seen = on.admin().peek(&on.name, *max).await.map_err(told)?;
-                self.models[*queue].peek(*max, self.bed.now(), &seen)
+                self.models[*queue].peek(*max, self.fixture.now(), &seen)
             }
             Command::Purge { queue, what } => {
                 let on = self.queue(*queue);
@@ -141,7 +141,7 @@ impl Player {
             format!("queue {queue}: enqueue {}", shown.join(", ")),
             format!("{outcomes:?}"),
         );
-        let now = self.bed.now();
+        let now = self.fixture.now();
         let model = &mut self.models[queue];
         let expected: Vec<_> = messages
             .iter()
@@ -173,7 +173,7 @@ impl Player {
         );
         self.receipts[queue].extend(deliveries.iter().map(|delivery| delivery.receipt.clone()));
 
-        let now = self.bed.now();
+        let now = self.fixture.now();
         let visibility = visibility.map(Duration::from_millis);
         let undecided = self.models[queue].lease(max, visibility, now, &deliveries)?;
         if !undecided.is_empty() {
@@ -218,7 +218,7 @@ impl Player {
             let what = format!("queue {queue}: {:?} {:?}", change.action, change.receipt);
             self.note(what, format!("{outcome:?}"));
         }
-        let now = self.bed.now();
+        let now = self.fixture.now();
         let model = &mut self.models[queue];
         let expected: Vec<_> = changes
             .iter()
@@ -239,14 +239,18 @@ impl Player {
         equal(
             "D1: redriven",
             redriven,
-            self.models[queue].redrive(named, self.bed.now()),
+            self.models[queue].redrive(named, self.fixture.now()),
         )
     }
 
     async fn compare_stats(&self, queue: usize) -> Result<(), String> {
         let on = self.queue(queue);
         let stats = on.backend().stats(&on.name).await.map_err(told)?;
-        equal("S1: stats", stats, self.models[queue].stats(self.bed.now()))
+        equal(
+            "S1: stats",
+            stats,
+            self.models[queue].stats(self.fixture.now()),
+        )
     }
 
     /// At the end everything that is left has to come, however much it was held back.
@@ -259,7 +263,7 @@ impl Player {
             // One more than there can be, so the call meets and buries all that is exhausted.
             self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
-            if self.bed.has_admin() {
+            if self.fixture.has_admin() {
                 let dead = self.queue(queue).dead_letters().await;
                 equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
             }
@@ -268,7 +272,7 @@ impl Player {
     }
 
     fn queue(&self, queue: usize) -> OneQueue {
-        self.bed.other_queue(["first", "second"][queue])
+        self.fixture.other_queue(["first", "second"][queue])
     }
 
     fn receipt(&self, queue: usize, pick: &Pick) -> Option<Receipt> {
@@ -333,7 +337,7 @@ fn action_of(action: Action) -> LeaseAction {
         Action::Nack(delay) => LeaseAction::Nack {
             delay: Duration::from_millis(delay),
         },
-        Action::Return => LeaseAction::Return,
+        Action::Release => LeaseAction::Release,
         Action::DeadLetter => LeaseAction::DeadLetter {
             reason: "no".to_owned(),
         },

@@ -90,7 +90,7 @@ pub enum Action {
     /// Give it up, and have it back after so long.
     Nack(Millis),
     /// Give it up, and take the attempt back.
-    Return,
+    Release,
     /// Make it a dead letter.
     DeadLetter,
 }
@@ -104,7 +104,7 @@ impl Action {
             Self::Nack(delay) => Some(LeaseAction::Nack {
                 delay: Duration::from_millis(delay),
             }),
-            Self::Return => Some(LeaseAction::Return),
+            Self::Release => Some(LeaseAction::Release),
             Self::DeadLetter => Some(LeaseAction::DeadLetter {
                 reason: "recorded".to_owned(),
             }),

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    broken::Broken,
     event::{Action, Call, Given, What},
+    violation::Violation,
 };
 
 /// Every message of a record that something happened to which breaks the contract.
@@ -16,7 +16,7 @@ use super::{
 /// The record must be complete: everything that was sent and can still be delivered was leased
 /// and acked before it ended. A message that was stored, acked and stored again under the same
 /// id is two messages, and must have two ids in the record.
-pub fn judge(calls: &[Call]) -> Vec<Broken> {
+pub fn judge(calls: &[Call]) -> Vec<Violation> {
     let mut histories: BTreeMap<&str, History> = BTreeMap::new();
     let mut unknown_leases = Vec::new();
     for call in calls {
@@ -68,7 +68,7 @@ pub fn judge(calls: &[Call]) -> Vec<Broken> {
     for (id, mut history) in histories {
         history.unknown_leases = &unknown_leases;
         if let Err(breach) = history.judge() {
-            all.push(Broken::new(calls, id, breach.what, &breach.by));
+            all.push(Violation::new(calls, id, breach.what, &breach.by));
         }
     }
     all
@@ -193,7 +193,7 @@ impl<'a> History<'a> {
                 .or_default()
                 .push(delivery.call);
         }
-        let is_return = |s: &&Settlement| s.action == Action::Return && s.may_have_worked();
+        let is_return = |s: &&Settlement| s.action == Action::Release && s.may_have_worked();
         let returned = self.settlements.iter().filter(is_return).count();
         for (attempt, calls) in &counted {
             let count = calls.len();

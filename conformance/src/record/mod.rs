@@ -28,18 +28,18 @@
 //! assert!(broken[0].is_about(Line::E1), "it was stored, and never came to be acked");
 //! ```
 
-mod broken;
 mod event;
 mod judge;
 mod process;
 mod program;
 mod recorder;
 mod timeline;
+mod violation;
 mod wrong_clock;
 
-pub use broken::Broken;
 pub use event::{Action, Call, Given, Millis, Moment, What, moment, wall_clock};
 pub use judge::judge;
+pub use violation::Violation;
 
 pub(crate) use process::{Clocks, child_main, kills};
 pub(crate) use program::run_shard;

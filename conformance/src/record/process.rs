@@ -24,9 +24,9 @@ use super::{
     wrong_clock::WrongClock,
 };
 use crate::{
-    bed::{Bed, name},
-    guard::{guarded, on_a_store},
+    fixture::{Fixture, name},
     harness::{Connection, Harness, TestTime},
+    isolation::{guarded, on_a_store},
 };
 
 /// Tells a child the address of the store, behind its own name and a space.
@@ -69,7 +69,7 @@ async fn work_for_ever(mut recorder: Recorder) -> ! {
         for given in recorder.lease(2, visibility).await {
             let action = match recorder.random.below(12) {
                 0 => Action::Nack(0),
-                1 => Action::Return,
+                1 => Action::Release,
                 2 => Action::Extend(900),
                 3 => Action::DeadLetter,
                 4 => continue, // nobody says anything, and the lease runs out
@@ -126,12 +126,12 @@ pub(crate) async fn kills(harness: &dyn Harness, clocks: Clocks) -> Result<(), S
         patience * PATIENCES,
         async |store| {
             // First of all: without it, nothing that the processes do could be judged.
-            let bed = Bed::new(store.clone(), TestTime::Real, patience).await?;
+            let fixture = Fixture::new(store.clone(), TestTime::Real, patience).await?;
             let address = store.address();
             let kill = move || kill_one_after_another(&address, clocks, patience);
             let killed = tokio::task::spawn_blocking(kill).await;
             let seen = killed.map_err(|panic| panic.to_string())??;
-            let settled = settle_up(harness, &bed.connection, seen);
+            let settled = settle_up(harness, &fixture.connection, seen);
             guarded(patience * 2, settled)
                 .await
                 .and_then(|judged| judged)

@@ -14,10 +14,10 @@ use super::{
     verdict,
 };
 use crate::{
-    bed::Bed,
-    guard::{all_of, on_a_store},
+    fixture::Fixture,
     harness::{Fault, Faults, Harness, Store, TestTime},
     history::{how_many, tried},
+    isolation::{all_of, on_a_store},
     report::Outcome,
 };
 
@@ -61,22 +61,22 @@ async fn record(harness: &dyn Harness) -> Result<Vec<Call>, String> {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
     let patience = harness.patience();
     on_a_store(harness, time.clone(), patience, async |store| {
-        let bed = Bed::new(store.clone(), time, patience).await?;
-        Ok(play(&*store, &bed).await)
+        let fixture = Fixture::new(store.clone(), time, patience).await?;
+        Ok(play(&*store, &fixture).await)
     })
     .await
 }
 
-/// Runs a program on `bed` to its end, and gives its record.
-async fn play(store: &dyn Store, bed: &Bed) -> Vec<Call> {
-    let elsewhere = bed.reconnect().await;
+/// Runs a program on `fixture` to its end, and gives its record.
+async fn play(store: &dyn Store, fixture: &Fixture) -> Vec<Call> {
+    let elsewhere = fixture.reconnect().await;
     let board = Board::default();
-    let recorder = |by: String, bed: &Bed| Recorder {
+    let recorder = |by: String, fixture: &Fixture| Recorder {
         by,
         drop_one_in: 10,
-        backend: bed.connection.backend.clone(),
-        queue: bed.name.clone(),
-        time: Time::Manual(bed.clone()),
+        backend: fixture.connection.backend.clone(),
+        queue: fixture.name.clone(),
+        time: Time::Manual(fixture.clone()),
         board: board.clone(),
         random: Random::new(),
         made: 0,
@@ -90,12 +90,14 @@ async fn play(store: &dyn Store, bed: &Bed) -> Vec<Call> {
     }
     let mut tasks: Vec<BoxFuture<'static, ()>> = Vec::new();
     for n in 0..WORKERS {
-        let bed = if n % 2 == 0 { bed } else { &elsewhere };
-        tasks.push(Box::pin(recorder(format!("worker {n}"), bed).work(CALLS)));
+        let fixture = if n % 2 == 0 { fixture } else { &elsewhere };
+        tasks.push(Box::pin(
+            recorder(format!("worker {n}"), fixture).work(CALLS),
+        ));
     }
-    let sender = recorder("sender".to_owned(), bed);
+    let sender = recorder("sender".to_owned(), fixture);
     tasks.push(Box::pin(sender.send(MESSAGES)));
-    tasks.push(Box::pin(pass_time(bed.clone(), Random::new())));
+    tasks.push(Box::pin(pass_time(fixture.clone(), Random::new())));
     if let Some(faults) = faults.clone() {
         tasks.push(Box::pin(sabotage(faults, Random::new())));
     }
@@ -105,15 +107,15 @@ async fn play(store: &dyn Store, bed: &Bed) -> Vec<Call> {
         let healed = faults.heal().await;
         healed.expect("the harness takes its faults back");
     }
-    let mut cleaner = recorder("cleaner".to_owned(), bed);
+    let mut cleaner = recorder("cleaner".to_owned(), fixture);
     cleaner.drop_one_in = u64::MAX;
     cleaner.clean_up().await;
     board.calls()
 }
 
-async fn pass_time(bed: Bed, mut random: Random) {
+async fn pass_time(fixture: Fixture, mut random: Random) {
     for _ in 0..CALLS {
-        bed.pass(random.below(8)).await;
+        fixture.pass(random.below(8)).await;
         random.dawdle().await;
     }
 }

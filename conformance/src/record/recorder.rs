@@ -11,8 +11,8 @@ use queue_api::{LeaseChange, LeaseOptions, NewMessage, QueueBackend, QueueName, 
 
 use super::event::{Action, Call, Given, Held, Millis, What, applied, millis, moment, wall_clock};
 use crate::{
-    bed::{Bed, id_of},
     drop_after::DropAfter,
+    fixture::{Fixture, id_of},
 };
 
 /// What the tasks of a program share: the record, and the receipts that were given out, so that
@@ -52,7 +52,7 @@ impl Random {
 /// What time a call may have been made at, by the backend's clock.
 pub(super) enum Time {
     /// The manual clock only moves forward, so it bounds the call from both sides.
-    Manual(Bed),
+    Manual(Fixture),
     /// The backend's own clock, which may be off this machine's by so much.
     Real { slack: Millis },
 }
@@ -60,7 +60,7 @@ pub(super) enum Time {
 impl Time {
     fn now(&self) -> Millis {
         match self {
-            Self::Manual(bed) => millis(bed.now()),
+            Self::Manual(fixture) => millis(fixture.now()),
             Self::Real { .. } => wall_clock(),
         }
     }
@@ -124,7 +124,7 @@ impl Recorder {
             5..=8 => Action::Nack(delay),
             9 | 10 => Action::Extend(delay + 1),
             11 => Action::DeadLetter,
-            _ => Action::Return,
+            _ => Action::Release,
         };
         self.settle(&picked, action).await;
     }
@@ -280,8 +280,8 @@ impl Recorder {
     /// Lets all leases run out and acks whatever is left, so that everything has to turn up.
     pub(super) async fn clean_up(&mut self) {
         for _ in 0..3 {
-            if let Time::Manual(bed) = &self.time {
-                bed.pass(10_000).await;
+            if let Time::Manual(fixture) = &self.time {
+                fixture.pass(10_000).await;
             }
             while self.ack_a_batch().await > 0 {}
         }

@@ -51,7 +51,7 @@ impl Given for LeaseChange {
         match &self.action {
             LeaseAction::Extend(by) => is_timeout(*by, limits),
             LeaseAction::Nack { delay } => *delay <= limits.max_delay,
-            LeaseAction::Return => true,
+            LeaseAction::Release => true,
             LeaseAction::DeadLetter { reason } => reason.len() <= MAX_REASON_BYTES,
         }
     }

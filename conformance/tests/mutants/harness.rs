@@ -6,7 +6,7 @@ use std::{
 };
 
 use queue_api::{Clock, Limits, TokioClock, async_trait};
-use queue_conformance::{Claim, Connection, Harness, HarnessError, Store, TestTime};
+use queue_conformance::{Capability, Connection, Harness, HarnessError, Store, TestTime};
 use uuid::Uuid;
 
 use crate::{
@@ -23,7 +23,7 @@ pub(crate) struct Mutant {
     pub(crate) limits: Limits,
     pub(crate) ties: Ties,
     patience: Duration,
-    claims: &'static [Claim],
+    capabilities: &'static [Capability],
 }
 
 /// Small ones, because hundreds of backends are examined in a minute.
@@ -46,11 +46,13 @@ const LEAST_LIMITS: Limits = Limits {
 impl Mutant {
     pub(crate) fn new(bug: Option<Bug>, patience: Duration) -> Self {
         // Processes take seconds, so they are for the bugs that only processes see.
-        let claims: &[Claim] = match bug {
-            None | Some(Bug::LeaseInTwoWrites | Bug::ClientTime) => {
-                &[Claim::Admin, Claim::Processes, Claim::ServerTime]
-            }
-            _ => &[Claim::Admin],
+        let capabilities: &[Capability] = match bug {
+            None | Some(Bug::LeaseInTwoWrites | Bug::ClientTime) => &[
+                Capability::Admin,
+                Capability::Processes,
+                Capability::ServerTime,
+            ],
+            _ => &[Capability::Admin],
         };
         let limits = LIMITS;
         Self {
@@ -58,7 +60,7 @@ impl Mutant {
             limits,
             ties: Ties::default(),
             patience,
-            claims,
+            capabilities,
         }
     }
 
@@ -67,13 +69,13 @@ impl Mutant {
         Self { ties, ..self }
     }
 
-    /// The same backend as its author may have made it: it claims nothing, and it does not take
+    /// The same backend as its author may have made it: it capabilities nothing, and it does not take
     /// more than it must.
     pub(crate) fn at_its_least(self) -> Self {
         let limits = LEAST_LIMITS;
         Self {
             limits,
-            claims: &[],
+            capabilities: &[],
             ..self
         }
     }
@@ -91,7 +93,7 @@ impl Harness for Mutant {
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
         let (clock, folder): (Arc<dyn Clock>, _) = match time {
             TestTime::Manual(clock) if self.bug != Some(Bug::GivenClockIgnored) => (clock, None),
-            TestTime::Real if self.claims.contains(&Claim::Processes) => {
+            TestTime::Real if self.capabilities.contains(&Capability::Processes) => {
                 let folder = Folder::make(&format!("queue-mutant-{}", Uuid::now_v7()))?;
                 (folder_clock(self.bug, &folder), Some(folder))
             }
@@ -109,8 +111,8 @@ impl Harness for Mutant {
         40
     }
 
-    fn claims(&self) -> &'static [Claim] {
-        self.claims
+    fn capabilities(&self) -> &'static [Capability] {
+        self.capabilities
     }
 
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {
@@ -147,10 +149,12 @@ impl Store for MutantStore {
             _ => self.shared.clone(),
         };
         let backend = Backend::connect(shared);
-        Ok(match self.mutant.claims.contains(&Claim::Admin) {
-            true => Connection::new(backend),
-            false => Connection::without_admin(backend),
-        })
+        Ok(
+            match self.mutant.capabilities.contains(&Capability::Admin) {
+                true => Connection::new(backend),
+                false => Connection::without_admin(backend),
+            },
+        )
     }
 
     /// The bug's name, for the process that attaches, and the folder.

@@ -108,7 +108,7 @@ fn control(matrix: &Arc<Mutex<Matrix>>) -> Trial {
     })
 }
 
-/// What a backend does not claim, what is beyond its limits, and what the contract leaves open
+/// What a backend does not offer, what is beyond its limits, and what the contract leaves open
 /// is not asked of it.
 fn passes(name: &str, backend: Mutant) -> Trial {
     Trial::test(format!("{name}_passes"), move || {

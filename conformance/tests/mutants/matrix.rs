@@ -32,7 +32,7 @@ impl Matrix {
         let lines = Line::ALL.iter().map(|line| Some(line.code())).chain([None]);
         for line in lines {
             let of_line = report.verdicts.iter().filter(|v| v.line == line);
-            let claimed = of_line.filter(|v| !matches!(v.outcome, Outcome::NotClaimed(_)));
+            let claimed = of_line.filter(|v| !matches!(v.outcome, Outcome::NotOffered(_)));
             self.checks
                 .extend(claimed.map(|v| short(&v.check).to_owned()));
         }

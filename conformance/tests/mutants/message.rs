@@ -68,7 +68,7 @@ pub(crate) struct Death {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
     Nack,
-    Return,
+    Release,
     DeadLetter,
     Burial,
 }

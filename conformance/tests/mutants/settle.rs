@@ -151,7 +151,7 @@ impl State {
                     .contains(&(receipt.clone(), message.sent.id.clone()))
             }
             Some(Bug::NackKeepsReceipt) => held || spent_on(Settled::Nack),
-            Some(Bug::ReturnKeepsReceipt) => held || spent_on(Settled::Return),
+            Some(Bug::ReleaseKeepsReceipt) => held || spent_on(Settled::Release),
             Some(Bug::DeadLetterKeepsReceipt) => held || spent_on(Settled::DeadLetter),
             Some(Bug::BuriedReceiptAcks) if is_ack => held || spent_on(Settled::Burial),
             Some(Bug::ReceiptsCompareByPrefix) => {
@@ -239,7 +239,7 @@ impl State {
                 let delay = self.millis(*delay);
                 self.nack(queue, arrival, delay, now);
             }
-            LeaseAction::Return => self.give_back(queue, arrival, now),
+            LeaseAction::Release => self.release(queue, arrival, now),
             LeaseAction::DeadLetter { reason } => {
                 let reason = match self.bug {
                     Some(Bug::ReasonLost) => DeadReason::Rejected(String::new()),
@@ -306,7 +306,7 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, queue: &QueueName, arrival: u64, now: Millis) {
+    fn release(&mut self, queue: &QueueName, arrival: u64, now: Millis) {
         let bug = self.bug;
         let message = self.message(queue, arrival).expect("it was found");
         message.ready_at = match bug {
@@ -319,6 +319,6 @@ impl State {
             Some(Bug::ReturnResetsAttempts) => message.attempts = 0,
             _ => message.attempts = message.attempts.saturating_sub(1),
         }
-        message.settle(Settled::Return);
+        message.settle(Settled::Release);
     }
 }

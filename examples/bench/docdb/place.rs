@@ -7,7 +7,7 @@ use mongodb::{
     event::{EventHandler, command::CommandEvent},
     options::{ClientOptions, WriteConcern},
 };
-use queue_api::{Coalescing, Queue};
+use queue_api::{Batching, Queue};
 use queue_docdb::DocDbBackend;
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Place {
     uri: String,
     database: String,
-    pub(super) news: News,
+    pub(super) news: WakeMode,
 }
 
 /// How a consumer learns of what other processes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum News {
+pub(super) enum WakeMode {
     Streamed,
     Polled,
 }
@@ -38,11 +38,11 @@ impl Place {
         Self {
             uri: uri.to_owned(),
             database: database.to_owned(),
-            news: News::Streamed,
+            news: WakeMode::Streamed,
         }
     }
 
-    pub(super) fn with_news(&self, news: News) -> Self {
+    pub(super) fn with_news(&self, news: WakeMode) -> Self {
         Self {
             news,
             ..self.clone()
@@ -70,7 +70,7 @@ impl Place {
         if let Some(handler) = handler {
             builder = builder.command_event_handler(handler);
         }
-        if self.news == News::Polled {
+        if self.news == WakeMode::Polled {
             builder = builder.without_change_stream();
         }
         Ok(Arc::new(builder.connect().await?))
@@ -89,6 +89,6 @@ impl Place {
 
 /// A queue whose concurrent calls share round trips.
 pub(super) fn shared(backend: &Arc<DocDbBackend>) -> anyhow::Result<Queue> {
-    let coalescing = Coalescing::new(backend.clone());
-    Ok(Queue::new(Arc::new(coalescing), QUEUE)?)
+    let batching = Batching::new(backend.clone());
+    Ok(Queue::new(Arc::new(batching), QUEUE)?)
 }

@@ -7,7 +7,7 @@ use queue_api::Queue;
 
 use super::{
     Bench, Place,
-    place::{News, QUEUE},
+    place::{QUEUE, WakeMode},
     waking::{Apart, Here, sent_now},
 };
 use crate::{
@@ -25,8 +25,8 @@ const P99_MILLIS: f64 = 25.0;
 pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Result<()> {
     // Each in a database of its own, as a change stream is about a database.
     let (database, elsewhere) = bench.place();
-    let streamed = place.with_news(News::Streamed);
-    let polled = elsewhere.with_news(News::Polled);
+    let streamed = place.with_news(WakeMode::Streamed);
+    let polled = elsewhere.with_news(WakeMode::Polled);
     let mut apart = [Apart::start(&streamed)?, Apart::start(&polled)?];
     idle(bench, &mut apart).await?;
 

@@ -162,7 +162,7 @@ impl QueueNow<'_> {
                 LeaseAction::Nack { delay } => {
                     self.settle(NACK, params![queue, receipt, after(delay)])
                 }
-                LeaseAction::Return => self.settle(RETURN, params![queue, receipt, now]),
+                LeaseAction::Release => self.settle(RETURN, params![queue, receipt, now]),
                 LeaseAction::DeadLetter { reason } => {
                     self.settle(REJECT, params![queue, receipt, now, reason])
                 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use queue_api::async_trait;
-use queue_conformance::{Claim, Connection, Harness, HarnessError, Store, TestTime};
+use queue_conformance::{Capability, Connection, Harness, HarnessError, Store, TestTime};
 use sqlite_backend::SqliteBackend;
 use tempfile::TempDir;
 
@@ -25,8 +25,8 @@ impl Harness for Sqlite {
         400
     }
 
-    fn claims(&self) -> &'static [Claim] {
-        &[Claim::Admin, Claim::Processes]
+    fn capabilities(&self) -> &'static [Capability] {
+        &[Capability::Admin, Capability::Processes]
     }
 
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {

@@ -9,7 +9,7 @@ use queue_api::{
     Receipt, Redrive, Result, async_trait,
 };
 use queue_conformance::{
-    Claim, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime, examine,
+    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime, examine,
 };
 use sqlite_backend::SqliteBackend;
 use tempfile::TempDir;
@@ -95,8 +95,12 @@ impl Harness for Mutant {
         4
     }
 
-    fn claims(&self) -> &'static [Claim] {
-        &[Claim::Admin, Claim::Processes, Claim::ServerTime]
+    fn capabilities(&self) -> &'static [Capability] {
+        &[
+            Capability::Admin,
+            Capability::Processes,
+            Capability::ServerTime,
+        ]
     }
 
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {

@@ -21,7 +21,7 @@ use std::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::future::{join_all, try_join_all};
 use queue_api::{
-    Coalescing, NewMessage, Queue,
+    Batching, NewMessage, Queue,
     consumer::{Context, Worker},
 };
 use tokio::{runtime::Runtime, sync::Notify};
@@ -52,8 +52,8 @@ fn direct() -> Queue {
     Queue::new(Arc::new(Instant::new()), "bench").expect("a valid name")
 }
 
-fn coalescing() -> Queue {
-    let backend = Coalescing::new(Arc::new(Instant::new()));
+fn batching() -> Queue {
+    let backend = Batching::new(Arc::new(Instant::new()));
     Queue::new(Arc::new(backend), "bench").expect("a valid name")
 }
 
@@ -64,9 +64,9 @@ fn single_calls(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(MESSAGES));
     for (name, queue, tasks) in [
         ("direct, 1 task", direct(), 1),
-        ("coalescing, 1 task", coalescing(), 1),
-        ("coalescing, 32 tasks", coalescing(), 32),
-        ("coalescing, 256 tasks", coalescing(), 256),
+        ("batching, 1 task", batching(), 1),
+        ("batching, 32 tasks", batching(), 32),
+        ("batching, 256 tasks", batching(), 256),
     ] {
         let work = || async {
             let tasks = (0..tasks).map(|_| {
@@ -94,7 +94,7 @@ fn enqueues(criterion: &mut Criterion) {
         .collect();
     for (name, queue) in [
         ("direct, one by one", direct()),
-        ("coalescing, 1024 at once", coalescing()),
+        ("batching, 1024 at once", batching()),
     ] {
         let work = || join_all(messages.iter().map(|message| queue.enqueue(message)));
         group.bench_function(name, |bencher| bencher.iter(|| runtime.block_on(work())));

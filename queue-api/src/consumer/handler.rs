@@ -4,7 +4,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration, time::SystemTime};
 
 use tokio::sync::watch;
 
-use super::{Failure, Lease, LeaseAnswer, LeaseEnd, lease::Extender};
+use super::{Failure, Lease, LeaseEnd, SettleFuture, lease::Extender};
 use crate::{Headers, MessageId};
 
 /// What a [`Worker`](super::Worker) calls for each message: an async function of the decoded
@@ -49,7 +49,7 @@ where
 }
 
 /// What a handler knows of the message besides its payload, and what it can do to its lease. The
-/// verdict is the worker's.
+/// settlement is the worker's.
 #[derive(Clone)]
 pub struct Context {
     about: Arc<About>,
@@ -110,15 +110,15 @@ impl Context {
     /// Resolves when the message may be in somebody else's hands, so that the handler can stop
     /// its side effects: see [`Lease::lost`]. The worker lets a handler go on all the same: if
     /// nobody else has taken the message, its work still counts.
-    pub fn lost(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
-        self.lease.lost()
+    pub fn ended(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
+        self.lease.ended()
     }
 
     /// Makes the lease run out `by` from now: see [`Lease::extend`]. Renewal does this by itself.
     ///
     /// # Errors
     /// The future's, as [`Lease::extend`].
-    pub fn extend(&self, by: Duration) -> LeaseAnswer {
+    pub fn extend(&self, by: Duration) -> SettleFuture {
         self.lease.extend(by)
     }
 

@@ -14,29 +14,29 @@ use tokio::sync::{
     oneshot, watch,
 };
 
-use super::keeper::{Command, Verdict};
+use super::listener_task::{Command, Settlement};
 use crate::{
     Delivery, Error, ErrorKind, Headers, LeaseAction, LeaseOutcome, MAX_REASON_BYTES, MessageId,
     Result,
 };
 
 /// A message that this process may work on, for as long as the value lives: it is renewed in the
-/// background, well before it runs out, until there is a verdict.
+/// background, well before it runs out, until there is a settlement.
 ///
-/// The verdicts are [`ack`](Lease::ack), [`nack`](Lease::nack),
-/// [`dead_letter`](Lease::dead_letter) and [`give_back`](Lease::give_back). **A call gives the
-/// verdict, awaiting it tells the outcome**: the listener's task carries it out, together with
+/// The settlements are [`ack`](Lease::ack), [`nack`](Lease::nack),
+/// [`dead_letter`](Lease::dead_letter) and [`release`](Lease::release). **A call gives the
+/// settlement, awaiting it tells the outcome**: the listener's task carries it out, together with
 /// those of other leases, whether or not anybody waits. So dropping the returned future, at any
 /// point, neither revokes an ack nor leaves the lease renewed.
 ///
-/// Where the store fails, a verdict is repeated for as long as the lease lasts, and then the
-/// error is its outcome; the message comes back after its timeout if the verdict did not reach
+/// Where the store fails, a settlement is repeated for as long as the lease lasts, and then the
+/// error is its outcome; the message comes back after its timeout if the settlement did not reach
 /// the store. A repeat that finds the lease settled, at a time when nobody else can have had it,
 /// finds what the failed call has done, and says [`Applied`](LeaseOutcome::Applied). A call that
 /// hangs, which a backend [must not let happen](crate::QueueBackend#for-implementers), is given up
 /// when its leases have run out; then the outcome is a [`TimedOut`](ErrorKind::TimedOut).
 ///
-/// # Dropped without a verdict
+/// # Dropped without a settlement
 ///
 /// The message is ready again after [`RELEASE_DELAY`](Lease::RELEASE_DELAY) instead of after its
 /// timeout. As nobody knows what became of it, that counts as an attempt. This works from any
@@ -74,7 +74,7 @@ enum LeaseState {
     Unstarted,
     /// In somebody's hands.
     Open,
-    /// There was a verdict.
+    /// There was a settlement.
     Settled,
 }
 
@@ -82,12 +82,12 @@ enum LeaseState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaseEnd {
-    /// There was a verdict.
+    /// There was a settlement.
     Settled,
     /// The store said so when it was to be renewed: somebody else has the message, or it was
     /// settled or purged elsewhere.
     Superseded,
-    /// It could not be renewed in time, so somebody else may have the message. A verdict still
+    /// It could not be renewed in time, so somebody else may have the message. A settlement still
     /// works if nobody has.
     Expired,
     /// It was renewed for as long as
@@ -99,7 +99,7 @@ pub enum LeaseEnd {
 }
 
 impl Lease {
-    /// After how long the message of a lease that was dropped without a verdict is ready again;
+    /// After how long the message of a lease that was dropped without a settlement is ready again;
     /// or after its visibility timeout, where that is shorter. It is not at once, so that a
     /// handler which fails on every message does not do so without a pause.
     pub const RELEASE_DELAY: Duration = Duration::from_secs(1);
@@ -155,7 +155,7 @@ impl Lease {
     }
 
     /// The delivery as the backend gave it. Its expiry is that of the claim, before any renewal.
-    /// Who settles its receipt by other means should [`dismiss`](Lease::dismiss) the lease.
+    /// Who settles its receipt by other means should [`detach`](Lease::detach) the lease.
     pub fn delivery(&self) -> &Delivery {
         &self.delivery
     }
@@ -165,8 +165,8 @@ impl Lease {
     /// # Errors
     /// The future's: the store failed until the lease ran out, or for a reason that does not
     /// pass. The message may be gone or come back.
-    pub fn ack(self) -> LeaseAnswer {
-        self.settle(Verdict::Ack)
+    pub fn ack(self) -> SettleFuture {
+        self.settle(Settlement::Ack)
     }
 
     /// Gives the message up as failed: it is ready again after `delay`.
@@ -174,33 +174,33 @@ impl Lease {
     /// # Errors
     /// The future's: as [`ack`](Lease::ack). Where `delay` is longer than the backend allows,
     /// [`InvalidInput`](ErrorKind::InvalidInput), and the lease is released as if dropped.
-    pub fn nack(self, delay: Duration) -> LeaseAnswer {
-        self.settle(Verdict::Change(LeaseAction::Nack { delay }))
+    pub fn nack(self, delay: Duration) -> SettleFuture {
+        self.settle(Settlement::Change(LeaseAction::Nack { delay }))
     }
 
     /// Makes the message a dead letter, for `reason`, which is cut to [`MAX_REASON_BYTES`].
     ///
     /// # Errors
     /// The future's: as [`ack`](Lease::ack).
-    pub fn dead_letter(self, reason: impl Into<String>) -> LeaseAnswer {
+    pub fn dead_letter(self, reason: impl Into<String>) -> SettleFuture {
         let reason = cut(reason.into());
-        self.settle(Verdict::Change(LeaseAction::DeadLetter { reason }))
+        self.settle(Settlement::Change(LeaseAction::DeadLetter { reason }))
     }
 
     /// Gives the message back unprocessed: it is ready at once, and the attempt does not count.
     ///
     /// # Errors
     /// The future's: as [`ack`](Lease::ack).
-    pub fn give_back(self) -> LeaseAnswer {
-        self.settle(Verdict::Change(LeaseAction::Return))
+    pub fn release(self) -> SettleFuture {
+        self.settle(Settlement::Change(LeaseAction::Release))
     }
 
     /// Lets go of the lease and does nothing to the message: it is not renewed any more, and
     /// whoever holds the receipt of its [`delivery`](Lease::delivery) settles it. If nobody does,
     /// the message comes back after its timeout.
-    pub fn dismiss(self) -> Delivery {
+    pub fn detach(self) -> Delivery {
         let delivery = self.delivery.clone();
-        self.settle(Verdict::Dismiss);
+        self.settle(Settlement::Dismiss);
         delivery
     }
 
@@ -211,7 +211,7 @@ impl Lease {
     /// # Errors
     /// The future's: as [`ack`](Lease::ack); and
     /// [`InvalidInput`](ErrorKind::InvalidInput) where the backend does not allow `by`.
-    pub fn extend(&self, by: Duration) -> LeaseAnswer {
+    pub fn extend(&self, by: Duration) -> SettleFuture {
         self.extender().extend(by)
     }
 
@@ -220,8 +220,8 @@ impl Lease {
     ///
     /// It does not look at the machine's wall clock: what counts is how long ago, on a monotonic
     /// clock, the call was sent that leased or renewed.
-    pub fn lost(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
-        self.extender().lost()
+    pub fn ended(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
+        self.extender().ended()
     }
 
     pub(super) fn extender(&self) -> Extender {
@@ -237,11 +237,11 @@ impl Lease {
         self.end.borrow().is_some() || self.end.has_changed().is_err()
     }
 
-    fn settle(mut self, verdict: Verdict) -> LeaseAnswer {
+    fn settle(mut self, settlement: Settlement) -> SettleFuture {
         self.state = LeaseState::Settled;
         ask(&self.commands, |answer| Command::Settle {
             key: self.key,
-            verdict,
+            settlement,
             answer: Some(answer),
         })
     }
@@ -249,15 +249,15 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let verdict = match self.state {
-            LeaseState::Unstarted => Verdict::GiveBackUnstarted,
-            LeaseState::Open => Verdict::Release,
+        let settlement = match self.state {
+            LeaseState::Unstarted => Settlement::GiveBackUnstarted,
+            LeaseState::Open => Settlement::Release,
             LeaseState::Settled => return,
         };
         // Without a task nobody renews the lease either, so it comes back after its timeout.
         let _ = self.commands.send(Command::Settle {
             key: self.key,
-            verdict,
+            settlement,
             answer: None,
         });
     }
@@ -282,15 +282,15 @@ pub(super) struct Extender {
 }
 
 impl Extender {
-    pub(super) fn extend(&self, by: Duration) -> LeaseAnswer {
+    pub(super) fn extend(&self, by: Duration) -> SettleFuture {
         let key = self.key;
         match self.commands.upgrade() {
             Some(commands) => ask(&commands, |answer| Command::Extend { key, by, answer }),
-            None => LeaseAnswer(oneshot::channel().1),
+            None => SettleFuture(oneshot::channel().1),
         }
     }
 
-    pub(super) fn lost(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
+    pub(super) fn ended(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
         let mut end = self.end.clone();
         async move {
             match end.wait_for(Option::is_some).await {
@@ -304,19 +304,19 @@ impl Extender {
 fn ask(
     commands: &UnboundedSender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<LeaseOutcome>>) -> Command,
-) -> LeaseAnswer {
+) -> SettleFuture {
     let (answer, asked) = oneshot::channel();
     // Where there is no task any more, the sender goes with the command, and that is the answer.
     let _ = commands.send(command(answer));
-    LeaseAnswer(asked)
+    SettleFuture(asked)
 }
 
-/// The outcome of a verdict or an extension: a future. What was asked for is done whether or not
+/// The outcome of a settlement or an extension: a future. What was asked for is done whether or not
 /// this is awaited.
 #[derive(Debug)]
-pub struct LeaseAnswer(oneshot::Receiver<Result<LeaseOutcome>>);
+pub struct SettleFuture(oneshot::Receiver<Result<LeaseOutcome>>);
 
-impl Future for LeaseAnswer {
+impl Future for SettleFuture {
     type Output = Result<LeaseOutcome>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

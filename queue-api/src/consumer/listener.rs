@@ -14,10 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Lease, ListenOptions,
     inbox::{Inbox, Next},
-    keeper::{Command, Keeper, ProbeAnswer},
-    observed,
+    listener_task::{Command, ListenerTask, ProbeAnswer},
 };
-use crate::{Error, Queue, Result};
+use crate::{Error, Queue, Result, telemetry};
 
 impl Queue {
     /// Listens: a stream of leases, as many at a time as the options say.
@@ -42,14 +41,14 @@ impl Queue {
         }
         let (commands, receiver) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::default());
-        let keeper = Keeper::new(
+        let task = ListenerTask::new(
             self.clone(),
             options,
             receiver,
             commands.downgrade(),
             inbox.clone(),
         );
-        tokio::spawn(keeper.run());
+        tokio::spawn(task.run());
         Ok(Listener {
             queue: self.clone(),
             commands,
@@ -65,7 +64,7 @@ impl Queue {
 ///
 /// - **It claims what can start now.** A claim is sent when somebody polls the stream and there
 ///   is nothing to hand out, for as many messages as there is room for: the concurrency minus the
-///   leases that have no verdict yet. A stream that nobody polls claims nothing; one that is not
+///   leases that have no settlement yet. A stream that nobody polls claims nothing; one that is not
 ///   polled any more holds what it had claimed, and keeps it renewed.
 /// - **It waits** while the queue is empty, by the backend's
 ///   [`wait`](crate::QueueBackend::wait), and pauses with jitter where others are faster again
@@ -163,7 +162,7 @@ impl Stream for Listener {
                 Next::Lease(lease) if lease.is_lost() => drop(lease),
                 Next::Lease(mut lease) => {
                     lease.hand_out();
-                    observed::handed_out(&self.queue, lease.delivery());
+                    telemetry::consumer::handed_out(&self.queue, lease.delivery());
                     return Poll::Ready(Some(lease));
                 }
                 Next::Closed => return Poll::Ready(None),

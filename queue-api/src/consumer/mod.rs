@@ -1,13 +1,12 @@
 #![doc = include_str!("../../docs/consuming.md")]
 
 mod backoff;
-mod crew;
 mod handler;
+mod handler_runner;
 mod inbox;
-mod keeper;
 mod lease;
 mod listener;
-mod observed;
+mod listener_task;
 mod options;
 pub(crate) mod panic;
 mod report;
@@ -20,7 +19,7 @@ mod worker;
 pub use self::service::{Request, ServiceHandler};
 pub use self::{
     handler::{Context, Handler},
-    lease::{Lease, LeaseAnswer, LeaseEnd},
+    lease::{Lease, LeaseEnd, SettleFuture},
     listener::Listener,
     options::ListenOptions,
     report::Report,

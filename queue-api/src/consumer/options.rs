@@ -37,7 +37,7 @@ impl ListenOptions {
     /// long as Amazon SQS lets a message be in flight.
     pub const DEFAULT_MAX_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
 
-    /// Has at most `concurrency` messages worked on at a time. A lease whose verdict is on its way
+    /// Has at most `concurrency` messages worked on at a time. A lease whose settlement is on its way
     /// to the store does not count, so that the next messages are claimed meanwhile; in all there
     /// are at most twice as many.
     pub fn new(concurrency: usize) -> Self {

@@ -15,9 +15,9 @@ pub struct Report {
     pub dead_lettered: u64,
     /// Given back at the deadline of the shutdown; that costs no attempt.
     pub returned: u64,
-    /// Somebody else had the message by the time of the verdict, whatever that was.
+    /// Somebody else had the message by the time of the settlement, whatever that was.
     pub lost: u64,
-    /// The store could not be told the verdict while the lease lasted; the message comes back
+    /// The store could not be told the settlement while the lease lasted; the message comes back
     /// unless the store did hear it.
     pub unsettled: u64,
 }

@@ -27,12 +27,12 @@ use super::backoff::{doubled, jittered};
 /// assert_eq!(charge("0").unwrap_err().to_string(), "nothing to charge");
 /// ```
 pub struct Failure {
-    pub(super) wish: Wish,
+    pub(super) wish: Disposition,
     pub(super) error: Box<dyn StdError + Send + Sync>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Disposition {
     AsThePolicySays,
     RetryAfter(Duration),
     GiveUp,
@@ -42,7 +42,7 @@ impl Failure {
     /// The message is to be tried again when the worker's [`RetryPolicy`] says.
     pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
-            wish: Wish::AsThePolicySays,
+            wish: Disposition::AsThePolicySays,
             error: error.into(),
         }
     }
@@ -50,7 +50,7 @@ impl Failure {
     /// The message is to be tried again after `delay`, unless that was the last attempt.
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
-            wish: Wish::RetryAfter(delay),
+            wish: Disposition::RetryAfter(delay),
             error: error.into(),
         }
     }
@@ -58,7 +58,7 @@ impl Failure {
     /// The message is to be a dead letter, with this reason.
     pub fn give_up(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
-            wish: Wish::GiveUp,
+            wish: Disposition::GiveUp,
             error: reason.into(),
         }
     }
@@ -145,9 +145,9 @@ impl RetryPolicy {
             return Retry::GiveUp;
         }
         match failure.wish {
-            Wish::AsThePolicySays => (self.0)(attempt, failure),
-            Wish::RetryAfter(delay) => Retry::After(delay),
-            Wish::GiveUp => Retry::GiveUp,
+            Disposition::AsThePolicySays => (self.0)(attempt, failure),
+            Disposition::RetryAfter(delay) => Retry::After(delay),
+            Disposition::GiveUp => Retry::GiveUp,
         }
     }
 }

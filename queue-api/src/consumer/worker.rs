@@ -9,8 +9,8 @@ use tokio::{
 
 use super::{
     Handler, Lease, ListenOptions, Listener, Report, RetryPolicy,
-    crew::Crew,
-    keeper::{ProbeAnswer, after},
+    handler_runner::HandlerRunner,
+    listener_task::{ProbeAnswer, after},
 };
 use crate::{Codec, Json, Queue, Result};
 
@@ -72,7 +72,7 @@ use crate::{Codec, Json, Queue, Result};
 pub struct Worker<T, H, C = Json> {
     queue: Queue,
     options: ListenOptions,
-    crew: Crew<H, C>,
+    runner: HandlerRunner<H, C>,
     shutdown_deadline: Duration,
     payload: PhantomData<fn(T)>,
 }
@@ -91,7 +91,7 @@ impl<T, H: Handler<T>> Worker<T, H> {
     pub fn new(queue: Queue, handler: H) -> Self {
         Self {
             options: ListenOptions::new(Self::DEFAULT_CONCURRENCY),
-            crew: Crew::new(queue.clone(), handler, Json),
+            runner: HandlerRunner::new(queue.clone(), handler, Json),
             shutdown_deadline: Self::DEFAULT_SHUTDOWN_DEADLINE,
             payload: PhantomData,
             queue,
@@ -120,7 +120,7 @@ impl<T, H, C> Worker<T, H, C> {
         Worker {
             queue: self.queue,
             options: self.options,
-            crew: self.crew.with_codec(codec),
+            runner: self.runner.with_codec(codec),
             shutdown_deadline: self.shutdown_deadline,
             payload: PhantomData,
         }
@@ -129,7 +129,7 @@ impl<T, H, C> Worker<T, H, C> {
     /// Tries failed messages again when `policy` says.
     #[must_use]
     pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
-        self.crew.retry = policy;
+        self.runner.retry = policy;
         self
     }
 
@@ -139,7 +139,7 @@ impl<T, H, C> Worker<T, H, C> {
     /// the concurrent ones for as long as it hangs.
     #[must_use]
     pub fn with_time_limit(mut self, time: Duration) -> Self {
-        self.crew.time_limit = Some(time);
+        self.runner.time_limit = Some(time);
         self
     }
 
@@ -164,7 +164,7 @@ where
     /// attempt. Leases are renewed throughout.
     ///
     /// A handler that blocks its thread cannot be cancelled, and is waited for. Where the store
-    /// fails, a verdict is repeated for as long as its lease lasts. A lease call that is under way
+    /// fails, a settlement is repeated for as long as its lease lasts. A lease call that is under way
     /// is waited for, which takes as long as the backend lets a call take (see
     /// [for implementers](crate::QueueBackend#for-implementers)).
     ///
@@ -266,11 +266,11 @@ where
         Ok(shift.end(std::future::pending()).await)
     }
 
-    fn begin(&self) -> Result<Shift<T, H, C>> {
-        let crew = self.crew.clone().with_clock(self.options.clock.clone());
-        Ok(Shift {
+    fn begin(&self) -> Result<WorkerRun<T, H, C>> {
+        let runner = self.runner.clone().with_clock(self.options.clock.clone());
+        Ok(WorkerRun {
             listener: self.queue.listen(self.options.clone())?,
-            crew: Arc::new(crew),
+            runner: Arc::new(runner),
             jobs: JoinSet::new(),
             stopping: watch::Sender::new(false),
             cancelled: watch::Sender::new(false),
@@ -285,16 +285,16 @@ impl<T, H, C: fmt::Debug> fmt::Debug for Worker<T, H, C> {
         f.debug_struct("Worker")
             .field("queue", &self.queue)
             .field("options", &self.options)
-            .field("crew", &self.crew)
+            .field("runner", &self.runner)
             .field("shutdown_deadline", &self.shutdown_deadline)
             .finish()
     }
 }
 
 /// A worker at work.
-struct Shift<T, H, C> {
+struct WorkerRun<T, H, C> {
     listener: Listener,
-    crew: Arc<Crew<H, C>>,
+    runner: Arc<HandlerRunner<H, C>>,
     /// One task for each message, so that a handler which computes does not keep others waiting.
     jobs: JoinSet<Report>,
     stopping: watch::Sender<bool>,
@@ -303,19 +303,19 @@ struct Shift<T, H, C> {
     payload: PhantomData<fn(T)>,
 }
 
-impl<T, H, C> Shift<T, H, C>
+impl<T, H, C> WorkerRun<T, H, C>
 where
     T: Send + 'static,
     H: Handler<T>,
     C: Codec<T> + 'static,
 {
     fn start(&mut self, lease: Lease) {
-        let crew = self.crew.clone();
+        let runner = self.runner.clone();
         let stopping = self.stopping.subscribe();
         let cancelled = self.cancelled.subscribe();
         self.jobs.spawn(async move {
             // Boxed, so that the size of a handler's future is not that of every task's.
-            Box::pin(crew.handle::<T>(lease, stopping, cancelled)).await
+            Box::pin(runner.handle::<T>(lease, stopping, cancelled)).await
         });
     }
 

@@ -51,7 +51,7 @@ async fn table(fixture: &Fixture) -> String {
         LeaseChange::extend(receipts[2].clone(), MINUTE),
         LeaseChange::nack(receipts[3].clone(), MINUTE),
         LeaseChange::dead_letter(receipts[4].clone(), "no"),
-        LeaseChange::give_back(receipts[0].clone()),
+        LeaseChange::release(receipts[0].clone()),
     ];
     queue.change_batch(&changes).await.unwrap();
     note("extend, nack, return, dead-letter");

@@ -103,8 +103,8 @@ async fn changes_of_one_message_in_a_batch_are_made_in_order() {
         LeaseChange::extend(receipt(0), MINUTE),
         LeaseChange::nack(receipt(0), SECOND),
         LeaseChange::extend(receipt(0), MINUTE),
-        LeaseChange::give_back(receipt(1)),
-        LeaseChange::give_back(receipt(1)),
+        LeaseChange::release(receipt(1)),
+        LeaseChange::release(receipt(1)),
         LeaseChange::dead_letter(receipt(2), "poison"),
         LeaseChange::extend(receipt(3), 5 * MINUTE),
         LeaseChange::extend(Receipt::new("nobody's"), MINUTE),
@@ -196,7 +196,7 @@ async fn a_queue_is_looked_after() {
     for delivery in lease(&queue, 3).await {
         match delivery.id.as_str() {
             "poison" => queue.dead_letter(&delivery.receipt, "no").await.unwrap(),
-            "now" => queue.give_back(&delivery.receipt).await.unwrap(),
+            "now" => queue.release(&delivery.receipt).await.unwrap(),
             _ => Applied,
         };
     }

@@ -93,7 +93,7 @@ async fn use_all_of_it(fixture: &Fixture) {
     queue.ack_batch(&receipts[..5]).await.unwrap();
     queue.ack(&receipts[5]).await.unwrap();
     queue.extend(&receipts[6], MINUTE).await.unwrap();
-    queue.give_back(&receipts[7]).await.unwrap();
+    queue.release(&receipts[7]).await.unwrap();
     queue.nack(&receipts[8], MINUTE).await.unwrap();
     queue.stats().await.unwrap();
     queue.wait(MINUTE).await.unwrap();

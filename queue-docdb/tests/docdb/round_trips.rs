@@ -98,7 +98,7 @@ async fn claims_on_a_backlog_begin_where_the_last_one_did() {
         sent.take();
         let one = queue.lease().await.unwrap().expect("there are six");
         began.extend(floor(&sent.take()[0]));
-        queue.give_back(&one.receipt).await.unwrap();
+        queue.release(&one.receipt).await.unwrap();
     }
     assert!(!began.is_empty(), "each looked from the beginning");
     let first = *fixture

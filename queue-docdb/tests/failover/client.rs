@@ -156,7 +156,7 @@ impl Client {
                 let one = std::slice::from_ref(delivery);
                 match self.random.u32(..30) {
                     0 | 1 => self.settle(one, Action::Nack(0)).await,
-                    2 => self.settle(one, Action::Return).await,
+                    2 => self.settle(one, Action::Release).await,
                     3 => {
                         self.settle(one, Action::Extend(3000)).await;
                         done.push(delivery.clone());
@@ -243,7 +243,7 @@ impl Client {
                 let nacked = self.queue.nack(receipt, Duration::from_millis(millis));
                 nacked.await.map(one)
             }
-            Action::Return => self.queue.give_back(receipt).await.map(one),
+            Action::Release => self.queue.release(receipt).await.map(one),
             Action::DeadLetter => {
                 let buried = self.queue.dead_letter(receipt, "recorded");
                 buried.await.map(one)

@@ -22,7 +22,7 @@ const CONSUMERS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The clients at work.
-pub(crate) struct Crew {
+pub(crate) struct HandlerRunner {
     clients: Vec<Process>,
 }
 
@@ -42,7 +42,7 @@ struct Log {
     progress: Vec<(Moment, Moment)>,
 }
 
-impl Crew {
+impl HandlerRunner {
     pub(crate) fn start(uri: &str, database: &str) -> Result<Self, String> {
         let producers = (0..PRODUCERS).map(|n| format!("producer{n}"));
         let consumers = (0..CONSUMERS).map(|n| format!("consumer{n}"));

@@ -8,7 +8,7 @@ use queue_conformance::record::{Moment, moment};
 
 use crate::{
     client::{self, OPERATION_TIMEOUT},
-    crew::Crew,
+    crew::HandlerRunner,
     fault::Fault,
     table::{CLOCK_BOUND, Table},
     told::Told,
@@ -69,7 +69,7 @@ pub(crate) async fn run() -> Result<(), String> {
         faults.len()
     );
     let database = "failover";
-    let crew = Crew::start(&set.uri(), database)?;
+    let crew = HandlerRunner::start(&set.uri(), database)?;
     let mut rig = Rig {
         is_mixed: rounds.is_some(),
         set,
@@ -142,7 +142,7 @@ async fn drain(queue: &Queue) -> Result<(), String> {
 
 struct Rig {
     set: MongoReplicaSet,
-    crew: Crew,
+    crew: HandlerRunner,
     random: fastrand::Rng,
     /// Whether rounds differ from each other in more than their faults.
     is_mixed: bool,

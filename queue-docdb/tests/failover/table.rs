@@ -8,7 +8,7 @@ use std::{
 
 use queue_conformance::{
     Line,
-    record::{Action, Broken, Call, Moment, What, judge},
+    record::{Action, Call, Moment, Violation, What, judge},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ pub(crate) const CLOCK_BOUND: Duration = Duration::from_millis(250);
 /// The outcome of a run, a row for each round.
 pub(crate) struct Table {
     rows: Vec<Row>,
-    broken: Vec<Broken>,
+    broken: Vec<Violation>,
     /// Errors that a client could not know to be passing, and how often.
     unexpected: BTreeMap<String, usize>,
     record: Vec<Call>,
@@ -86,7 +86,7 @@ impl Table {
             .iter()
             .filter(|told| !matches!(told.answer, Answer::Duplicate));
         let record: Vec<Call> = stored.map(|told| told.call.clone()).collect();
-        let row_of_broken = |broken: &Broken| {
+        let row_of_broken = |broken: &Violation| {
             let sent = messages.get(id_of_copy(broken.message()));
             sent.map_or(0, |message| row_of(message.first_sent))
         };
@@ -100,7 +100,7 @@ impl Table {
                 _ => &mut row.other,
             } += 1;
         }
-        let explained = |strict: &Broken| {
+        let explained = |strict: &Violation| {
             strict.is_about(Line::L1) && !broken.iter().any(|it| it.message() == strict.message())
         };
         for strict in judge(&record).iter().filter(|strict| explained(strict)) {
@@ -178,7 +178,7 @@ fn messages(told: &[Told]) -> BTreeMap<&str, Message> {
                 let message = messages.entry(id_of_copy(id)).or_default();
                 match action {
                     Action::Ack => message.may_be_acked |= *answer != Some(false),
-                    Action::Nack(_) | Action::Return if *answer == Some(true) => {
+                    Action::Nack(_) | Action::Release if *answer == Some(true) => {
                         message.given_up += 1;
                     }
                     _ => {}

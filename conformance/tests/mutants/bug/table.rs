@@ -178,7 +178,7 @@ bugs! {
         SecondAckApplied = "an ack of what is gone is said to be applied",
         ChangeAfterAckApplied = "a change of what is gone is said to be applied",
         NackKeepsReceipt = "a receipt works after its nack",
-        ReturnKeepsReceipt = "a receipt works after its return",
+        ReleaseKeepsReceipt = "a receipt works after its return",
         DeadLetterKeepsReceipt = "a receipt works after its dead-lettering";
     a_receipt_twice_in_one_batch_works_once:
         TwiceInBatchIsTwiceApplied = "receipts of a batch are looked up before any is used";

@@ -8,14 +8,14 @@ use queue_api::{
 };
 
 use super::{
-    bed::{Bed, HOUR, SECOND, VISIBILITY, msg},
     faulty::{Call, Fault, NONE},
+    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
 };
 
-pub(super) async fn it_shows_what_was_enqueued(bed: Bed) {
+pub(super) async fn it_shows_what_was_enqueued(fixture: Fixture) {
     let message = msg("m").with_header("lang", "en").with_max_attempts(7);
-    bed.store(&[message]).await;
-    let (_listener, lease) = bed.one_lease().await;
+    fixture.store(&[message]).await;
+    let (_listener, lease) = fixture.one_lease().await;
     assert_eq!(lease.id().as_str(), "m");
     assert_eq!(lease.payload(), "m");
     assert_eq!(lease.headers()["lang"], "en");
@@ -24,68 +24,68 @@ pub(super) async fn it_shows_what_was_enqueued(bed: Bed) {
     assert!(!lease.is_lost());
 }
 
-pub(super) async fn ack_ends_the_message(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    let lost = lease.lost();
+pub(super) async fn ack_ends_the_message(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    let lost = lease.ended();
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(lost.await, LeaseEnd::Settled);
-    assert_eq!(bed.stats().await, Default::default());
+    assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn nack_holds_it_back(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (mut listener, lease) = bed.one_lease().await;
+pub(super) async fn nack_holds_it_back(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (mut listener, lease) = fixture.one_lease().await;
     let outcome = lease.nack(SECOND * 50).await.unwrap();
     assert_eq!(outcome, LeaseOutcome::Applied);
     let again = listener.next().await.unwrap();
-    assert_eq!((again.attempt(), bed.seconds()), (2, 50));
+    assert_eq!((again.attempt(), fixture.seconds()), (2, 50));
 }
 
-pub(super) async fn dead_letter_keeps_the_reason(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
+pub(super) async fn dead_letter_keeps_the_reason(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
     let outcome = lease.dead_letter("no such customer").await.unwrap();
     assert_eq!(outcome, LeaseOutcome::Applied);
-    let dead = bed.dead_letters().await;
+    let dead = fixture.dead_letters().await;
     let reason = DeadReason::Rejected("no such customer".into());
     assert_eq!((dead.len(), &dead[0].reason), (1, &reason));
 }
 
-pub(super) async fn a_long_reason_is_cut(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
+pub(super) async fn a_long_reason_is_cut(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
     // The limit falls into the middle of a character of three bytes.
     let reason = "€".repeat(MAX_REASON_BYTES);
     lease.dead_letter(reason).await.unwrap();
-    let kept = bed.dead_letters().await[0].reason.to_string();
+    let kept = fixture.dead_letters().await[0].reason.to_string();
     assert_eq!(kept, "€".repeat(MAX_REASON_BYTES / 3));
 }
 
-pub(super) async fn give_back_takes_the_attempt_back(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (mut listener, lease) = bed.one_lease().await;
-    assert_eq!(lease.give_back().await.unwrap(), LeaseOutcome::Applied);
+pub(super) async fn give_back_takes_the_attempt_back(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (mut listener, lease) = fixture.one_lease().await;
+    assert_eq!(lease.release().await.unwrap(), LeaseOutcome::Applied);
     let again = listener.next().await.unwrap();
-    assert_eq!((again.attempt(), bed.seconds()), (1, 0));
+    assert_eq!((again.attempt(), fixture.seconds()), (1, 0));
 }
 
-pub(super) async fn a_dropped_lease_is_released_soon_and_counts(bed: Bed) {
-    bed.store_many(3).await;
-    let mut listener = bed.listen(3);
+pub(super) async fn a_dropped_lease_is_released_soon_and_counts(fixture: Fixture) {
+    fixture.store_many(3).await;
+    let mut listener = fixture.listen(3);
     for _ in 0..3 {
         drop(listener.next().await.unwrap());
     }
     for _ in 0..3 {
         assert_eq!(listener.next().await.unwrap().attempt(), 2);
     }
-    assert_eq!(bed.seconds(), Lease::RELEASE_DELAY.as_secs());
-    assert_eq!(bed.store.calls(Call::Change)[0], 3, "released together");
+    assert_eq!(fixture.seconds(), Lease::RELEASE_DELAY.as_secs());
+    assert_eq!(fixture.store.calls(Call::Change)[0], 3, "released together");
 }
 
-pub(super) async fn it_may_be_dropped_on_a_thread_without_a_runtime(bed: Bed) {
-    bed.store_many(2).await;
-    let mut listener = bed.listen(2);
+pub(super) async fn it_may_be_dropped_on_a_thread_without_a_runtime(fixture: Fixture) {
+    fixture.store_many(2).await;
+    let mut listener = fixture.listen(2);
     let dropped = listener.next().await.unwrap();
     let acked = listener.next().await.unwrap();
     std::thread::spawn(move || {
@@ -94,33 +94,33 @@ pub(super) async fn it_may_be_dropped_on_a_thread_without_a_runtime(bed: Bed) {
     })
     .join()
     .unwrap();
-    bed.settle().await;
-    let stats = bed.stats().await;
+    fixture.settle().await;
+    let stats = fixture.stats().await;
     assert_eq!((stats.leased, stats.delayed, stats.ready), (0, 1, 0));
 }
 
-pub(super) async fn a_verdict_stands_when_its_future_is_dropped(bed: Bed) {
-    bed.store_many(2).await;
-    let mut listener = bed.listen(2);
+pub(super) async fn a_verdict_stands_when_its_future_is_dropped(fixture: Fixture) {
+    fixture.store_many(2).await;
+    let mut listener = fixture.listen(2);
     let first = listener.next().await.unwrap();
     let second = listener.next().await.unwrap();
     drop(first.ack());
-    bed.store.hold_answers(Call::Ack);
+    fixture.store.hold_answers(Call::Ack);
     let answer = tokio::time::timeout(SECOND, second.ack()).await;
     assert!(answer.is_err(), "dropped while the call is under way");
-    bed.store.release_answers();
-    bed.pass(HOUR).await;
-    assert_eq!(bed.stats().await, Default::default(), "both are acked");
+    fixture.store.release_answers();
+    fixture.pass(HOUR).await;
+    assert_eq!(fixture.stats().await, Default::default(), "both are acked");
     assert_eq!(
-        bed.store.calls(Call::Change),
+        fixture.store.calls(Call::Change),
         NONE,
         "none was renewed or nacked"
     );
 }
 
-pub(super) async fn verdicts_share_calls(bed: Bed) {
-    bed.store_many(50).await;
-    let mut listener = bed.listen(50);
+pub(super) async fn verdicts_share_calls(fixture: Fixture) {
+    fixture.store_many(50).await;
+    let mut listener = fixture.listen(50);
     let mut answers = Vec::new();
     for n in 0..50 {
         let lease = listener.next().await.unwrap();
@@ -132,15 +132,15 @@ pub(super) async fn verdicts_share_calls(bed: Bed) {
     for answer in answers {
         assert_eq!(answer.await.unwrap(), LeaseOutcome::Applied);
     }
-    assert_eq!(bed.store.calls(Call::Ack), [25]);
-    assert_eq!(bed.store.calls(Call::Change), [25]);
-    let stats = bed.stats().await;
+    assert_eq!(fixture.store.calls(Call::Ack), [25]);
+    assert_eq!(fixture.store.calls(Call::Change), [25]);
+    let stats = fixture.stats().await;
     assert_eq!((stats.leased, stats.delayed, stats.ready), (0, 25, 0));
 }
 
-pub(super) async fn a_wrong_verdict_is_refused_and_the_lease_released(bed: Bed) {
-    bed.store_many(2).await;
-    let mut listener = bed.listen(2);
+pub(super) async fn a_wrong_verdict_is_refused_and_the_lease_released(fixture: Fixture) {
+    fixture.store_many(2).await;
+    let mut listener = fixture.listen(2);
     let wrong = listener.next().await.unwrap();
     let right = listener.next().await.unwrap();
     let error = right.extend(Duration::MAX).await.unwrap_err();
@@ -148,37 +148,46 @@ pub(super) async fn a_wrong_verdict_is_refused_and_the_lease_released(bed: Bed) 
     let (wrong, right) = (wrong.nack(Duration::MAX), right.nack(HOUR));
     assert_eq!(wrong.await.unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(right.await.unwrap(), LeaseOutcome::Applied);
-    bed.pass(Lease::RELEASE_DELAY).await;
-    assert_eq!(bed.lease_elsewhere().await.unwrap().attempt, 2);
+    fixture.pass(Lease::RELEASE_DELAY).await;
+    assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
-pub(super) async fn a_superseded_lease_is_lost_to_its_holder(bed: Bed) {
-    bed.store_many(2).await;
-    let mut listener = bed.listen(2);
+pub(super) async fn a_superseded_lease_is_lost_to_its_holder(fixture: Fixture) {
+    fixture.store_many(2).await;
+    let mut listener = fixture.listen(2);
     let first = listener.next().await.unwrap();
     let second = listener.next().await.unwrap();
-    bed.store
+    fixture
+        .store
         .fault(Call::Change, Fault::Fails(ErrorKind::Unavailable));
-    bed.pass(VISIBILITY).await;
-    assert_eq!(bed.attempts_elsewhere().await.len(), 2, "others have them");
-    bed.store.heal();
+    fixture.pass(VISIBILITY).await;
+    assert_eq!(
+        fixture.attempts_elsewhere().await.len(),
+        2,
+        "others have them"
+    );
+    fixture.store.heal();
     assert_eq!(first.ack().await.unwrap(), LeaseOutcome::Lost);
     assert_eq!(second.nack(SECOND).await.unwrap(), LeaseOutcome::Lost);
 }
 
-pub(super) async fn a_dismissed_lease_is_settled_by_its_receipt(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    let delivery = lease.dismiss();
-    bed.pass(VISIBILITY / 2).await;
-    let outcome = bed.elsewhere.ack(&delivery.receipt).await.unwrap();
+pub(super) async fn a_dismissed_lease_is_settled_by_its_receipt(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    let delivery = lease.detach();
+    fixture.pass(VISIBILITY / 2).await;
+    let outcome = fixture.elsewhere.ack(&delivery.receipt).await.unwrap();
     assert_eq!(outcome, LeaseOutcome::Applied);
-    assert_eq!(bed.store.calls(Call::Change), NONE, "it was not renewed");
+    assert_eq!(
+        fixture.store.calls(Call::Change),
+        NONE,
+        "it was not renewed"
+    );
 }
 
-pub(super) async fn it_outlives_its_runtime_without_hanging(bed: Bed) {
-    bed.store_many(2).await;
-    let (queue, clock) = (bed.queue.clone(), bed.clock.clone());
+pub(super) async fn it_outlives_its_runtime_without_hanging(fixture: Fixture) {
+    fixture.store_many(2).await;
+    let (queue, clock) = (fixture.queue.clone(), fixture.clock.clone());
     let outside = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -198,7 +207,7 @@ pub(super) async fn it_outlives_its_runtime_without_hanging(bed: Bed) {
             .unwrap();
         again.block_on(async {
             assert!(held.is_lost());
-            assert_eq!(held.lost().await, LeaseEnd::Unattended);
+            assert_eq!(held.ended().await, LeaseEnd::Unattended);
             let error = acked.ack().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(listener.next().await.is_none());

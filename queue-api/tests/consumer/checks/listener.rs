@@ -6,13 +6,13 @@ use futures::StreamExt;
 use queue_api::{ErrorKind, LeaseOutcome, consumer::ListenOptions};
 
 use super::{
-    bed::{Bed, HOUR, SECOND, msg},
     faulty::{Call, Fault, NONE},
+    fixture::{Fixture, HOUR, SECOND, msg},
 };
 
-pub(super) async fn it_gives_what_is_enqueued(bed: Bed) {
-    bed.store_many(5).await;
-    let mut listener = bed.listen(5);
+pub(super) async fn it_gives_what_is_enqueued(fixture: Fixture) {
+    fixture.store_many(5).await;
+    let mut listener = fixture.listen(5);
     let mut leases = Vec::new();
     for _ in 0..5 {
         leases.push(listener.next().await.unwrap());
@@ -21,98 +21,98 @@ pub(super) async fn it_gives_what_is_enqueued(bed: Bed) {
     assert_eq!(ids, BTreeSet::from(["0", "1", "2", "3", "4"]));
 }
 
-pub(super) async fn it_is_a_stream(bed: Bed) {
-    bed.store_many(5).await;
-    let leases = bed.listen(2).take(5);
+pub(super) async fn it_is_a_stream(fixture: Fixture) {
+    fixture.store_many(5).await;
+    let leases = fixture.listen(2).take(5);
     let acked = leases.for_each_concurrent(None, |lease| async move {
         lease.ack().await.unwrap();
     });
     acked.await;
-    assert_eq!(bed.stats().await, Default::default());
+    assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn it_holds_no_more_leases_than_it_may(bed: Bed) {
-    bed.store_many(10).await;
-    let mut listener = bed.listen(3);
+pub(super) async fn it_holds_no_more_leases_than_it_may(fixture: Fixture) {
+    fixture.store_many(10).await;
+    let mut listener = fixture.listen(3);
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(listener.next().await.unwrap());
     }
     let fourth = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(fourth.is_err(), "three are held");
-    assert_eq!(bed.stats().await.leased, 3);
+    assert_eq!(fixture.stats().await.leased, 3);
 
     held.pop().unwrap().ack().await.unwrap();
     held.push(listener.next().await.unwrap());
-    bed.settle().await;
-    assert_eq!(bed.stats().await.leased, 3);
+    fixture.settle().await;
+    assert_eq!(fixture.stats().await.leased, 3);
 }
 
-pub(super) async fn it_claims_nothing_for_a_stream_that_nobody_polls(bed: Bed) {
-    bed.store_many(3).await;
-    let _listener = bed.listen(3);
-    bed.pass(HOUR).await;
-    assert_eq!(bed.stats().await.ready, 3);
-    assert_eq!(bed.store.calls(Call::Lease), NONE);
+pub(super) async fn it_claims_nothing_for_a_stream_that_nobody_polls(fixture: Fixture) {
+    fixture.store_many(3).await;
+    let _listener = fixture.listen(3);
+    fixture.pass(HOUR).await;
+    assert_eq!(fixture.stats().await.ready, 3);
+    assert_eq!(fixture.store.calls(Call::Lease), NONE);
 }
 
-pub(super) async fn it_claims_in_batches(bed: Bed) {
-    bed.store_many(100).await;
-    let mut listener = bed.listen(100);
+pub(super) async fn it_claims_in_batches(fixture: Fixture) {
+    fixture.store_many(100).await;
+    let mut listener = fixture.listen(100);
     let mut leases = Vec::new();
     for _ in 0..100 {
         leases.push(listener.next().await.unwrap());
     }
-    assert_eq!(bed.store.calls(Call::Lease), [100]);
+    assert_eq!(fixture.store.calls(Call::Lease), [100]);
 }
 
-pub(super) async fn it_claims_only_what_can_start_now(bed: Bed) {
-    bed.store_many(10).await;
-    let mut listener = bed.listen(4);
+pub(super) async fn it_claims_only_what_can_start_now(fixture: Fixture) {
+    fixture.store_many(10).await;
+    let mut listener = fixture.listen(4);
     let first = listener.next().await.unwrap();
     let second = listener.next().await.unwrap();
     first.ack().await.unwrap();
     second.ack().await.unwrap();
-    bed.settle().await;
+    fixture.settle().await;
     // Two of the four are claimed and not taken yet, so nobody needs more.
-    assert_eq!(bed.store.calls(Call::Lease), [4]);
+    assert_eq!(fixture.store.calls(Call::Lease), [4]);
     let _held = [
         listener.next().await.unwrap(),
         listener.next().await.unwrap(),
     ];
     let _fifth = listener.next().await.unwrap();
-    assert_eq!(bed.store.calls(Call::Lease), [4, 2]);
+    assert_eq!(fixture.store.calls(Call::Lease), [4, 2]);
 }
 
-pub(super) async fn verdicts_on_their_way_take_no_room(bed: Bed) {
-    bed.store_many(10).await;
-    let mut listener = bed.listen(3);
-    bed.store.hold_answers(Call::Ack);
+pub(super) async fn verdicts_on_their_way_take_no_room(fixture: Fixture) {
+    fixture.store_many(10).await;
+    let mut listener = fixture.listen(3);
+    fixture.store.hold_answers(Call::Ack);
     let mut answers = Vec::new();
     // The second three are claimed while the acks of the first are under way.
     for _ in 0..6 {
         answers.push(listener.next().await.unwrap().ack());
     }
-    assert_eq!(bed.store.calls(Call::Lease), [3, 3]);
+    assert_eq!(fixture.store.calls(Call::Lease), [3, 3]);
     let seventh = tokio::time::timeout(SECOND, listener.next()).await;
     assert!(
         seventh.is_err(),
         "a store that does not answer gets no more"
     );
-    assert_eq!(bed.store.calls(Call::Lease), [3, 3]);
-    bed.store.release_answers();
+    assert_eq!(fixture.store.calls(Call::Lease), [3, 3]);
+    fixture.store.release_answers();
     listener.next().await.unwrap();
     for answer in answers {
         assert_eq!(answer.await.unwrap(), LeaseOutcome::Applied);
     }
-    assert_eq!(bed.store.calls(Call::Ack), [3, 3]);
+    assert_eq!(fixture.store.calls(Call::Ack), [3, 3]);
 }
 
-pub(super) async fn it_does_not_ask_while_the_queue_is_empty(bed: Bed) {
-    let mut listener = bed.listen(8);
+pub(super) async fn it_does_not_ask_while_the_queue_is_empty(fixture: Fixture) {
+    let mut listener = fixture.listen(8);
     let nothing = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(nothing.is_err());
-    let asked = bed.store.calls(Call::Lease).len();
+    let asked = fixture.store.calls(Call::Lease).len();
     assert!(
         asked <= 3600 / 20 + 1,
         "{asked} lease calls in an idle hour"
@@ -120,37 +120,37 @@ pub(super) async fn it_does_not_ask_while_the_queue_is_empty(bed: Bed) {
     assert!(asked > 100, "a lost wake-up is made good: {asked}");
 }
 
-pub(super) async fn an_enqueue_wakes_it(bed: Bed) {
-    let mut listener = bed.listen(1);
+pub(super) async fn an_enqueue_wakes_it(fixture: Fixture) {
+    let mut listener = fixture.listen(1);
     let waiting = tokio::spawn(async move { listener.next().await.map(|lease| lease.ack()) });
-    bed.pass(SECOND * 5).await;
-    bed.store(&[msg("m")]).await;
-    let before = bed.seconds();
+    fixture.pass(SECOND * 5).await;
+    fixture.store(&[msg("m")]).await;
+    let before = fixture.seconds();
     waiting.await.unwrap().unwrap().await.unwrap();
-    assert_eq!(bed.seconds(), before, "no second passed");
+    assert_eq!(fixture.seconds(), before, "no second passed");
 }
 
-pub(super) async fn a_delayed_message_comes_when_it_is_due(bed: Bed) {
-    bed.store(&[msg("m").with_delay(SECOND * 100)]).await;
-    let mut listener = bed.listen(1);
+pub(super) async fn a_delayed_message_comes_when_it_is_due(fixture: Fixture) {
+    fixture.store(&[msg("m").with_delay(SECOND * 100)]).await;
+    let mut listener = fixture.listen(1);
     listener.next().await.unwrap();
-    assert_eq!(bed.seconds(), 100);
+    assert_eq!(fixture.seconds(), 100);
 }
 
-pub(super) async fn it_pauses_where_others_are_faster(bed: Bed) {
+pub(super) async fn it_pauses_where_others_are_faster(fixture: Fixture) {
     // Every wait says that something is ready, and nothing ever is.
-    bed.store.fault(Call::Wait, Fault::Lies);
-    let mut listener = bed.listen(8);
+    fixture.store.fault(Call::Wait, Fault::Lies);
+    let mut listener = fixture.listen(8);
     let nothing = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(nothing.is_err());
-    let asked = bed.store.calls(Call::Lease).len();
+    let asked = fixture.store.calls(Call::Lease).len();
     assert!(asked < 4 * 3600, "{asked} lease calls in an hour");
     assert!(asked > 3600, "it goes on looking: {asked}");
 }
 
-pub(super) async fn ten_thousand_messages_take_few_calls(bed: Bed) {
-    bed.store_many(10_000).await;
-    let mut listener = bed.listen(64);
+pub(super) async fn ten_thousand_messages_take_few_calls(fixture: Fixture) {
+    fixture.store_many(10_000).await;
+    let mut listener = fixture.listen(64);
     let mut seen = BTreeSet::new();
     let mut answers = Vec::new();
     while seen.len() < 10_000 {
@@ -161,22 +161,26 @@ pub(super) async fn ten_thousand_messages_take_few_calls(bed: Bed) {
     for answer in answers {
         answer.await.unwrap();
     }
-    assert_eq!(bed.stats().await.leased, 0);
+    assert_eq!(fixture.stats().await.leased, 0);
     for call in [Call::Lease, Call::Ack] {
-        let calls = bed.store.calls(call);
+        let calls = fixture.store.calls(call);
         assert!(calls.len() < 10_000 / 16, "{call:?}: {}", calls.len());
         assert!(calls.iter().all(|size| *size <= 64));
     }
-    assert_eq!(bed.store.calls(Call::Change), NONE, "nothing was renewed");
+    assert_eq!(
+        fixture.store.calls(Call::Change),
+        NONE,
+        "nothing was renewed"
+    );
 }
 
-pub(super) async fn wrong_options_are_refused(bed: Bed) {
+pub(super) async fn wrong_options_are_refused(fixture: Fixture) {
     for options in [
         ListenOptions::new(0),
         ListenOptions::new(1).with_visibility_timeout(Duration::ZERO),
         ListenOptions::new(1).with_visibility_timeout(HOUR * 24 * 365),
     ] {
-        let error = bed.queue.listen(options).unwrap_err();
+        let error = fixture.queue.listen(options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
 }

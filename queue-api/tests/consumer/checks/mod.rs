@@ -8,11 +8,11 @@ use std::{any::Any, future::Future, pin::Pin, process::ExitCode, sync::Arc, time
 use libtest_mimic::{Arguments, Trial};
 use queue_api::{Clock, QueueAdmin, QueueBackend, TokioClock};
 
-use self::bed::Bed;
+use self::fixture::Fixture;
 
-mod bed;
 mod errors;
 mod faulty;
+mod fixture;
 mod lease;
 mod listener;
 mod observing;
@@ -36,7 +36,7 @@ pub(crate) type Open = fn(Arc<dyn Clock>) -> LocalFuture<Opened>;
 
 struct Check {
     name: &'static str,
-    run: fn(Bed) -> LocalFuture<()>,
+    run: fn(Fixture) -> LocalFuture<()>,
 }
 
 macro_rules! table {
@@ -44,7 +44,7 @@ macro_rules! table {
         const CHECKS: &[Check] = &[$($(
             Check {
                 name: concat!(stringify!($module), "::", stringify!($name)),
-                run: |bed| Box::pin($module::$name(bed)),
+                run: |fixture| Box::pin($module::$name(fixture)),
             },
         )*)*];
     };
@@ -124,7 +124,7 @@ pub(crate) fn run(open: Open) -> ExitCode {
                     admin,
                     guard,
                 } = open(clock.clone()).await;
-                let checked = (check.run)(Bed::new(backend, admin, clock));
+                let checked = (check.run)(Fixture::new(backend, admin, clock));
                 // In virtual time; what hangs fails.
                 let year = Duration::from_secs(365 * 24 * 3600);
                 let in_time = tokio::time::timeout(year, checked).await;

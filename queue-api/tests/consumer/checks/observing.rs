@@ -23,8 +23,8 @@ use tracing::{
 };
 
 use super::{
-    bed::{Bed, HOUR, SECOND, msg},
     faulty::{Call, Fault},
+    fixture::{Fixture, HOUR, SECOND, msg},
     worker::worker,
 };
 
@@ -117,16 +117,16 @@ impl Recorder for Numbers {
     }
 }
 
-pub(super) async fn every_metric_says_what_happened(bed: Bed) {
+pub(super) async fn every_metric_says_what_happened(fixture: Fixture) {
     let numbers = Numbers::default();
     // Each check has a thread of its own, and its runtime stays on it.
     let _recording = metrics::set_default_local_recorder(&numbers);
     let messages = ["fine", "fails", "garbage", "long"].map(msg);
-    bed.store(&messages).await;
-    bed.store(&messages[..1]).await;
-    bed.pass(SECOND * 10).await;
-    let clock = bed.clock.clone();
-    let worker = worker(&bed, move |text: String, _: Context| {
+    fixture.store(&messages).await;
+    fixture.store(&messages[..1]).await;
+    fixture.pass(SECOND * 10).await;
+    let clock = fixture.clock.clone();
+    let worker = worker(&fixture, move |text: String, _: Context| {
         let clock = clock.clone();
         async move {
             match text.as_str() {
@@ -138,12 +138,12 @@ pub(super) async fn every_metric_says_what_happened(bed: Bed) {
         }
     });
     worker.run_until_idle().await.unwrap();
-    bed.store.go_down();
-    let (listener, stop) = (bed.listen(1), SECOND * 5);
+    fixture.store.go_down();
+    let (listener, stop) = (fixture.listen(1), SECOND * 5);
     let mut listener = listener;
     let nothing = tokio::time::timeout(stop, listener.next()).await;
     assert!(nothing.is_err());
-    bed.queue.stats().await.unwrap();
+    fixture.queue.stats().await.unwrap();
 
     for (name, labels, expected) in [
         (names::ENQUEUED, "", 4.0),
@@ -152,7 +152,7 @@ pub(super) async fn every_metric_says_what_happened(bed: Bed) {
         (names::ACKED, "", 2.0),
         (names::NACKED, "", 1.0),
         (names::DEAD_LETTERED, "", 1.0),
-        (names::RETURNED, "", 0.0),
+        (names::RELEASED, "", 0.0),
         (names::LEASES_LOST, " why=expired", 0.0),
         (names::DEPTH, " state=dead", 1.0),
         (names::DEPTH, " state=delayed", 1.0),
@@ -178,14 +178,14 @@ pub(super) async fn every_metric_says_what_happened(bed: Bed) {
     assert!((10.0..10.1).contains(&in_queue), "{in_queue}");
 }
 
-pub(super) async fn a_repeated_ack_is_counted_as_one(bed: Bed) {
+pub(super) async fn a_repeated_ack_is_counted_as_one(fixture: Fixture) {
     let numbers = Numbers::default();
     let _recording = metrics::set_default_local_recorder(&numbers);
-    bed.store_many(2).await;
-    let mut listener = bed.listen(2);
-    bed.store.fault(Call::Ack, Fault::LosesOneAnswer);
+    fixture.store_many(2).await;
+    let mut listener = fixture.listen(2);
+    fixture.store.fault(Call::Ack, Fault::LosesOneAnswer);
     listener.next().await.unwrap().ack().await.unwrap();
-    bed.store.fault(Call::Change, Fault::LosesOneAnswer);
+    fixture.store.fault(Call::Change, Fault::LosesOneAnswer);
     let nack = listener.next().await.unwrap().nack(HOUR);
     nack.await.unwrap();
     assert_eq!(numbers.sum(names::ACKED, ""), 1.0);
@@ -295,24 +295,24 @@ impl Propagator for Courier {
     }
 }
 
-pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(bed: Bed) {
+pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(fixture: Fixture) {
     let spans = Spans::default();
     let _watching = tracing::subscriber::set_default(spans.clone());
     let courier = Arc::new(Courier {
         spans: spans.clone(),
         linked: Mutex::default(),
     });
-    let queue = Queue::new(bed.queue.backend().clone(), "q").unwrap();
+    let queue = Queue::new(fixture.queue.backend().clone(), "q").unwrap();
     let queue = queue.with_propagator(courier.clone());
     let other = CONTEXT.replace("b7ad", "0000");
     queue.enqueue(&msg("m")).await.unwrap();
     let own = msg("own").with_header(TRACEPARENT, other.clone());
     queue.enqueue_batch(&[own, msg("n")]).await.unwrap();
 
-    let mut bed = bed;
-    bed.queue = queue;
+    let mut fixture = fixture;
+    fixture.queue = queue;
     let watching = spans.clone();
-    let worker = worker(&bed, move |_: String, _: Context| {
+    let worker = worker(&fixture, move |_: String, _: Context| {
         let current = watching.current();
         async move {
             assert_eq!(current, Some("process"));
@@ -341,7 +341,7 @@ pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(bed: Bed) {
     }
 }
 
-pub(super) async fn a_header_that_is_no_trace_context_is_not_logged(bed: Bed) {
+pub(super) async fn a_header_that_is_no_trace_context_is_not_logged(fixture: Fixture) {
     let spans = Spans::default();
     let _watching = tracing::subscriber::set_default(spans.clone());
     for (id, context) in [
@@ -349,10 +349,13 @@ pub(super) async fn a_header_that_is_no_trace_context_is_not_logged(bed: Bed) {
         ("b", "00-XYZ-b7ad6b7169203331-01"),
         ("c", ""),
     ] {
-        bed.store(&[msg(id).with_header(TRACEPARENT, context)])
+        fixture
+            .store(&[msg(id).with_header(TRACEPARENT, context)])
             .await;
     }
-    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    let worker = worker(&fixture, |_: String, _: Context| async {
+        Ok::<_, Failure>(())
+    });
     assert_eq!(worker.run_until_idle().await.unwrap().handled, 3);
     let processed = spans.named("process");
     assert_eq!(processed.len(), 3);

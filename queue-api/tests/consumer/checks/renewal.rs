@@ -11,214 +11,227 @@ use queue_api::{
 };
 
 use super::{
-    bed::{Bed, HOUR, SECOND, VISIBILITY, msg},
     faulty::{Call, Fault, NONE},
+    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
 };
 
-pub(super) async fn a_long_handler_keeps_its_message(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
+pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
     for _ in 0..50 {
-        bed.pass(VISIBILITY).await;
-        assert!(bed.lease_elsewhere().await.is_none());
+        fixture.pass(VISIBILITY).await;
+        assert!(fixture.lease_elsewhere().await.is_none());
     }
     assert!(!lease.is_lost());
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
-pub(super) async fn leases_are_renewed_in_one_call(bed: Bed) {
-    bed.store_many(64).await;
-    let mut listener = bed.listen(64);
+pub(super) async fn leases_are_renewed_in_one_call(fixture: Fixture) {
+    fixture.store_many(64).await;
+    let mut listener = fixture.listen(64);
     let mut leases = Vec::new();
     for _ in 0..64 {
         leases.push(listener.next().await.unwrap());
     }
-    bed.pass(VISIBILITY * 10).await;
-    let calls = bed.store.calls(Call::Change);
+    fixture.pass(VISIBILITY * 10).await;
+    let calls = fixture.store.calls(Call::Change);
     assert!(calls.iter().all(|size| *size == 64), "{calls:?}");
     assert!((19..=21).contains(&calls.len()), "{calls:?}");
 }
 
-pub(super) async fn leases_of_different_age_come_to_be_renewed_together(bed: Bed) {
-    let mut listener = bed.listen(4);
+pub(super) async fn leases_of_different_age_come_to_be_renewed_together(fixture: Fixture) {
+    let mut listener = fixture.listen(4);
     let mut leases = Vec::new();
     for id in ["a", "b", "c", "d"] {
-        bed.store(&[msg(id)]).await;
+        fixture.store(&[msg(id)]).await;
         leases.push(listener.next().await.unwrap());
-        bed.pass(SECOND).await;
+        fixture.pass(SECOND).await;
     }
-    bed.pass(VISIBILITY * 10).await;
-    let calls = bed.store.calls(Call::Change);
+    fixture.pass(VISIBILITY * 10).await;
+    let calls = fixture.store.calls(Call::Change);
     assert!(calls.iter().all(|size| *size == 4), "{calls:?}");
 }
 
-pub(super) async fn it_goes_on_when_nobody_reads(bed: Bed) {
-    bed.store_many(3).await;
-    let mut listener = bed.listen(3);
+pub(super) async fn it_goes_on_when_nobody_reads(fixture: Fixture) {
+    fixture.store_many(3).await;
+    let mut listener = fixture.listen(3);
     let lease = listener.next().await.unwrap();
-    bed.pass(VISIBILITY * 20).await;
-    assert_eq!(bed.stats().await.leased, 3, "two are not even read");
+    fixture.pass(VISIBILITY * 20).await;
+    assert_eq!(fixture.stats().await.leased, 3, "two are not even read");
     assert!(!lease.is_lost());
     let second = listener.next().await.unwrap();
     assert_eq!(second.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
-pub(super) async fn it_bridges_a_failing_store(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
+pub(super) async fn it_bridges_a_failing_store(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
     for _ in 0..10 {
-        bed.store.go_down();
-        bed.pass(VISIBILITY / 3).await;
-        bed.store.heal();
-        bed.pass(VISIBILITY).await;
-        assert!(bed.lease_elsewhere().await.is_none());
+        fixture.store.go_down();
+        fixture.pass(VISIBILITY / 3).await;
+        fixture.store.heal();
+        fixture.pass(VISIBILITY).await;
+        assert!(fixture.lease_elsewhere().await.is_none());
     }
     assert!(!lease.is_lost());
 }
 
-pub(super) async fn a_lease_that_cannot_be_renewed_is_lost(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    bed.store.go_down();
-    assert_eq!(lease.lost().await, LeaseEnd::Expired);
-    assert_eq!(bed.seconds(), VISIBILITY.as_secs(), "then and not before");
+pub(super) async fn a_lease_that_cannot_be_renewed_is_lost(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    fixture.store.go_down();
+    assert_eq!(lease.ended().await, LeaseEnd::Expired);
+    assert_eq!(
+        fixture.seconds(),
+        VISIBILITY.as_secs(),
+        "then and not before"
+    );
     assert!(lease.is_lost());
-    bed.store.heal();
-    bed.settle().await;
+    fixture.store.heal();
+    fixture.settle().await;
     let extended = lease.extend(VISIBILITY).await.unwrap();
     assert_eq!(extended, LeaseOutcome::Lost, "lost stays lost");
     let outcome = lease.ack().await.unwrap();
     assert_eq!(outcome, LeaseOutcome::Applied, "late is fine");
 }
 
-pub(super) async fn a_purged_message_is_lost(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    let queue = bed.queue.name();
-    bed.admin.purge(queue, Purge::Live).await.unwrap();
-    assert_eq!(lease.lost().await, LeaseEnd::Superseded);
-    assert!(bed.seconds() <= VISIBILITY.as_secs() / 2);
+pub(super) async fn a_purged_message_is_lost(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    let queue = fixture.queue.name();
+    fixture.admin.purge(queue, Purge::Live).await.unwrap();
+    assert_eq!(lease.ended().await, LeaseEnd::Superseded);
+    assert!(fixture.seconds() <= VISIBILITY.as_secs() / 2);
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Lost);
 }
 
-pub(super) async fn it_stops_at_the_limit(bed: Bed) {
-    bed.store(&[msg("m")]).await;
+pub(super) async fn it_stops_at_the_limit(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
     let options = ListenOptions::new(1).with_max_lease_time(SECOND * 100);
-    let mut listener = bed.listen_with(options);
+    let mut listener = fixture.listen_with(options);
     let lease = listener.next().await.unwrap();
-    assert_eq!(lease.lost().await, LeaseEnd::TimeLimit);
-    assert_eq!(bed.seconds(), 100);
-    bed.settle().await;
-    assert_eq!(bed.lease_elsewhere().await.unwrap().attempt, 2);
+    assert_eq!(lease.ended().await, LeaseEnd::TimeLimit);
+    assert_eq!(fixture.seconds(), 100);
+    fixture.settle().await;
+    assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Lost);
 }
 
-pub(super) async fn extending_goes_beyond_the_limit(bed: Bed) {
-    bed.store(&[msg("m")]).await;
+pub(super) async fn extending_goes_beyond_the_limit(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
     let options = ListenOptions::new(1).with_max_lease_time(SECOND * 100);
-    let mut listener = bed.listen_with(options);
+    let mut listener = fixture.listen_with(options);
     let lease = listener.next().await.unwrap();
-    bed.pass(SECOND * 50).await;
+    fixture.pass(SECOND * 50).await;
     let extended = lease.extend(SECOND * 300).await.unwrap();
     assert_eq!(extended, LeaseOutcome::Applied);
-    assert_eq!(lease.lost().await, LeaseEnd::TimeLimit);
-    assert_eq!(bed.seconds(), 350);
+    assert_eq!(lease.ended().await, LeaseEnd::TimeLimit);
+    assert_eq!(fixture.seconds(), 350);
 }
 
-pub(super) async fn a_short_extension_is_renewed(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
+pub(super) async fn a_short_extension_is_renewed(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
     lease.extend(SECOND).await.unwrap();
-    bed.pass(VISIBILITY * 3).await;
+    fixture.pass(VISIBILITY * 3).await;
     assert!(!lease.is_lost());
     lease.extend(HOUR).await.unwrap();
-    let renewals = bed.store.calls(Call::Change).len();
-    bed.pass(HOUR / 2).await;
-    assert_eq!(bed.store.calls(Call::Change).len(), renewals, "none needed");
-    bed.pass(HOUR).await;
+    let renewals = fixture.store.calls(Call::Change).len();
+    fixture.pass(HOUR / 2).await;
+    assert_eq!(
+        fixture.store.calls(Call::Change).len(),
+        renewals,
+        "none needed"
+    );
+    fixture.pass(HOUR).await;
     assert!(!lease.is_lost());
-    assert!(bed.lease_elsewhere().await.is_none());
+    assert!(fixture.lease_elsewhere().await.is_none());
 }
 
-pub(super) async fn a_renewal_does_not_cut_an_extension_short(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    bed.pass(VISIBILITY / 3).await;
-    bed.store.hold_answers(Call::Change);
+pub(super) async fn a_renewal_does_not_cut_an_extension_short(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    fixture.pass(VISIBILITY / 3).await;
+    fixture.store.hold_answers(Call::Change);
     let extended = lease.extend(HOUR);
     // The renewal falls due while the extension is under way.
-    bed.pass(VISIBILITY / 3).await;
-    bed.store.release_answers();
+    fixture.pass(VISIBILITY / 3).await;
+    fixture.store.release_answers();
     assert_eq!(extended.await.unwrap(), LeaseOutcome::Applied);
-    bed.settle().await;
-    assert_eq!(bed.store.calls(Call::Change), [1], "there is no need to");
-    bed.store.go_down();
-    bed.pass(HOUR / 2).await;
+    fixture.settle().await;
+    assert_eq!(
+        fixture.store.calls(Call::Change),
+        [1],
+        "there is no need to"
+    );
+    fixture.store.go_down();
+    fixture.pass(HOUR / 2).await;
     assert!(!lease.is_lost());
-    assert!(bed.lease_elsewhere().await.is_none());
+    assert!(fixture.lease_elsewhere().await.is_none());
 }
 
-pub(super) async fn a_renewal_that_waits_with_an_extension_does_not_either(bed: Bed) {
-    bed.store_many(2).await;
-    let mut listener = bed.listen(2);
+pub(super) async fn a_renewal_that_waits_with_an_extension_does_not_either(fixture: Fixture) {
+    fixture.store_many(2).await;
+    let mut listener = fixture.listen(2);
     let lease = listener.next().await.unwrap();
     let other = listener.next().await.unwrap();
-    bed.store.hold_answers(Call::Change);
+    fixture.store.hold_answers(Call::Change);
     let first = other.extend(VISIBILITY);
-    bed.pass(SECOND).await;
+    fixture.pass(SECOND).await;
     let extended = lease.extend(HOUR);
     // Its renewal falls due while the extension waits for the call that is under way.
-    bed.pass(VISIBILITY / 2).await;
-    bed.store.release_answers();
+    fixture.pass(VISIBILITY / 2).await;
+    fixture.store.release_answers();
     assert_eq!(first.await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(extended.await.unwrap(), LeaseOutcome::Applied);
-    bed.settle().await;
-    bed.store.go_down();
-    bed.pass(HOUR / 2).await;
+    fixture.settle().await;
+    fixture.store.go_down();
+    fixture.pass(HOUR / 2).await;
     assert!(!lease.is_lost());
 }
 
-pub(super) async fn a_refused_extension_does_not_end_renewal(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    bed.store
+pub(super) async fn a_refused_extension_does_not_end_renewal(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    fixture
+        .store
         .fault(Call::Change, Fault::Fails(ErrorKind::Denied));
     let error = lease.extend(VISIBILITY).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
-    bed.pass(VISIBILITY / 2).await;
-    bed.store.heal();
-    bed.pass(VISIBILITY * 5).await;
+    fixture.pass(VISIBILITY / 2).await;
+    fixture.store.heal();
+    fixture.pass(VISIBILITY * 5).await;
     assert!(!lease.is_lost());
-    assert!(bed.lease_elsewhere().await.is_none());
+    assert!(fixture.lease_elsewhere().await.is_none());
 }
 
-pub(super) async fn it_counts_from_before_the_call(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    bed.store.hold_answers(Call::Lease);
-    let mut listener = bed.listen(1);
+pub(super) async fn it_counts_from_before_the_call(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    fixture.store.hold_answers(Call::Lease);
+    let mut listener = fixture.listen(1);
     let next = tokio::spawn(async move { listener.next().await.unwrap() });
     // The answer takes most of the lease's time, which the store has been counting meanwhile.
-    bed.pass(VISIBILITY - SECOND).await;
-    bed.store.release_answers();
+    fixture.pass(VISIBILITY - SECOND).await;
+    fixture.store.release_answers();
     let lease = next.await.unwrap();
     for _ in 0..VISIBILITY.as_secs() {
-        assert!(bed.lease_elsewhere().await.is_none(), "renewed at once");
-        bed.pass(SECOND).await;
+        assert!(fixture.lease_elsewhere().await.is_none(), "renewed at once");
+        fixture.pass(SECOND).await;
     }
     assert!(!lease.is_lost());
 }
 
-pub(super) async fn a_lease_that_ran_out_on_its_way_is_not_handed_out(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    bed.store.hold_answers(Call::Lease);
-    let mut listener = bed.listen(1);
+pub(super) async fn a_lease_that_ran_out_on_its_way_is_not_handed_out(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    fixture.store.hold_answers(Call::Lease);
+    let mut listener = fixture.listen(1);
     let next = tokio::spawn(async move { listener.next().await.unwrap() });
-    bed.pass(VISIBILITY).await;
-    assert_eq!(bed.lease_elsewhere().await.unwrap().attempt, 2);
-    bed.store.release_answers();
+    fixture.pass(VISIBILITY).await;
+    assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
+    fixture.store.release_answers();
     let lease = next.await.unwrap();
     assert_eq!(lease.attempt(), 3, "not beside the other");
-    assert_eq!(bed.seconds(), 2 * VISIBILITY.as_secs());
+    assert_eq!(fixture.seconds(), 2 * VISIBILITY.as_secs());
 }
 
 #[derive(Debug)]
@@ -237,59 +250,64 @@ impl Clock for YearsOff {
     }
 }
 
-pub(super) async fn it_does_not_care_for_the_wall_clock(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let clock = Arc::new(YearsOff(bed.clock.clone()));
+pub(super) async fn it_does_not_care_for_the_wall_clock(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let clock = Arc::new(YearsOff(fixture.clock.clone()));
     let options = ListenOptions::new(1).with_clock(clock);
-    let mut listener = bed.queue.listen(options).unwrap();
+    let mut listener = fixture.queue.listen(options).unwrap();
     let lease = listener.next().await.unwrap();
-    bed.pass(VISIBILITY * 5).await;
+    fixture.pass(VISIBILITY * 5).await;
     assert!(!lease.is_lost());
-    assert!(bed.lease_elsewhere().await.is_none());
-    bed.store.go_down();
-    assert_eq!(lease.lost().await, LeaseEnd::Expired);
-    assert!(bed.seconds() <= 6 * VISIBILITY.as_secs());
+    assert!(fixture.lease_elsewhere().await.is_none());
+    fixture.store.go_down();
+    assert_eq!(lease.ended().await, LeaseEnd::Expired);
+    assert!(fixture.seconds() <= 6 * VISIBILITY.as_secs());
 }
 
-pub(super) async fn a_settled_lease_is_not_renewed(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    bed.store
+pub(super) async fn a_settled_lease_is_not_renewed(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    fixture
+        .store
         .fault(Call::Ack, Fault::Fails(ErrorKind::Unavailable));
     lease.ack().await.unwrap_err();
-    assert_eq!(bed.store.calls(Call::Change), NONE);
-    bed.settle().await;
-    assert_eq!(bed.lease_elsewhere().await.unwrap().attempt, 2);
+    assert_eq!(fixture.store.calls(Call::Change), NONE);
+    fixture.settle().await;
+    assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
-pub(super) async fn a_buffered_lease_at_its_limit_goes_back(bed: Bed) {
+pub(super) async fn a_buffered_lease_at_its_limit_goes_back(fixture: Fixture) {
     let short = |id| NewMessage::new(id).with_visibility_timeout(VISIBILITY);
-    bed.store(&[short("a"), short("b")]).await;
+    fixture.store(&[short("a"), short("b")]).await;
     let options = ListenOptions::new(2).with_max_lease_time(SECOND * 100);
-    let mut listener = bed.listen_with(options);
+    let mut listener = fixture.listen_with(options);
     let first = listener.next().await.unwrap();
     first.ack().await.unwrap();
-    bed.pass(SECOND * 200).await;
+    fixture.pass(SECOND * 200).await;
     let second = listener.next().await.unwrap();
     assert!(!second.is_lost());
     assert_eq!(second.attempt(), 1, "what nobody saw costs no attempt");
 }
 
-pub(super) async fn a_renewal_behind_the_verdict_does_not_lose_it(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (_listener, lease) = bed.one_lease().await;
-    bed.store.hold_answers(Call::Change);
-    bed.pass(VISIBILITY / 2).await;
-    assert_eq!(bed.store.calls(Call::Change), [1], "it is being renewed");
-    bed.pass(SECOND * 10).await;
-    bed.store.hold_answers(Call::Ack);
-    let lost = lease.lost();
+pub(super) async fn a_renewal_behind_the_verdict_does_not_lose_it(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    fixture.store.hold_answers(Call::Change);
+    fixture.pass(VISIBILITY / 2).await;
+    assert_eq!(
+        fixture.store.calls(Call::Change),
+        [1],
+        "it is being renewed"
+    );
+    fixture.pass(SECOND * 10).await;
+    fixture.store.hold_answers(Call::Ack);
+    let lost = lease.ended();
     let ack = lease.ack();
-    bed.settle().await;
-    bed.store.release_answers_to(Call::Change);
+    fixture.settle().await;
+    fixture.store.release_answers_to(Call::Change);
     // The renewed lease runs out while its verdict is under way.
-    bed.pass(VISIBILITY - SECOND * 5).await;
-    bed.store.release_answers();
+    fixture.pass(VISIBILITY - SECOND * 5).await;
+    fixture.store.release_answers();
     assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(lost.await, LeaseEnd::Settled);
 }

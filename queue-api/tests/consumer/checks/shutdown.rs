@@ -11,16 +11,16 @@ use std::{
 use queue_api::consumer::{Context, Failure};
 
 use super::{
-    bed::{Bed, SECOND, VISIBILITY},
+    fixture::{Fixture, SECOND, VISIBILITY},
     worker::{counts, worker},
 };
 
 /// A handler that takes so long.
 fn sleeper(
-    bed: &Bed,
+    fixture: &Fixture,
     time: Duration,
 ) -> impl Fn(String, Context) -> futures::future::BoxFuture<'static, Result<(), Failure>> + use<> {
-    let clock = bed.clock.clone();
+    let clock = fixture.clock.clone();
     move |_, _| {
         let clock = clock.clone();
         Box::pin(async move {
@@ -30,109 +30,116 @@ fn sleeper(
     }
 }
 
-pub(super) async fn handlers_come_to_their_end(bed: Bed) {
-    bed.store_many(10).await;
-    let worker = worker(&bed, sleeper(&bed, SECOND * 60)).with_shutdown_deadline(SECOND * 90);
-    let stop = bed.clock.now() + SECOND * 10;
-    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+pub(super) async fn handlers_come_to_their_end(fixture: Fixture) {
+    fixture.store_many(10).await;
+    let worker =
+        worker(&fixture, sleeper(&fixture, SECOND * 60)).with_shutdown_deadline(SECOND * 90);
+    let stop = fixture.clock.now() + SECOND * 10;
+    let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
     assert_eq!(counts(report), [4, 0, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 60, "as soon as they had, after two timeouts");
-    assert_eq!(bed.stats().await.ready, 6);
-    assert!(bed.attempts_elsewhere().await.values().all(|n| *n == 1));
+    assert_eq!(
+        fixture.seconds(),
+        60,
+        "as soon as they had, after two timeouts"
+    );
+    assert_eq!(fixture.stats().await.ready, 6);
+    assert!(fixture.attempts_elsewhere().await.values().all(|n| *n == 1));
 }
 
-pub(super) async fn at_the_deadline_they_are_cancelled_and_cost_no_attempt(bed: Bed) {
-    bed.store_many(10).await;
-    let worker = worker(&bed, sleeper(&bed, SECOND * 600)).with_shutdown_deadline(SECOND * 90);
-    let stop = bed.clock.now() + SECOND * 10;
-    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+pub(super) async fn at_the_deadline_they_are_cancelled_and_cost_no_attempt(fixture: Fixture) {
+    fixture.store_many(10).await;
+    let worker =
+        worker(&fixture, sleeper(&fixture, SECOND * 600)).with_shutdown_deadline(SECOND * 90);
+    let stop = fixture.clock.now() + SECOND * 10;
+    let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
     assert_eq!(counts(report), [0, 0, 0, 4, 0, 0]);
-    assert_eq!(bed.seconds(), 100);
-    let stats = bed.stats().await;
+    assert_eq!(fixture.seconds(), 100);
+    let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.leased), (10, 0));
-    assert!(bed.attempts_elsewhere().await.values().all(|n| *n == 1));
+    assert!(fixture.attempts_elsewhere().await.values().all(|n| *n == 1));
 }
 
-pub(super) async fn nothing_that_still_runs_is_given_back(bed: Bed) {
-    bed.store_many(1).await;
-    let worker = worker(&bed, sleeper(&bed, SECOND * 600)).with_shutdown_deadline(SECOND * 300);
-    let stop = bed.clock.now() + SECOND * 10;
-    let other = bed.elsewhere.clone();
+pub(super) async fn nothing_that_still_runs_is_given_back(fixture: Fixture) {
+    fixture.store_many(1).await;
+    let worker =
+        worker(&fixture, sleeper(&fixture, SECOND * 600)).with_shutdown_deadline(SECOND * 300);
+    let stop = fixture.clock.now() + SECOND * 10;
+    let other = fixture.elsewhere.clone();
     let running = tokio::spawn({
-        let clock = bed.clock.clone();
+        let clock = fixture.clock.clone();
         async move { worker.run(clock.sleep_until(stop)).await }
     });
     for _ in 0..9 {
-        bed.pass(VISIBILITY).await;
+        fixture.pass(VISIBILITY).await;
         assert!(other.lease().await.unwrap().is_none());
     }
     assert_eq!(counts(running.await.unwrap().unwrap()), [0, 0, 0, 1, 0, 0]);
 }
 
-pub(super) async fn a_cancellation_token_stops_it(bed: Bed) {
-    bed.store_many(1).await;
+pub(super) async fn a_cancellation_token_stops_it(fixture: Fixture) {
+    fixture.store_many(1).await;
     let token = tokio_util::sync::CancellationToken::new();
-    let worker = worker(&bed, sleeper(&bed, SECOND));
+    let worker = worker(&fixture, sleeper(&fixture, SECOND));
     let cancelled = token.clone().cancelled_owned();
     let running = tokio::spawn(async move { worker.run(cancelled).await });
-    bed.pass(SECOND * 5).await;
+    fixture.pass(SECOND * 5).await;
     assert!(!running.is_finished());
     token.cancel();
     assert_eq!(counts(running.await.unwrap().unwrap()), [1, 0, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 5, "an idle worker stops at once");
+    assert_eq!(fixture.seconds(), 5, "an idle worker stops at once");
 }
 
-pub(super) async fn handlers_learn_of_it(bed: Bed) {
-    bed.store_many(1).await;
-    let worker = worker(&bed, |_: String, context: Context| async move {
+pub(super) async fn handlers_learn_of_it(fixture: Fixture) {
+    fixture.store_many(1).await;
+    let worker = worker(&fixture, |_: String, context: Context| async move {
         context.stopping().await;
         Err::<(), _>(Failure::retry_after(SECOND, "to be gone on with"))
     });
-    let stop = bed.clock.now() + SECOND * 10;
-    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+    let stop = fixture.clock.now() + SECOND * 10;
+    let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
     assert_eq!(counts(report), [0, 1, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 10);
+    assert_eq!(fixture.seconds(), 10);
 }
 
-pub(super) async fn dropping_the_run_releases_its_messages(bed: Bed) {
-    bed.store_many(3).await;
-    let worker = worker(&bed, sleeper(&bed, SECOND * 600));
+pub(super) async fn dropping_the_run_releases_its_messages(fixture: Fixture) {
+    fixture.store_many(3).await;
+    let worker = worker(&fixture, sleeper(&fixture, SECOND * 600));
     let running = worker.run(std::future::pending::<()>());
     let dropped = tokio::time::timeout(SECOND * 5, running).await;
     assert!(dropped.is_err());
-    bed.pass(SECOND).await;
-    let stats = bed.stats().await;
+    fixture.pass(SECOND).await;
+    let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.leased), (3, 0));
-    assert!(bed.attempts_elsewhere().await.values().all(|n| *n == 2));
+    assert!(fixture.attempts_elsewhere().await.values().all(|n| *n == 2));
 }
 
-pub(super) async fn it_may_be_run_again(bed: Bed) {
+pub(super) async fn it_may_be_run_again(fixture: Fixture) {
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = runs.clone();
-    let worker = worker(&bed, move |_: String, _: Context| {
+    let worker = worker(&fixture, move |_: String, _: Context| {
         counted.fetch_add(1, Ordering::Relaxed);
         async { Ok::<_, Failure>(()) }
     });
     for round in 1..=3 {
-        bed.store_many(5).await;
+        fixture.store_many(5).await;
         let report = worker.run_until_idle().await.unwrap();
         assert_eq!(counts(report), [5, 0, 0, 0, 0, 0]);
         assert_eq!(runs.load(Ordering::Relaxed), round * 5);
     }
 }
 
-pub(super) async fn durations_without_an_end_are_taken(bed: Bed) {
-    bed.store_many(1).await;
-    let worker = worker(&bed, sleeper(&bed, SECOND * 60))
+pub(super) async fn durations_without_an_end_are_taken(fixture: Fixture) {
+    fixture.store_many(1).await;
+    let worker = worker(&fixture, sleeper(&fixture, SECOND * 60))
         .with_time_limit(Duration::MAX)
         .with_shutdown_deadline(Duration::MAX);
-    let stop = bed.clock.now() + SECOND * 10;
+    let stop = fixture.clock.now() + SECOND * 10;
     // Whatever the future resolves to, such as the result of `tokio::signal::ctrl_c()`.
     let shutdown = async {
-        bed.clock.sleep_until(stop).await;
+        fixture.clock.sleep_until(stop).await;
         Ok::<_, std::io::Error>(())
     };
     let report = worker.run(shutdown).await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 60);
+    assert_eq!(fixture.seconds(), 60);
 }

@@ -15,8 +15,8 @@ use queue_api::{
 };
 
 use super::{
-    bed::{Bed, HOUR, SECOND, VISIBILITY, msg},
     faulty::Call,
+    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
 };
 
 /// A codec for payloads that are text, but for `garbage`.
@@ -37,11 +37,11 @@ impl Codec<String> for Text {
     }
 }
 
-/// A worker on the bed's queue and clock that tries again after a minute.
-pub(super) fn worker<H: Handler<String>>(bed: &Bed, handler: H) -> Worker<String, H, Text> {
+/// A worker on the fixture's queue and clock that tries again after a minute.
+pub(super) fn worker<H: Handler<String>>(fixture: &Fixture, handler: H) -> Worker<String, H, Text> {
     let minute = RetryPolicy::custom(|_, _| Retry::After(SECOND * 60));
-    let options = queue_api::consumer::ListenOptions::new(4).with_clock(bed.clock.clone());
-    Worker::new(bed.queue.clone(), handler)
+    let options = queue_api::consumer::ListenOptions::new(4).with_clock(fixture.clock.clone());
+    Worker::new(fixture.queue.clone(), handler)
         .with_codec(Text)
         .with_listen_options(options)
         .with_retry_policy(minute)
@@ -59,8 +59,8 @@ pub(super) fn counts(report: Report) -> [u64; 6] {
     ]
 }
 
-async fn reason(bed: &Bed) -> String {
-    let dead = bed.dead_letters().await;
+async fn reason(fixture: &Fixture) -> String {
+    let dead = fixture.dead_letters().await;
     assert_eq!(dead.len(), 1, "{dead:?}");
     match &dead[0].reason {
         DeadReason::Rejected(reason) => reason.clone(),
@@ -68,11 +68,11 @@ async fn reason(bed: &Bed) -> String {
     }
 }
 
-pub(super) async fn what_is_handled_is_acked(bed: Bed) {
-    bed.store_many(20).await;
+pub(super) async fn what_is_handled_is_acked(fixture: Fixture) {
+    fixture.store_many(20).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let seen_by_handler = seen.clone();
-    let worker = worker(&bed, move |text: String, context: Context| {
+    let worker = worker(&fixture, move |text: String, context: Context| {
         let seen = seen_by_handler.clone();
         async move {
             assert_eq!(context.id().as_str(), text);
@@ -84,14 +84,14 @@ pub(super) async fn what_is_handled_is_acked(bed: Bed) {
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [20, 0, 0, 0, 0, 0]);
     assert_eq!(seen.lock().unwrap().len(), 20);
-    assert_eq!(bed.stats().await, Default::default());
+    assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn it_handles_so_many_at_a_time(bed: Bed) {
-    bed.store_many(20).await;
+pub(super) async fn it_handles_so_many_at_a_time(fixture: Fixture) {
+    fixture.store_many(20).await;
     let running = Arc::new(AtomicUsize::new(0));
-    let clock = bed.clock.clone();
-    let worker = worker(&bed, move |_: String, _: Context| {
+    let clock = fixture.clock.clone();
+    let worker = worker(&fixture, move |_: String, _: Context| {
         let (running, clock) = (running.clone(), clock.clone());
         async move {
             let now = running.fetch_add(1, Ordering::Relaxed) + 1;
@@ -103,25 +103,25 @@ pub(super) async fn it_handles_so_many_at_a_time(bed: Bed) {
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [20, 0, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 50, "four at a time, and not fewer");
+    assert_eq!(fixture.seconds(), 50, "four at a time, and not fewer");
 }
 
-pub(super) async fn handlers_that_end_about_together_share_a_call(bed: Bed) {
-    bed.store_many(64).await;
+pub(super) async fn handlers_that_end_about_together_share_a_call(fixture: Fixture) {
+    fixture.store_many(64).await;
     let handle = |number: String, _: Context| async move {
         for _ in 0..number.parse::<usize>()? {
             tokio::task::yield_now().await;
         }
         Ok::<_, Failure>(())
     };
-    let worker = worker(&bed, handle).with_concurrency(64);
+    let worker = worker(&fixture, handle).with_concurrency(64);
     assert_eq!(worker.run_until_idle().await.unwrap().handled, 64);
-    assert_eq!(bed.store.calls(Call::Ack), [64]);
+    assert_eq!(fixture.store.calls(Call::Ack), [64]);
 }
 
-pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let worker = worker(&bed, |_: String, context: Context| async move {
+pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let worker = worker(&fixture, |_: String, context: Context| async move {
         match context.attempt() {
             1 | 2 => Err("not yet"),
             _ => Ok(()),
@@ -130,24 +130,24 @@ pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(bed: Bed) 
     for (failed, after) in [(1, 0), (1, 60), (0, 120)] {
         let report = worker.run_until_idle().await.unwrap();
         assert_eq!(counts(report), [1 - failed, failed, 0, 0, 0, 0]);
-        assert_eq!(bed.seconds(), after);
-        bed.pass(SECOND * 60 - Duration::from_millis(1)).await;
+        assert_eq!(fixture.seconds(), after);
+        fixture.pass(SECOND * 60 - Duration::from_millis(1)).await;
     }
 }
 
-pub(super) async fn the_default_policy_doubles_with_jitter(bed: Bed) {
-    bed.store(&[msg("m").with_max_attempts(13)]).await;
-    let started = bed.clock.now();
+pub(super) async fn the_default_policy_doubles_with_jitter(fixture: Fixture) {
+    fixture.store(&[msg("m").with_max_attempts(13)]).await;
+    let started = fixture.clock.now();
     let times = Arc::new(Mutex::new(Vec::new()));
-    let (clock, noted) = (bed.clock.clone(), times.clone());
-    let worker = worker(&bed, move |_: String, _: Context| {
+    let (clock, noted) = (fixture.clock.clone(), times.clone());
+    let worker = worker(&fixture, move |_: String, _: Context| {
         let at = clock.now().duration_since(started).unwrap();
         noted.lock().unwrap().push(at);
         async { Err::<(), _>("never") }
     })
     .with_retry_policy(RetryPolicy::default());
     worker
-        .run(bed.clock.sleep_until(started + HOUR))
+        .run(fixture.clock.sleep_until(started + HOUR))
         .await
         .unwrap();
     let times = times.lock().unwrap();
@@ -162,30 +162,30 @@ pub(super) async fn the_default_policy_doubles_with_jitter(bed: Bed) {
     }
 }
 
-pub(super) async fn the_error_may_choose_the_delay(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let worker = worker(&bed, |_: String, context: Context| async move {
+pub(super) async fn the_error_may_choose_the_delay(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let worker = worker(&fixture, |_: String, context: Context| async move {
         match context.attempt() {
             1 => Err(Failure::retry_after(SECOND * 500, "busy")),
             _ => Ok(()),
         }
     });
-    let stop = bed.clock.now() + HOUR;
-    let seconds = bed.seconds();
-    let running = worker.run(bed.clock.sleep_until(stop));
+    let stop = fixture.clock.now() + HOUR;
+    let seconds = fixture.seconds();
+    let running = worker.run(fixture.clock.sleep_until(stop));
     assert_eq!(counts(running.await.unwrap()), [1, 1, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds() - seconds, HOUR.as_secs());
-    assert_eq!(bed.stats().await, Default::default());
+    assert_eq!(fixture.seconds() - seconds, HOUR.as_secs());
+    assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn the_error_may_give_up(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let worker = worker(&bed, |_: String, _: Context| async {
+pub(super) async fn the_error_may_give_up(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let worker = worker(&fixture, |_: String, _: Context| async {
         Err::<(), _>(Failure::give_up("no such customer"))
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 0, 1, 0, 0, 0]);
-    assert_eq!(reason(&bed).await, "no such customer");
+    assert_eq!(reason(&fixture).await, "no such customer");
 }
 
 #[derive(Debug)]
@@ -203,21 +203,21 @@ impl Error for Outer {
     }
 }
 
-pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(bed: Bed) {
-    bed.store(&[msg("m").with_max_attempts(2)]).await;
-    let worker = worker(&bed, |_: String, _: Context| async {
+pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(fixture: Fixture) {
+    fixture.store(&[msg("m").with_max_attempts(2)]).await;
+    let worker = worker(&fixture, |_: String, _: Context| async {
         "x".parse::<u32>().map(|_| ()).map_err(Outer)
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 1, 0, 0, 0, 0]);
-    bed.pass(SECOND * 60).await;
+    fixture.pass(SECOND * 60).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 0, 1, 0, 0, 0]);
     assert_eq!(
-        reason(&bed).await,
+        reason(&fixture).await,
         "bad order: invalid digit found in string"
     );
-    assert_eq!(bed.dead_letters().await[0].attempts, 2);
+    assert_eq!(fixture.dead_letters().await[0].attempts, 2);
 }
 
 /// Panics when it is dropped.
@@ -229,10 +229,10 @@ impl Drop for Grenade {
     }
 }
 
-pub(super) async fn a_panic_is_a_failure_and_the_worker_goes_on(bed: Bed) {
+pub(super) async fn a_panic_is_a_failure_and_the_worker_goes_on(fixture: Fixture) {
     let payloads = ["call", "poll", "drop", "fine"];
-    bed.store(&payloads.map(msg)).await;
-    let worker = worker(&bed, |text: String, _: Context| {
+    fixture.store(&payloads.map(msg)).await;
+    let worker = worker(&fixture, |text: String, _: Context| {
         assert_ne!(text, "call");
         let grenade = (text == "drop").then(|| Grenade);
         async move {
@@ -244,42 +244,46 @@ pub(super) async fn a_panic_is_a_failure_and_the_worker_goes_on(bed: Bed) {
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 3, 0, 0, 0, 0]);
-    assert_eq!(bed.stats().await.delayed, 3);
+    assert_eq!(fixture.stats().await.delayed, 3);
 }
 
-pub(super) async fn a_panic_of_the_policy_is_survived(bed: Bed) {
-    bed.store_many(2).await;
-    let worker = worker(&bed, |text: String, _: Context| async move {
+pub(super) async fn a_panic_of_the_policy_is_survived(fixture: Fixture) {
+    fixture.store_many(2).await;
+    let worker = worker(&fixture, |text: String, _: Context| async move {
         if text == "0" { Err("fails") } else { Ok(()) }
     })
     .with_retry_policy(RetryPolicy::custom(|_, _| panic!("of the policy")));
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
-    bed.pass(Lease::RELEASE_DELAY).await;
-    assert_eq!(bed.lease_elsewhere().await.unwrap().attempt, 2);
+    fixture.pass(Lease::RELEASE_DELAY).await;
+    assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
-pub(super) async fn what_does_not_decode_is_a_dead_letter(bed: Bed) {
-    bed.store(&[msg("garbage"), msg("fine")]).await;
-    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+pub(super) async fn what_does_not_decode_is_a_dead_letter(fixture: Fixture) {
+    fixture.store(&[msg("garbage"), msg("fine")]).await;
+    let worker = worker(&fixture, |_: String, _: Context| async {
+        Ok::<_, Failure>(())
+    });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
-    let reason = reason(&bed).await;
+    let reason = reason(&fixture).await;
     assert_eq!(reason, "the payload cannot be decoded: this is garbage");
-    assert_eq!(bed.dead_letters().await[0].payload, "garbage");
+    assert_eq!(fixture.dead_letters().await[0].payload, "garbage");
 }
 
-pub(super) async fn a_codec_that_panics_is_survived(bed: Bed) {
-    bed.store(&[msg("bomb"), msg("fine")]).await;
-    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+pub(super) async fn a_codec_that_panics_is_survived(fixture: Fixture) {
+    fixture.store(&[msg("bomb"), msg("fine")]).await;
+    let worker = worker(&fixture, |_: String, _: Context| async {
+        Ok::<_, Failure>(())
+    });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
-    assert!(reason(&bed).await.contains("of the codec"));
+    assert!(reason(&fixture).await.contains("of the codec"));
 }
 
-pub(super) async fn a_handler_over_its_time_limit_is_cancelled(bed: Bed) {
-    bed.store(&[msg("hangs"), msg("fine")]).await;
-    let worker = worker(&bed, |text: String, _: Context| async move {
+pub(super) async fn a_handler_over_its_time_limit_is_cancelled(fixture: Fixture) {
+    fixture.store(&[msg("hangs"), msg("fine")]).await;
+    let worker = worker(&fixture, |text: String, _: Context| async move {
         let _guard = (text == "hangs").then(|| Grenade);
         if text == "hangs" {
             std::future::pending::<()>().await;
@@ -289,17 +293,17 @@ pub(super) async fn a_handler_over_its_time_limit_is_cancelled(bed: Bed) {
     .with_time_limit(SECOND * 100);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 100, "which is longer than the lease");
-    assert_eq!(bed.stats().await.delayed, 1);
+    assert_eq!(fixture.seconds(), 100, "which is longer than the lease");
+    assert_eq!(fixture.stats().await.delayed, 1);
 }
 
-pub(super) async fn a_long_handler_keeps_its_message(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let clock = bed.clock.clone();
-    let worker = worker(&bed, move |_: String, context: Context| {
+pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let clock = fixture.clock.clone();
+    let worker = worker(&fixture, move |_: String, context: Context| {
         let clock = clock.clone();
         async move {
-            let lost = context.lost();
+            let lost = context.ended();
             tokio::select! {
                 end = lost => Err(format!("lost: {end:?}")),
                 () = clock.sleep_until(clock.now() + HOUR) => Ok(()),
@@ -310,41 +314,41 @@ pub(super) async fn a_long_handler_keeps_its_message(bed: Bed) {
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
 }
 
-pub(super) async fn a_handler_learns_that_its_lease_is_lost(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let (store, other) = (bed.store.clone(), bed.elsewhere.clone());
-    let worker = worker(&bed, move |_: String, context: Context| {
+pub(super) async fn a_handler_learns_that_its_lease_is_lost(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (store, other) = (fixture.store.clone(), fixture.elsewhere.clone());
+    let worker = worker(&fixture, move |_: String, context: Context| {
         let (store, other) = (store.clone(), other.clone());
         async move {
             store.go_down();
-            context.lost().await;
+            context.ended().await;
             let stolen = other.lease().await.unwrap().expect("it ran out");
             assert_eq!(stolen.attempt, 2);
             store.heal();
             Ok::<_, Failure>(())
         }
     });
-    let stop = bed.clock.now() + VISIBILITY + SECOND * 15;
-    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+    let stop = fixture.clock.now() + VISIBILITY + SECOND * 15;
+    let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
     assert_eq!(counts(report), [0, 0, 0, 0, 1, 0], "not handled by us");
 }
 
-pub(super) async fn a_store_that_is_down_too_long_leaves_it_unsettled(bed: Bed) {
-    bed.store(&[msg("m")]).await;
-    let store = bed.store.clone();
-    let worker = worker(&bed, move |_: String, _: Context| {
+pub(super) async fn a_store_that_is_down_too_long_leaves_it_unsettled(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let store = fixture.store.clone();
+    let worker = worker(&fixture, move |_: String, _: Context| {
         store.go_down();
         async { Ok::<_, Failure>(()) }
     });
-    let stop = bed.clock.now() + HOUR;
-    let report = worker.run(bed.clock.sleep_until(stop)).await.unwrap();
+    let stop = fixture.clock.now() + HOUR;
+    let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
     assert_eq!(counts(report), [0, 0, 0, 0, 0, 1]);
 }
 
-pub(super) async fn until_idle_includes_what_handlers_enqueue(bed: Bed) {
-    bed.store(&[msg("5")]).await;
-    let queue = bed.elsewhere.clone();
-    let worker = worker(&bed, move |text: String, _: Context| {
+pub(super) async fn until_idle_includes_what_handlers_enqueue(fixture: Fixture) {
+    fixture.store(&[msg("5")]).await;
+    let queue = fixture.elsewhere.clone();
+    let worker = worker(&fixture, move |text: String, _: Context| {
         let queue = queue.clone();
         async move {
             let left: u32 = text.parse()?;
@@ -356,39 +360,44 @@ pub(super) async fn until_idle_includes_what_handlers_enqueue(bed: Bed) {
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [6, 0, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 0);
+    assert_eq!(fixture.seconds(), 0);
 }
 
-pub(super) async fn until_idle_leaves_the_delayed_and_the_held_alone(bed: Bed) {
-    bed.store(&[msg("later").with_delay(HOUR), msg("held"), msg("now")])
+pub(super) async fn until_idle_leaves_the_delayed_and_the_held_alone(fixture: Fixture) {
+    fixture
+        .store(&[msg("later").with_delay(HOUR), msg("held"), msg("now")])
         .await;
-    let held = bed.lease_elsewhere().await.unwrap();
-    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+    let held = fixture.lease_elsewhere().await.unwrap();
+    let worker = worker(&fixture, |_: String, _: Context| async {
+        Ok::<_, Failure>(())
+    });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
-    assert_eq!(bed.seconds(), 0);
-    bed.elsewhere.ack(&held.receipt).await.unwrap();
-    bed.pass(HOUR * 24).await;
+    assert_eq!(fixture.seconds(), 0);
+    fixture.elsewhere.ack(&held.receipt).await.unwrap();
+    fixture.pass(HOUR * 24).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0], "a day later");
 }
 
-pub(super) async fn until_idle_on_nothing_asks_once(bed: Bed) {
-    let worker = worker(&bed, |_: String, _: Context| async { Ok::<_, Failure>(()) });
+pub(super) async fn until_idle_on_nothing_asks_once(fixture: Fixture) {
+    let worker = worker(&fixture, |_: String, _: Context| async {
+        Ok::<_, Failure>(())
+    });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0; 6]);
-    assert!(bed.store.calls(Call::Lease).len() <= 2);
-    assert_eq!(bed.seconds(), 0);
+    assert!(fixture.store.calls(Call::Lease).len() <= 2);
+    assert_eq!(fixture.seconds(), 0);
 }
 
-pub(super) async fn json_is_the_default(bed: Bed) {
+pub(super) async fn json_is_the_default(fixture: Fixture) {
     let json = NewMessage::new("{\"to\":\"ada\"}");
-    bed.store(&[json, NewMessage::new("{")]).await;
+    fixture.store(&[json, NewMessage::new("{")]).await;
     let handler = |mail: std::collections::BTreeMap<String, String>, _: Context| async move {
         assert_eq!(mail["to"], "ada");
         Ok::<_, Failure>(())
     };
-    let worker = Worker::new(bed.queue.clone(), handler);
+    let worker = Worker::new(fixture.queue.clone(), handler);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
 }

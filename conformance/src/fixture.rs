@@ -1,0 +1,381 @@
+//! What a check is given: a fresh store, a connection to it, and time.
+//!
+//! Its calls are those of the trait on one queue, with two liberties that keep checks short: an
+//! error ends the check, and durations are in milliseconds.
+//!
+//! Where one of them panics, it is the check's line that counts: see [`called_from_here`].
+
+use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTime};
+
+use queue_api::{
+    Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
+    LeaseOptions, LeaseOutcome, MessageId, NewMessage, QueueAdmin, QueueBackend, QueueName,
+    QueueStats, Receipt,
+};
+use tokio::time::Instant;
+
+use crate::{
+    harness::{Connection, Store, TestTime},
+    panic_location::called_from_here,
+};
+
+/// This file, as a panic's place names it.
+pub(crate) const FILE: &str = file!();
+
+#[derive(Clone, Debug)]
+pub(crate) struct Fixture {
+    store: Arc<dyn Store>,
+    time: TestTime,
+    patience: Duration,
+    queue: OneQueue,
+}
+
+/// The calls of one connection on one queue.
+#[derive(Clone, Debug)]
+pub(crate) struct OneQueue {
+    pub(crate) connection: Connection,
+    pub(crate) name: QueueName,
+}
+
+impl Fixture {
+    /// The error is the harness's, not the backend's.
+    pub(crate) async fn new(
+        store: Arc<dyn Store>,
+        time: TestTime,
+        patience: Duration,
+    ) -> Result<Self, String> {
+        let connected = store.connect().await;
+        let connection = connected.map_err(|why| format!("the harness cannot connect: {why}"))?;
+        let limits = connection.backend.limits();
+        let enough = limits.max_batch >= 10
+            && limits.max_payload_bytes >= 100_000
+            && limits.max_header_bytes >= 1000
+            && limits.max_visibility_timeout >= Duration::from_secs(7200)
+            && limits.max_delay >= Duration::from_secs(7200);
+        if !enough {
+            return Err(format!(
+                "the suite needs more than {limits:?}; its README says what"
+            ));
+        }
+        let queue = OneQueue {
+            connection,
+            name: name("work"),
+        };
+        Ok(Self {
+            store,
+            time,
+            patience,
+            queue,
+        })
+    }
+
+    /// The same store over a connection of its own, as another process has it.
+    #[track_caller]
+    pub(crate) fn reconnect(&self) -> impl Future<Output = Self> {
+        called_from_here(async move {
+            let mut again = self.clone();
+            again.queue.connection = self.store.connect().await.expect("the harness connects");
+            again
+        })
+    }
+
+    /// Another queue of the same connection.
+    pub(crate) fn other_queue(&self, other: &str) -> OneQueue {
+        OneQueue {
+            connection: self.queue.connection.clone(),
+            name: name(other),
+        }
+    }
+
+    /// Lets time pass. On the manual clock it takes none; the few checks in real time wait.
+    #[track_caller]
+    pub(crate) fn pass(&self, millis: u64) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let by = Duration::from_millis(millis);
+            match &self.time {
+                TestTime::Manual(clock) => clock.advance(by),
+                // The point of those checks is that real time passes.
+                #[allow(clippy::disallowed_methods)]
+                TestTime::Real => tokio::time::sleep(by).await,
+            }
+        })
+    }
+
+    /// How long to wait for something that may take a while before it is given up.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            // That of the whole check ends at the same time or sooner, and says nothing.
+            limit: self.patience / 3,
+            since: Instant::now(),
+        }
+    }
+
+    /// The time by the manual clock.
+    pub(crate) fn now(&self) -> SystemTime {
+        match &self.time {
+            TestTime::Manual(clock) => clock.now(),
+            TestTime::Real => panic!("a check in real time does not know the backend's time"),
+        }
+    }
+}
+
+/// What a task has that comes away empty-handed: it lets others run, and gives up when nothing
+/// has come for so long that nothing will.
+pub(crate) struct Patience {
+    limit: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    pub(crate) fn restored(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Panics when it is at its end, and says what was `missing`.
+    #[track_caller]
+    pub(crate) fn wear(&self, missing: &str) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let limit = self.limit;
+            assert!(
+                self.since.elapsed() < limit,
+                "for {limit:?} there was {missing}"
+            );
+            tokio::task::yield_now().await;
+        })
+    }
+}
+
+impl Deref for Fixture {
+    type Target = OneQueue;
+
+    fn deref(&self) -> &OneQueue {
+        &self.queue
+    }
+}
+
+impl OneQueue {
+    pub(crate) fn backend(&self) -> &dyn QueueBackend {
+        &*self.connection.backend
+    }
+
+    pub(crate) fn has_admin(&self) -> bool {
+        self.connection.admin.is_some()
+    }
+
+    #[track_caller]
+    pub(crate) fn admin(&self) -> &dyn QueueAdmin {
+        let admin = self.connection.admin.as_deref();
+        admin.expect("a harness that offers QueueAdmin connects with it")
+    }
+
+    /// As all calls here, cut to the backend's limits: that is what is given.
+    #[track_caller]
+    pub(crate) fn enqueue(
+        &self,
+        messages: &[NewMessage],
+    ) -> impl Future<Output = Vec<EnqueueOutcome>> {
+        called_from_here(async move {
+            let mut outcomes = Vec::new();
+            for chunk in self.chunks(messages) {
+                let answer = self.backend().enqueue(&self.name, chunk).await;
+                let answer = answer.expect("enqueue succeeds");
+                assert_eq!(answer.len(), chunk.len(), "one outcome for each message");
+                outcomes.extend(answer);
+            }
+            outcomes
+        })
+    }
+
+    /// The batch in parts of the largest size; nothing at all is a part of its own.
+    fn chunks<'a, T>(&self, batch: &'a [T]) -> Vec<&'a [T]> {
+        match batch {
+            [] => vec![batch],
+            _ => batch.chunks(self.backend().limits().max_batch).collect(),
+        }
+    }
+
+    /// Stores messages that nobody has stored before.
+    #[track_caller]
+    pub(crate) fn store(&self, messages: &[NewMessage]) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let outcomes = self.enqueue(messages).await;
+            let all_new = outcomes
+                .iter()
+                .all(|outcome| *outcome == EnqueueOutcome::Stored);
+            assert!(all_new, "every message is new: {outcomes:?}");
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn lease(&self, max: usize) -> impl Future<Output = Vec<Delivery>> {
+        called_from_here(async move { self.lease_with(&LeaseOptions::new(max)).await })
+    }
+
+    #[track_caller]
+    pub(crate) fn lease_for(&self, max: usize, millis: u64) -> impl Future<Output = Vec<Delivery>> {
+        called_from_here(async move {
+            let timeout = Duration::from_millis(millis);
+            self.lease_with(&LeaseOptions::new(max).with_visibility_timeout(timeout))
+                .await
+        })
+    }
+
+    #[track_caller]
+    fn lease_with(&self, options: &LeaseOptions) -> impl Future<Output = Vec<Delivery>> {
+        called_from_here(async move {
+            let (max, most) = (options.max_messages(), self.backend().limits().max_batch);
+            let mut deliveries = Vec::new();
+            loop {
+                let asked = (max - deliveries.len()).min(most);
+                let chunk = options.clone().with_max_messages(asked);
+                let given = self.backend().lease(&self.name, &chunk).await;
+                let given = given.expect("lease succeeds");
+                assert!(
+                    given.len() <= asked,
+                    "L4: {} given, {asked} asked for",
+                    given.len()
+                );
+                let all = given.len() < asked;
+                deliveries.extend(given);
+                if all || deliveries.len() == max {
+                    return deliveries;
+                }
+            }
+        })
+    }
+
+    /// Leases the one message that must be ready.
+    #[track_caller]
+    pub(crate) fn lease_one(&self) -> impl Future<Output = Delivery> {
+        called_from_here(async move { self.lease(1).await.pop().expect("a message is ready") })
+    }
+
+    /// Asserts that nothing can be leased.
+    #[track_caller]
+    pub(crate) fn expect_none_ready(&self, why: &str) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let deliveries = self.lease(10).await;
+            assert!(
+                deliveries.is_empty(),
+                "{why}, but the queue gave {deliveries:?}"
+            );
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn ack_all(&self, receipts: &[Receipt]) -> impl Future<Output = Vec<LeaseOutcome>> {
+        called_from_here(async move {
+            let mut outcomes = Vec::new();
+            for chunk in self.chunks(receipts) {
+                let answer = self.backend().ack(&self.name, chunk).await;
+                let answer = answer.expect("ack succeeds");
+                assert_eq!(answer.len(), chunk.len(), "one outcome for each receipt");
+                outcomes.extend(answer);
+            }
+            outcomes
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn ack(&self, receipt: &Receipt) -> impl Future<Output = LeaseOutcome> {
+        called_from_here(async move { self.ack_all(std::slice::from_ref(receipt)).await[0] })
+    }
+
+    #[track_caller]
+    pub(crate) fn change_all(
+        &self,
+        changes: &[LeaseChange],
+    ) -> impl Future<Output = Vec<LeaseOutcome>> {
+        called_from_here(async move {
+            let mut outcomes = Vec::new();
+            for chunk in self.chunks(changes) {
+                let answer = self.backend().change(&self.name, chunk).await;
+                let answer = answer.expect("change succeeds");
+                assert_eq!(answer.len(), chunk.len(), "one outcome for each change");
+                outcomes.extend(answer);
+            }
+            outcomes
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn change(
+        &self,
+        receipt: &Receipt,
+        action: LeaseAction,
+    ) -> impl Future<Output = LeaseOutcome> {
+        called_from_here(async move {
+            let change = LeaseChange {
+                receipt: receipt.clone(),
+                action,
+            };
+            self.change_all(&[change]).await[0]
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn stats(&self) -> impl Future<Output = QueueStats> {
+        called_from_here(async move {
+            self.backend()
+                .stats(&self.name)
+                .await
+                .expect("stats succeed")
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn dead_letters(&self) -> impl Future<Output = Vec<DeadLetter>> {
+        called_from_here(async move {
+            let page = DeadLetterPage::new(100);
+            self.admin()
+                .dead_letters(&self.name, &page)
+                .await
+                .expect("dead letters can be listed")
+        })
+    }
+}
+
+/// A message with its id as payload and a visibility timeout of ten seconds.
+pub(crate) fn msg(id: &str) -> NewMessage {
+    NewMessage::new(id.to_owned())
+        .with_id(id_of(id))
+        .with_visibility_timeout(Duration::from_secs(10))
+}
+
+pub(crate) fn id_of(id: &str) -> MessageId {
+    MessageId::new(id).expect("the suite's ids are valid")
+}
+
+pub(crate) fn name(queue: &str) -> QueueName {
+    QueueName::new(queue).expect("the suite's queue names are valid")
+}
+
+pub(crate) fn extend(millis: u64) -> LeaseAction {
+    LeaseAction::Extend(Duration::from_millis(millis))
+}
+
+pub(crate) fn nack(millis: u64) -> LeaseAction {
+    LeaseAction::Nack {
+        delay: Duration::from_millis(millis),
+    }
+}
+
+pub(crate) fn dead_letter(reason: &str) -> LeaseAction {
+    LeaseAction::DeadLetter {
+        reason: reason.to_owned(),
+    }
+}
+
+/// The ids of deliveries, in order.
+pub(crate) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
+    deliveries
+        .iter()
+        .map(|delivery| delivery.id.as_str())
+        .collect()
+}
+
+pub(crate) fn sorted_ids(deliveries: &[Delivery]) -> Vec<&str> {
+    let mut ids = ids(deliveries);
+    ids.sort_unstable();
+    ids
+}

@@ -1,0 +1,200 @@
+//! The names of what is measured, all in one place.
+//!
+//! They are recorded through the [`metrics`](https://docs.rs/metrics) facade: an application that
+//! installs a recorder gets them, one that does not pays next to nothing. Every metric has the
+//! label `queue`. Durations are in seconds.
+//!
+//! What concerns the store is counted in the [`Queue`](crate::Queue) handle, so it covers those
+//! who lease and settle by hand as well as listeners and workers. Those who repeat a call that failed
+//! by hand and find the message settled count it as lost; a listener counts what it has inferred.
+
+use std::time::Duration;
+
+use ::metrics::{Key, Label, Level, Metadata, counter, gauge, histogram, with_recorder};
+
+use crate::{
+    EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats, consumer::LeaseEnd,
+};
+
+/// The value of the attribute `messaging.system` in spans and events.
+pub const SYSTEM: &str = "queue_api";
+
+/// Counter: messages that enqueue stored; duplicates are not among them.
+pub const ENQUEUED: &str = "queue_messages_enqueued_total";
+/// Counter: messages that enqueue found in the queue already.
+pub const DUPLICATES: &str = "queue_messages_duplicate_total";
+/// Counter: deliveries.
+pub const LEASED: &str = "queue_messages_leased_total";
+/// Counter: messages ended by an ack.
+pub const ACKED: &str = "queue_messages_acked_total";
+/// Counter: messages given up as failed.
+pub const NACKED: &str = "queue_messages_nacked_total";
+/// Counter: messages given back unprocessed.
+pub const RELEASED: &str = "queue_messages_released_total";
+/// Counter: messages that a consumer dead-lettered. Those that a lease call buries because their
+/// attempts are exhausted are in the gauge [`DEPTH`] alone: nobody is told of them.
+pub const DEAD_LETTERED: &str = "queue_messages_dead_lettered_total";
+/// Counter: extended leases, by renewal or by hand.
+pub const RENEWED: &str = "queue_leases_renewed_total";
+/// Counter: acks and changes that came too late, as somebody else had the message.
+pub const SETTLED_LOST: &str = "queue_leases_settled_lost_total";
+/// Counter: leases that ended without a verdict, whether or not somebody had begun to work on the
+/// message, by `why` (a [`LeaseEnd`]).
+pub const LEASES_LOST: &str = "queue_leases_lost_total";
+/// Counter: errors of the store that a listener survived, by `operation` and `kind`.
+pub const STORE_ERRORS: &str = "queue_store_errors_total";
+/// Histogram: from the enqueue to the moment a lease was made, delay and earlier attempts
+/// included, by the backend's clock; recorded by listeners.
+pub const TIME_IN_QUEUE: &str = "queue_message_time_in_queue_seconds";
+/// Histogram: how long a worker's handler took, by `outcome`
+/// (`handled`, `failed`, `cancelled`).
+pub const HANDLING_TIME: &str = "queue_message_handling_seconds";
+/// Gauge: messages by `state` (`ready`, `delayed`, `leased`, `dead`), set by every
+/// [`Queue::stats`](crate::Queue::stats).
+pub const DEPTH: &str = "queue_depth";
+/// Gauge: for how long the oldest ready message has been ready, set like [`DEPTH`].
+pub const OLDEST_READY: &str = "queue_oldest_ready_seconds";
+
+fn label(queue: &QueueName) -> Label {
+    Label::new("queue", queue.shared())
+}
+
+fn add(name: &'static str, queue: &QueueName, count: usize) {
+    if count > 0 {
+        counter!(name, vec![label(queue)]).increment(count as u64);
+    }
+}
+
+/// The counters of the calls that an application makes for each message. Their keys are made once:
+/// making one costs more than such a call to a queue in memory may.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    enqueued: Key,
+    duplicates: Key,
+    leased: Key,
+    acked: Key,
+    settled_lost: Key,
+}
+
+impl Counters {
+    pub(crate) fn new(queue: &QueueName) -> Self {
+        let key = |name| Key::from_parts(name, vec![label(queue)]);
+        Self {
+            enqueued: key(ENQUEUED),
+            duplicates: key(DUPLICATES),
+            leased: key(LEASED),
+            acked: key(ACKED),
+            settled_lost: key(SETTLED_LOST),
+        }
+    }
+
+    pub(crate) fn enqueued(&self, outcomes: &[EnqueueOutcome]) {
+        let is_stored = |outcome: &&EnqueueOutcome| **outcome == EnqueueOutcome::Stored;
+        let stored = outcomes.iter().filter(is_stored).count();
+        increment(&self.enqueued, stored);
+        increment(&self.duplicates, outcomes.len() - stored);
+    }
+
+    pub(crate) fn leased(&self, count: usize) {
+        increment(&self.leased, count);
+    }
+
+    pub(crate) fn acked(&self, outcomes: &[LeaseOutcome]) {
+        let applied = count_applied(outcomes);
+        increment(&self.acked, applied);
+        increment(&self.settled_lost, outcomes.len() - applied);
+    }
+}
+
+/// Asks for the recorder each time, since one may be installed at any time.
+fn increment(key: &Key, by: usize) {
+    static METADATA: Metadata<'static> =
+        Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+    if by > 0 {
+        with_recorder(|recorder| {
+            recorder
+                .register_counter(key, &METADATA)
+                .increment(by as u64)
+        });
+    }
+}
+
+pub(crate) fn acked(queue: &QueueName, outcomes: &[LeaseOutcome]) {
+    let applied = count_applied(outcomes);
+    add(ACKED, queue, applied);
+    add(SETTLED_LOST, queue, outcomes.len() - applied);
+}
+
+pub(crate) fn changed<'a>(
+    queue: &QueueName,
+    changes: impl Iterator<Item = (&'a LeaseAction, LeaseOutcome)>,
+) {
+    let [mut renewed, mut nacked, mut returned, mut dead, mut lost] = [0; 5];
+    for (action, outcome) in changes {
+        match (outcome, action) {
+            (LeaseOutcome::Lost, LeaseAction::Extend(_)) => {}
+            (LeaseOutcome::Lost, _) => lost += 1,
+            (LeaseOutcome::Applied, LeaseAction::Extend(_)) => renewed += 1,
+            (LeaseOutcome::Applied, LeaseAction::Nack { .. }) => nacked += 1,
+            (LeaseOutcome::Applied, LeaseAction::Release) => returned += 1,
+            (LeaseOutcome::Applied, LeaseAction::DeadLetter { .. }) => dead += 1,
+        }
+    }
+    add(RENEWED, queue, renewed);
+    add(NACKED, queue, nacked);
+    add(RELEASED, queue, returned);
+    add(DEAD_LETTERED, queue, dead);
+    add(SETTLED_LOST, queue, lost);
+}
+
+fn count_applied(outcomes: &[LeaseOutcome]) -> usize {
+    outcomes
+        .iter()
+        .filter(|outcome| **outcome == LeaseOutcome::Applied)
+        .count()
+}
+
+pub(crate) fn lease_lost(queue: &QueueName, why: LeaseEnd) {
+    let why = match why {
+        LeaseEnd::Settled => "settled",
+        LeaseEnd::Superseded => "superseded",
+        LeaseEnd::Expired => "expired",
+        LeaseEnd::TimeLimit => "time_limit",
+        LeaseEnd::Unattended => "unattended",
+    };
+    let labels = vec![label(queue), Label::from_static_parts("why", why)];
+    counter!(LEASES_LOST, labels).increment(1);
+}
+
+pub(crate) fn store_error(queue: &QueueName, error: &Error) {
+    let labels = vec![
+        label(queue),
+        Label::from_static_parts("operation", error.operation()),
+        Label::new("kind", format!("{:?}", error.kind())),
+    ];
+    counter!(STORE_ERRORS, labels).increment(1);
+}
+
+pub(crate) fn time_in_queue(queue: &QueueName, time: Duration) {
+    histogram!(TIME_IN_QUEUE, vec![label(queue)]).record(time);
+}
+
+pub(crate) fn handling_time(queue: &QueueName, outcome: &'static str, time: Duration) {
+    let outcome = Label::from_static_parts("outcome", outcome);
+    histogram!(HANDLING_TIME, vec![label(queue), outcome]).record(time);
+}
+
+pub(crate) fn depth(queue: &QueueName, stats: &QueueStats) {
+    let states = [
+        ("ready", stats.ready),
+        ("delayed", stats.delayed),
+        ("leased", stats.leased),
+        ("dead", stats.dead),
+    ];
+    for (state, count) in states {
+        let state = Label::from_static_parts("state", state);
+        gauge!(DEPTH, vec![label(queue), state]).set(count as f64);
+    }
+    let oldest = stats.oldest_ready.unwrap_or_default();
+    gauge!(OLDEST_READY, vec![label(queue)]).set(oldest.as_secs_f64());
+}

@@ -1,0 +1,5 @@
+//! Metrics, trace context and log lines.
+
+pub(crate) mod consumer;
+pub mod metrics;
+pub mod trace;

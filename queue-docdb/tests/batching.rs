@@ -1,0 +1,18 @@
+//! The contract, on a real MongoDB with shared round trips.
+
+// Its `main` is that of the other target.
+#[allow(dead_code)]
+#[path = "conformance.rs"]
+mod plain;
+
+use std::{process::ExitCode, sync::Arc};
+
+use queue_api::Batching;
+use queue_conformance::Wrapped;
+
+fn main() -> ExitCode {
+    let harness = Wrapped::new(plain::DocDb::USUAL, |backend| {
+        Arc::new(Batching::new(backend))
+    });
+    queue_conformance::run(harness.with_histories(20))
+}
