@@ -1,42 +1,37 @@
-//! What the consumer logs and counts.
+//! Metrics and log lines of a listener.
 
-use std::time::{Duration, SystemTime};
+use std::error::Error as StdError;
 
-use crate::{Delivery, Error, Queue, Receipt, consumer::LeaseEnd, metrics};
+use crate::{Delivery, Error, QueueName, Receipt, metrics};
 
-/// The store failed, and the consumer goes on.
-pub(crate) fn store_error(queue: &Queue, error: &Error) {
-    metrics::store_error(queue.name(), error);
+/// A call of the listener failed. The listener repeats it.
+pub(crate) fn store_error(queue: &QueueName, error: &Error) {
+    metrics::store_error(queue, error);
     tracing::warn!(
         messaging.system = metrics::SYSTEM,
-        messaging.destination.name = %queue.name(),
+        messaging.destination.name = %queue,
         error.type = ?error.kind(),
-        %error,
-        "the store failed; this is repeated"
+        error = error as &dyn StdError,
+        "the store failed; the listener repeats the call"
     );
 }
 
-/// A lease ended without a verdict, perhaps before anybody had begun to work on its message.
-pub(crate) fn lease_lost(queue: &Queue, receipt: &Receipt, why: LeaseEnd) {
-    metrics::lease_lost(queue.name(), why);
+/// A lease ended before it was settled, perhaps before the application received it.
+pub(crate) fn lease_lost(queue: &QueueName, receipt: &Receipt, why: &'static str) {
+    metrics::lease_lost(queue, why);
     tracing::warn!(
         messaging.system = metrics::SYSTEM,
-        messaging.destination.name = %queue.name(),
+        messaging.destination.name = %queue,
         %receipt,
-        ?why,
-        "a lease is lost: somebody else may be given its message"
+        why,
+        "a lease ended before it was settled; another consumer may get the message"
     );
 }
 
-/// A lease came into somebody's hands.
-pub(crate) fn handed_out(queue: &Queue, delivery: &Delivery) {
-    metrics::time_in_queue(queue.name(), time_in_queue(delivery));
-}
-
-/// By the backend's clock alone, so that no other clock falsifies it.
-fn time_in_queue(delivery: &Delivery) -> Duration {
-    let leased_at: SystemTime = delivery.lease_expires_at - delivery.visibility_timeout;
-    leased_at
-        .duration_since(delivery.enqueued_at)
-        .unwrap_or_default()
+/// The application received a lease.
+pub(crate) fn handed_out(queue: &QueueName, delivery: &Delivery) {
+    // Both times are by the backend's clock, so a wrong local clock does not matter.
+    let leased_at = delivery.lease_expires_at - delivery.visibility_timeout;
+    let waited = leased_at.duration_since(delivery.enqueued_at);
+    metrics::time_in_queue(queue, waited.unwrap_or_default());
 }
