@@ -3,9 +3,9 @@
 //! To collect them, install a recorder for the [`metrics`](https://docs.rs/metrics) crate. Every
 //! metric has the label `queue`. Durations are in seconds.
 //!
-//! The [`Queue`](crate::Queue) handle counts every call, also without a listener or worker. If you
-//! repeat a failed ack yourself and it returns `Lost`, it counts as lost. A listener knows when
-//! the failed call had taken effect, and counts that.
+//! The [`Queue`](crate::Queue) handle counts its calls, so you need no listener or worker. If you
+//! repeat a failed ack and it returns `Lost`, it counts as lost. A listener can tell whether the
+//! failed call took effect, and counts an ack instead.
 
 use std::time::Duration;
 
