@@ -1,22 +1,23 @@
-//! Metrics and log lines of a listener.
+//! Metrics and log lines of the consumer.
 
 use std::error::Error as StdError;
 
 use crate::{Delivery, Error, QueueName, Receipt, metrics};
 
-/// A call of the listener failed. The listener repeats it.
+/// A call to the store failed, and the listener goes on.
 pub(crate) fn store_error(queue: &QueueName, error: &Error) {
     metrics::store_error(queue, error);
     tracing::warn!(
         messaging.system = metrics::SYSTEM,
         messaging.destination.name = %queue,
         error.type = ?error.kind(),
+        // As `dyn Error`, so that subscribers print its sources.
         error = error as &dyn StdError,
-        "the store failed; the listener repeats the call"
+        "a call to the store failed"
     );
 }
 
-/// A lease ended before it was settled, perhaps before the application received it.
+/// A lease ended without settlement, perhaps before it was handed out.
 pub(crate) fn lease_lost(queue: &QueueName, receipt: &Receipt, why: &'static str) {
     metrics::lease_lost(queue, why);
     tracing::warn!(
@@ -24,11 +25,11 @@ pub(crate) fn lease_lost(queue: &QueueName, receipt: &Receipt, why: &'static str
         messaging.destination.name = %queue,
         %receipt,
         why,
-        "a lease ended before it was settled; another consumer may get the message"
+        "a lease ended before its message was settled; another consumer may get the message"
     );
 }
 
-/// The application received a lease.
+/// A lease was handed out.
 pub(crate) fn handed_out(queue: &QueueName, delivery: &Delivery) {
     // Both times are by the backend's clock, so a wrong local clock does not matter.
     let leased_at = delivery.lease_expires_at - delivery.visibility_timeout;
