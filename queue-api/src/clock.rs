@@ -1,6 +1,4 @@
-//! Time, injected where a backend is built.
-//!
-//! This is the one module that reads the machine's clocks and sleeps.
+//! Clocks. Only this module reads the machine's clocks and sleeps.
 
 use std::{
     fmt,
@@ -13,25 +11,22 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::millis;
 
-/// A backend's source of time.
+/// The source of time of a backend.
 ///
-/// A backend takes all its times from the clock that it was built with, and waits through it,
-/// so whoever owns the clock owns time. What is no matter of the queue's time, such as how often
-/// to look whether another process has changed the store, passes in real time all the same; a
-/// clock that a test moves says nothing about it.
+/// A backend takes all times of its messages from its clock and waits through it. So a test can
+/// move time. Polling for other processes' changes uses real time, not this clock.
 #[async_trait]
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time now.
+    /// The current time.
     fn now(&self) -> SystemTime;
 
-    /// Returns as soon as [`now`](Clock::now) has reached `deadline`, at once if it has.
+    /// Waits until [`now`](Clock::now) has reached `deadline`.
     async fn sleep_until(&self, deadline: SystemTime);
 }
 
-/// Tokio's clock: monotonic, and virtual under `#[tokio::test(start_paused = true)]`.
+/// Tokio's clock. It is monotonic, and virtual in a test with `start_paused = true`.
 ///
-/// It starts at the machine's wall clock time and from then on ignores that clock, so it
-/// never jumps.
+/// It reads the machine's wall clock once, when it is created. After that it never jumps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,7 +36,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// # async fn main() {
 /// let clock = TokioClock::new();
 /// let before = clock.now();
-/// clock.sleep_until(before + Duration::from_secs(3600)).await; // takes no time at all
+/// clock.sleep_until(before + Duration::from_secs(3600)).await; // takes no real time
 /// assert_eq!(clock.now(), before + Duration::from_secs(3600));
 /// # }
 /// ```
@@ -53,7 +48,7 @@ pub struct TokioClock {
 
 impl TokioClock {
     /// A clock that starts at the wall clock's time.
-    #[allow(clippy::disallowed_methods)] // the place where time enters
+    #[allow(clippy::disallowed_methods)] // clocks may read the machine's clock
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -74,25 +69,20 @@ impl Clock for TokioClock {
         self.started_at + self.started.elapsed()
     }
 
-    #[allow(clippy::disallowed_methods)] // the place where waiting happens
+    #[allow(clippy::disallowed_methods)] // clocks may sleep
     async fn sleep_until(&self, deadline: SystemTime) {
-        // Tokio's timer counts in milliseconds and may fire a fraction early against a
-        // deadline that is finer, so what counts is the clock, not the timer.
-        while let Ok(left) = deadline.duration_since(self.now()) {
-            if left.is_zero() {
-                break;
-            }
+        // Tokio's timer has a resolution of 1 ms and may fire before a finer deadline.
+        while let Some(left) = time_left(self, deadline) {
             tokio::time::sleep(left).await;
         }
     }
 }
 
-/// The machine's wall clock, for stores that outlive their processes and are shared by them.
+/// The machine's wall clock, for stores that several processes share.
 ///
-/// [`TokioClock`] is none for that: it never looks at the wall clock again, so two processes drift
-/// apart by every correction that the wall clock gets and by every hour that the machine sleeps.
-/// The price is that a clock which is set forward ends leases early for all who share it. A store
-/// that has a clock of its own had better use that one.
+/// Do not use [`TokioClock`] there. It never reads the wall clock again, so the clocks of two
+/// processes drift apart. The cost: if the wall clock is set forward, leases expire early. If the
+/// store has a clock of its own, use that one.
 ///
 /// ```
 /// use queue_api::{Clock, SystemClock};
@@ -105,23 +95,27 @@ pub struct SystemClock;
 
 #[async_trait]
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods)] // the place where time enters
+    #[allow(clippy::disallowed_methods)] // clocks may read the machine's clock
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
 
-    /// Sleeps in pieces of at most a second, because the clock may be set while it does.
-    #[allow(clippy::disallowed_methods)] // the place where waiting happens
+    #[allow(clippy::disallowed_methods)] // clocks may sleep
     async fn sleep_until(&self, deadline: SystemTime) {
-        while let Ok(left) = deadline.duration_since(self.now())
-            && !left.is_zero()
-        {
+        // At most a second at a time, because the wall clock may be set meanwhile.
+        while let Some(left) = time_left(self, deadline) {
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
     }
 }
 
-/// A clock that stands still until it is moved, for tests that decide what time it is.
+/// `None` if the deadline has been reached.
+fn time_left(clock: &impl Clock, deadline: SystemTime) -> Option<Duration> {
+    let left = deadline.duration_since(clock.now()).ok()?;
+    (!left.is_zero()).then_some(left)
+}
+
+/// A clock for tests. It stands still until the test moves it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -139,7 +133,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock at an arbitrary, fixed time: 2026-01-01T00:00:00Z.
+    /// A clock at 2026-01-01T00:00:00Z.
     pub fn new() -> Self {
         Self {
             millis: AtomicU64::new(1_767_225_600_000),
@@ -147,9 +141,11 @@ impl ManualClock {
         }
     }
 
-    /// Moves the clock forward, in whole milliseconds, and wakes whoever slept until then.
+    /// Moves the clock forward by whole milliseconds and wakes the tasks whose deadline it
+    /// reaches.
     pub fn advance(&self, by: Duration) {
-        let millis = u64::try_from(by.as_millis()).expect("a test moves time by less than 500 My");
+        let millis =
+            u64::try_from(by.as_millis()).expect("a test moves the clock by less than u64::MAX ms");
         self.millis.fetch_add(millis, Ordering::SeqCst);
         self.moved.send_replace(());
     }
@@ -174,7 +170,7 @@ impl Clock for ManualClock {
     }
 
     async fn sleep_until(&self, deadline: SystemTime) {
-        // Subscribed before the clock is read, so a move between the two is not missed.
+        // Subscribe before reading the clock, so that no move in between is missed.
         let mut moved = self.moved.subscribe();
         while self.now() < deadline {
             moved.changed().await.expect("self owns the sender");

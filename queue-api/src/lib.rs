@@ -10,9 +10,7 @@ mod telemetry;
 mod typed;
 mod types;
 
-pub use admin::{
-    DeadLetter, DeadLetterPage, DeadReason, MessageState, PeekedMessage, Purge, QueueAdmin, Redrive,
-};
+pub use admin::QueueAdmin;
 pub use backend::QueueBackend;
 pub use batching::Batching;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
@@ -20,16 +18,17 @@ pub use queue::Queue;
 pub use telemetry::{metrics, trace};
 pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue};
 pub use types::{
-    Delivery, EnqueueOutcome, Error, ErrorKind, Headers, LeaseAction, LeaseChange, LeaseOptions,
-    LeaseOutcome, Limits, MAX_REASON_BYTES, MessageId, NewMessage, QueueName, QueueStats, Receipt,
+    DeadLetter, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, Error, ErrorKind, Headers,
+    LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits, MAX_REASON_BYTES, MessageId,
+    MessageState, NewMessage, PeekedMessage, Purge, QueueName, QueueStats, Receipt, Redrive,
     Result, millis,
 };
 
-/// What the signatures of [`QueueBackend`] are made of, so that a backend need not find the
+/// Used in the signatures of [`QueueBackend`]. A backend that takes them from here always has the
 /// matching versions.
 pub use {async_trait::async_trait, bytes::Bytes};
 
-/// Compiles and runs what the workspace's README shows.
+/// Compiles and runs the examples of the workspace's README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

@@ -1,19 +1,20 @@
-//! The handle that applications hold.
+//! The handle that applications use.
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tracing::Instrument;
+
 use crate::{
-    Delivery, EnqueueOutcome, Error, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
-    QueueBackend, QueueName, QueueStats, Receipt, Result,
+    Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
+    NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
     metrics::{self, Counters},
     trace::{self, Propagator},
 };
-use tracing::Instrument;
 
-/// A queue of a backend: checks everything once, chunks batches to the backend's limits, and
-/// offers single messages on top of them.
+/// One queue of a backend.
 ///
-/// Cloning it is cheap and gives another handle on the same queue.
+/// The handle checks all input, splits batches to the backend's limits, and offers calls for
+/// single messages. A clone is cheap and uses the same queue.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -51,10 +52,11 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Binds the queue `name` of `backend`. Nothing is sent; a queue need not be created.
+    /// A handle for the queue `name` of `backend`. This sends nothing: a queue exists as soon as
+    /// it has a message.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when `name` is not a [`QueueName`].
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if `name` is not a [`QueueName`].
     pub fn new(backend: Arc<dyn QueueBackend>, name: &str) -> Result<Self> {
         let name = QueueName::new(name)?;
         Ok(Self {
@@ -66,20 +68,20 @@ impl Queue {
         })
     }
 
-    /// Carries traces from senders to workers: enqueues add the current trace context to the
-    /// headers, and workers tie their spans to it.
+    /// Propagates traces from senders to workers. An enqueue adds the current trace context to
+    /// the headers, and a worker connects its spans to it.
     #[must_use]
     pub fn with_propagator(mut self, propagator: Arc<dyn Propagator>) -> Self {
         self.propagator = Some(propagator);
         self
     }
 
-    /// The queue's name, as [`QueueAdmin`](crate::QueueAdmin) takes it.
+    /// The queue's name. [`QueueAdmin`](crate::QueueAdmin) needs it.
     pub fn name(&self) -> &QueueName {
         &self.name
     }
 
-    /// The backend that this handle is bound to.
+    /// The backend of this queue.
     pub fn backend(&self) -> &Arc<dyn QueueBackend> {
         &self.backend
     }
@@ -88,7 +90,7 @@ impl Queue {
         self.propagator.as_deref()
     }
 
-    /// What the backend accepts.
+    /// The limits of the backend.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -96,30 +98,30 @@ impl Queue {
     /// Stores one message.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the message is outside the
-    /// backend's limits; nothing is stored then. After any other error it may be stored or
-    /// not, and enqueueing the same message again is safe.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the message exceeds the backend's limits;
+    /// nothing is stored. After any other error the message may have been stored. It is safe to
+    /// enqueue the same message again.
     pub async fn enqueue(&self, message: &NewMessage) -> Result<EnqueueOutcome> {
         let outcomes = self.enqueue_batch(std::slice::from_ref(message)).await?;
         one("enqueue", outcomes)
     }
 
-    /// Stores messages and says for each, in order, whether it was new.
+    /// Stores messages. Returns for each, in order, whether it was new.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when any message is outside the
-    /// backend's limits; none is stored then. After any other error some of them may be
-    /// stored, and enqueueing the same messages again stores the rest.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if any message exceeds the backend's limits;
+    /// nothing is stored. After any other error some of the messages may have been stored.
+    /// Enqueueing the same messages again stores the rest.
     pub async fn enqueue_batch(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
         let span = trace::send_span(&self.name, messages);
-        let injected = self
+        let with_context = self
             .propagator()
-            .map(|propagator| span.in_scope(|| trace::injected(propagator, messages)));
-        let messages = injected.as_deref().unwrap_or(messages);
-        self.send(messages).instrument(span).await
+            .map(|propagator| span.in_scope(|| trace::with_context(propagator, messages)));
+        let messages = with_context.as_deref().unwrap_or(messages);
+        self.enqueue_chunks(messages).instrument(span).await
     }
 
-    async fn send(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
+    async fn enqueue_chunks(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
         self.limits.check_messages(messages)?;
         let mut outcomes = Vec::new();
         for chunk in messages.chunks(self.limits.max_batch) {
@@ -131,8 +133,8 @@ impl Queue {
         Ok(outcomes)
     }
 
-    /// Leases one message for its own visibility timeout; `None` when nothing is ready, or when
-    /// others were faster.
+    /// Leases one message for its own visibility timeout. Returns `None` if no message is ready
+    /// or if other callers took them first.
     ///
     /// # Errors
     /// As [`lease_batch`](Queue::lease_batch).
@@ -141,44 +143,51 @@ impl Queue {
         Ok(deliveries.pop())
     }
 
-    /// Leases up to as many messages as asked for; an empty answer says that none is ready, or
-    /// that others were faster.
+    /// Leases ready messages, at most as many as requested. Returns none if no message is ready
+    /// or if other callers took them first.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when nothing is asked for or the
-    /// visibility timeout is outside the limits. After any other error messages may have been
-    /// leased that nobody knows of; they come back after their visibility timeout. When some
-    /// were leased before the store failed, those are given and the failure is logged: an
-    /// error would hide them until their timeout.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if zero messages are requested or the
+    /// visibility timeout exceeds the limits. After any other error, messages may have been
+    /// leased that no caller knows of. They become ready again after their visibility timeout.
+    ///
+    /// If the store fails after a part of the messages was leased, this call returns that part
+    /// and logs the error.
     pub async fn lease_batch(&self, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let asked = options.max_messages();
-        if asked == 0 {
-            return Err(Error::invalid(
-                "lease",
-                "0 messages asked for, at least 1 is needed",
-            ));
+        let requested = options.max_messages();
+        if requested == 0 {
+            let message = "max_messages is 0; it must be at least 1";
+            return Err(Error::invalid("lease", message));
         }
         if let Some(timeout) = options.visibility_timeout() {
             self.limits
                 .check_visibility(timeout)
-                .map_err(|wrong| Error::invalid("lease", wrong))?;
+                .map_err(|message| Error::invalid("lease", message))?;
         }
         let mut deliveries = Vec::new();
-        while deliveries.len() < asked {
-            let chunk = (asked - deliveries.len()).min(self.limits.max_batch);
+        while deliveries.len() < requested {
+            let chunk = (requested - deliveries.len()).min(self.limits.max_batch);
             let options = options.clone().with_max_messages(chunk);
             match self.backend.lease(&self.name, &options).await {
                 Ok(more) => {
                     self.counters.leased(more.len());
-                    let exhausted = more.len() < chunk;
+                    let is_last = more.len() < chunk;
                     append(&mut deliveries, more);
-                    if exhausted {
+                    if is_last {
                         break;
                     }
                 }
                 Err(error) if deliveries.is_empty() => return Err(error),
+                // An error would hide what is leased already until its visibility timeout.
                 Err(error) => {
-                    tracing::warn!(queue = %self.name, %error, "lease of a further chunk failed");
+                    tracing::warn!(
+                        messaging.system = metrics::SYSTEM,
+                        messaging.destination.name = %self.name,
+                        error = &error as &dyn std::error::Error,
+                        leased = deliveries.len(),
+                        requested,
+                        "lease failed after some messages were leased; the caller gets those"
+                    );
                     break;
                 }
             }
@@ -186,7 +195,7 @@ impl Queue {
         Ok(deliveries)
     }
 
-    /// Ends a message for good.
+    /// Removes a message permanently.
     ///
     /// # Errors
     /// As [`ack_batch`](Queue::ack_batch).
@@ -195,11 +204,11 @@ impl Queue {
         one("ack", outcomes)
     }
 
-    /// Ends messages for good, with one outcome for each receipt, in order.
+    /// Removes messages permanently. Returns one outcome for each receipt, in order.
     ///
     /// # Errors
-    /// After an error some of the messages may be gone; repeating the call says
-    /// [`Lost`](LeaseOutcome::Lost) for those.
+    /// After an error, some of the messages may have been removed. For those, a repeat returns
+    /// [`Lost`](LeaseOutcome::Lost).
     pub async fn ack_batch(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let mut outcomes = Vec::new();
         for chunk in receipts.chunks(self.limits.max_batch) {
@@ -210,40 +219,38 @@ impl Queue {
         Ok(outcomes)
     }
 
-    /// One call of the backend, which counts nothing: a listener knows more than the answer says.
+    /// Calls the backend once and updates no metrics. A listener uses it, because it may know
+    /// that a `Lost` ack was applied by an earlier call.
     pub(crate) async fn ack_chunk(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let answer = self.backend.ack(&self.name, receipts).await?;
         counted("ack", receipts.len(), answer)
     }
 
-    /// Makes the lease run out `by` from now, later or earlier than it would.
+    /// Sets the expiry of a lease to now + `by`, whether that is later or earlier than before.
     ///
     /// # Errors
     /// As [`change_batch`](Queue::change_batch).
     pub async fn extend(&self, receipt: &Receipt, by: Duration) -> Result<LeaseOutcome> {
-        self.change_one(LeaseChange::extend(receipt.clone(), by))
-            .await
+        self.change(LeaseChange::extend(receipt.clone(), by)).await
     }
 
-    /// Gives a message up as failed: it is ready again after `delay`.
+    /// Reports that handling a message failed. It becomes ready again after `delay`.
     ///
     /// # Errors
     /// As [`change_batch`](Queue::change_batch).
     pub async fn nack(&self, receipt: &Receipt, delay: Duration) -> Result<LeaseOutcome> {
-        self.change_one(LeaseChange::nack(receipt.clone(), delay))
-            .await
+        self.change(LeaseChange::nack(receipt.clone(), delay)).await
     }
 
-    /// Gives a message back unprocessed: it is ready at once and the attempt does not count.
-    /// This is the contract's *return*, which Rust keeps to itself.
+    /// Releases a lease. The message is ready at once, and the attempt does not count.
     ///
     /// # Errors
     /// As [`change_batch`](Queue::change_batch).
     pub async fn release(&self, receipt: &Receipt) -> Result<LeaseOutcome> {
-        self.change_one(LeaseChange::release(receipt.clone())).await
+        self.change(LeaseChange::release(receipt.clone())).await
     }
 
-    /// Makes a message a dead letter, for `reason`.
+    /// Makes a message a dead letter with this reason.
     ///
     /// # Errors
     /// As [`change_batch`](Queue::change_batch).
@@ -252,22 +259,23 @@ impl Queue {
         receipt: &Receipt,
         reason: impl Into<String> + Send,
     ) -> Result<LeaseOutcome> {
-        self.change_one(LeaseChange::dead_letter(receipt.clone(), reason))
+        self.change(LeaseChange::dead_letter(receipt.clone(), reason))
             .await
     }
 
-    /// Changes leases, with one outcome for each change, in order.
+    /// Changes leases. Returns one outcome for each change, in order.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when a duration or a reason is outside
-    /// the limits; nothing is changed then. After any other error some of the changes may have
-    /// been made; repeating the call says [`Lost`](LeaseOutcome::Lost) for those that settled
-    /// their lease.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if a duration or a reason exceeds the limits;
+    /// nothing is changed. After any other error, some of the changes may have been made. For
+    /// those that settle a receipt, a repeat returns [`Lost`](LeaseOutcome::Lost).
     pub async fn change_batch(&self, changes: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
         for (index, change) in changes.iter().enumerate() {
             self.limits
                 .check_action(&change.action)
-                .map_err(|wrong| Error::invalid("change", format!("change {index}: {wrong}")))?;
+                .map_err(|message| {
+                    Error::invalid("change", format!("change {index}: {message}"))
+                })?;
         }
         let mut outcomes = Vec::new();
         for chunk in changes.chunks(self.limits.max_batch) {
@@ -279,29 +287,30 @@ impl Queue {
         Ok(outcomes)
     }
 
-    /// As [`ack_chunk`](Queue::ack_chunk), of changes that have been checked.
+    /// As [`ack_chunk`](Queue::ack_chunk). The caller has checked the changes.
     pub(crate) async fn change_chunk(&self, changes: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
         let answer = self.backend.change(&self.name, changes).await?;
         counted("change", changes.len(), answer)
     }
 
-    async fn change_one(&self, change: LeaseChange) -> Result<LeaseOutcome> {
+    async fn change(&self, change: LeaseChange) -> Result<LeaseOutcome> {
         let outcomes = self.change_batch(std::slice::from_ref(&change)).await?;
         one("change", outcomes)
     }
 
-    /// Returns when a message may be ready, or after `at_most`. A hint: lease to find out.
+    /// Waits until a message may be ready, at most for `at_most`. This is a hint: call
+    /// [`lease`](Queue::lease) to find out.
     ///
     /// # Errors
-    /// The store could not be asked.
+    /// The store did not answer or refused.
     pub async fn wait(&self, at_most: Duration) -> Result<()> {
         self.backend.wait(&self.name, at_most).await
     }
 
-    /// Counts the messages by state, and sets the gauges of [`metrics`] to it.
+    /// Counts the messages by state, and sets the gauges of [`metrics`] to the result.
     ///
     /// # Errors
-    /// The store could not be asked.
+    /// The store did not answer or refused.
     pub async fn stats(&self) -> Result<QueueStats> {
         let stats = self.backend.stats(&self.name).await?;
         metrics::depth(&self.name, &stats);
@@ -309,24 +318,24 @@ impl Queue {
     }
 }
 
-/// The answer to a batch, if it answers each of the `asked`: a backend that does not is broken,
-/// and pairing its outcomes with the wrong messages would be worse than an error.
-pub(crate) fn counted<T>(operation: &'static str, asked: usize, answer: Vec<T>) -> Result<Vec<T>> {
-    if answer.len() == asked {
+/// Checks that `answer` has one outcome for each of the `expected` items. Anything else is a bug
+/// of the backend, and would assign outcomes to the wrong messages.
+pub(crate) fn counted<T>(
+    operation: &'static str,
+    expected: usize,
+    answer: Vec<T>,
+) -> Result<Vec<T>> {
+    if answer.len() == expected {
         return Ok(answer);
     }
-    Err(Error::new(
-        crate::ErrorKind::Internal,
-        operation,
-        format!(
-            "the backend gave {} outcomes for a batch of {asked}",
-            answer.len()
-        ),
-    ))
+    let message = format!(
+        "the backend returned {} outcomes for a batch of {expected}; it must return one for each",
+        answer.len()
+    );
+    Err(Error::new(ErrorKind::Internal, operation, message))
 }
 
-/// Puts the answers to the chunks of a batch together. Most batches are one chunk, whose answer is
-/// taken as it is.
+/// Appends the answer to one chunk. Most batches are one chunk, whose answer is not copied.
 fn append<T>(answers: &mut Vec<T>, answer: Vec<T>) {
     if answers.is_empty() {
         *answers = answer;

@@ -1,4 +1,4 @@
-//! Payloads as values of the application's own types.
+//! Payloads as values of your own types.
 
 use std::{error::Error as StdError, fmt, marker::PhantomData};
 
@@ -7,25 +7,25 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Delivery, EnqueueOutcome, Error, ErrorKind, LeaseOptions, NewMessage, Queue, Result};
 
-/// What a codec may fail with.
+/// The error of a [`Codec`].
 pub type CodecError = Box<dyn StdError + Send + Sync>;
 
-/// Turns values into payloads and back.
+/// Converts values to payloads and back.
 pub trait Codec<T>: fmt::Debug + Send + Sync {
-    /// The payload that stands for `value`.
+    /// Encodes `value` as a payload.
     ///
     /// # Errors
-    /// The value has no such form.
+    /// The value cannot be encoded.
     fn encode(&self, value: &T) -> Result<Bytes, CodecError>;
 
-    /// The value that `payload` stands for.
+    /// Decodes `payload`.
     ///
     /// # Errors
-    /// The payload stands for none.
+    /// The payload is not a valid encoding of a `T`.
     fn decode(&self, payload: &Bytes) -> Result<T, CodecError>;
 }
 
-/// The default codec: JSON by serde.
+/// The default codec: JSON, by serde.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
@@ -40,7 +40,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
 }
 
 impl Queue {
-    /// This queue with payloads of type `T`, as JSON.
+    /// This queue with payloads of type `T`, encoded as JSON.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Queue {
     /// assert_eq!(first.value, Mail { to: "ada".into() });
     /// queue.ack(&first.delivery.receipt).await?;
     ///
-    /// // What does not decode is not lost: the error carries the delivery.
+    /// // If a payload cannot be decoded, the error has the delivery.
     /// let error = mails.lease().await?.expect("one is ready").unwrap_err();
     /// queue.dead_letter(&error.delivery.receipt, error.to_string()).await?;
     /// # Ok(())
@@ -71,7 +71,7 @@ impl Queue {
         self.typed_with(Json)
     }
 
-    /// This queue with payloads of type `T`, by a codec of your own.
+    /// This queue with payloads of type `T`, encoded by your own codec.
     pub fn typed_with<T, C: Codec<T>>(&self, codec: C) -> TypedQueue<T, C> {
         TypedQueue {
             queue: self.clone(),
@@ -81,9 +81,9 @@ impl Queue {
     }
 }
 
-/// A queue whose payloads are values of type `T`; made by [`Queue::typed`].
+/// A queue whose payloads are values of type `T`. [`Queue::typed`] creates it.
 ///
-/// Leases are settled through the [`Queue`] below it, whatever their payload.
+/// Ack and change leases through the underlying [`queue`](TypedQueue::queue).
 pub struct TypedQueue<T, C = Json> {
     queue: Queue,
     codec: C,
@@ -91,16 +91,16 @@ pub struct TypedQueue<T, C = Json> {
 }
 
 impl<T, C: Codec<T>> TypedQueue<T, C> {
-    /// The queue below.
+    /// The underlying queue.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// A message with `value` as its payload, to be given an id, headers or a delay and then
-    /// enqueued on [`queue`](TypedQueue::queue).
+    /// Creates a message with `value` as its payload. Set its id, headers or delay, then enqueue
+    /// it on the underlying [`queue`](TypedQueue::queue).
     ///
     /// # Errors
-    /// [`Codec`](ErrorKind::Codec) when the value cannot be encoded.
+    /// [`Codec`](ErrorKind::Codec) if the value cannot be encoded.
     pub fn message(&self, value: &T) -> Result<NewMessage> {
         let payload = self.codec.encode(value).map_err(|source| {
             Error::new(ErrorKind::Codec, "enqueue", "the value cannot be encoded")
@@ -111,8 +111,8 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
 
     /// Stores `value` as a message with the defaults of [`NewMessage::new`].
     ///
-    /// To be able to repeat an enqueue that failed, make the message with
-    /// [`message`](TypedQueue::message) and keep it: every call of this makes a new one.
+    /// Every call creates a new message with a new id. To repeat a failed enqueue safely, create
+    /// the message with [`message`](TypedQueue::message) and enqueue that one again.
     ///
     /// # Errors
     /// As [`message`](TypedQueue::message) and [`Queue::enqueue`].
@@ -120,20 +120,20 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
         self.queue.enqueue(&self.message(value)?).await
     }
 
-    /// Leases one message, if any is ready.
+    /// Leases one message, if one is ready.
     ///
     /// # Errors
-    /// As [`Queue::lease`]. A payload that does not decode is the inner error.
+    /// As [`Queue::lease`]. The inner error means that the payload cannot be decoded.
     pub async fn lease(&self) -> Result<Option<Result<TypedDelivery<T>, DecodeError>>> {
         let delivery = self.queue.lease().await?;
         Ok(delivery.map(|delivery| self.decode(delivery)))
     }
 
-    /// Leases several messages, each decoded by itself.
+    /// Leases several messages and decodes each of them.
     ///
     /// # Errors
-    /// As [`Queue::lease_batch`]. A payload that does not decode is an inner error and leaves
-    /// the others alone.
+    /// As [`Queue::lease_batch`]. An inner error means that this payload cannot be decoded. It
+    /// does not affect the other messages.
     pub async fn lease_batch(
         &self,
         options: &LeaseOptions,
@@ -175,23 +175,24 @@ impl<T, C: fmt::Debug> fmt::Debug for TypedQueue<T, C> {
     }
 }
 
-/// A delivery with its payload decoded.
+/// A delivery with its decoded payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypedDelivery<T> {
-    /// What the payload stands for.
+    /// The decoded payload.
     pub value: T,
-    /// The delivery itself, with the receipt that settles it.
+    /// The delivery. Its receipt acks or changes the lease.
     pub delivery: Delivery,
 }
 
-/// A payload that does not decode, with the delivery that it came in: the message is leased
-/// and waits for a verdict, such as [`Queue::dead_letter`].
+/// A payload that cannot be decoded.
+///
+/// The message is still leased: ack or change it, for example with [`Queue::dead_letter`].
 #[derive(Debug, thiserror::Error)]
 #[error("the payload of message {} cannot be decoded", delivery.id)]
 pub struct DecodeError {
-    /// The delivery as the queue gave it.
+    /// The delivery with this payload.
     pub delivery: Box<Delivery>,
-    /// What the codec said.
+    /// The error of the codec.
     #[source]
     pub source: CodecError,
 }

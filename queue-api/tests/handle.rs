@@ -1,4 +1,4 @@
-//! What the handle checks and cuts to size before a backend sees it.
+//! The handle: checks of input, splitting of batches, errors.
 
 use std::{
     error::Error as _,
@@ -13,16 +13,16 @@ use queue_api::{
 };
 use queue_memory::MemoryBackend;
 
-/// A memory backend with tight limits that keeps a record of the sizes it was called with, and
-/// fails once it has been called too often.
+/// A memory backend with low limits. It records the batch sizes of its calls, and fails after a
+/// number of calls.
 #[derive(Debug)]
-struct Narrow {
+struct RecordingBackend {
     inner: MemoryBackend,
     sizes: Mutex<Vec<usize>>,
     calls_left: Mutex<usize>,
 }
 
-impl Narrow {
+impl RecordingBackend {
     fn new() -> Arc<Self> {
         Self::failing_after(usize::MAX)
     }
@@ -35,23 +35,23 @@ impl Narrow {
         })
     }
 
-    fn called_with(&self, size: usize) -> Result<()> {
+    fn record(&self, size: usize) -> Result<()> {
         let mut calls_left = self.calls_left.lock().unwrap();
         if *calls_left == 0 {
-            return Err(Error::new(ErrorKind::Unavailable, "test", "out of calls"));
+            return Err(Error::new(ErrorKind::Unavailable, "test", "no calls left"));
         }
         *calls_left -= 1;
         self.sizes.lock().unwrap().push(size);
         Ok(())
     }
 
-    fn sizes(&self) -> Vec<usize> {
+    fn take_sizes(&self) -> Vec<usize> {
         std::mem::take(&mut self.sizes.lock().unwrap())
     }
 }
 
 #[async_trait]
-impl QueueBackend for Narrow {
+impl QueueBackend for RecordingBackend {
     fn limits(&self) -> Limits {
         Limits {
             max_batch: 3,
@@ -67,17 +67,17 @@ impl QueueBackend for Narrow {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        self.called_with(messages.len())?;
+        self.record(messages.len())?;
         self.inner.enqueue(queue, messages).await
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        self.called_with(options.max_messages())?;
+        self.record(options.max_messages())?;
         self.inner.lease(queue, options).await
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        self.called_with(receipts.len())?;
+        self.record(receipts.len())?;
         self.inner.ack(queue, receipts).await
     }
 
@@ -86,8 +86,8 @@ impl QueueBackend for Narrow {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        self.called_with(changes.len())?;
-        // One outcome short: a broken backend, for the test that the handle notices.
+        self.record(changes.len())?;
+        // A bug: one outcome is missing. The handle must notice.
         let mut outcomes = self.inner.change(queue, changes).await?;
         outcomes.pop();
         Ok(outcomes)
@@ -106,26 +106,30 @@ fn numbered(count: usize) -> Vec<NewMessage> {
     (0..count).map(|n| NewMessage::new(n.to_string())).collect()
 }
 
-/// Asserts that `outcome` is a refusal that says `why`, and that the backend was not called.
+/// Asserts that `result` is `InvalidInput` with this message, and that the backend was not called.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(backend: &Narrow, outcome: Result<T>, why: &str) {
-    let error = outcome.unwrap_err();
+fn assert_invalid<T: std::fmt::Debug>(
+    backend: &RecordingBackend,
+    result: Result<T>,
+    message: &str,
+) {
+    let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(!error.is_retryable());
-    assert!(error.to_string().contains(why), "{error}");
-    assert!(backend.sizes().is_empty(), "the backend was called");
+    assert!(error.to_string().contains(message), "{error}");
+    assert!(backend.take_sizes().is_empty(), "the backend was called");
 }
 
 #[tokio::test]
-async fn batches_are_cut_to_the_backends_size() -> Result<()> {
-    let backend = Narrow::new();
+async fn batches_are_split_to_the_backends_limit() -> Result<()> {
+    let backend = RecordingBackend::new();
     let queue = Queue::new(backend.clone(), "q")?;
     let outcomes = queue.enqueue_batch(&numbered(8)).await?;
     assert_eq!(outcomes, [EnqueueOutcome::Stored; 8]);
-    assert_eq!(backend.sizes(), [3, 3, 2]);
+    assert_eq!(backend.take_sizes(), [3, 3, 2]);
 
     let deliveries = queue.lease_batch(&LeaseOptions::new(7)).await?;
-    assert_eq!((deliveries.len(), backend.sizes()), (7, vec![3, 3, 1]));
+    assert_eq!((deliveries.len(), backend.take_sizes()), (7, vec![3, 3, 1]));
     let receipts: Vec<_> = deliveries
         .into_iter()
         .map(|delivery| delivery.receipt)
@@ -134,49 +138,49 @@ async fn batches_are_cut_to_the_backends_size() -> Result<()> {
         queue.ack_batch(&receipts).await?,
         [LeaseOutcome::Applied; 7]
     );
-    assert_eq!(backend.sizes(), [3, 3, 1]);
+    assert_eq!(backend.take_sizes(), [3, 3, 1]);
 
-    // One is left: the first chunk that is not full says that there is no more.
+    // One is left. After a chunk that is not full, the handle asks no more.
     assert_eq!(queue.lease_batch(&LeaseOptions::new(100)).await?.len(), 1);
-    assert_eq!(backend.sizes(), [3]);
+    assert_eq!(backend.take_sizes(), [3]);
     Ok(())
 }
 
 #[tokio::test]
-async fn nothing_is_asked_of_a_backend_for_an_empty_batch() -> Result<()> {
-    let backend = Narrow::new();
+async fn an_empty_batch_does_not_call_the_backend() -> Result<()> {
+    let backend = RecordingBackend::new();
     let queue = Queue::new(backend.clone(), "q")?;
     assert!(queue.enqueue_batch(&[]).await?.is_empty());
     assert!(queue.ack_batch(&[]).await?.is_empty());
     assert!(queue.change_batch(&[]).await?.is_empty());
-    assert!(backend.sizes().is_empty());
+    assert!(backend.take_sizes().is_empty());
     Ok(())
 }
 
 #[tokio::test]
-async fn messages_outside_the_limits_are_refused_whole() -> Result<()> {
-    let backend = Narrow::new();
+async fn a_batch_with_one_invalid_message_is_refused_as_a_whole() -> Result<()> {
+    let backend = RecordingBackend::new();
     let queue = Queue::new(backend.clone(), "q")?;
     let cases = [
         (
             NewMessage::new("12345678901"),
-            "payload of 11 bytes, at most 10",
+            "payload size is 11 bytes; it must be at most 10",
         ),
         (
             NewMessage::new("").with_header("key", "long"),
-            "headers of 7 bytes, at most 6",
+            "header size is 7 bytes; it must be at most 6",
         ),
         (
             NewMessage::new("").with_header("", "x"),
-            "header without a name",
+            "a header name is empty",
         ),
         (
             NewMessage::new("").with_max_attempts(0),
-            "max attempts of 0",
+            "max_attempts is 0; it must be at least 1",
         ),
         (
             NewMessage::new("").with_visibility_timeout(Duration::ZERO),
-            "1ms to 60s",
+            "visibility timeout is 0ns; it must be 1ms to 60s",
         ),
         (
             NewMessage::new("").with_visibility_timeout(Duration::from_micros(999)),
@@ -188,10 +192,10 @@ async fn messages_outside_the_limits_are_refused_whole() -> Result<()> {
         ),
         (NewMessage::new("").with_delay(Duration::MAX), "at most 90s"),
     ];
-    for (bad, why) in cases {
-        let batch = [NewMessage::new("fine"), bad];
-        refused(&backend, queue.enqueue_batch(&batch).await, why);
-        refused(
+    for (invalid, message) in cases {
+        let batch = [NewMessage::new("valid"), invalid];
+        assert_invalid(&backend, queue.enqueue_batch(&batch).await, message);
+        assert_invalid(
             &backend,
             queue.enqueue(&batch[1]).await,
             &batch[1].id.to_string(),
@@ -206,63 +210,59 @@ async fn messages_outside_the_limits_are_refused_whole() -> Result<()> {
 }
 
 #[tokio::test]
-async fn leases_and_changes_outside_the_limits_are_refused() -> Result<()> {
-    let backend = Narrow::new();
+async fn invalid_leases_and_changes_are_refused() -> Result<()> {
+    let backend = RecordingBackend::new();
     let queue = Queue::new(backend.clone(), "q")?;
-    refused(
+    assert_invalid(
         &backend,
         queue.lease_batch(&LeaseOptions::new(0)).await,
-        "at least 1",
+        "max_messages is 0; it must be at least 1",
     );
     let forever = LeaseOptions::new(1).with_visibility_timeout(Duration::MAX);
-    refused(
+    assert_invalid(
         &backend,
         queue.lease_batch(&forever).await,
         "visibility timeout",
     );
     let receipt = Receipt::new("r");
-    refused(
+    assert_invalid(
         &backend,
         queue.extend(&receipt, Duration::ZERO).await,
-        "visibility timeout of 0ns",
+        "visibility timeout is 0ns",
     );
-    refused(
+    assert_invalid(
         &backend,
         queue.nack(&receipt, Duration::from_secs(91)).await,
-        "delay of 91s",
+        "delay is 91s; it must be at most 90s",
     );
     let reason = "x".repeat(MAX_REASON_BYTES + 1);
-    refused(
+    assert_invalid(
         &backend,
         queue.dead_letter(&receipt, reason).await,
-        "reason of 4097 bytes",
+        "reason size is 4097 bytes; it must be at most 4096",
     );
-    let second_is_bad = [
+    let second_is_invalid = [
         LeaseChange::release(receipt.clone()),
         LeaseChange {
             receipt,
             action: LeaseAction::Extend(Duration::MAX),
         },
     ];
-    refused(
+    assert_invalid(
         &backend,
-        queue.change_batch(&second_is_bad).await,
+        queue.change_batch(&second_is_invalid).await,
         "change 1",
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn what_was_leased_before_a_failure_is_given() -> Result<()> {
-    let backend = Narrow::failing_after(4);
+async fn messages_leased_before_an_error_are_returned() -> Result<()> {
+    let backend = RecordingBackend::failing_after(4);
     let queue = Queue::new(backend.clone(), "q")?;
     queue.enqueue_batch(&numbered(8)).await?;
     let deliveries = queue.lease_batch(&LeaseOptions::new(8)).await?;
-    assert_eq!(
-        deliveries.len(),
-        3,
-        "one chunk came before the calls ran out"
-    );
+    assert_eq!(deliveries.len(), 3, "only the first chunk succeeds");
     let error = queue.lease_batch(&LeaseOptions::new(8)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.is_retryable());
@@ -270,8 +270,8 @@ async fn what_was_leased_before_a_failure_is_given() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_backend_that_answers_out_of_step_is_an_error() -> Result<()> {
-    let queue = Queue::new(Narrow::new(), "q")?;
+async fn a_missing_outcome_is_an_internal_error() -> Result<()> {
+    let queue = Queue::new(RecordingBackend::new(), "q")?;
     let error = queue
         .nack(&Receipt::new("r"), Duration::ZERO)
         .await
@@ -315,7 +315,7 @@ fn names_and_ids_are_checked() {
 }
 
 #[test]
-fn an_error_says_what_and_keeps_its_cause_below() {
+fn an_error_has_an_operation_a_message_and_a_source() {
     let cause = std::io::Error::other("broken pipe");
     let error = Error::new(ErrorKind::Unavailable, "ack", "the store went away").with_source(cause);
     assert_eq!(error.to_string(), "ack: the store went away");
@@ -326,14 +326,14 @@ fn an_error_says_what_and_keeps_its_cause_below() {
         ErrorKind::TimedOut,
         ErrorKind::QueueFull,
     ];
-    let final_ones = [ErrorKind::InvalidInput, ErrorKind::Denied, ErrorKind::Codec];
+    let permanent = [ErrorKind::InvalidInput, ErrorKind::Denied, ErrorKind::Codec];
     assert!(
         retryable
             .iter()
             .all(|kind| Error::new(*kind, "op", "").is_retryable())
     );
     assert!(
-        final_ones
+        permanent
             .iter()
             .all(|kind| !Error::new(*kind, "op", "").is_retryable())
     );

@@ -1,4 +1,4 @@
-//! Workers on several threads, in real time: what virtual time on one thread cannot show.
+//! Workers on several threads. This needs real time: tokio can pause time on one thread only.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,81 +15,81 @@ use tokio_util::sync::CancellationToken;
 
 const MESSAGES: usize = 5000;
 
-/// After how many handled messages the workers are stopped and others started.
-const SHIFT: usize = 500;
+/// The workers are stopped and restarted after this many handled messages.
+const RESTART_AFTER: usize = 500;
 
-/// What the handlers did.
+/// Records what the handlers did.
 #[derive(Debug, Default)]
-struct Ledger {
-    working: HashMap<u32, u32>,
+struct Record {
+    running: HashMap<u32, u32>,
     overlapped: bool,
     handled: HashMap<u32, u32>,
-    /// Those that hung when they were handled first.
+    /// Messages whose first handler hung.
     hung: HashSet<u32>,
-    hanging: usize,
+    hanging_now: usize,
     stop: CancellationToken,
 }
 
-impl Ledger {
-    /// Stops the workers at the end of a shift, or when all that is left hangs.
-    fn look(&self) {
+impl Record {
+    /// Stops the workers if a restart is due, or if all remaining handlers hang.
+    fn stop_if_due(&self) {
         let handled = self.handled.len();
-        if handled.is_multiple_of(SHIFT) || handled + self.hanging == MESSAGES {
+        if handled.is_multiple_of(RESTART_AFTER) || handled + self.hanging_now == MESSAGES {
             self.stop.cancel();
         }
     }
 }
 
-type Shared = Arc<Mutex<Ledger>>;
+type Shared = Arc<Mutex<Record>>;
 
-/// Enters that somebody works on a message, until it is dropped.
-struct Working(Shared, u32);
+/// Counts a running handler until it is dropped.
+struct Running(Shared, u32);
 
-impl Working {
+impl Running {
     fn begin(shared: Shared, number: u32) -> Self {
-        let mut ledger = shared.lock().unwrap();
-        let count = ledger.working.entry(number).or_default();
+        let mut record = shared.lock().unwrap();
+        let count = record.running.entry(number).or_default();
         *count += 1;
         if *count > 1 {
-            ledger.overlapped = true;
+            record.overlapped = true;
         }
-        drop(ledger);
+        drop(record);
         Self(shared, number)
     }
 }
 
-impl Drop for Working {
+impl Drop for Running {
     fn drop(&mut self) {
-        let mut ledger = self.0.lock().unwrap();
-        *ledger.working.get_mut(&self.1).unwrap() -= 1;
+        let mut record = self.0.lock().unwrap();
+        *record.running.get_mut(&self.1).unwrap() -= 1;
     }
 }
 
 async fn handle(shared: Shared, number: u32, context: Context) -> Result<(), Failure> {
-    let _working = Working::begin(shared.clone(), number);
+    let _running = Running::begin(shared.clone(), number);
     for _ in 0..number % 10 {
         tokio::task::yield_now().await;
     }
     match number % 100 {
-        3 => hang_the_first_time(&shared, number).await,
-        13 if context.attempt() == 1 => panic!("of the test"),
-        23 if context.attempt() == 1 => return Err(Failure::retry("of the test")),
+        3 => hang_once(&shared, number).await,
+        13 if context.attempt() == 1 => panic!("by the test"),
+        23 if context.attempt() == 1 => return Err(Failure::retry("by the test")),
         _ => {}
     }
-    let mut ledger = shared.lock().unwrap();
-    *ledger.handled.entry(number).or_default() += 1;
-    ledger.look();
+    let mut record = shared.lock().unwrap();
+    *record.handled.entry(number).or_default() += 1;
+    record.stop_if_due();
     Ok(())
 }
 
-async fn hang_the_first_time(shared: &Shared, number: u32) {
+async fn hang_once(shared: &Shared, number: u32) {
     {
-        let mut ledger = shared.lock().unwrap();
-        if !ledger.hung.insert(number) {
+        let mut record = shared.lock().unwrap();
+        if !record.hung.insert(number) {
             return;
         }
-        ledger.hanging += 1;
-        ledger.look();
+        record.hanging_now += 1;
+        record.stop_if_due();
     }
     std::future::pending().await
 }
@@ -104,12 +104,12 @@ fn worker(queue: &Queue, shared: &Shared) -> Worker<u32, impl queue_api::consume
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_message_is_handled_once_and_graceful_stops_cost_nothing() -> Result<()> {
+async fn every_message_is_handled_once_and_shutdowns_cost_no_attempt() -> Result<()> {
     let queue = Queue::new(Arc::new(MemoryBackend::new()), "q")?;
     let numbered = |number: usize| {
         NewMessage::new(number.to_string())
             .with_id(MessageId::new(&number.to_string()).expect("digits are an id"))
-            // One failure each is allowed for, and nothing else.
+            // One failure is allowed, and no other attempt may count.
             .with_max_attempts(2)
     };
     let messages: Vec<_> = (0..MESSAGES).map(numbered).collect();
@@ -119,9 +119,9 @@ async fn every_message_is_handled_once_and_graceful_stops_cost_nothing() -> Resu
     while shared.lock().unwrap().handled.len() < MESSAGES {
         let stop = CancellationToken::new();
         {
-            let mut ledger = shared.lock().unwrap();
-            ledger.stop = stop.clone();
-            ledger.hanging = 0;
+            let mut record = shared.lock().unwrap();
+            record.stop = stop.clone();
+            record.hanging_now = 0;
         }
         let start = |_| {
             let (worker, stopped) = (worker(&queue, &shared), stop.clone().cancelled_owned());
@@ -131,13 +131,20 @@ async fn every_message_is_handled_once_and_graceful_stops_cost_nothing() -> Resu
         for worker in running {
             total += worker.await.expect("no worker panics")?;
         }
-        assert_eq!(queue.stats().await?.leased, 0, "who stopped holds nothing");
+        assert_eq!(
+            queue.stats().await?.leased,
+            0,
+            "a stopped worker has no leases"
+        );
     }
-    let ledger = shared.lock().unwrap();
-    assert!(!ledger.overlapped, "one at a time");
-    assert!(ledger.handled.values().all(|times| *times == 1), "{total}");
+    let record = shared.lock().unwrap();
+    assert!(
+        !record.overlapped,
+        "no message is handled twice at the same time"
+    );
+    assert!(record.handled.values().all(|times| *times == 1), "{total}");
     assert_eq!((total.handled, total.failed), (5000, 100), "{total}");
     assert_eq!((total.dead_lettered, total.lost), (0, 0), "{total}");
-    assert!(total.returned >= 50, "those that hung: {total}");
+    assert!(total.returned >= 50, "released at shutdown: {total}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Tower's services and layers as a worker's handler.
+//! Tower services and layers as the handler of a worker.
 
 use std::{
     convert::Infallible,
@@ -25,19 +25,19 @@ async fn numbers(count: u32) -> Result<Queue> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_tower_applies_to_all_messages_together() -> Result<()> {
+async fn a_concurrency_limit_of_tower_holds_for_the_whole_worker() -> Result<()> {
     let queue = numbers(10).await?;
     let running = Arc::new(AtomicUsize::new(0));
-    let most = Arc::new(AtomicUsize::new(0));
-    let (seen, clock) = (most.clone(), Arc::new(TokioClock::new()));
+    let peak = Arc::new(AtomicUsize::new(0));
+    let (measured, clock) = (peak.clone(), Arc::new(TokioClock::new()));
     let service = ServiceBuilder::new()
         .concurrency_limit(2)
         .service(service_fn(move |request: Request<u32>| {
-            let (running, most, clock) = (running.clone(), most.clone(), clock.clone());
+            let (running, peak, clock) = (running.clone(), peak.clone(), clock.clone());
             async move {
                 assert_eq!(request.context.attempt(), 1);
                 let now = running.fetch_add(1, Ordering::Relaxed) + 1;
-                most.fetch_max(now, Ordering::Relaxed);
+                peak.fetch_max(now, Ordering::Relaxed);
                 clock
                     .sleep_until(clock.now() + Duration::from_secs(60))
                     .await;
@@ -47,7 +47,7 @@ async fn a_limit_of_tower_applies_to_all_messages_together() -> Result<()> {
         }));
     let worker = Worker::new(queue, ServiceHandler::new(service)).with_concurrency(8);
     assert_eq!(worker.run_until_idle().await?.handled, 10);
-    assert_eq!(seen.load(Ordering::Relaxed), 2);
+    assert_eq!(measured.load(Ordering::Relaxed), 2);
     Ok(())
 }
 
@@ -66,7 +66,7 @@ async fn a_timeout_of_tower_is_a_failure() -> Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_may_give_up() -> Result<()> {
+async fn a_service_can_give_up() -> Result<()> {
     let queue = numbers(3).await?;
     let service = service_fn(|request: Request<u32>| async move {
         match request.message {

@@ -68,7 +68,7 @@ impl<H, C> HandlerRunner<H, C> {
         H: Handler<T>,
         C: Codec<T>,
     {
-        let span = trace::process_span(self.queue.name(), &lease);
+        let span = trace::process_span(self.queue.name(), lease.delivery());
         if let Some(propagator) = self.queue.propagator() {
             propagator.link(&span, lease.headers());
         }

@@ -98,6 +98,19 @@ pub enum LeaseEnd {
     Unattended,
 }
 
+impl LeaseEnd {
+    /// Its value in metrics and log lines.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::Superseded => "superseded",
+            Self::Expired => "expired",
+            Self::TimeLimit => "time_limit",
+            Self::Unattended => "unattended",
+        }
+    }
+}
+
 impl Lease {
     /// After how long the message of a lease that was dropped without a settlement is ready again;
     /// or after its visibility timeout, where that is shorter. It is not at once, so that a

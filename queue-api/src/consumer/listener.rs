@@ -162,7 +162,7 @@ impl Stream for Listener {
                 Next::Lease(lease) if lease.is_lost() => drop(lease),
                 Next::Lease(mut lease) => {
                     lease.hand_out();
-                    telemetry::consumer::handed_out(&self.queue, lease.delivery());
+                    telemetry::consumer::handed_out(self.queue.name(), lease.delivery());
                     return Poll::Ready(Some(lease));
                 }
                 Next::Closed => return Poll::Ready(None),

@@ -1,42 +1,38 @@
-//! What the consumer logs and counts.
+//! Metrics and log lines of the consumer.
 
-use std::time::{Duration, SystemTime};
+use std::error::Error as StdError;
 
-use crate::{Delivery, Error, Queue, Receipt, consumer::LeaseEnd, metrics};
+use crate::{Delivery, Error, QueueName, Receipt, metrics};
 
-/// The store failed, and the consumer goes on.
-pub(crate) fn store_error(queue: &Queue, error: &Error) {
-    metrics::store_error(queue.name(), error);
+/// A call to the store failed, and the listener goes on.
+pub(crate) fn store_error(queue: &QueueName, error: &Error) {
+    metrics::store_error(queue, error);
     tracing::warn!(
         messaging.system = metrics::SYSTEM,
-        messaging.destination.name = %queue.name(),
+        messaging.destination.name = %queue,
         error.type = ?error.kind(),
-        %error,
-        "the store failed; this is repeated"
+        // As `dyn Error`, so that subscribers print its sources.
+        error = error as &dyn StdError,
+        "a call to the store failed"
     );
 }
 
-/// A lease ended without a verdict, perhaps before anybody had begun to work on its message.
-pub(crate) fn lease_lost(queue: &Queue, receipt: &Receipt, why: LeaseEnd) {
-    metrics::lease_lost(queue.name(), why);
+/// A lease ended without settlement, perhaps before it was handed out.
+pub(crate) fn lease_lost(queue: &QueueName, receipt: &Receipt, why: &'static str) {
+    metrics::lease_lost(queue, why);
     tracing::warn!(
         messaging.system = metrics::SYSTEM,
-        messaging.destination.name = %queue.name(),
+        messaging.destination.name = %queue,
         %receipt,
-        ?why,
-        "a lease is lost: somebody else may be given its message"
+        why,
+        "a lease ended before its message was settled; another consumer may get the message"
     );
 }
 
-/// A lease came into somebody's hands.
-pub(crate) fn handed_out(queue: &Queue, delivery: &Delivery) {
-    metrics::time_in_queue(queue.name(), time_in_queue(delivery));
-}
-
-/// By the backend's clock alone, so that no other clock falsifies it.
-fn time_in_queue(delivery: &Delivery) -> Duration {
-    let leased_at: SystemTime = delivery.lease_expires_at - delivery.visibility_timeout;
-    leased_at
-        .duration_since(delivery.enqueued_at)
-        .unwrap_or_default()
+/// A lease was handed out.
+pub(crate) fn handed_out(queue: &QueueName, delivery: &Delivery) {
+    // Both times are by the backend's clock, so a wrong local clock does not matter.
+    let leased_at = delivery.lease_expires_at - delivery.visibility_timeout;
+    let waited = leased_at.duration_since(delivery.enqueued_at);
+    metrics::time_in_queue(queue, waited.unwrap_or_default());
 }

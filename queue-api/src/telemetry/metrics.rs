@@ -1,58 +1,55 @@
-//! The names of what is measured, all in one place.
+//! Names of all metrics.
 //!
-//! They are recorded through the [`metrics`](https://docs.rs/metrics) facade: an application that
-//! installs a recorder gets them, one that does not pays next to nothing. Every metric has the
-//! label `queue`. Durations are in seconds.
+//! To collect them, install a recorder for the [`metrics`](https://docs.rs/metrics) crate. Every
+//! metric has the label `queue`. Durations are in seconds.
 //!
-//! What concerns the store is counted in the [`Queue`](crate::Queue) handle, so it covers those
-//! who lease and settle by hand as well as listeners and workers. Those who repeat a call that failed
-//! by hand and find the message settled count it as lost; a listener counts what it has inferred.
+//! The [`Queue`](crate::Queue) handle counts its calls, so you need no listener or worker. If you
+//! repeat a failed ack and it returns `Lost`, it counts as lost. A listener can tell whether the
+//! failed call took effect, and counts an ack instead.
 
 use std::time::Duration;
 
 use ::metrics::{Key, Label, Level, Metadata, counter, gauge, histogram, with_recorder};
 
-use crate::{
-    EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats, consumer::LeaseEnd,
-};
+use crate::{EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats};
 
-/// The value of the attribute `messaging.system` in spans and events.
+/// Value of the attribute `messaging.system` in spans and log lines.
 pub const SYSTEM: &str = "queue_api";
 
-/// Counter: messages that enqueue stored; duplicates are not among them.
+/// Counter: messages stored by an enqueue, without duplicates.
 pub const ENQUEUED: &str = "queue_messages_enqueued_total";
-/// Counter: messages that enqueue found in the queue already.
+/// Counter: enqueued messages whose id the queue already had.
 pub const DUPLICATES: &str = "queue_messages_duplicate_total";
 /// Counter: deliveries.
 pub const LEASED: &str = "queue_messages_leased_total";
-/// Counter: messages ended by an ack.
+/// Counter: acked messages.
 pub const ACKED: &str = "queue_messages_acked_total";
-/// Counter: messages given up as failed.
+/// Counter: nacked messages.
 pub const NACKED: &str = "queue_messages_nacked_total";
-/// Counter: messages given back unprocessed.
+/// Counter: released messages.
 pub const RELEASED: &str = "queue_messages_released_total";
-/// Counter: messages that a consumer dead-lettered. Those that a lease call buries because their
-/// attempts are exhausted are in the gauge [`DEPTH`] alone: nobody is told of them.
+/// Counter: messages dead-lettered by a consumer. Messages that become dead letters because they
+/// have no attempts left are only counted in the gauge [`DEPTH`].
 pub const DEAD_LETTERED: &str = "queue_messages_dead_lettered_total";
-/// Counter: extended leases, by renewal or by hand.
+/// Counter: extended leases, by a listener or by the application.
 pub const RENEWED: &str = "queue_leases_renewed_total";
-/// Counter: acks and changes that came too late, as somebody else had the message.
+/// Counter: acks, nacks, releases and dead-letter calls whose outcome was `Lost`.
 pub const SETTLED_LOST: &str = "queue_leases_settled_lost_total";
-/// Counter: leases that ended without a verdict, whether or not somebody had begun to work on the
-/// message, by `why` (a [`LeaseEnd`]).
+/// Counter: leases of a listener that ended before they were settled, by `why`
+/// (a [`LeaseEnd`](crate::consumer::LeaseEnd)).
 pub const LEASES_LOST: &str = "queue_leases_lost_total";
-/// Counter: errors of the store that a listener survived, by `operation` and `kind`.
+/// Counter: errors of the store in calls of a listener, by `operation` and `kind`.
 pub const STORE_ERRORS: &str = "queue_store_errors_total";
-/// Histogram: from the enqueue to the moment a lease was made, delay and earlier attempts
-/// included, by the backend's clock; recorded by listeners.
+/// Histogram: time from the enqueue to the lease, including delay and earlier attempts, by the
+/// backend's clock. Recorded by listeners.
 pub const TIME_IN_QUEUE: &str = "queue_message_time_in_queue_seconds";
-/// Histogram: how long a worker's handler took, by `outcome`
-/// (`handled`, `failed`, `cancelled`).
+/// Histogram: running time of a worker's handler, by `outcome` (`handled`, `failed`,
+/// `cancelled`).
 pub const HANDLING_TIME: &str = "queue_message_handling_seconds";
-/// Gauge: messages by `state` (`ready`, `delayed`, `leased`, `dead`), set by every
-/// [`Queue::stats`](crate::Queue::stats).
+/// Gauge: messages by `state` (`ready`, `delayed`, `leased`, `dead`). Every call of
+/// [`Queue::stats`](crate::Queue::stats) sets it.
 pub const DEPTH: &str = "queue_depth";
-/// Gauge: for how long the oldest ready message has been ready, set like [`DEPTH`].
+/// Gauge: age of the oldest ready message. Set like [`DEPTH`].
 pub const OLDEST_READY: &str = "queue_oldest_ready_seconds";
 
 fn label(queue: &QueueName) -> Label {
@@ -65,8 +62,8 @@ fn add(name: &'static str, queue: &QueueName, count: usize) {
     }
 }
 
-/// The counters of the calls that an application makes for each message. Their keys are made once:
-/// making one costs more than such a call to a queue in memory may.
+/// Counters of the calls that an application makes for each message. Their keys are created once,
+/// because creating a key can cost more than the call itself on a backend in memory.
 #[derive(Debug)]
 pub(crate) struct Counters {
     enqueued: Key,
@@ -106,7 +103,7 @@ impl Counters {
     }
 }
 
-/// Asks for the recorder each time, since one may be installed at any time.
+/// Gets the recorder on each call, because it can be installed at any time.
 fn increment(key: &Key, by: usize) {
     static METADATA: Metadata<'static> =
         Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -129,20 +126,20 @@ pub(crate) fn changed<'a>(
     queue: &QueueName,
     changes: impl Iterator<Item = (&'a LeaseAction, LeaseOutcome)>,
 ) {
-    let [mut renewed, mut nacked, mut returned, mut dead, mut lost] = [0; 5];
+    let [mut renewed, mut nacked, mut released, mut dead, mut lost] = [0; 5];
     for (action, outcome) in changes {
         match (outcome, action) {
             (LeaseOutcome::Lost, LeaseAction::Extend(_)) => {}
             (LeaseOutcome::Lost, _) => lost += 1,
             (LeaseOutcome::Applied, LeaseAction::Extend(_)) => renewed += 1,
             (LeaseOutcome::Applied, LeaseAction::Nack { .. }) => nacked += 1,
-            (LeaseOutcome::Applied, LeaseAction::Release) => returned += 1,
+            (LeaseOutcome::Applied, LeaseAction::Release) => released += 1,
             (LeaseOutcome::Applied, LeaseAction::DeadLetter { .. }) => dead += 1,
         }
     }
     add(RENEWED, queue, renewed);
     add(NACKED, queue, nacked);
-    add(RELEASED, queue, returned);
+    add(RELEASED, queue, released);
     add(DEAD_LETTERED, queue, dead);
     add(SETTLED_LOST, queue, lost);
 }
@@ -154,14 +151,7 @@ fn count_applied(outcomes: &[LeaseOutcome]) -> usize {
         .count()
 }
 
-pub(crate) fn lease_lost(queue: &QueueName, why: LeaseEnd) {
-    let why = match why {
-        LeaseEnd::Settled => "settled",
-        LeaseEnd::Superseded => "superseded",
-        LeaseEnd::Expired => "expired",
-        LeaseEnd::TimeLimit => "time_limit",
-        LeaseEnd::Unattended => "unattended",
-    };
+pub(crate) fn lease_lost(queue: &QueueName, why: &'static str) {
     let labels = vec![label(queue), Label::from_static_parts("why", why)];
     counter!(LEASES_LOST, labels).increment(1);
 }

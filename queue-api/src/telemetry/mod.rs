@@ -1,4 +1,4 @@
-//! Metrics, trace context and log lines.
+//! Metrics, traces and log lines.
 
 pub(crate) mod consumer;
 pub mod metrics;

@@ -1,33 +1,34 @@
-//! Spans with the names of OpenTelemetry, and the trace context that travels with a message.
+//! Spans and trace propagation.
 //!
-//! The names of attributes are those of the
-//! [semantic conventions for messaging](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/).
-//! There is no dependency on OpenTelemetry: spans are `tracing`'s, and `tracing-opentelemetry`
-//! understands the fields `otel.name` and `otel.kind`.
+//! The spans are those of `tracing`. Their attributes follow the OpenTelemetry
+//! [conventions for messaging](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/).
+//! `tracing-opentelemetry` reads the fields `otel.name` and `otel.kind`; this crate does not
+//! depend on it.
 //!
 //! | span | kind | where |
 //! |---|---|---|
-//! | `send` | producer | [`Queue::enqueue`](crate::Queue::enqueue) and its batch |
-//! | `process` | consumer | a [`Worker`](crate::consumer::Worker), around the handler |
+//! | `send` | producer | [`Queue::enqueue`](crate::Queue::enqueue), [`enqueue_batch`](crate::Queue::enqueue_batch) |
+//! | `process` | consumer | [`Worker`](crate::consumer::Worker), around the handler |
 
 use std::fmt;
 
 use tracing::{Span, field::Empty, info_span};
 
-use crate::{Headers, NewMessage, QueueName, consumer::Lease, metrics::SYSTEM};
+use crate::{Delivery, Headers, NewMessage, QueueName, metrics::SYSTEM};
 
-/// The header that carries the sender's trace context, as
-/// [W3C Trace Context](https://www.w3.org/TR/trace-context/) defines it.
+/// The header with the sender's trace context, as in
+/// [W3C Trace Context](https://www.w3.org/TR/trace-context/).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Carries a trace from the sender of a message to whoever handles it.
+/// Propagates a trace from the sender of a message to its handler.
 ///
-/// An application that uses OpenTelemetry implements it in a few lines and gives it to its queue
-/// with [`Queue::with_propagator`](crate::Queue::with_propagator): `inject` asks
-/// the global text map propagator to write the current span's context, `link` has it read the
-/// headers and adds the result to the span, as a link or as its parent. Without a propagator,
-/// messages are sent as they are, and a valid [`TRACEPARENT`] that a sender has set shows as the
-/// field `traceparent` of the `process` span.
+/// Pass an implementation to [`Queue::with_propagator`](crate::Queue::with_propagator). With
+/// OpenTelemetry, both methods call the global text map propagator: `inject` writes the context
+/// of the current span to the headers. `link` reads it and sets it as a link or parent of the
+/// span.
+///
+/// Without a propagator, headers are sent unchanged. If a sender sets a valid [`TRACEPARENT`]
+/// itself, the `process` span has it as the field `traceparent`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -59,16 +60,19 @@ pub const TRACEPARENT: &str = "traceparent";
 /// # }
 /// ```
 pub trait Propagator: fmt::Debug + Send + Sync + 'static {
-    /// Writes the context of the current span into the headers of a message that is being sent.
-    /// It is not called for a message that has a [`TRACEPARENT`] already.
+    /// Writes the context of the current span to the headers of a message before it is sent. Not
+    /// called if the message already has a [`TRACEPARENT`].
     fn inject(&self, headers: &mut Headers);
 
-    /// Ties `span`, in which a message is about to be handled, to the sender's context.
+    /// Connects `span`, in which the message will be handled, to the sender's context.
     fn link(&self, span: &Span, headers: &Headers);
 }
 
-/// The messages as they are to be sent from within the current span.
-pub(crate) fn injected(propagator: &dyn Propagator, messages: &[NewMessage]) -> Vec<NewMessage> {
+/// Copies of the messages with the context of the current span in their headers.
+pub(crate) fn with_context(
+    propagator: &dyn Propagator,
+    messages: &[NewMessage],
+) -> Vec<NewMessage> {
     let mut messages = messages.to_vec();
     for message in &mut messages {
         if !message.headers.contains_key(TRACEPARENT) {
@@ -92,14 +96,14 @@ pub(crate) fn send_span(queue: &QueueName, messages: &[NewMessage]) -> Span {
         error.type = Empty,
     );
     match messages {
-        // The conventions have the id where there is one message and the count where it is a batch.
+        // By the conventions: the id of a single message, the count of a batch.
         [message] => span.record("messaging.message.id", message.id.as_str()),
         _ => span.record("messaging.batch.message_count", messages.len()),
     };
     span
 }
 
-pub(crate) fn process_span(queue: &QueueName, lease: &Lease) -> Span {
+pub(crate) fn process_span(queue: &QueueName, delivery: &Delivery) -> Span {
     let span = info_span!(
         "process",
         otel.name = %format_args!("process {queue}"),
@@ -108,19 +112,19 @@ pub(crate) fn process_span(queue: &QueueName, lease: &Lease) -> Span {
         messaging.operation.name = "process",
         messaging.operation.type = "process",
         messaging.destination.name = %queue,
-        messaging.message.id = lease.id().as_str(),
-        messaging.message.body.size = lease.payload().len(),
-        queue.attempt = lease.attempt(),
+        messaging.message.id = delivery.id.as_str(),
+        messaging.message.body.size = delivery.payload.len(),
+        queue.attempt = delivery.attempt,
         traceparent = Empty,
         error.type = Empty,
     );
-    if let Some(context) = traceparent(lease.headers()) {
+    if let Some(context) = traceparent(&delivery.headers) {
         span.record(TRACEPARENT, context);
     }
     span
 }
 
-/// The sender's trace context, if it is one.
+/// The sender's trace context, if it is valid.
 fn traceparent(headers: &Headers) -> Option<&str> {
     let context = headers.get(TRACEPARENT)?;
     let hex = |part: &str, digits| part.len() == digits && part.bytes().all(is_lower_hex);

@@ -1,38 +1,39 @@
-//! The one error type of the framework.
+//! The error type of all calls.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
-/// The result of every call of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of thing went wrong: the part of an [`Error`] to branch on.
+/// The kind of an [`Error`], to branch on.
 ///
-/// A lease that is gone and a queue that is empty are outcomes, not errors: see
-/// [`LeaseOutcome`](crate::LeaseOutcome) and [`QueueBackend::lease`](crate::QueueBackend::lease).
+/// A lost lease and an empty queue are not errors. They are a
+/// [`LeaseOutcome`](crate::LeaseOutcome) and an empty answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller's input is outside what is allowed. Nothing was sent to the store.
+    /// The input is not allowed. Nothing was sent to the store.
     InvalidInput,
-    /// The store cannot be reached, is failing over, or refused for a reason that passes.
+    /// The store cannot be reached, is failing over, or refused for a temporary reason.
     Unavailable,
-    /// The store did not answer within the operation timeout. Whether a write took effect
-    /// is unknown; repeating the call is safe (contract line X1).
+    /// The store did not answer within the operation timeout. A write may have taken effect. It
+    /// is safe to repeat the call (contract line X1).
     TimedOut,
-    /// The queue holds as many messages as its depth limit allows.
+    /// The queue has reached its depth limit.
     QueueFull,
-    /// The store refused the credentials, or they do not suffice for the operation.
+    /// The store rejected the credentials, or they lack the permission for the operation.
     Denied,
     /// A payload could not be encoded or decoded.
     Codec,
-    /// The store answered in a way that this library does not understand, or holds data
-    /// that it did not write.
+    /// The store returned an unexpected answer, or contains data that this library did not
+    /// write.
     Internal,
 }
 
-/// An error of the queue: what kind it is, what was being done, and the cause below it.
+/// An error with its kind, the operation that failed, and the cause.
 ///
 /// It is cheap to clone, because one failed round trip may be the answer to many callers.
+/// `Display` does not include the cause; `source()` returns it.
 ///
 /// ```
 /// use queue_api::{ErrorKind, QueueName};
@@ -50,7 +51,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind` that happened during `operation` (a verb, such as `"lease"`).
+    /// An error of `kind` in `operation`, such as `"lease"`.
     pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -60,32 +61,31 @@ impl Error {
         }
     }
 
-    /// Bad input: `message` says what was wrong and what is allowed.
+    /// Invalid input. `message` says what was wrong and what is allowed.
     pub fn invalid(operation: &'static str, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput, operation, message)
     }
 
-    /// The same error with the cause below it, which `Display` does not repeat.
+    /// Sets the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(Arc::from(source.into()));
         self
     }
 
-    /// What to branch on.
+    /// The kind, to branch on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What was being done: `"enqueue"`, `"lease"`, `"ack"` …
+    /// The operation that failed: `"enqueue"`, `"lease"`, `"ack"` …
     pub fn operation(&self) -> &'static str {
         self.operation
     }
 
-    /// Whether the same call may succeed later without anything being changed.
+    /// Whether a repeat of the same call may succeed.
     ///
-    /// Every call may be repeated after any error without harm (contract line X1); this
-    /// says whether it is worth it.
+    /// A repeat is always safe (contract line X1). This tells whether it is useful.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.kind,

@@ -1,12 +1,16 @@
-//! What a consumer is given, and what it says back.
+//! Leases: the request, the delivery, and the changes to it.
 
-use std::{fmt, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
 use crate::{Headers, MessageId};
 
-/// What a lease call asks for.
+/// The parameters of a lease call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,7 +26,7 @@ pub struct LeaseOptions {
 }
 
 impl LeaseOptions {
-    /// Asks for at most `max_messages`, each for its own visibility timeout.
+    /// Requests at most `max_messages`, each leased for its own visibility timeout.
     pub fn new(max_messages: usize) -> Self {
         Self {
             max_messages,
@@ -37,25 +41,25 @@ impl LeaseOptions {
         self
     }
 
-    /// The same wishes for another number of messages.
+    /// Sets the largest number of messages.
     #[must_use]
     pub fn with_max_messages(mut self, max_messages: usize) -> Self {
         self.max_messages = max_messages;
         self
     }
 
-    /// How many messages at most.
+    /// The largest number of messages.
     pub fn max_messages(&self) -> usize {
         self.max_messages
     }
 
-    /// What overrides the messages' own visibility timeouts, if anything does.
+    /// The visibility timeout for all messages, if set.
     pub fn visibility_timeout(&self) -> Option<Duration> {
         self.visibility_timeout
     }
 }
 
-/// A message in somebody's hands, for as long as its lease runs.
+/// A leased message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// The message's id.
@@ -64,26 +68,25 @@ pub struct Delivery {
     pub payload: Bytes,
     /// The headers that were enqueued.
     pub headers: Headers,
-    /// Which delivery of the message this is, counted from 1.
+    /// Delivery number, from 1.
     pub attempt: u32,
-    /// When the message was enqueued, by the backend's clock, in whole milliseconds.
+    /// The time of the enqueue, by the backend's clock, in whole milliseconds.
     pub enqueued_at: SystemTime,
-    /// How often it is delivered at most: when this is the last time, whoever gives it up may as
-    /// well say why.
+    /// The largest number of deliveries. If `attempt` has reached it, this is the last one.
     pub max_attempts: u32,
-    /// How long the lease lasts, in whole milliseconds: what to renew it by, on whatever clock
-    /// the consumer has.
+    /// How long the lease lasts, in whole milliseconds. A consumer can measure it on its own
+    /// clock to know when to extend.
     pub visibility_timeout: Duration,
-    /// When the lease runs out, by the backend's clock, in whole milliseconds.
+    /// When the lease expires, by the backend's clock, in whole milliseconds.
     pub lease_expires_at: SystemTime,
-    /// What acks or changes this lease.
+    /// Identifies this lease in an ack or a change.
     pub receipt: Receipt,
 }
 
-/// The proof of one delivery: opaque, new at every delivery, good for one settlement.
+/// Identifies one delivery of a message. Every delivery has a new receipt.
 ///
-/// It is text without control characters, so it can be logged, compared, and sent to another
-/// process that is to settle the lease.
+/// It is text without control characters. You can log it, compare it, or send it to another
+/// process that acks the message.
 ///
 /// ```
 /// use queue_api::Receipt;
@@ -95,13 +98,13 @@ pub struct Delivery {
 pub struct Receipt(Arc<str>);
 
 impl Receipt {
-    /// Wraps a backend's text. One that the backend never gave out is
-    /// [`LeaseOutcome::Lost`] wherever it is used.
+    /// Wraps the text of a receipt. If the backend did not create this receipt, every use of it
+    /// is [`LeaseOutcome::Lost`].
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for the backend that made it and for sending it elsewhere.
+    /// The receipt as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -119,40 +122,39 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// What became of an ack or a change.
+/// The result of an ack or a change of one lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseOutcome {
     /// It took effect.
     Applied,
-    /// The receipt is superseded, settled or unknown; nothing was changed.
+    /// The receipt is superseded, settled or unknown. Nothing changed.
     Lost,
 }
 
 /// A change to one lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseChange {
-    /// Which lease.
+    /// The lease to change.
     pub receipt: Receipt,
-    /// What is to become of it.
+    /// What to do with it.
     pub action: LeaseAction,
 }
 
-/// What a [`LeaseChange`] does. All but [`Extend`](LeaseAction::Extend) settle the receipt.
+/// The action of a [`LeaseChange`]. All but [`Extend`](LeaseAction::Extend) settle the receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseAction {
-    /// Moves the expiry to now + this, be that later or earlier than it was.
+    /// Sets the expiry to now + this duration, whether that is later or earlier than before.
     Extend(Duration),
-    /// Gives the message up as failed: it is ready again after `delay`.
+    /// Reports a failed attempt. The message becomes ready again after `delay`.
     Nack {
-        /// How long the message is held back.
+        /// The time until the message becomes ready.
         delay: Duration,
     },
-    /// Gives the message back unprocessed: it is ready at once, and the attempt does not
-    /// count.
+    /// Releases the lease. The message is ready at once, and the attempt does not count.
     Release,
     /// Makes the message a dead letter.
     DeadLetter {
-        /// Why, for whoever looks after the queue; at most [`MAX_REASON_BYTES`] bytes.
+        /// Why, for the operator; at most [`MAX_REASON_BYTES`] bytes.
         reason: String,
     },
 }
@@ -163,35 +165,26 @@ pub const MAX_REASON_BYTES: usize = 4096;
 impl LeaseChange {
     /// See [`LeaseAction::Extend`].
     pub fn extend(receipt: Receipt, by: Duration) -> Self {
-        Self {
-            receipt,
-            action: LeaseAction::Extend(by),
-        }
+        let action = LeaseAction::Extend(by);
+        Self { receipt, action }
     }
 
     /// See [`LeaseAction::Nack`].
     pub fn nack(receipt: Receipt, delay: Duration) -> Self {
-        Self {
-            receipt,
-            action: LeaseAction::Nack { delay },
-        }
+        let action = LeaseAction::Nack { delay };
+        Self { receipt, action }
     }
 
     /// See [`LeaseAction::Release`].
     pub fn release(receipt: Receipt) -> Self {
-        Self {
-            receipt,
-            action: LeaseAction::Release,
-        }
+        let action = LeaseAction::Release;
+        Self { receipt, action }
     }
 
     /// See [`LeaseAction::DeadLetter`].
     pub fn dead_letter(receipt: Receipt, reason: impl Into<String>) -> Self {
-        Self {
-            receipt,
-            action: LeaseAction::DeadLetter {
-                reason: reason.into(),
-            },
-        }
+        let reason = reason.into();
+        let action = LeaseAction::DeadLetter { reason };
+        Self { receipt, action }
     }
 }

@@ -1,28 +1,29 @@
-//! What a backend takes, and the one check against it.
+//! The limits of a backend, and the checks against them.
 
 use std::time::Duration;
 
 use crate::{Error, LeaseAction, MAX_REASON_BYTES, NewMessage, Result};
 
-/// What a backend accepts. The handle checks and chunks against it, so a backend need not.
+/// The limits of a backend. The handle enforces them, so a backend need not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most messages, receipts or changes in one call; the handle chunks longer ones.
+    /// The most messages, receipts or changes in one call. The handle splits longer batches.
     pub max_batch: usize,
-    /// The largest payload.
+    /// The largest payload, in bytes.
     pub max_payload_bytes: usize,
-    /// The most bytes of header names and values together.
+    /// The largest total size of all header names and values, in bytes.
     pub max_header_bytes: usize,
-    /// The longest visibility timeout or extension; the shortest is 1 ms.
+    /// The longest visibility timeout or extension. The shortest is 1 ms.
     pub max_visibility_timeout: Duration,
-    /// The longest delay of an enqueue or a nack; the shortest is none.
+    /// The longest delay of an enqueue or a nack. The shortest is 0.
     pub max_delay: Duration,
 }
 
 impl Limits {
-    /// What the backends of this project share, so that an application which passes its
-    /// tests on one of them does not meet a tighter limit on another: batches of 1000,
-    /// payloads of 8 MiB, headers of 64 KiB, leases up to 7 days, delays up to 366 days.
+    /// The limits of all backends in this project: batches of 1000, payloads of 8 MiB, headers of
+    /// 64 KiB, leases up to 7 days, delays up to 366 days.
+    ///
+    /// They are the same so that an application tested on one backend runs on the others.
     pub const STANDARD: Self = Self {
         max_batch: 1000,
         max_payload_bytes: 8 << 20,
@@ -31,8 +32,8 @@ impl Limits {
         max_delay: Duration::from_secs(366 * 24 * 3600),
     };
 
-    /// Refuses messages of which any is outside these limits. The handle does it before every
-    /// enqueue; it is for ways into a backend that pass the handle by, such as a transaction.
+    /// Checks messages against these limits. The handle does so before every enqueue. Call it
+    /// yourself where a backend accepts messages in another way, such as in a transaction.
     ///
     /// ```
     /// use queue_api::{Limits, NewMessage};
@@ -45,43 +46,30 @@ impl Limits {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), saying which message it is, what is
-    /// wrong with it and what is allowed.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the index of the message, the value
+    /// that exceeds a limit, and the limit.
     pub fn check_messages(&self, messages: &[NewMessage]) -> Result<()> {
         for (index, message) in messages.iter().enumerate() {
-            self.check_message(message).map_err(|wrong| {
-                Error::invalid(
-                    "enqueue",
-                    format!("message {index} ({}): {wrong}", message.id),
-                )
+            self.check_message(message).map_err(|problem| {
+                let id = &message.id;
+                Error::invalid("enqueue", format!("message {index} ({id}): {problem}"))
             })?;
         }
         Ok(())
     }
 
     fn check_message(&self, message: &NewMessage) -> Result<(), String> {
-        let Limits {
-            max_payload_bytes,
-            max_header_bytes,
-            ..
-        } = *self;
-        let payload = message.payload.len();
-        if payload > max_payload_bytes {
-            return Err(format!(
-                "a payload of {payload} bytes, at most {max_payload_bytes} are allowed"
-            ));
-        }
-        let headers = message.header_bytes();
-        if headers > max_header_bytes {
-            return Err(format!(
-                "headers of {headers} bytes, at most {max_header_bytes} are allowed"
-            ));
-        }
+        check_bytes(
+            "payload size",
+            message.payload.len(),
+            self.max_payload_bytes,
+        )?;
+        check_bytes("header size", message.header_bytes(), self.max_header_bytes)?;
         if message.headers.contains_key("") {
-            return Err("a header without a name".into());
+            return Err("a header name is empty; it must have at least 1 byte".into());
         }
         if message.max_attempts == 0 {
-            return Err("max attempts of 0, at least 1 is needed".into());
+            return Err("max_attempts is 0; it must be at least 1".into());
         }
         self.check_visibility(message.visibility_timeout)?;
         self.check_delay(message.delay)
@@ -92,11 +80,9 @@ impl Limits {
             LeaseAction::Extend(by) => self.check_visibility(*by),
             LeaseAction::Nack { delay } => self.check_delay(*delay),
             LeaseAction::Release => Ok(()),
-            LeaseAction::DeadLetter { reason } if reason.len() > MAX_REASON_BYTES => Err(format!(
-                "a reason of {} bytes, at most {MAX_REASON_BYTES} are allowed",
-                reason.len()
-            )),
-            LeaseAction::DeadLetter { .. } => Ok(()),
+            LeaseAction::DeadLetter { reason } => {
+                check_bytes("reason size", reason.len(), MAX_REASON_BYTES)
+            }
         }
     }
 
@@ -104,7 +90,7 @@ impl Limits {
         let most = self.max_visibility_timeout;
         if timeout < Duration::from_millis(1) || timeout > most {
             return Err(format!(
-                "a visibility timeout of {timeout:?}, 1ms to {most:?} are allowed"
+                "visibility timeout is {timeout:?}; it must be 1ms to {most:?}"
             ));
         }
         Ok(())
@@ -113,10 +99,17 @@ impl Limits {
     fn check_delay(&self, delay: Duration) -> Result<(), String> {
         let most = self.max_delay;
         if delay > most {
-            return Err(format!(
-                "a delay of {delay:?}, at most {most:?} are allowed"
-            ));
+            return Err(format!("delay is {delay:?}; it must be at most {most:?}"));
         }
         Ok(())
     }
+}
+
+fn check_bytes(what: &str, bytes: usize, most: usize) -> Result<(), String> {
+    if bytes > most {
+        return Err(format!(
+            "{what} is {bytes} bytes; it must be at most {most}"
+        ));
+    }
+    Ok(())
 }

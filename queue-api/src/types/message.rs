@@ -1,4 +1,4 @@
-//! What a sender hands in.
+//! Messages to enqueue.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use crate::MessageId;
 
-/// Text attributes that travel beside the payload, such as a content type or a trace context.
+/// Text attributes beside the payload, such as a content type or a trace context.
 pub type Headers = BTreeMap<String, String>;
 
-/// A message to be enqueued.
+/// A message to enqueue.
 ///
-/// The id is fixed when the value is made, so a message whose enqueue failed can be enqueued
-/// again without being stored twice.
+/// The id is set when the value is created. So you can repeat a failed enqueue of the same value,
+/// and the message is stored once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,30 +30,28 @@ pub type Headers = BTreeMap<String, String>;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMessage {
-    /// Identifies the message in its queue; generated unless the sender chooses one.
+    /// Identifies the message in its queue. Generated unless you set it.
     pub id: MessageId,
-    /// Any bytes, also none.
+    /// Any bytes, or none.
     pub payload: Bytes,
-    /// Text attributes; keys are not empty.
+    /// Text attributes. Names must not be empty.
     pub headers: Headers,
-    /// How long a lease of this message lasts unless the lease call says otherwise.
+    /// How long a lease of this message lasts, unless the lease call sets another time.
     pub visibility_timeout: Duration,
-    /// How long after the enqueue the message becomes ready.
+    /// The time from the enqueue until the message becomes ready.
     pub delay: Duration,
-    /// How often the message is delivered before it becomes a dead letter; at least 1.
+    /// The number of deliveries after which the message becomes a dead letter; at least 1.
     pub max_attempts: u32,
 }
 
 impl NewMessage {
-    /// The visibility timeout of a message that sets none: that of Amazon SQS, so that
-    /// nobody who moves here is surprised.
+    /// The default visibility timeout. It is the default of Amazon SQS.
     pub const DEFAULT_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// The attempts of a message that sets none. A message that kills its worker must stop
-    /// some time, and 25 is what River settled on.
+    /// The default for `max_attempts`. It is the default of River.
     pub const DEFAULT_MAX_ATTEMPTS: u32 = 25;
 
-    /// A message with a generated id and the defaults above, ready at once.
+    /// A message with a generated id and the defaults above. It is ready at once.
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self {
             id: MessageId::generate(),
@@ -65,53 +63,53 @@ impl NewMessage {
         }
     }
 
-    /// Chooses the id.
+    /// Sets the id.
     #[must_use]
     pub fn with_id(mut self, id: MessageId) -> Self {
         self.id = id;
         self
     }
 
-    /// Adds a header, replacing one of the same name.
+    /// Sets a header. Replaces an earlier value of the same name.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
         self
     }
 
-    /// Chooses how long a lease lasts.
+    /// Sets how long a lease lasts.
     #[must_use]
     pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = timeout;
         self
     }
 
-    /// Holds the message back for `delay` after the enqueue.
+    /// Sets the time from the enqueue until the message becomes ready.
     #[must_use]
     pub fn with_delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Chooses how often the message is delivered at most.
+    /// Sets the number of deliveries after which the message becomes a dead letter.
     #[must_use]
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
-    /// What the headers weigh against [`Limits::max_header_bytes`](crate::Limits): the bytes
-    /// of all names and values.
+    /// The total bytes of all header names and values. This counts against
+    /// [`Limits::max_header_bytes`](crate::Limits).
     pub fn header_bytes(&self) -> usize {
         self.headers.iter().map(|(k, v)| k.len() + v.len()).sum()
     }
 }
 
-/// What became of an enqueued message.
+/// The result of enqueueing one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EnqueueOutcome {
-    /// The queue holds the message now.
+    /// The message is stored.
     Stored,
-    /// The queue held a message of that id already, in whatever state; it is untouched.
+    /// The queue already had a message with this id, in any state. That message is unchanged.
     Duplicate,
 }

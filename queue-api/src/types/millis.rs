@@ -1,5 +1,4 @@
-//! Times and durations in whole milliseconds, the resolution of the contract: what every backend
-//! needs that keeps them in a store.
+//! Conversion of times and durations to whole milliseconds, the resolution of the contract.
 //!
 //! ```
 //! use std::time::{Duration, UNIX_EPOCH};
@@ -12,16 +11,17 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds: of a duration, or since the Unix epoch.
+/// Milliseconds, of a duration or since the Unix epoch.
 pub type Millis = i64;
 
-/// The last whole millisecond that has passed at `time`; 0 for times before 1970.
+/// Milliseconds since the Unix epoch, rounded down. 0 for times before 1970.
 pub fn floor(time: SystemTime) -> Millis {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     in_millis(since_epoch.as_secs(), since_epoch.subsec_millis())
 }
 
-/// A duration, rounded up, so that nothing is ready before its time; at most [`Millis::MAX`].
+/// A duration in milliseconds, rounded up so that nothing is ready too early. At most
+/// [`Millis::MAX`].
 pub fn ceil(duration: Duration) -> Millis {
     in_millis(
         duration.as_secs(),
@@ -29,14 +29,14 @@ pub fn ceil(duration: Duration) -> Millis {
     )
 }
 
-/// In 64 bits: a division of the 128 bits that [`Duration::as_nanos`] gives is a call, and each
-/// operation of a backend needs several.
+/// 64-bit arithmetic, because dividing the 128 bits of [`Duration::as_nanos`] is slow and every
+/// operation of a backend converts several times.
 fn in_millis(seconds: u64, millis: u32) -> Millis {
     let seconds = Millis::try_from(seconds).unwrap_or(Millis::MAX);
     seconds.saturating_mul(1000).saturating_add(millis.into())
 }
 
-/// The time that [`floor`] gives back; 1970 for what lies before it.
+/// The inverse of [`floor`]. 1970 for negative values.
 pub fn to_time(millis: Millis) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }

@@ -1,14 +1,17 @@
-//! Plain data: what goes into a queue, what comes out, and what can go wrong.
+//! Plain data: messages, leases, names, limits and errors.
 
+mod contents;
+mod dead_letter;
 mod error;
 mod lease;
 mod limits;
 mod message;
 pub mod millis;
 mod name;
-mod stats;
 
 pub use self::{
+    contents::{MessageState, PeekedMessage, Purge, QueueStats},
+    dead_letter::{DeadLetter, DeadLetterPage, DeadReason, Redrive},
     error::{Error, ErrorKind, Result},
     lease::{
         Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,
@@ -16,5 +19,4 @@ pub use self::{
     limits::Limits,
     message::{EnqueueOutcome, Headers, NewMessage},
     name::{MessageId, QueueName},
-    stats::QueueStats,
 };

@@ -1,4 +1,4 @@
-//! Queue names and message ids: parsed once at the edge, valid ever after.
+//! Queue names and message ids. A value of these types is always valid.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -6,11 +6,10 @@ use uuid::Uuid;
 
 use crate::{Error, Result};
 
-/// The name of a queue: 1 to 48 ASCII letters, digits, `-`, `_` or `.`, the first of them a
-/// letter or a digit.
+/// The name of a queue: 1 to 48 ASCII letters, digits, `-`, `_` or `.`, starting with a letter or
+/// a digit.
 ///
-/// The length leaves room for a prefix within the 57 bytes that Amazon DocumentDB allows a
-/// collection name, the narrowest rule among the stores that were looked at.
+/// Amazon DocumentDB allows 57 bytes for a collection name. The rest is for a prefix.
 ///
 /// ```
 /// use queue_api::QueueName;
@@ -28,29 +27,24 @@ impl QueueName {
     /// The longest name, in bytes.
     pub const MAX_BYTES: usize = 48;
 
-    /// Checks `name` against the rule above.
+    /// Checks and wraps a name.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), saying what is allowed.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the name breaks the rule above.
     pub fn new(name: &str) -> Result<Self> {
-        let first_is_plain = name
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphanumeric());
-        let all_allowed = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if first_is_plain && all_allowed && name.len() <= Self::MAX_BYTES {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(is_allowed)
+            && name.len() <= Self::MAX_BYTES
+        {
             return Ok(Self(name.into()));
         }
-        Err(Error::invalid(
-            "queue name",
-            format!(
-                "{name:?} is not a queue name: 1 to {} ASCII letters, digits, '-', '_' or '.', \
-                 beginning with a letter or digit",
-                Self::MAX_BYTES
-            ),
-        ))
+        let message = format!(
+            "{name:?} is not a queue name; it must be 1 to {} ASCII letters, digits, '-', '_' or \
+             '.', starting with a letter or digit",
+            Self::MAX_BYTES
+        );
+        Err(Error::invalid("queue name", message))
     }
 
     /// The name as text.
@@ -58,17 +52,16 @@ impl QueueName {
         &self.0
     }
 
-    /// The name as text that costs nothing to keep.
+    /// The name as shared text, without a copy.
     pub(crate) fn shared(&self) -> Arc<str> {
         self.0.clone()
     }
 }
 
-/// The identity of a message within its queue: 1 to 128 bytes of UTF-8 without control
-/// characters.
+/// The id of a message in its queue: 1 to 128 bytes of UTF-8 without control characters.
 ///
-/// An id that the queue holds, in whatever state, is not stored again (contract line E2), so
-/// an application that derives ids from its own data gets idempotent enqueues.
+/// A queue does not store the same id twice (contract line E2). Derive ids from your own data to
+/// make enqueues idempotent.
 ///
 /// ```
 /// use queue_api::MessageId;
@@ -85,24 +78,23 @@ impl MessageId {
     /// The longest id, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Checks an id that the sender chose.
+    /// Checks and wraps an id.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), saying what is allowed.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the id breaks the rule above.
     pub fn new(id: &str) -> Result<Self> {
         if id.is_empty() || id.len() > Self::MAX_BYTES || id.chars().any(char::is_control) {
-            return Err(Error::invalid(
-                "message id",
-                format!(
-                    "{id:?} is not a message id: 1 to {} bytes of UTF-8 without control characters",
-                    Self::MAX_BYTES
-                ),
-            ));
+            let message = format!(
+                "{id:?} is not a message id; it must be 1 to {} bytes of UTF-8 without control \
+                 characters",
+                Self::MAX_BYTES
+            );
+            return Err(Error::invalid("message id", message));
         }
         Ok(Self(id.into()))
     }
 
-    /// A new id: a UUID of version 7, which sorts by the time it was made.
+    /// Generates an id: a UUID of version 7. These sort by the time of their creation.
     pub fn generate() -> Self {
         let mut buffer = Uuid::encode_buffer();
         Self((&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer)).into())

@@ -133,13 +133,13 @@ impl ListenerTask {
     }
 
     pub(super) fn report_error(&self, error: &Error) {
-        telemetry::consumer::store_error(&self.queue, error);
+        telemetry::consumer::store_error(self.queue.name(), error);
         self.options.call_hook(error);
     }
 
     pub(super) fn report_end(&self, key: Key, why: LeaseEnd) {
         if let Some(held) = self.leases.get(key) {
-            telemetry::consumer::lease_lost(&self.queue, &held.receipt, why);
+            telemetry::consumer::lease_lost(self.queue.name(), &held.receipt, why.label());
         }
     }
 }

@@ -1,0 +1,97 @@
+//! Dead letters.
+
+use std::{fmt, time::SystemTime};
+
+use bytes::Bytes;
+
+use crate::{Headers, MessageId};
+
+/// A message that is no longer delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The message's id.
+    pub id: MessageId,
+    /// The bytes that were enqueued.
+    pub payload: Bytes,
+    /// The headers that were enqueued.
+    pub headers: Headers,
+    /// The number of deliveries.
+    pub attempts: u32,
+    /// The time of the enqueue.
+    pub enqueued_at: SystemTime,
+    /// The time at which it became a dead letter.
+    pub died_at: SystemTime,
+    /// Why it became a dead letter.
+    pub reason: DeadReason,
+}
+
+/// Why a message became a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// It was delivered `max_attempts` times and no delivery was settled.
+    AttemptsExhausted,
+    /// A consumer dead-lettered it for this reason.
+    Rejected(String),
+}
+
+impl fmt::Display for DeadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AttemptsExhausted => f.write_str("attempts exhausted"),
+            Self::Rejected(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// One page of a list of dead letters.
+///
+/// ```
+/// use queue_api::{DeadLetterPage, MessageId};
+///
+/// let first = DeadLetterPage::new(50);
+/// assert_eq!((first.max(), first.after()), (50, None));
+///
+/// let last_id = MessageId::new("invoice-2041")?; // the last one of the first page
+/// let second = first.starting_after(last_id.clone());
+/// assert_eq!(second.after(), Some(&last_id));
+/// # Ok::<(), queue_api::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterPage {
+    max: usize,
+    after: Option<MessageId>,
+}
+
+impl DeadLetterPage {
+    /// The first page, with at most `max` dead letters.
+    pub fn new(max: usize) -> Self {
+        Self { max, after: None }
+    }
+
+    /// The page that starts after `id`. Pass the last id of the previous page.
+    #[must_use]
+    pub fn starting_after(mut self, id: MessageId) -> Self {
+        self.after = Some(id);
+        self
+    }
+
+    /// The largest number of dead letters on the page.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// The id after which the page starts.
+    pub fn after(&self) -> Option<&MessageId> {
+        self.after.as_ref()
+    }
+}
+
+/// The dead letters to redrive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redrive {
+    /// All dead letters of the queue.
+    All,
+    /// The dead letters with these ids.
+    Ids(Vec<MessageId>),
+}
