@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fmt,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ use crate::queue::MemoryQueue;
 #[derive(Clone)]
 pub struct MemoryBackend {
     clock: Arc<dyn Clock>,
+    /// The latest time that the clock has shown.
+    latest: Arc<AtomicI64>,
     max_depth: usize,
     /// C1, C2: each call takes the lock once and has no await point under it. So it takes effect
     /// as a whole or not at all, and one call at a time. That is also why a std mutex suffices.
@@ -64,13 +69,14 @@ impl MemoryBackend {
     pub fn new() -> Self {
         Self {
             clock: Arc::new(TokioClock::new()),
+            latest: Arc::default(),
             max_depth: usize::MAX,
             queues: Arc::default(),
         }
     }
 
-    /// Takes the time from another clock. If that clock goes back, delays and leases last longer
-    /// by as much.
+    /// Takes the time from another clock. If that clock goes back, the queues' time stands still
+    /// until it has caught up.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -86,14 +92,15 @@ impl MemoryBackend {
     }
 
     fn now(&self) -> Millis {
-        millis::floor(self.clock.now())
+        let now = millis::floor(self.clock.now());
+        self.latest.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Entry>> {
         // A panic under the lock is a bug here, and may have left a queue inconsistent.
         self.queues
             .lock()
-            .expect("an earlier call on the memory backend panicked")
+            .expect("a call on the memory backend has panicked")
     }
 
     /// Runs `operation` on a queue, and wakes its `wait` calls if a message is ready earlier.

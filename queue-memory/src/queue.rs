@@ -77,8 +77,9 @@ impl MemoryQueue {
     /// L1, L2, L4: takes the first ready messages and puts them back with a ready time that is
     /// the end of the lease.
     pub(crate) fn lease(&mut self, options: &LeaseOptions, now: Millis) -> Vec<Delivery> {
-        let mut deliveries = Vec::new();
-        while deliveries.len() < options.max_messages()
+        let at_most = options.max_messages().min(self.live.len());
+        let mut deliveries = Vec::with_capacity(at_most);
+        while deliveries.len() < at_most
             && let Some(first) = self.live.first_entry()
             && first.key().ready_at <= now
         {

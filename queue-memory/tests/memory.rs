@@ -1,9 +1,16 @@
 //! What the memory backend guarantees beyond the contract.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use queue_api::{
-    EnqueueOutcome, ErrorKind, LeaseOptions, MessageId, NewMessage, Queue, QueueAdmin, Result,
+    Clock, EnqueueOutcome, ErrorKind, LeaseOptions, MessageId, NewMessage, Queue, QueueAdmin,
+    Result, async_trait,
 };
 use queue_memory::MemoryBackend;
 use tokio::time::Instant;
@@ -135,5 +142,34 @@ async fn receipts_of_two_backends_differ() -> Result<()> {
         receipts.push(queue.lease().await?.expect("ready").receipt);
     }
     assert_ne!(receipts[0], receipts[1]);
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct SettableClock(AtomicU64);
+
+#[async_trait]
+impl Clock for SettableClock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn sleep_until(&self, _: SystemTime) {}
+}
+
+#[tokio::test]
+async fn time_stands_still_while_the_clock_is_back() -> Result<()> {
+    let clock = Arc::new(SettableClock::default());
+    let backend = MemoryBackend::new().with_clock(clock.clone());
+    let queue = Queue::new(Arc::new(backend), "q")?;
+    clock.0.store(7200, Ordering::Relaxed);
+    queue.enqueue(&named("m")).await?;
+
+    clock.0.store(0, Ordering::Relaxed);
+    queue.lease().await?.expect("still ready");
+    clock.0.store(7200 + 3599, Ordering::Relaxed);
+    assert!(queue.lease().await?.is_none(), "leased for an hour");
+    clock.0.store(7200 + 3600, Ordering::Relaxed);
+    queue.lease().await?.expect("ready again");
     Ok(())
 }
