@@ -1,29 +1,29 @@
-//! The contract on top of [`State`]: the lock, the clock, and who is woken when.
+//! What surrounds the queues: the lock, the clock, and the wake-ups.
 
 use std::{
+    collections::HashMap,
     fmt,
-    num::NonZeroU64,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
-use hashbrown::HashMap;
 use queue_api::{
     Clock, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome,
     Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result, TokioClock,
     async_trait,
     millis::{self, Millis},
 };
-use tokio::sync::{Notify, futures::OwnedNotified};
-use uuid::Uuid;
+use tokio::sync::Notify;
 
-use crate::state::State;
+use crate::queue::MemoryQueue;
 
 /// Queues in memory.
 ///
-/// Cloning it gives another handle on the same queues. They live as long as one handle does,
-/// and nothing runs in the background.
+/// A clone is another handle on the same queues. They live as long as one handle does.
 ///
 /// ```
 /// use queue_api::{ErrorKind, NewMessage, Queue};
@@ -33,133 +33,145 @@ use crate::state::State;
 /// # async fn main() -> queue_api::Result<()> {
 /// let backend = MemoryBackend::new().with_max_depth(1);
 /// let queue = Queue::new(std::sync::Arc::new(backend), "small")?;
-/// queue.enqueue(&NewMessage::new("fits")).await?;
+/// queue.enqueue(&NewMessage::new("first")).await?;
 ///
-/// let full = queue.enqueue(&NewMessage::new("does not")).await.unwrap_err();
-/// assert_eq!(full.kind(), ErrorKind::QueueFull);
-/// assert!(full.is_retryable());
+/// let error = queue.enqueue(&NewMessage::new("second")).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::QueueFull);
+/// assert!(error.is_retryable());
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct MemoryBackend {
     clock: Arc<dyn Clock>,
+    /// The latest time that the clock has shown.
+    latest: Arc<AtomicI64>,
     max_depth: usize,
-    /// A std mutex: it is held for the length of one operation on a plain data structure and
-    /// never across an await, so there is nothing an async mutex would be better at.
-    store: Arc<Mutex<Store>>,
+    /// C1, C2: each call takes the lock once and has no await point under it. So it takes effect
+    /// as a whole or not at all, and one call at a time. That is also why a std mutex suffices.
+    queues: Arc<Mutex<HashMap<QueueName, Entry>>>,
 }
 
-#[derive(Debug)]
-struct Store {
-    queues: HashMap<QueueName, Entry>,
-    /// The token of the last delivery. It starts at random, so that no receipt of one store is
-    /// one of another's.
-    last_token: NonZeroU64,
-}
-
+/// A queue that holds messages or that a `wait` call is waiting for. Any other queue is empty,
+/// and has no entry (Q1).
 #[derive(Debug, Default)]
 struct Entry {
-    state: State,
-    /// Notified when the queue's head comes to be due earlier than a waiter may have seen.
+    queue: MemoryQueue,
+    /// How many `wait` calls are running.
+    waiters: usize,
+    /// Notified when the first message is ready earlier than it was.
     earlier: Arc<Notify>,
 }
 
 impl MemoryBackend {
-    /// Empty queues on tokio's clock, so that a paused runtime skips through timeouts.
+    /// Makes a backend without messages. It uses tokio's clock, so a test with paused time skips
+    /// delays and timeouts.
     pub fn new() -> Self {
         Self {
             clock: Arc::new(TokioClock::new()),
+            latest: Arc::default(),
             max_depth: usize::MAX,
-            store: Arc::new(Mutex::new(Store {
-                queues: HashMap::new(),
-                last_token: NonZeroU64::new(Uuid::new_v4().as_u64_pair().0)
-                    .unwrap_or(NonZeroU64::MIN),
-            })),
+            queues: Arc::default(),
         }
     }
 
-    /// Takes time from another clock. One that goes back is an error of whoever moves it: time
-    /// stands still in a queue until the clock has caught up.
+    /// Takes the time from another clock. If that clock goes back, the queues' time stands still
+    /// until it has caught up.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Holds at most `messages` in each queue, dead letters among them. Beyond it enqueue
-    /// answers [`QueueFull`](ErrorKind::QueueFull), which is retryable; of a batch, what fits
-    /// is stored.
+    /// Limits each queue to `messages`, dead letters included. A batch is stored as far as it
+    /// fits; then enqueue fails with [`QueueFull`](ErrorKind::QueueFull), which is retryable.
     #[must_use]
     pub fn with_max_depth(mut self, messages: usize) -> Self {
         self.max_depth = messages;
         self
     }
 
-    pub(crate) fn now(&self) -> Millis {
-        millis::floor(self.clock.now())
+    fn now(&self) -> Millis {
+        let now = millis::floor(self.clock.now());
+        self.latest.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Store> {
-        // A panic while the lock was held is a bug in `State`; what it left cannot be trusted.
-        self.store
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Entry>> {
+        // A panic under the lock is a bug here, and may have left a queue inconsistent.
+        self.queues
             .lock()
-            .expect("an operation on the memory backend panicked")
+            .expect("a call on the memory backend has panicked")
     }
 
-    /// Runs `operation` on a queue and wakes those who wait for it if its head moved forward.
-    pub(crate) fn with_state<T>(
+    /// Runs `operation` on a queue, and wakes its `wait` calls if a message is ready earlier.
+    pub(crate) fn with_queue<T>(
         &self,
-        queue: &QueueName,
-        operation: impl FnOnce(&mut State, &mut NonZeroU64) -> T,
+        name: &QueueName,
+        operation: impl FnOnce(&mut MemoryQueue, Millis) -> T,
     ) -> T {
-        let mut store = self.lock();
-        let Store { queues, last_token } = &mut *store;
-        let Some(entry) = queues.get_mut(queue) else {
-            // Nobody waits for a queue that is not there. It is made by what is put into it, not
-            // by being looked at, so names alone take no memory.
-            let mut entry = Entry::default();
-            let answer = operation(&mut entry.state, last_token);
-            if entry.state.messages.len() > 0 {
-                queues.insert(queue.clone(), entry);
-            }
-            return answer;
-        };
-        let before = entry.state.head();
-        let answer = operation(&mut entry.state, last_token);
-        let after = entry.state.head();
-        let earlier = after.is_some_and(|after| before.is_none_or(|before| after < before));
-        let notify = earlier.then(|| entry.earlier.clone());
-        // Released first, so that those woken do not run into the lock.
-        drop(store);
-        if let Some(notify) = notify {
-            notify.notify_waiters();
+        let mut queues = self.lock();
+        let entry = queues.entry(name.clone()).or_default();
+        let before = entry.queue.next_ready();
+        let answer = operation(&mut entry.queue, self.now());
+        let after = entry.queue.next_ready();
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            entry.earlier.notify_waiters();
+        }
+        if entry.is_unused() {
+            queues.remove(name);
         }
         answer
     }
 
-    /// When the queue's first message falls due, and what ends as soon as that changes for the
-    /// better: taken under one lock, so nothing slips in between.
-    fn head_and_alarm(&self, queue: &QueueName) -> (Option<Millis>, Pin<Box<OwnedNotified>>) {
-        let mut store = self.lock();
-        let entry = store.queues.entry(queue.clone()).or_default();
-        let mut earlier = Box::pin(entry.earlier.clone().notified_owned());
-        earlier.as_mut().enable();
-        (entry.state.head(), earlier)
-    }
-
-    /// Removes a queue. Who waited for it looks again and waits for its successor.
-    pub(crate) fn forget(&self, queue: &QueueName) {
-        let removed = self.lock().queues.remove(queue);
-        if let Some(removed) = removed {
-            removed.earlier.notify_waiters();
-        }
-    }
-
+    /// The queues that hold messages.
     pub(crate) fn names(&self) -> Vec<QueueName> {
-        let mut names: Vec<_> = self.lock().queues.keys().cloned().collect();
+        let queues = self.lock();
+        let used = queues.iter().filter(|(_, entry)| entry.queue.len() > 0);
+        let mut names: Vec<_> = used.map(|(name, _)| name.clone()).collect();
         names.sort();
         names
+    }
+}
+
+impl Entry {
+    /// Unused entries are removed, so that names alone take no memory.
+    fn is_unused(&self) -> bool {
+        self.queue.len() == 0 && self.waiters == 0
+    }
+}
+
+/// A `wait` call, which keeps the entry of its queue.
+struct Waiter<'a> {
+    backend: &'a MemoryBackend,
+    queue: &'a QueueName,
+    earlier: Arc<Notify>,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(backend: &'a MemoryBackend, queue: &'a QueueName) -> Self {
+        let mut queues = backend.lock();
+        let entry = queues.entry(queue.clone()).or_default();
+        entry.waiters += 1;
+        Self {
+            backend,
+            queue,
+            earlier: entry.earlier.clone(),
+        }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        // No second panic while the first unwinds.
+        let Ok(mut queues) = self.backend.queues.lock() else {
+            return;
+        };
+        if let Some(entry) = queues.get_mut(self.queue) {
+            entry.waiters -= 1;
+            if entry.is_unused() {
+                queues.remove(self.queue);
+            }
+        }
     }
 }
 
@@ -189,46 +201,35 @@ impl QueueBackend for MemoryBackend {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        self.with_state(queue, |state, _| {
-            state.advance(self.now());
+        let max_depth = self.max_depth;
+        self.with_queue(queue, |stored, now| {
             let mut outcomes = Vec::with_capacity(messages.len());
+            stored.reserve(messages.len());
             for message in messages {
-                let full = state.messages.len() >= self.max_depth;
-                if full && state.messages.find(message.id.as_str()).is_none() {
-                    return Err(Error::new(
-                        ErrorKind::QueueFull,
-                        "enqueue",
-                        format!(
-                            "queue {queue} holds {} messages, its depth limit; \
-                             {} of {} were taken",
-                            self.max_depth,
-                            outcomes.len(),
-                            messages.len()
-                        ),
-                    ));
+                if stored.len() >= max_depth && !stored.contains(&message.id) {
+                    // X1: on a repeat, the messages stored so far are duplicates.
+                    let text = format!(
+                        "queue {queue} holds {max_depth} messages, its depth limit; \
+                         {} of {} were accepted",
+                        outcomes.len(),
+                        messages.len()
+                    );
+                    return Err(Error::new(ErrorKind::QueueFull, "enqueue", text));
                 }
-                outcomes.push(state.enqueue(message));
+                outcomes.push(stored.enqueue(message, now));
             }
             Ok(outcomes)
         })
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let visibility = options.visibility_timeout().map(millis::ceil);
-        Ok(self.with_state(queue, |state, last_token| {
-            state.advance(self.now());
-            state.lease(options.max_messages(), visibility, || {
-                *last_token = last_token.checked_add(1).unwrap_or(NonZeroU64::MIN);
-                *last_token
-            })
-        }))
+        Ok(self.with_queue(queue, |queue, now| queue.lease(options, now)))
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        Ok(self.with_state(queue, |state, _| {
-            let outcomes = receipts.iter().map(|receipt| state.ack(receipt)).collect();
-            state.compact();
-            outcomes
+        Ok(self.with_queue(queue, |queue, _| {
+            let ack = |receipt| queue.ack(receipt);
+            receipts.iter().map(ack).collect()
         }))
     }
 
@@ -237,18 +238,23 @@ impl QueueBackend for MemoryBackend {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        Ok(self.with_state(queue, |state, _| {
-            state.advance(self.now());
-            let change = |change: &LeaseChange| state.change(&change.receipt, &change.action);
+        Ok(self.with_queue(queue, |queue, now| {
+            let change = |change| queue.change(change, now);
             changes.iter().map(change).collect()
         }))
     }
 
+    /// W1: returns at the ready time of the first message. If that time moves forward, the loop
+    /// looks again.
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
         let deadline = self.now().saturating_add(millis::ceil(at_most));
+        let waiter = Waiter::new(self, queue);
         loop {
-            let (head, earlier) = self.head_and_alarm(queue);
-            let until = head.map_or(deadline, |due| due.min(deadline));
+            // Registered before the look, so no change in between is missed.
+            let mut earlier = pin!(waiter.earlier.notified());
+            earlier.as_mut().enable();
+            let next_ready = self.with_queue(queue, |queue, _| queue.next_ready());
+            let until = next_ready.map_or(deadline, |at| at.min(deadline));
             if until <= self.now() {
                 return Ok(());
             }
@@ -260,9 +266,6 @@ impl QueueBackend for MemoryBackend {
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        Ok(self.with_state(queue, |state, _| {
-            state.advance(self.now());
-            state.stats()
-        }))
+        Ok(self.with_queue(queue, |queue, now| queue.stats(now)))
     }
 }

@@ -2,10 +2,7 @@
 
 mod admin;
 mod backend;
-mod line;
 mod message;
-mod messages;
-mod receipt;
-mod state;
+mod queue;
 
 pub use backend::MemoryBackend;

@@ -1,9 +1,9 @@
-//! The contract, on the memory backend with shared round trips.
+//! The conformance suite on the memory backend behind `Batching`.
 
-// Its `main` is that of the other target.
+// Its `main` belongs to the other test target.
 #[allow(dead_code)]
 #[path = "conformance.rs"]
-mod plain;
+mod direct;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -11,6 +11,6 @@ use queue_api::Batching;
 use queue_conformance::Wrapped;
 
 fn main() -> ExitCode {
-    let harness = Wrapped::new(plain::Memory, |backend| Arc::new(Batching::new(backend)));
+    let harness = Wrapped::new(direct::Memory, |backend| Arc::new(Batching::new(backend)));
     queue_conformance::run(harness)
 }

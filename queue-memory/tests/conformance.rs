@@ -1,4 +1,4 @@
-//! The contract, on the memory backend.
+//! The conformance suite on the memory backend.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -24,7 +24,7 @@ impl Harness for Memory {
 
 #[async_trait]
 impl Store for MemoryStore {
-    /// Another handle: the queues live in the process.
+    /// A second connection is another handle, because the queues live in this process.
     async fn connect(&self) -> Result<Connection, HarnessError> {
         Ok(Connection::new(self.0.clone()))
     }

@@ -1,9 +1,16 @@
-//! What the memory backend promises beyond the contract.
+//! What the memory backend guarantees beyond the contract.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use queue_api::{
-    EnqueueOutcome, ErrorKind, LeaseOptions, MessageId, NewMessage, Queue, QueueAdmin, Result,
+    Clock, EnqueueOutcome, ErrorKind, LeaseOptions, MessageId, NewMessage, Queue, QueueAdmin,
+    Result, async_trait,
 };
 use queue_memory::MemoryBackend;
 use tokio::time::Instant;
@@ -17,26 +24,26 @@ fn named(id: &str) -> NewMessage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_hour_passes_in_no_time_and_wait_ends_to_the_millisecond() -> Result<()> {
+async fn paused_time_skips_an_hour_and_wait_returns_at_the_millisecond() -> Result<()> {
     let queue = Queue::new(Arc::new(MemoryBackend::new()), "q")?;
     queue.enqueue(&named("m")).await?;
     queue.lease().await?.expect("ready");
     let start = Instant::now();
     queue.wait(2 * HOUR).await?;
     assert_eq!(start.elapsed().as_millis(), HOUR.as_millis());
-    assert_eq!(queue.lease().await?.expect("visible again").attempt, 2);
+    assert_eq!(queue.lease().await?.expect("ready again").attempt, 2);
 
     queue.wait(Duration::from_millis(7)).await?;
     assert_eq!(
         (start.elapsed() - HOUR).as_millis(),
         7,
-        "nothing came, so the time given passed"
+        "nothing was enqueued, so the whole time passes"
     );
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_follows_a_due_time_that_moves() -> Result<()> {
+async fn wait_follows_a_ready_time_that_moves() -> Result<()> {
     let queue = Queue::new(Arc::new(MemoryBackend::new()), "q")?;
     queue.enqueue(&named("m")).await?;
     let delivery = queue.lease().await?.expect("ready");
@@ -55,7 +62,7 @@ async fn wait_follows_a_due_time_that_moves() -> Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_goes_on_over_a_deleted_queue() -> Result<()> {
+async fn wait_continues_after_its_queue_is_deleted() -> Result<()> {
     let backend = MemoryBackend::new();
     let queue = Queue::new(Arc::new(backend.clone()), "q")?;
     queue.enqueue(&named("m").with_delay(HOUR)).await?;
@@ -74,22 +81,25 @@ async fn wait_goes_on_over_a_deleted_queue() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_full_queue_takes_what_fits_and_says_so() -> Result<()> {
+async fn a_full_queue_stores_what_fits_and_fails() -> Result<()> {
     let queue = Queue::new(Arc::new(MemoryBackend::new().with_max_depth(2)), "q")?;
     let batch = ["a", "b", "c"].map(named);
     let error = queue.enqueue_batch(&batch).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::QueueFull);
     assert!(error.is_retryable());
-    assert!(error.to_string().contains("2 of 3 were taken"), "{error}");
+    assert!(
+        error.to_string().contains("2 of 3 were accepted"),
+        "{error}"
+    );
     assert_eq!(
         queue.enqueue(&batch[0]).await?,
         EnqueueOutcome::Duplicate,
-        "that takes no room"
+        "a duplicate needs no room"
     );
 
     let delivery = queue.lease().await?.expect("ready");
     queue
-        .dead_letter(&delivery.receipt, "takes room all the same")
+        .dead_letter(&delivery.receipt, "dead letters count too")
         .await?;
     assert!(queue.enqueue(&batch[2]).await.is_err());
     let delivery = queue.lease().await?.expect("ready");
@@ -101,16 +111,16 @@ async fn a_full_queue_takes_what_fits_and_says_so() -> Result<()> {
             .await?,
         expected
     );
-    let elsewhere = Queue::new(queue.backend().clone(), "other")?;
+    let other = Queue::new(queue.backend().clone(), "other")?;
     assert_eq!(
-        elsewhere.enqueue_batch(&batch[..2]).await?,
+        other.enqueue_batch(&batch[..2]).await?,
         [EnqueueOutcome::Stored; 2]
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn messages_of_one_millisecond_come_in_the_order_of_their_arrival() -> Result<()> {
+async fn messages_of_one_millisecond_are_leased_in_order_of_arrival() -> Result<()> {
     let queue = Queue::new(Arc::new(MemoryBackend::new()), "q")?;
     let batch = ["c", "a", "d", "b"].map(named);
     queue.enqueue_batch(&batch).await?;
@@ -132,5 +142,34 @@ async fn receipts_of_two_backends_differ() -> Result<()> {
         receipts.push(queue.lease().await?.expect("ready").receipt);
     }
     assert_ne!(receipts[0], receipts[1]);
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct SettableClock(AtomicU64);
+
+#[async_trait]
+impl Clock for SettableClock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn sleep_until(&self, _: SystemTime) {}
+}
+
+#[tokio::test]
+async fn time_stands_still_while_the_clock_is_back() -> Result<()> {
+    let clock = Arc::new(SettableClock::default());
+    let backend = MemoryBackend::new().with_clock(clock.clone());
+    let queue = Queue::new(Arc::new(backend), "q")?;
+    clock.0.store(7200, Ordering::Relaxed);
+    queue.enqueue(&named("m")).await?;
+
+    clock.0.store(0, Ordering::Relaxed);
+    queue.lease().await?.expect("still ready");
+    clock.0.store(7200 + 3599, Ordering::Relaxed);
+    assert!(queue.lease().await?.is_none(), "leased for an hour");
+    clock.0.store(7200 + 3600, Ordering::Relaxed);
+    queue.lease().await?.expect("ready again");
     Ok(())
 }

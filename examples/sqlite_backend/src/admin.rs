@@ -1,4 +1,4 @@
-//! Step 4: looking after queues, on the columns that are there anyway (M1).
+//! Step 4: administration, on the same columns (M1).
 
 use queue_api::{
     DeadLetter, DeadLetterPage, DeadReason, MessageState, PeekedMessage, Purge, QueueAdmin,
@@ -7,7 +7,7 @@ use queue_api::{
 };
 use rusqlite::{Row, Transaction, params};
 
-use crate::{SqliteBackend, backend::Access, error, message::Stored, operations::QueueNow};
+use crate::{SqliteBackend, backend::Access, error, message::Stored, operations::QueueTransaction};
 
 pub(crate) const PEEK: &str = "
     SELECT * FROM messages WHERE queue = ?1 AND visible_at IS NOT NULL
@@ -19,7 +19,7 @@ pub(crate) const PURGE_LIVE: &str = "
 pub(crate) const PURGE_DEAD: &str = "
     DELETE FROM messages WHERE queue = ?1 AND visible_at IS NULL";
 
-/// SQLite compares text by its bytes, as ids do; every id comes behind the empty text.
+/// SQLite compares text by its bytes, as ids do. The first page starts after the empty text.
 pub(crate) const DEAD_LETTERS: &str = "
     SELECT * FROM messages WHERE queue = ?1 AND visible_at IS NULL AND id > ?2
     ORDER BY id LIMIT ?3";
@@ -35,9 +35,9 @@ const REDRIVE_ONE: &str = "
 #[async_trait]
 impl QueueAdmin for SqliteBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
-        let peek = move |on: QueueNow<'_>| {
-            let mut peek = on.file.prepare_cached(PEEK)?;
-            peek.query_and_then(params![on.queue, limit(max)], |row| peeked(row, on.now))?
+        let peek = move |tx: QueueTransaction<'_>| {
+            let mut peek = tx.transaction.prepare_cached(PEEK)?;
+            peek.query_and_then(params![tx.queue, limit(max)], |row| peeked(row, tx.now))?
                 .collect()
         };
         self.run("peek", Access::Reads, queue, peek).await
@@ -48,7 +48,7 @@ impl QueueAdmin for SqliteBackend {
             Purge::Live => PURGE_LIVE,
             Purge::Dead => PURGE_DEAD,
         };
-        let purge = |on: QueueNow<'_>| Ok(on.file.execute(sql, [on.queue])? as u64);
+        let purge = |tx: QueueTransaction<'_>| Ok(tx.transaction.execute(sql, [tx.queue])? as u64);
         self.run("purge", Access::Writes, queue, purge).await
     }
 
@@ -58,10 +58,10 @@ impl QueueAdmin for SqliteBackend {
         page: &DeadLetterPage,
     ) -> Result<Vec<DeadLetter>> {
         let page = page.clone();
-        let list = move |on: QueueNow<'_>| {
+        let list = move |tx: QueueTransaction<'_>| {
             let after = page.after().map_or("", |id| id.as_str());
-            let mut list = on.file.prepare_cached(DEAD_LETTERS)?;
-            list.query_and_then(params![on.queue, after, limit(page.max())], dead_letter)?
+            let mut list = tx.transaction.prepare_cached(DEAD_LETTERS)?;
+            list.query_and_then(params![tx.queue, after, limit(page.max())], dead_letter)?
                 .collect()
         };
         self.run("dead letters", Access::Reads, queue, list).await
@@ -69,16 +69,18 @@ impl QueueAdmin for SqliteBackend {
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
         let which = which.clone();
-        let redrive = move |on: QueueNow<'_>| {
+        let redrive = move |tx: QueueTransaction<'_>| {
             let mut redriven = 0;
             match which {
                 Redrive::All => {
-                    redriven += on.file.execute(REDRIVE_ALL, params![on.queue, on.now])?
+                    redriven += tx
+                        .transaction
+                        .execute(REDRIVE_ALL, params![tx.queue, tx.now])?
                 }
                 Redrive::Ids(ids) => {
-                    let mut one = on.file.prepare_cached(REDRIVE_ONE)?;
+                    let mut one = tx.transaction.prepare_cached(REDRIVE_ONE)?;
                     for id in ids {
-                        redriven += one.execute(params![on.queue, on.now, id.as_str()])?;
+                        redriven += one.execute(params![tx.queue, tx.now, id.as_str()])?;
                     }
                 }
             }
@@ -88,11 +90,11 @@ impl QueueAdmin for SqliteBackend {
             .await
     }
 
-    /// A queue has no row of its own: it is there as long as it holds messages (Q1).
+    /// A queue has no row of its own. It exists as long as it holds messages (Q1).
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
-        let delete = |on: QueueNow<'_>| {
-            on.file
-                .execute("DELETE FROM messages WHERE queue = ?1", [on.queue])?;
+        let delete = |tx: QueueTransaction<'_>| {
+            tx.transaction
+                .execute("DELETE FROM messages WHERE queue = ?1", [tx.queue])?;
             Ok(())
         };
         self.run("delete queue", Access::Writes, queue, delete)
@@ -100,8 +102,9 @@ impl QueueAdmin for SqliteBackend {
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
-        let list = |file: &Transaction<'_>, _| {
-            file.prepare_cached("SELECT DISTINCT queue FROM messages ORDER BY queue")?
+        let list = |transaction: &Transaction<'_>, _| {
+            transaction
+                .prepare_cached("SELECT DISTINCT queue FROM messages ORDER BY queue")?
                 .query_and_then([], |row| Ok(row.get(0)?))?
                 .collect()
         };

@@ -1,4 +1,4 @@
-//! Step 2: each call is one transaction, which runs to its end whatever becomes of the caller.
+//! Step 2: each call is one transaction, which runs to its end even if the caller is dropped.
 
 use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
@@ -14,46 +14,43 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{error, operations::QueueNow, schema};
+use crate::{error, operations::QueueTransaction, schema};
 
-/// How long a wait leaves the file alone at first, where another process may enqueue.
+/// How long `wait` pauses before it first looks for changes by other processes.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long at most.
+/// The longest pause. Each one is twice as long as the one before.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Queues in a SQLite file, which several processes of one machine may use at once.
+/// Queues in a SQLite file. Several processes of one machine may use it at once.
 ///
-/// Cloning it gives another handle on the same connection.
+/// A clone uses the same connection.
 #[derive(Clone, Debug)]
 pub struct SqliteBackend {
     clock: Arc<dyn Clock>,
-    /// One connection, because SQLite has one writer at a time. The lock is tokio's: it is
-    /// taken before a thread of the blocking pool is, so that a thousand calls wait in line as
-    /// futures, first come first served, and not as a thousand threads.
+    /// One connection, because SQLite has one writer at a time. The lock is tokio's, so calls that
+    /// wait for it do not block a thread.
     connection: Arc<Mutex<Connection>>,
-    /// Notified when a message may have come to be ready earlier than a waiter has seen.
+    /// Notified when a message may be ready earlier than before.
     earlier: Arc<Notify>,
 }
 
-/// What an operation does to the file.
+/// What an operation does with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Reads,
-    /// It writes, and nothing becomes ready by it.
     Writes,
-    /// It writes, and those who wait should look again.
+    /// Writes, and a message may be ready earlier, so `wait` calls look again.
     WritesAndWakes,
 }
 
 impl SqliteBackend {
-    /// Opens a file, which is made where there is none, on a clock that follows the machine's:
-    /// [`SystemClock`].
+    /// Opens a file, and creates it if there is none. The clock is [`SystemClock`].
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) or [`Denied`](ErrorKind::Denied) where the file
-    /// cannot be used, [`Internal`](ErrorKind::Internal) where it is not a file of this version
-    /// of this library; it is left as it was then.
+    /// [`Unavailable`](ErrorKind::Unavailable) or [`Denied`](ErrorKind::Denied) if the file cannot
+    /// be used. [`Internal`](ErrorKind::Internal) if this version did not create it; the file
+    /// stays unchanged.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let connection = blocking("open", move || schema::open(&path)).await?;
@@ -64,7 +61,7 @@ impl SqliteBackend {
         })
     }
 
-    /// Takes time from another clock. All who use the file at once have to agree on the time.
+    /// Takes the time from another clock. All processes that use the file must agree on the time.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -75,14 +72,14 @@ impl SqliteBackend {
         millis::floor(self.clock.now())
     }
 
-    /// Runs `work` in one transaction, and tells it what time it is.
+    /// Runs `work` in one transaction, and gives it the time.
     ///
-    /// Cancel-safe (C1), with two await points. Who is dropped at the first, in line for the
-    /// lock, has done nothing. Behind it, tokio runs a blocking task to its end even when
-    /// nobody waits for it any more, so a call dropped at the second is carried out in full and
-    /// only its answer is lost; the lock goes with the task, so the next call comes after it.
-    /// And when the process dies in between, SQLite undoes what was not committed: a batch is
-    /// stored, leased or settled as a whole or not at all (X1, R1).
+    /// C1: there are two await points. A call that is dropped while it waits for the lock has done
+    /// nothing. After that, tokio runs the blocking task to its end, so a call that is dropped then
+    /// is carried out in full. The lock moves into the task, so the next call comes after it.
+    ///
+    /// R1, X1: if the process dies, SQLite rolls the transaction back. So a batch is carried out as
+    /// a whole or not at all.
     pub(crate) async fn transact<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -92,18 +89,17 @@ impl SqliteBackend {
         let mut connection = self.connection.clone().lock_owned().await;
         let this = self.clone();
         blocking(operation, move || {
-            // A writer says so at its beginning: one that starts by reading would find at its
-            // first write that another process has written since, and fail (C2).
+            // C2: a transaction that begins as a reader fails at its first write if another
+            // process has written in between.
             let transaction = connection.transaction_with_behavior(match access {
                 Access::Reads => TransactionBehavior::Deferred,
                 Access::Writes | Access::WritesAndWakes => TransactionBehavior::Immediate,
             })?;
-            // The time is asked for under the lock. Taken before, it could be seconds old, and
-            // a lease over before it is given.
+            // Read under the lock: an older time could make a lease expire before it is given.
             let answer = work(&transaction, this.now())?;
             transaction.commit()?;
-            // Released first, so that those who are woken do not run into the lock. And woken
-            // from here, so that a caller who was dropped wakes them too.
+            // Unlocked before the wake-up, so that the `wait` calls find it free. Both happen in
+            // this task, so a dropped caller does not prevent them.
             drop(connection);
             if access == Access::WritesAndWakes {
                 this.earlier.notify_waiters();
@@ -113,24 +109,28 @@ impl SqliteBackend {
         .await
     }
 
-    /// The same for one queue.
+    /// The same as `transact`, for one queue.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         operation: &'static str,
         access: Access,
         queue: &QueueName,
-        work: impl FnOnce(QueueNow<'_>) -> error::Result<T> + Send + 'static,
+        work: impl FnOnce(QueueTransaction<'_>) -> error::Result<T> + Send + 'static,
     ) -> Result<T> {
         let queue = queue.clone();
-        self.transact(operation, access, move |file, now| {
+        self.transact(operation, access, move |transaction, now| {
             let queue = queue.as_str();
-            work(QueueNow { file, queue, now })
+            work(QueueTransaction {
+                transaction,
+                queue,
+                now,
+            })
         })
         .await
     }
 }
 
-/// Runs `work` where it may block: SQLite waits for the disk, and for other processes.
+/// Runs `work` on a thread that may block, as SQLite does.
 async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> error::Result<T> + Send + 'static,
@@ -138,7 +138,7 @@ async fn blocking<T: Send + 'static>(
     match spawn_blocking(work).await {
         Ok(answer) => answer.map_err(|why| why.during(operation)),
         Err(stopped) => {
-            let message = "it panicked, or the runtime is shutting down";
+            let message = "the call panicked, or the runtime is shutting down";
             Err(Error::new(ErrorKind::Internal, operation, message).with_source(stopped))
         }
     }
@@ -156,20 +156,20 @@ impl QueueBackend for SqliteBackend {
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
         let messages = messages.to_vec();
-        let enqueue = move |on: QueueNow<'_>| on.enqueue(&messages);
+        let enqueue = move |tx: QueueTransaction<'_>| tx.enqueue(&messages);
         self.run("enqueue", Access::WritesAndWakes, queue, enqueue)
             .await
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
         let options = options.clone();
-        let lease = move |on: QueueNow<'_>| on.lease(&options);
+        let lease = move |tx: QueueTransaction<'_>| tx.lease(&options);
         self.run("lease", Access::Writes, queue, lease).await
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let receipts = receipts.to_vec();
-        let ack = move |on: QueueNow<'_>| on.ack(&receipts);
+        let ack = move |tx: QueueTransaction<'_>| tx.ack(&receipts);
         self.run("ack", Access::Writes, queue, ack).await
     }
 
@@ -179,25 +179,23 @@ impl QueueBackend for SqliteBackend {
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
         let changes = changes.to_vec();
-        let change = move |on: QueueNow<'_>| on.change(&changes);
+        let change = move |tx: QueueTransaction<'_>| tx.change(&changes);
         self.run("change", Access::WritesAndWakes, queue, change)
             .await
     }
 
-    /// Three things end a sleep (W1): a change by this process, at once; the next message
-    /// falling due, by the clock; and a look at the file now and then, for other processes
-    /// cannot tell us. `PRAGMA data_version` would say whether anything changed at all, but the
-    /// look is one entry of an index: as cheap, and the answer itself.
+    /// W1: looks again after a change by this process, when the next message is ready, and from
+    /// time to time. The last is for other processes, which cannot notify this one.
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let give_up = self.now().saturating_add(millis::ceil(at_most));
+        let deadline = self.now().saturating_add(millis::ceil(at_most));
         let mut until_next_look = FIRST_PAUSE;
         loop {
-            // Registered before the look, so that what happens in between is not missed.
+            // Registered before the look, so no change in between is missed.
             let mut earlier = pin!(self.earlier.notified());
             earlier.as_mut().enable();
-            let head = |on: QueueNow<'_>| on.head();
-            let head = self.run("wait", Access::Reads, queue, head).await?;
-            let until = head.map_or(give_up, |due| due.min(give_up));
+            let next_ready = |tx: QueueTransaction<'_>| tx.next_ready();
+            let next_ready = self.run("wait", Access::Reads, queue, next_ready).await?;
+            let until = next_ready.map_or(deadline, |ready_at| ready_at.min(deadline));
             if until <= self.now() {
                 return Ok(());
             }
@@ -212,14 +210,13 @@ impl QueueBackend for SqliteBackend {
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        let stats = |on: QueueNow<'_>| on.stats();
+        let stats = |tx: QueueTransaction<'_>| tx.stats();
         self.run("stats", Access::Reads, queue, stats).await
     }
 }
 
-/// Lets real time pass, whatever clock the backend was given: what other processes do does not
-/// wait for a clock that a test moves.
-#[allow(clippy::disallowed_methods)] // the place where waiting happens
+/// Sleeps in real time, because other processes do not follow a clock that a test moves.
+#[allow(clippy::disallowed_methods)] // polls for other processes
 async fn pause(duration: Duration) {
     tokio::time::sleep(duration).await;
 }

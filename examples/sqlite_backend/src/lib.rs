@@ -1,17 +1,11 @@
 #![doc = include_str!("../README.md")]
 
-// In the order in which the tutorial reads them.
-mod schema;
-
-mod backend;
-
-mod operations;
-
-mod message;
-
 mod admin;
-
+mod backend;
 mod error;
+mod message;
+mod operations;
+mod schema;
 
 #[cfg(test)]
 mod plans;

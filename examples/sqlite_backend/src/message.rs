@@ -1,4 +1,4 @@
-//! A message as a row: what all who read it want of it.
+//! A message as a row of the table.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use rusqlite::Row;
 
 use crate::error::{Result, StoreError};
 
-/// The part that deliveries, peeked messages and dead letters share.
+/// What deliveries, peeked messages and dead letters have in common.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) id: MessageId,
@@ -18,7 +18,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Reads a row strictly: what cannot be read faithfully must not be delivered (E3).
+    /// Fails on a row that it cannot read exactly (E3).
     pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
         let id: String = row.get("id")?;
         let headers: String = row.get("headers")?;
@@ -34,7 +34,7 @@ impl Stored {
     }
 }
 
-/// Headers hold any text, control characters and all; JSON escapes what SQLite would trip over.
+/// JSON escapes control characters, which SQLite's text functions mishandle.
 pub(crate) fn to_json(headers: &Headers) -> Result<String> {
     let json = Json
         .encode(headers)

@@ -1,7 +1,7 @@
 //! Step 3: the contract in SQL, one method for each call.
 //!
-//! What runs here has the file to itself and is told what time it is: no lock, no clock and no
-//! async, so it can be read as if it were alone in the world.
+//! Each method runs in a transaction that is given to it, so there is no lock, no clock and no
+//! async here.
 
 use std::time::Duration;
 
@@ -24,16 +24,16 @@ pub(crate) const ENQUEUE: &str = "
     VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (queue, id) DO NOTHING";
 
-/// In order of ready time (L4). There is no limit: rows come one by one off the index, and the
+/// In order of ready time (L4). No `LIMIT` is needed: rows come one by one from the index, and the
 /// caller stops when it has enough.
 pub(crate) const READY: &str = "
     SELECT rowid, * FROM messages WHERE queue = ?1 AND visible_at <= ?2 ORDER BY visible_at";
 
-/// Counted (L3), and with a fresh receipt, which supersedes the one before (A2).
+/// Counts the attempt (L3). The fresh receipt replaces the one before (A2).
 const LEASE: &str = "
     UPDATE messages SET visible_at = ?2, receipt = ?3, attempts = attempts + 1 WHERE rowid = ?1";
 
-const BURY: &str = "
+const DEAD_LETTER_EXHAUSTED: &str = "
     UPDATE messages SET visible_at = NULL, receipt = NULL, died_at = ?2 WHERE rowid = ?1";
 
 pub(crate) const ACK: &str = "DELETE FROM messages WHERE queue = ?1 AND receipt = ?2";
@@ -44,15 +44,15 @@ pub(crate) const EXTEND: &str = "
 pub(crate) const NACK: &str = "
     UPDATE messages SET visible_at = ?3, receipt = NULL WHERE queue = ?1 AND receipt = ?2";
 
-pub(crate) const RETURN: &str = "
+pub(crate) const RELEASE: &str = "
     UPDATE messages SET visible_at = ?3, receipt = NULL, attempts = attempts - 1
     WHERE queue = ?1 AND receipt = ?2";
 
-pub(crate) const REJECT: &str = "
+pub(crate) const DEAD_LETTER: &str = "
     UPDATE messages SET visible_at = NULL, receipt = NULL, died_at = ?3, reason = ?4
     WHERE queue = ?1 AND receipt = ?2";
 
-pub(crate) const HEAD: &str = "
+pub(crate) const NEXT_READY: &str = "
     SELECT visible_at FROM messages WHERE queue = ?1 AND visible_at IS NOT NULL
     ORDER BY visible_at LIMIT 1";
 
@@ -66,18 +66,18 @@ pub(crate) const STATS: &str = "
         (SELECT count(*) FROM messages WHERE queue = ?1 AND visible_at IS NULL) AS dead,
         (SELECT min(visible_at) FROM messages WHERE queue = ?1 AND visible_at <= ?2) AS oldest";
 
-/// One queue, in one transaction, at one moment.
-pub(crate) struct QueueNow<'a> {
-    pub(crate) file: &'a Transaction<'a>,
+/// One queue in one transaction, and the time now.
+pub(crate) struct QueueTransaction<'a> {
+    pub(crate) transaction: &'a Transaction<'a>,
     pub(crate) queue: &'a str,
     pub(crate) now: Millis,
 }
 
-impl QueueNow<'_> {
-    /// The conflict is with whatever holds the id, in whatever state, also with an earlier
-    /// message of the same batch; it stays untouched (E2).
+impl QueueTransaction<'_> {
+    /// A message with the same id, in whatever state, is a conflict and stays untouched (E2). It
+    /// may come from the same batch.
     pub(crate) fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
-        let mut insert = self.file.prepare_cached(ENQUEUE)?;
+        let mut insert = self.transaction.prepare_cached(ENQUEUE)?;
         let mut outcomes = Vec::with_capacity(messages.len());
         for message in messages {
             let inserted = insert.execute(params![
@@ -98,11 +98,11 @@ impl QueueNow<'_> {
         Ok(outcomes)
     }
 
-    /// Looks first and writes then: to write into an index that is being read could show a row
-    /// twice. Nobody else writes in between, so what was ready still is (L1).
+    /// Reads first and then writes, because a write to the index that is being read could show a
+    /// row twice. No other process writes in between, so each lease has one holder (L1).
     pub(crate) fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>> {
         let (mut to_deliver, mut exhausted) = (Vec::new(), Vec::new());
-        let mut ready = self.file.prepare_cached(READY)?;
+        let mut ready = self.transaction.prepare_cached(READY)?;
         let mut rows = ready.query(params![self.queue, self.now])?;
         while to_deliver.len() < options.max_messages()
             && let Some(row) = rows.next()?
@@ -116,15 +116,15 @@ impl QueueNow<'_> {
                 exhausted.push(rowid);
             }
         }
-        // Those met on the way, and none behind the last one delivered (D1).
-        let mut bury = self.file.prepare_cached(BURY)?;
+        // D1: only the exhausted messages before the last one delivered.
+        let mut exhaust = self.transaction.prepare_cached(DEAD_LETTER_EXHAUSTED)?;
         for rowid in exhausted {
-            bury.execute(params![rowid, self.now])?;
+            exhaust.execute(params![rowid, self.now])?;
         }
-        let mut lease = self.file.prepare_cached(LEASE)?;
-        let override_of_all = options.visibility_timeout().map(millis::ceil);
+        let mut lease = self.transaction.prepare_cached(LEASE)?;
+        let timeout_for_all = options.visibility_timeout().map(millis::ceil);
         let deliver = |(rowid, own_timeout, max_attempts, stored): (i64, Millis, u32, Stored)| {
-            let timeout = override_of_all.unwrap_or(own_timeout);
+            let timeout = timeout_for_all.unwrap_or(own_timeout);
             let expires_at = self.now.saturating_add(timeout);
             let receipt = Uuid::new_v4().to_string();
             lease.execute(params![rowid, expires_at, receipt])?;
@@ -143,16 +143,14 @@ impl QueueNow<'_> {
         to_deliver.into_iter().map(deliver).collect()
     }
 
-    /// Three lines of the contract in one condition: the receipt is the one that the message
-    /// has now. A later delivery overwrites it (A2), a settlement removes it (A4), and time does
-    /// neither (A3).
+    /// Deletes the message that has this receipt now (A1). The next delivery overwrites a receipt
+    /// (A2), settling removes it (A4), and time does neither (A3).
     pub(crate) fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let ack = |receipt: &Receipt| self.settle(ACK, params![self.queue, receipt.as_str()]);
         receipts.iter().map(ack).collect()
     }
 
-    /// One after another (A5), so that a second change by the same receipt finds what the first
-    /// has left (A4).
+    /// One after another (A5), so a second change with the same receipt sees the first (A4).
     pub(crate) fn change(&self, changes: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
         let change = |LeaseChange { receipt, action }: &LeaseChange| {
             let (queue, now, receipt) = (self.queue, self.now, receipt.as_str());
@@ -162,9 +160,9 @@ impl QueueNow<'_> {
                 LeaseAction::Nack { delay } => {
                     self.settle(NACK, params![queue, receipt, after(delay)])
                 }
-                LeaseAction::Release => self.settle(RETURN, params![queue, receipt, now]),
+                LeaseAction::Release => self.settle(RELEASE, params![queue, receipt, now]),
                 LeaseAction::DeadLetter { reason } => {
-                    self.settle(REJECT, params![queue, receipt, now, reason])
+                    self.settle(DEAD_LETTER, params![queue, receipt, now, reason])
                 }
             }
         };
@@ -172,20 +170,22 @@ impl QueueNow<'_> {
     }
 
     fn settle(&self, sql: &str, values: &[&dyn ToSql]) -> Result<LeaseOutcome> {
-        Ok(match self.file.prepare_cached(sql)?.execute(values)? {
-            0 => LeaseOutcome::Lost,
-            _ => LeaseOutcome::Applied,
-        })
+        Ok(
+            match self.transaction.prepare_cached(sql)?.execute(values)? {
+                0 => LeaseOutcome::Lost,
+                _ => LeaseOutcome::Applied,
+            },
+        )
     }
 
-    /// When the first message is or will be ready.
-    pub(crate) fn head(&self) -> Result<Option<Millis>> {
-        let mut head = self.file.prepare_cached(HEAD)?;
-        let first = head.query_row([self.queue], |row| row.get("visible_at"));
+    /// When the first message is ready, which may be in the past (W1).
+    pub(crate) fn next_ready(&self) -> Result<Option<Millis>> {
+        let mut next = self.transaction.prepare_cached(NEXT_READY)?;
+        let first = next.query_row([self.queue], |row| row.get("visible_at"));
         Ok(first.optional()?)
     }
 
-    /// One statement sees one state of the file (S1).
+    /// One statement, so all counts are of the same moment (S1).
     pub(crate) fn stats(&self) -> Result<QueueStats> {
         let read = |row: &Row<'_>| {
             let count = |column| row.get(column).map(i64::unsigned_abs);
@@ -195,10 +195,10 @@ impl QueueNow<'_> {
                 delayed: count("delayed")?,
                 leased: count("leased")?,
                 dead: count("dead")?,
-                oldest_ready: oldest.map(|due| Duration::from_millis(self.now.abs_diff(due))),
+                oldest_ready: oldest.map(|at| Duration::from_millis(self.now.abs_diff(at))),
             })
         };
-        let mut stats = self.file.prepare_cached(STATS)?;
+        let mut stats = self.transaction.prepare_cached(STATS)?;
         Ok(stats.query_row(params![self.queue, self.now], read)?)
     }
 

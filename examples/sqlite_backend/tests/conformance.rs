@@ -1,4 +1,4 @@
-//! The contract, on SQLite.
+//! The conformance suite on SQLite.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -52,7 +52,7 @@ impl Store for SqliteStore {
         self.file().display().to_string()
     }
 
-    /// Removes the folder with the file, its log and its index.
+    /// The folder holds the file and its write-ahead log.
     async fn remove(&self) -> Result<(), HarnessError> {
         Ok(std::fs::remove_dir_all(self.folder.path())?)
     }
