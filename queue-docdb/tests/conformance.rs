@@ -87,7 +87,7 @@ impl Harness for DocDb {
             fs::write(&note, refused.to_string()).expect("a writable folder");
         };
         let gate = Gate::new(engines(&TestTime::Real));
-        let events = gate.watch_and_tell(move |refused| tell(refused));
+        let events = gate.watch_and_report(move |refused| tell(refused));
         connect(uri, database, &TestTime::Real, self.lanes, events).await
     }
 }

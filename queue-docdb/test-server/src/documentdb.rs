@@ -1,10 +1,10 @@
-//! What Amazon DocumentDB takes, and a gate that judges what a test sends.
+//! Judges commands by what Amazon DocumentDB takes.
 //!
-//! MongoDB is not DocumentDB: a test that passes here may fail there with the first command.
-//! So every command is judged by a table of what each engine documents (`documentdb.md` beside
-//! this crate's `README.md`, with the source of each line; most are from
-//! [AWS](https://docs.aws.amazon.com/documentdb/latest/developerguide/mongo-apis.html)). What
-//! the table does not name is refused.
+//! MongoDB takes commands that DocumentDB refuses. [`Gate`] watches a client and fails the test
+//! that sent one; [`judge`] judges a single command. Both use the table in `documentdb.md`, beside
+//! this crate's `README.md`, most of it from
+//! [AWS](https://docs.aws.amazon.com/documentdb/latest/developerguide/mongo-apis.html). What the
+//! table does not have is refused.
 
 mod engine;
 mod gate;

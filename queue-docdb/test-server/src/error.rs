@@ -1,4 +1,4 @@
-//! What is said when there is no server, or no end to one.
+//! Errors. People read them, so their texts carry all causes.
 
 use std::error::Error;
 use std::fmt;
@@ -7,79 +7,45 @@ use std::time::Duration;
 
 use crate::source::URI_VARIABLE;
 
-/// No MongoDB could be had; says for each of the four ways why not.
+/// No server was found or started. The text says why each way failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "no MongoDB for tests could be had in any of four ways\n\
-     1. {URI_VARIABLE}: {environment}\n\
+    "no MongoDB for tests; each of the three ways failed\n\
+     1. {URI_VARIABLE}: {named}\n\
      2. Docker: {docker}\n\
-     3. mongod on the PATH: {path}\n\
-     4. fetched mongod: {fetched}"
+     3. mongod process: {process}"
 )]
 pub struct StartError {
-    environment: String,
-    docker: String,
-    path: String,
-    fetched: String,
+    pub(crate) named: String,
+    pub(crate) docker: String,
+    pub(crate) process: String,
 }
 
-impl StartError {
-    /// The variable was set, so the other ways were not even tried.
-    pub(crate) fn external(failure: &Failure) -> Self {
-        let not_tried = format!("not tried, because {URI_VARIABLE} is set");
-        Self {
-            environment: failure.to_string(),
-            docker: not_tried.clone(),
-            path: not_tried.clone(),
-            fetched: not_tried,
-        }
-    }
-
-    pub(crate) fn all(
-        environment: &str,
-        docker: &Failure,
-        path: &Failure,
-        fetched: &Failure,
-    ) -> Self {
-        Self {
-            environment: environment.to_owned(),
-            docker: docker.to_string(),
-            path: path.to_string(),
-            fetched: fetched.to_string(),
-        }
-    }
-}
-
-/// A server, or a database on it, could not be taken down.
+/// A server, or a database on it, could not be removed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{failure}")]
-pub struct StopError {
-    pub(crate) failure: Failure,
-}
+#[error("{0}")]
+pub struct StopError(pub(crate) Failure);
 
-/// A member of a replica set could not be made to fail, or to come back.
+/// A fault of a replica set's member could not be caused or ended.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum FaultError {
-    /// A member cannot be cut off where its network is the machine's own.
-    #[error(
-        "a member can be cut off only where Docker gives it a network of its own, and this one \
-         is a process of this machine"
-    )]
+pub enum MemberError {
+    /// The member is a process, and only a container can be cut off.
+    #[error("the member is a process; only a member in a container can be cut off")]
     NeedsContainers,
-    /// What was tried did not work, or took too long.
+    /// The operation failed or took too long.
     #[error("{0}")]
     Failed(String),
 }
 
-impl From<Failure> for FaultError {
+impl From<Failure> for MemberError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure.to_string())
     }
 }
 
-/// Why one step failed, told to its end: these errors are read by people, and a
-/// [`StartError`] holds several of them side by side, which no `source` chain can.
+/// Why one step failed. The text holds the causes, because a [`StartError`] lists several
+/// failures side by side, which a `source` chain cannot.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Failure(String);
@@ -89,16 +55,15 @@ impl Failure {
         Self(text.into())
     }
 
-    /// `doing` reads as "pulling mongo:7.0"; the causes of the error are appended.
-    pub(crate) fn of(doing: impl fmt::Display, error: &dyn Error) -> Self {
-        let mut text = format!("{doing} failed: {error}");
+    /// `step` reads as "pulling mongo:7.0".
+    pub(crate) fn of(step: impl fmt::Display, error: &dyn Error) -> Self {
+        let mut text = format!("{step} failed: {error}");
         let mut source = error.source();
         while let Some(cause) = source {
             let cause_text = cause.to_string();
             // Many errors repeat their source in their own text.
             if !text.contains(&cause_text) {
-                text.push_str(": ");
-                text.push_str(&cause_text);
+                text = format!("{text}: {cause_text}");
             }
             source = cause.source();
         }
@@ -106,16 +71,16 @@ impl Failure {
     }
 }
 
-/// Bounds one step: a daemon or a download that hangs must not hang every test.
+/// Limits one step: a daemon or a download that hangs must not hang every test.
 pub(crate) async fn within<T, E: Error>(
     limit: Duration,
-    doing: &str,
+    step: impl fmt::Display,
     future: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failure> {
     match tokio::time::timeout(limit, future).await {
-        Ok(result) => result.map_err(|error| Failure::of(doing, &error)),
+        Ok(result) => result.map_err(|error| Failure::of(step, &error)),
         Err(_) => Err(Failure::new(format!(
-            "{doing} took longer than {} s",
+            "{step} took longer than {} s",
             limit.as_secs()
         ))),
     }

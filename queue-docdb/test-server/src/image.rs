@@ -1,4 +1,4 @@
-//! The image a container is made of: the official one, or one built on the spot.
+//! The image of the containers: the official one, or one that is built here.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,19 @@ use testcontainers::runners::{AsyncBuilder, AsyncRunner};
 use testcontainers::{GenericBuildableImage, GenericImage};
 use tokio::process::Command;
 
-use crate::daemon::Daemon;
+use crate::docker::Docker;
 use crate::error::{Failure, within};
-use crate::fetch;
+use crate::mongod;
 
 const OFFICIAL: (&str, &str) = ("mongo", "7.0");
-const BUILT: &str = env!("CARGO_PKG_NAME");
 
-/// 300 MB over a slow line.
+/// 300 MB on a slow connection.
 const PULL: Duration = Duration::from_secs(300);
 const BUILD: Duration = Duration::from_secs(180);
 const LIST_LIBRARIES: Duration = Duration::from_secs(20);
 
-/// The place of the program in either image.
-pub(crate) const PROGRAM: &str = "/usr/bin/mongod";
+/// The program's path in both images.
+const PROGRAM: &str = "/usr/bin/mongod";
 
 /// An image that the daemon has.
 #[derive(Debug)]
@@ -33,28 +32,26 @@ pub(crate) struct MongoImage {
 }
 
 impl MongoImage {
-    /// The image to use. What the daemon has already comes first, in either form, so that
-    /// a machine without a registry does not ask for it in vain at each start.
-    pub(crate) async fn provide(daemon: &Daemon) -> Result<Self, Failure> {
+    /// Takes an image that the daemon has, else pulls the official one, else builds one. A
+    /// machine without a registry then does not wait for it at each start.
+    pub(crate) async fn provide(docker: &Docker) -> Result<Self, Failure> {
         let official = Self {
             name: OFFICIAL.0,
             tag: OFFICIAL.1.to_owned(),
         };
         let built = Self {
-            name: BUILT,
-            tag: format!("{}-{}", fetch::VERSION, fetch::short_checksum()),
+            name: env!("CARGO_PKG_NAME"),
+            tag: mongod::version_and_checksum(),
         };
-        for image in [&official, &built] {
-            if daemon.has_image(&image.full_name()).await? {
-                return Ok(Self {
-                    name: image.name,
-                    tag: image.tag.clone(),
-                });
-            }
+        if docker.has_image(&official.full_name()).await? {
+            return Ok(official);
+        }
+        if docker.has_image(&built.full_name()).await? {
+            return Ok(built);
         }
         let pull = official.to_image().pull_image();
-        let doing = format!("pulling {}", official.full_name());
-        let Err(not_pulled) = within(PULL, &doing, pull).await else {
+        let pulled = within(PULL, format!("pulling {}", official.full_name()), pull).await;
+        let Err(not_pulled) = pulled else {
             return Ok(official);
         };
         match build(&built).await {
@@ -72,22 +69,16 @@ impl MongoImage {
     }
 }
 
-/// Builds an image of the fetched program and the libraries of this machine it needs.
+/// Builds an image of the fetched program and the libraries of this machine that it needs.
 async fn build(image: &MongoImage) -> Result<(), Failure> {
-    let program = fetch::mongod().await?;
+    let program = mongod::fetched().await?;
     let libraries = libraries(&program).await?;
-    // Where this machine's loader finds libraries is told by a cache that is not in the
-    // image.
-    let folders: BTreeSet<String> = libraries
-        .iter()
-        .filter_map(|library| Some(library.parent()?.display().to_string()))
-        .collect();
-    let folders: Vec<String> = folders.into_iter().collect();
+    // This machine's loader finds libraries by a cache that is not in the image.
+    let folders: BTreeSet<&Path> = libraries.iter().filter_map(|it| it.parent()).collect();
+    let folders: Vec<String> = folders.iter().map(|it| it.display().to_string()).collect();
+    // The volume is faster than the layered file system; the official image has it, too.
     let dockerfile = format!(
-        "FROM scratch\n\
-         COPY root/ /\n\
-         ENV LD_LIBRARY_PATH={}\n\
-         ENTRYPOINT [\"{PROGRAM}\"]\n",
+        "FROM scratch\nCOPY root/ /\nENV LD_LIBRARY_PATH={}\nVOLUME /data/db\n",
         folders.join(":")
     );
     let mut context = GenericBuildableImage::new(image.name, &image.tag)
@@ -99,13 +90,13 @@ async fn build(image: &MongoImage) -> Result<(), Failure> {
     }
     // Tests that start together build once.
     let options = BuildImageOptions::new().with_skip_if_exists(true);
-    let doing = format!("building {}", image.full_name());
-    let built = within(BUILD, &doing, context.build_image_with(options)).await;
-    // What testcontainers returns says no more than the name that went in.
+    let built = context.build_image_with(options);
+    // What it returns says no more than the name.
+    let built = within(BUILD, format!("building {}", image.full_name()), built).await;
     built.map(drop)
 }
 
-/// What the loader would load, the loader itself included.
+/// The libraries that the loader would load, and the loader.
 async fn libraries(program: &Path) -> Result<Vec<PathBuf>, Failure> {
     let output = Command::new("ldd")
         .arg(program)
@@ -114,26 +105,14 @@ async fn libraries(program: &Path) -> Result<Vec<PathBuf>, Failure> {
         .output();
     let output = within(LIST_LIBRARIES, "listing libraries with ldd", output).await?;
     let listing = String::from_utf8_lossy(&output.stdout);
-    let missing: Vec<&str> = listing
-        .lines()
-        .filter(|line| line.contains("not found"))
-        .map(str::trim)
-        .collect();
-    if !missing.is_empty() {
-        let missing = missing.join(", ");
-        return Err(Failure::new(format!(
-            "mongod lacks libraries on this machine: {missing}"
-        )));
-    }
-    // "libm.so.6 => /lib/libm.so.6 (0x..)", "/lib64/ld-linux-x86-64.so.2 (0x..)", and the
-    // kernel's own linux-vdso, which is no file.
+    // "libm.so.6 => /lib/libm.so.6 (0x..)" or "/lib64/ld-linux-x86-64.so.2 (0x..)"
     let libraries: Vec<PathBuf> = listing
         .lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
         .map(PathBuf::from)
         .collect();
-    if libraries.is_empty() {
-        return Err(Failure::new("ldd lists no library for mongod"));
+    if libraries.is_empty() || listing.contains("not found") {
+        return Err(Failure::new(format!("libraries of mongod:\n{listing}")));
     }
     Ok(libraries)
 }

@@ -1,25 +1,24 @@
 #![doc = include_str!("../README.md")]
 
-mod apart;
 mod container;
-mod daemon;
 mod database;
+mod dedicated_runtime;
+mod docker;
 pub mod documentdb;
 mod error;
-mod fetch;
 mod image;
-mod leash;
 mod members;
+mod mongod;
 mod options;
 mod process;
+mod reaper;
 mod replica_set;
-mod running;
-mod search;
 mod server;
 mod source;
+mod ways;
 
 pub use database::ScratchDatabase;
-pub use error::{FaultError, StartError, StopError};
+pub use error::{MemberError, StartError, StopError};
 pub use members::{CutFrom, Member, MongoReplicaSet, ReplicaSetOptions};
 pub use options::ServerOptions;
 pub use server::MongoServer;

@@ -1,16 +1,14 @@
-//! What a dedicated server is started with.
+//! Options of a dedicated server.
 
 use std::path::Path;
 
 use uuid::Uuid;
 
-/// The name of the replica set whose only member each started server is.
-pub(crate) const REPLICA_SET: &str = "rs0";
+use crate::replica_set;
 
-/// The key file of a server with access control, as a [`ServerFile::name`].
 const KEY_FILE: &str = "key-file";
 
-/// What a dedicated server is started with: further arguments, files, access control.
+/// Options of a dedicated server: arguments, files, access control.
 ///
 /// ```
 /// use mongodb_test_server::ServerOptions;
@@ -28,11 +26,10 @@ pub struct ServerOptions {
     arguments: Vec<String>,
     files: Vec<ServerFile>,
     key: Option<String>,
-    data: DataFolder,
-    cache: Cache,
+    storage: Storage,
 }
 
-/// A file beside the server.
+/// A file for the server.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerFile {
     pub(crate) name: String,
@@ -40,64 +37,45 @@ pub(crate) struct ServerFile {
     pub(crate) mode: u32,
 }
 
-/// Where a container keeps its data.
+/// Where a container keeps its data. A process always has a temporary folder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum DataFolder {
+pub(crate) enum Storage {
     #[default]
     Memory,
+    /// The data of a replica set's member, which survive a restart.
     Disk,
 }
 
-/// How much a server keeps in memory; small, because several servers share a machine.
-#[derive(Debug, Clone, Copy, Default)]
-enum Cache {
-    #[default]
-    Alone,
-    OneOfThree,
-}
-
-impl Cache {
-    fn gigabytes(self) -> &'static str {
-        match self {
-            Self::Alone => "0.5",
-            // The least that mongod takes.
-            Self::OneOfThree => "0.25",
-        }
-    }
-}
-
 impl ServerOptions {
-    /// A member of a replica set of three, whose data outlive its process.
+    /// No arguments, no files, no access control.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A member of a replica set of three.
     pub(crate) fn member() -> Self {
-        let mut options = Self::new().with_data_on_disk();
-        options.cache = Cache::OneOfThree;
-        // When it is told to stop, it steps down and then answers for so long that it does
-        // not take commands any more; 15 s, unless told otherwise.
+        let options = Self {
+            storage: Storage::Disk,
+            ..Self::default()
+        };
         options.with_arguments([
+            // After SIGTERM and a step-down, a member answers for 15 s without taking commands,
+            // by default.
             "--setParameter",
             "shutdownTimeoutMillisForSignaledShutdown=500",
-            // How long beyond what it asked for a secondary waits for the one that it copies
-            // from, before it looks for another; 5 s, unless told otherwise, and then again
-            // for a second attempt. Nothing has a majority meanwhile.
+            // A secondary waits 5 s for a silent member that it copies from, by default, and
+            // then tries it once more. Until then no write has a majority.
             "--setParameter",
             "oplogNetworkTimeoutBufferSeconds=1",
         ])
     }
 
-    /// A server like the one [`MongoServer::start`](crate::MongoServer::start) starts.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds arguments for `mongod`.
+    /// Adds arguments for `mongod`. `{name}` becomes the path of the
+    /// [file](Self::with_file) `name`.
     ///
-    /// They follow the ones every server is started with, and cannot repeat them:
-    /// `--dbpath`, `--bind_ip`, `--port`, `--replSet`, `--oplogSize`,
-    /// `--wiredTigerCacheSizeGB`, `--nounixsocket`. `{name}` stands for the path of the
-    /// file that [`with_file`](Self::with_file) adds under that name.
-    ///
-    /// The server must still accept connections without TLS (so `preferTLS`, not
-    /// `requireTLS`), because it is made a replica set over one.
+    /// Do not repeat the arguments that every server has: `--dbpath`, `--bind_ip`, `--port`,
+    /// `--replSet`, `--oplogSize`, `--wiredTigerCacheSizeGB`, `--nounixsocket`. The server must
+    /// accept connections without TLS (`preferTLS`, not `requireTLS`).
     pub fn with_arguments<A: Into<String>>(
         mut self,
         arguments: impl IntoIterator<Item = A>,
@@ -106,10 +84,10 @@ impl ServerOptions {
         self
     }
 
-    /// Puts a file beside the server, owned by the user the server runs as.
+    /// Adds a file, owned by the user that the server runs as.
     ///
     /// # Panics
-    /// When the name is empty or not a plain file name.
+    /// If the name is not a plain file name.
     pub fn with_file(
         mut self,
         name: impl Into<String>,
@@ -119,7 +97,7 @@ impl ServerOptions {
         let name = name.into();
         assert!(
             Path::new(&name).file_name() == Some(name.as_ref()),
-            "a server's file needs a plain file name, not {name:?}"
+            "the file's name is {name:?}; it must be a plain file name"
         );
         self.files.push(ServerFile {
             name,
@@ -129,47 +107,31 @@ impl ServerOptions {
         self
     }
 
-    /// Makes clients log in, through a key file with a random key.
-    ///
-    /// Nobody can log in but the owner of the key, as whom
-    /// [`MongoServer::admin_uri`](crate::MongoServer::admin_uri) connects; users are
-    /// created with it.
+    /// Makes clients log in. Create users with a client of
+    /// [`MongoServer::admin_uri`](crate::MongoServer::admin_uri).
     pub fn with_access_control(mut self) -> Self {
-        if self.key.is_none() {
-            // Hexadecimal digits are valid in a key file (which takes base64) and need no
-            // escape in a URI.
-            let key = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-            self.key = Some(key.clone());
-            // mongod refuses a key file that others may read.
-            return self
-                .with_file(KEY_FILE, key, 0o400)
-                .with_arguments(["--keyFile".to_owned(), format!("{{{KEY_FILE}}}")])
-                // Or a process would trust whoever comes over loopback as long as there
-                // is no user, and a container, where nobody does, would not.
-                .with_arguments(["--setParameter", "enableLocalhostAuthBypass=false"]);
+        if self.key.is_some() {
+            return self;
         }
-        self
-    }
-
-    /// Keeps a container's data on disk; without this, they are in memory.
-    ///
-    /// For tests with more data than memory, or that measure the disk. A `mongod`
-    /// without a container keeps its data in a temporary folder in any case.
-    pub fn with_data_on_disk(mut self) -> Self {
-        self.data = DataFolder::Disk;
-        self
+        // Hexadecimal digits are valid in a key file and need no escape in a URI.
+        let key = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        self.key = Some(key.clone());
+        // mongod refuses a key file that others may read.
+        self.with_file(KEY_FILE, key, 0o400)
+            .with_arguments(["--keyFile".to_owned(), format!("{{{KEY_FILE}}}")])
+            // Without it, every client of the loopback has all rights while there is no user.
+            .with_arguments(["--setParameter", "enableLocalhostAuthBypass=false"])
     }
 
     pub(crate) fn files(&self) -> &[ServerFile] {
         &self.files
     }
 
-    pub(crate) fn data(&self) -> DataFolder {
-        self.data
+    pub(crate) fn storage(&self) -> Storage {
+        self.storage
     }
 
-    /// The complete command line, for a server that listens on `bind_ip` and `port`,
-    /// with its data in one folder and its files in another.
+    /// The command line of a server with its data in one folder and its files in another.
     pub(crate) fn command_line(
         &self,
         bind_ip: &str,
@@ -178,41 +140,41 @@ impl ServerOptions {
         files: &str,
     ) -> Vec<String> {
         let port = port.to_string();
-        let mut line: Vec<String> = [
+        let cache = match self.storage {
+            Storage::Memory => "0.5",
+            // The least that mongod allows.
+            Storage::Disk => "0.25",
+        };
+        let own = [
             ["--bind_ip", bind_ip],
             ["--port", &port],
             ["--dbpath", data],
-            ["--replSet", REPLICA_SET],
-            ["--wiredTigerCacheSizeGB", self.cache.gigabytes()],
-            // Ample for tests, and does not fill a data folder that is in memory.
+            ["--replSet", replica_set::NAME],
+            // Several servers share a machine.
+            ["--wiredTigerCacheSizeGB", cache],
             ["--oplogSize", "256"],
-            // Fail points, with which tests make the server fail.
+            // Fail points.
             ["--setParameter", "enableTestCommands=1"],
-            // Nobody reads the diagnostics of a server that is gone in a minute.
             ["--setParameter", "diagnosticDataCollectionEnabled=false"],
-        ]
-        .concat()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-        // A killed server would leave its socket in /tmp.
-        line.push("--nounixsocket".to_owned());
-        line.extend(self.arguments.iter().map(|argument| {
+        ];
+        let own = own.as_flattened().iter().map(|it| (*it).to_owned());
+        let added = self.arguments.iter().map(|argument| {
             self.files.iter().fold(argument.clone(), |text, file| {
                 let path = format!("{files}/{}", file.name);
                 text.replace(&format!("{{{}}}", file.name), &path)
             })
-        }));
-        line
+        });
+        // A killed server would leave its socket in /tmp.
+        let no_socket = ["--nounixsocket".to_owned()];
+        own.chain(no_socket).chain(added).collect()
     }
 
-    /// How to connect to the server at this address with every right.
+    /// The URI with all rights.
     pub(crate) fn admin_uri(&self, address: &str) -> String {
         let Some(key) = &self.key else {
             return plain_uri(address);
         };
-        // Members of a replica set log in to each other as this user, whose password is
-        // the key. It exists before any user does.
+        // As this user, members log in to each other. It exists before any other user.
         format!(
             "mongodb://__system:{key}@{address}/?directConnection=true\
              &authSource=local&authMechanism=SCRAM-SHA-256"
@@ -220,9 +182,8 @@ impl ServerOptions {
     }
 }
 
-/// How to connect to the server at this address, with no rights where it has access
-/// control. Direct, because the member's name in the replica set is its own view of
-/// itself and need not be reachable for us.
+/// The URI of one server. Direct, because the server's own name for itself need not be
+/// reachable from here.
 pub(crate) fn plain_uri(address: &str) -> String {
     format!("mongodb://{address}/?directConnection=true")
 }

@@ -1,123 +1,80 @@
 //! A server as a process of this machine.
 
-use std::env;
 use std::fs::{self, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
 use crate::error::Failure;
-use crate::leash::Leash;
 use crate::options::ServerOptions;
-use crate::running::{Running, last_lines};
-use crate::search::Found;
-use crate::source::Source;
+use crate::reaper::ProcessReaper;
+use crate::replica_set::{PORT_TAKEN, Server, last_lines};
 
-/// Between the choice of a free port and its use, somebody else may take it.
-pub(crate) const PORT_ATTEMPTS: usize = 5;
-/// What mongod says then.
-pub(crate) const PORT_TAKEN: &str = "Address already in use";
+const PORT_ATTEMPTS: usize = 5;
+const DATA: &str = "data";
+const FILES: &str = "files";
 
-pub(crate) const DATA: &str = "data";
-pub(crate) const FILES: &str = "files";
-pub(crate) const LOG: &str = "log";
-
-/// A `mongod` whose end is certain.
+/// A `mongod` process with its folder. Dropping it removes both.
 #[derive(Debug)]
 pub(crate) struct Process {
     folder: PathBuf,
-    leash: Leash,
-    /// What the server printed before it had a log; set when the server ends.
-    output: Arc<OnceLock<Vec<u8>>>,
+    port: u16,
+    /// A std mutex: nothing awaits while it is locked.
+    reaper: Mutex<ProcessReaper>,
 }
 
-/// The `mongod` that a shell would run.
-pub(crate) fn on_path() -> Result<PathBuf, Failure> {
-    let path = env::var_os("PATH").ok_or_else(|| Failure::new("PATH is not set"))?;
-    env::split_paths(&path)
-        .map(|folder| folder.join("mongod"))
-        .find(|program| {
-            fs::metadata(program)
-                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-        })
-        .ok_or_else(|| Failure::new("there is none"))
-}
-
-/// Starts a process and makes it a replica set.
-pub(crate) async fn start(source: Source, options: &ServerOptions) -> Result<Found, Failure> {
-    let (Source::OnPath { program } | Source::Fetched { program }) = &source else {
-        unreachable!("{source} is not a program");
-    };
-    let mut attempt = 1;
-    loop {
-        let (port, process) = Process::spawn(program, options)?;
-        let running = Running::Process(process);
-        let found = Found::server(source.clone(), port, port, options, running).await;
-        match found {
-            Err(failure) if is_port_taken(&failure) && attempt < PORT_ATTEMPTS => attempt += 1,
+/// Starts servers again while another program takes a port between its choice and its use.
+pub(crate) async fn retry_ports<T>(
+    start: impl AsyncFn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    for _ in 1..PORT_ATTEMPTS {
+        match start().await {
+            Err(failure) if failure.to_string().contains(PORT_TAKEN) => {}
             result => return result,
         }
     }
-}
-
-pub(crate) fn is_port_taken(failure: &Failure) -> bool {
-    failure.to_string().contains(PORT_TAKEN)
+    start().await
 }
 
 impl Process {
-    fn spawn(program: &Path, options: &ServerOptions) -> Result<(u16, Self), Failure> {
-        let (folder, port) = prepare(options)
-            .map_err(|error| Failure::of("preparing a folder and a port", &error))?;
+    /// Starts a process. It may not listen yet.
+    pub(crate) fn start(program: &Path, options: &ServerOptions) -> Result<Self, Failure> {
+        let (folder, port) =
+            prepare(options).map_err(|error| Failure::of("preparing folder and port", &error))?;
         let path = folder.path().display();
-        let mut arguments = options.command_line(
-            &Ipv4Addr::LOCALHOST.to_string(),
-            port,
-            &format!("{path}/{DATA}"),
-            &format!("{path}/{FILES}"),
-        );
-        arguments.extend(["--logpath".to_owned(), format!("{path}/{LOG}")]);
-        let (leash, mut stdout) =
-            Leash::process(folder.path().as_os_str(), program.as_os_str(), &arguments)?;
-        let output = Arc::new(OnceLock::new());
-        let end = Arc::clone(&output);
-        thread::spawn(move || {
-            let mut printed = Vec::new();
-            // What was read before an error is still worth having.
-            let _ = stdout.read_to_end(&mut printed);
-            end.set(printed).expect("nobody else sets it");
-        });
-        let process = Self {
-            // From here on the leash removes it.
+        let (data, files) = (format!("{path}/{DATA}"), format!("{path}/{FILES}"));
+        let arguments = options.command_line("127.0.0.1", port, &data, &files);
+        let reaper = ProcessReaper::start(folder.path(), program, &arguments)?;
+        Ok(Self {
+            // The reaper removes it.
             folder: folder.keep(),
-            leash,
-            output,
-        };
-        Ok((port, process))
+            port,
+            reaper: Mutex::new(reaper),
+        })
     }
 
-    /// What the server said last, if it has ended.
-    pub(crate) fn last_words(&self) -> Option<String> {
-        let output = self.output.get()?;
-        let log = fs::read(self.folder.join(LOG)).unwrap_or_default();
-        Some(last_lines(&[output.as_slice(), &log].concat()))
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
-    /// Checks that the server with this data path is this one.
-    pub(crate) fn verify(&self, data_path: &str) -> Result<(), Failure> {
-        if Path::new(data_path) == self.folder.join(DATA) {
-            return Ok(());
-        }
-        Err(Failure::new(PORT_TAKEN))
+    /// The `--dbpath`, which no other server has.
+    pub(crate) fn data_path(&self) -> String {
+        format!("{}/{DATA}", self.folder.display())
     }
 
-    /// Kills the server, waits for its end, removes its folder.
-    pub(crate) fn shut_down(self) -> Result<(), Failure> {
-        drop(self.leash);
+    /// Sends a line to the [reaper](ProcessReaper::send); says whether the server runs then.
+    pub(crate) fn send(&self, line: &str) -> Result<bool, Failure> {
+        let mut reaper = self.reaper.lock().unwrap_or_else(PoisonError::into_inner);
+        reaper.send(line)
+    }
+
+    /// Kills the server and removes its folder.
+    pub(crate) fn remove(self) -> Result<(), Failure> {
+        drop(self.reaper);
         if self.folder.exists() {
             let folder = self.folder.display();
             return Err(Failure::new(format!("{folder} could not be removed")));
@@ -126,9 +83,19 @@ impl Process {
     }
 }
 
-/// A folder with the server's files, and a port that is free at this moment.
-pub(crate) fn prepare(options: &ServerOptions) -> io::Result<(TempDir, u16)> {
-    let folder = TempDir::with_prefix("mongodb-test-server-")?;
+impl Server for Process {
+    async fn output_if_ended(&self) -> Option<String> {
+        if let Ok(true) = self.send("state") {
+            return None;
+        }
+        let output = fs::read(self.folder.join("output")).unwrap_or_default();
+        Some(last_lines(&output))
+    }
+}
+
+/// A folder with the server's files, and a port that is free now.
+fn prepare(options: &ServerOptions) -> io::Result<(TempDir, u16)> {
+    let folder = TempDir::with_prefix(concat!(env!("CARGO_PKG_NAME"), "-"))?;
     fs::create_dir(folder.path().join(DATA))?;
     let files = folder.path().join(FILES);
     fs::create_dir(&files)?;
@@ -137,8 +104,6 @@ pub(crate) fn prepare(options: &ServerOptions) -> io::Result<(TempDir, u16)> {
         fs::write(&path, &file.bytes)?;
         fs::set_permissions(&path, Permissions::from_mode(file.mode))?;
     }
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port();
-    Ok((folder, port))
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok((folder, listener.local_addr()?.port()))
 }

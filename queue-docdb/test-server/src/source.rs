@@ -1,19 +1,19 @@
-//! Where a server comes from, and the line that says so.
+//! Where a server comes from.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-/// The variable that names a server to use instead of starting one.
+/// The variable that names a server to use.
 pub(crate) const URI_VARIABLE: &str = "QUEUE_TEST_MONGODB_URI";
 
-/// Where a [`MongoServer`](crate::MongoServer) comes from.
+/// Where a server comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// Somebody else's server, named by `QUEUE_TEST_MONGODB_URI`.
+    /// `QUEUE_TEST_MONGODB_URI` names it. It is not started and not stopped.
     External,
     /// A container that this process started.
     #[non_exhaustive]
@@ -23,36 +23,27 @@ pub enum Source {
         /// The container's name.
         name: String,
     },
-    /// A process of the `mongod` found on the `PATH`.
+    /// A `mongod` that this process started.
     #[non_exhaustive]
-    OnPath {
-        /// The program.
-        program: PathBuf,
-    },
-    /// A process of the `mongod` that was fetched from PyPI.
-    #[non_exhaustive]
-    Fetched {
-        /// The program, in the user's cache.
+    Process {
+        /// The program, on the `PATH` or in the user's cache.
         program: PathBuf,
     },
 }
 
 impl Source {
-    /// Says once per process and kind of source which MongoDB is in use.
-    ///
-    /// Written past the capture of the test harness: which server a test ran against
-    /// is worth knowing when it passed, too.
+    /// Prints the source, once per process. Not captured by the test harness: it matters for
+    /// tests that pass, too.
     pub(crate) fn announce(&self) {
-        static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let kind = match self {
+        static ANNOUNCED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let text = match self {
             Self::Container { image, .. } => format!("container of {image}"),
             other => other.to_string(),
         };
-        // A poisoned lock means a panic while writing a line; the set is still good.
-        let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if said.insert(kind.clone()) {
-            // A closed stderr is no reason to have no server.
-            let _ = writeln!(std::io::stderr(), "MongoDB for tests: {kind}");
+        let mut announced = ANNOUNCED.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.insert(text.clone()) {
+            // A closed stderr must not fail the test.
+            let _ = writeln!(std::io::stderr(), "MongoDB for tests: {text}");
         }
     }
 }
@@ -60,11 +51,10 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Not the URI itself: it may hold a password.
+            // Not the URI: it may hold a password.
             Self::External => write!(f, "the server named by {URI_VARIABLE}"),
             Self::Container { image, name } => write!(f, "container {name} of {image}"),
-            Self::OnPath { program } => write!(f, "{} from the PATH", program.display()),
-            Self::Fetched { program } => write!(f, "{}, fetched from PyPI", program.display()),
+            Self::Process { program } => write!(f, "process of {}", program.display()),
         }
     }
 }

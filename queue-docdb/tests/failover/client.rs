@@ -1,5 +1,4 @@
-//! The clients: processes that send messages, or lease and ack them, whatever happens to the
-//! database.
+//! A client process: sends messages, or leases and settles them, and retries after errors.
 
 use std::{
     env,
@@ -19,32 +18,31 @@ use queue_api::{
 use queue_conformance::record::{Action, Given, What};
 use queue_docdb::DocDbBackend;
 
-use crate::told::{Answer, Teller};
+use crate::report::{Answer, Reporter};
 
-/// Tells a client its name, its database and its URI, with spaces between them.
+/// The variable with a client's name, database and URI, separated by spaces.
 pub(crate) const CLIENT: &str = "QUEUE_FAILOVER_CLIENT";
 
-/// How long an operation may take: half of the default, because a failover shows in it.
+/// Half of the default, so that calls time out within a failover.
 pub(crate) const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The name of the queue.
-pub(crate) const QUEUE: &str = "failover";
+const QUEUE: &str = "failover";
 
-/// Runs as a client, if the environment says so, until the rig has enough or goes away.
+/// Runs as a client if the variable is set, until the test process ends or sends enough.
 pub(crate) fn client_main() -> Option<ExitCode> {
-    let told = env::var(CLIENT).ok()?;
-    let mut words = told.splitn(3, ' ').map(str::to_owned);
+    let parameters = env::var(CLIENT).ok()?;
+    let mut words = parameters.splitn(3, ' ').map(str::to_owned);
     let (by, database, uri) = (words.next()?, words.next()?, words.next()?);
-    let enough = listen();
+    let enough = read_stdin();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
-    let runtime = runtime.expect("the system gives a thread to a runtime");
+    let runtime = runtime.expect("the system has a thread left");
     runtime.block_on(async {
         let client = Client {
             queue: connect(&uri, &database).await.expect("the set is up"),
-            teller: Teller::new(by.clone()),
+            reporter: Reporter::new(by.clone()),
             random: fastrand::Rng::new(),
         };
         if by.starts_with("producer") {
@@ -65,17 +63,17 @@ pub(crate) async fn connect(uri: &str, database: &str) -> Result<Queue> {
     Queue::new(Arc::new(backend), QUEUE)
 }
 
-/// The rig holds the other end of stdin: a line says that there are enough messages, and when
-/// it ends, however it does, so does this process.
-fn listen() -> Arc<AtomicBool> {
+/// A line on stdin means that there are enough messages. At the end of stdin, when the test
+/// process has ended, this process ends.
+fn read_stdin() -> Arc<AtomicBool> {
     let enough = Arc::new(AtomicBool::new(false));
-    let heard = enough.clone();
+    let seen = enough.clone();
     thread::spawn(move || {
         for _ in BufReader::new(std::io::stdin())
             .lines()
             .map_while(std::result::Result::ok)
         {
-            heard.store(true, Ordering::Relaxed);
+            seen.store(true, Ordering::Relaxed);
         }
         std::process::exit(0);
     });
@@ -84,7 +82,7 @@ fn listen() -> Arc<AtomicBool> {
 
 struct Client {
     queue: Queue,
-    teller: Teller,
+    reporter: Reporter,
     random: fastrand::Rng,
 }
 
@@ -105,8 +103,8 @@ impl Client {
         }
     }
 
-    /// Sends messages under ids that stay the same in each attempt, in payloads that tell the
-    /// attempts apart; says whether that was answered.
+    /// Sends messages, with the same ids in each attempt and the attempt as the payload. Returns
+    /// whether it succeeded.
     async fn enqueue(&mut self, ids: &[String], attempt: u32) -> bool {
         let what = |id: &String, answered| What::Enqueue {
             id: copy(id, &attempt.to_string()),
@@ -115,26 +113,26 @@ impl Client {
         };
         let begun: Vec<_> = ids
             .iter()
-            .map(|id| self.teller.begin(what(id, false)))
+            .map(|id| self.reporter.begin(what(id, false)))
             .collect();
         let messages: Vec<NewMessage> = ids
             .iter()
             .map(|id| {
                 NewMessage::new(attempt.to_string())
                     .with_id(MessageId::new(id).expect("a short name and a number"))
-                    // None is buried, however often its lease runs out.
+                    // No message becomes a dead letter, however often its lease expires.
                     .with_max_attempts(1000)
             })
             .collect();
         let outcome = self.queue.enqueue_batch(&messages).await;
         for (index, (begun, id)) in begun.into_iter().zip(ids).enumerate() {
             let answer = match &outcome {
-                Ok(outcomes) if outcomes[index] == EnqueueOutcome::Stored => Answer::Given,
+                Ok(outcomes) if outcomes[index] == EnqueueOutcome::Stored => Answer::Ok,
                 Ok(_) => Answer::Duplicate,
                 Err(error) => Answer::failed(error),
             };
-            let stored = matches!(answer, Answer::Given);
-            self.teller.end(begun, what(id, stored), answer);
+            let stored = matches!(answer, Answer::Ok);
+            self.reporter.end(begun, what(id, stored), answer);
         }
         outcome.is_ok()
     }
@@ -146,7 +144,7 @@ impl Client {
                 continue;
             };
             if deliveries.is_empty() {
-                // A hint, so an error in it is no more than a pause.
+                // Only a hint, so an error does not matter.
                 let _ = self.queue.wait(Duration::from_millis(100)).await;
                 self.pause(4..12).await;
                 continue;
@@ -177,7 +175,7 @@ impl Client {
         let options = LeaseOptions::new(self.random.usize(1..=12))
             .with_visibility_timeout(Duration::from_millis(visibility));
         let what = |answer| What::Lease { visibility, answer };
-        let begun = self.teller.begin(what(None));
+        let begun = self.reporter.begin(what(None));
         match self.queue.lease_batch(&options).await {
             Ok(deliveries) => {
                 let given = deliveries.iter().map(|delivery| Given {
@@ -185,18 +183,18 @@ impl Client {
                     ..Given::new(delivery)
                 });
                 let what = what(Some(given.collect()));
-                self.teller.end(begun, what, Answer::Given);
+                self.reporter.end(begun, what, Answer::Ok);
                 Some(deliveries)
             }
             Err(error) => {
                 let answer = Answer::failed(&error);
-                self.teller.end(begun, what(None), answer);
+                self.reporter.end(begun, what(None), answer);
                 None
             }
         }
     }
 
-    /// Uses receipts in one call, and again until that is answered.
+    /// Settles receipts in one call, and retries until it succeeds.
     async fn settle(&mut self, deliveries: &[Delivery], action: Action) {
         let what = |delivery: &Delivery, answer| What::Settle {
             receipt: delivery.receipt.to_string(),
@@ -207,18 +205,18 @@ impl Client {
         loop {
             let begun: Vec<_> = deliveries
                 .iter()
-                .map(|delivery| self.teller.begin(what(delivery, None)))
+                .map(|delivery| self.reporter.begin(what(delivery, None)))
                 .collect();
-            let outcomes = self.use_receipts(deliveries, action).await;
+            let outcomes = self.settle_once(deliveries, action).await;
             for (index, (begun, delivery)) in begun.into_iter().zip(deliveries).enumerate() {
                 let (applied, answer) = match &outcomes {
                     Ok(outcomes) => {
                         let applied = outcomes[index] == LeaseOutcome::Applied;
-                        (Some(applied), Answer::Given)
+                        (Some(applied), Answer::Ok)
                     }
                     Err(error) => (None, Answer::failed(error)),
                 };
-                self.teller.end(begun, what(delivery, applied), answer);
+                self.reporter.end(begun, what(delivery, applied), answer);
             }
             if outcomes.is_ok() {
                 return;
@@ -227,7 +225,7 @@ impl Client {
         }
     }
 
-    async fn use_receipts(
+    async fn settle_once(
         &self,
         deliveries: &[Delivery],
         action: Action,
@@ -245,8 +243,8 @@ impl Client {
             }
             Action::Release => self.queue.release(receipt).await.map(one),
             Action::DeadLetter => {
-                let buried = self.queue.dead_letter(receipt, "recorded");
-                buried.await.map(one)
+                let moved = self.queue.dead_letter(receipt, "recorded");
+                moved.await.map(one)
             }
             Action::Ack => {
                 let receipts: Vec<_> = deliveries.iter().map(|it| it.receipt.clone()).collect();
@@ -255,15 +253,18 @@ impl Client {
         }
     }
 
-    /// So long that the clients leave something of the machine to the servers.
-    #[allow(clippy::disallowed_methods)] // the clients live in real time, as their servers do
+    /// Leaves some of the machine to the servers.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "clients and servers use real time"
+    )]
     async fn pause(&mut self, millis: std::ops::Range<u64>) {
         tokio::time::sleep(Duration::from_millis(self.random.u64(millis))).await;
     }
 }
 
-/// A message that is acked before its enqueue is repeated is stored once more. In the record
-/// these are two messages, told apart by the attempt that stored them.
+/// If a message is acked before its enqueue is retried, the retry stores it again. The record has
+/// these copies as two messages, named after the attempts that stored them.
 fn copy(id: &str, attempt: &str) -> String {
     format!("{id}.{attempt}")
 }

@@ -1,15 +1,15 @@
-//! Producers and consumers in processes of their own, on a replica set whose members fail.
+//! Producers and consumers, each a process, on a replica set whose members fail.
 //!
 //! `QUEUE_FAILOVER_ROUNDS=20 cargo test -p queue-docdb --test failover` runs twenty rounds of
-//! mixed faults; without the variable, each fault strikes once. See `docs/failover.md`.
+//! mixed scenarios; without the variable, each scenario runs once. See `docs/failover.md`.
 
 mod client;
-mod crew;
-mod fault;
-mod proof;
+mod clients;
+mod report;
 mod rounds;
+mod scenario;
+mod self_test;
 mod table;
-mod told;
 
 use std::process::ExitCode;
 
@@ -27,8 +27,8 @@ fn main() -> ExitCode {
         runtime.block_on(rounds::run()).map_err(Failed::from)
     };
     let trials = vec![
-        Trial::test("the_table_shows_what_is_broken", || {
-            proof::the_table_shows_what_is_broken();
+        Trial::test("the_table_shows_each_violation", || {
+            self_test::the_table_shows_each_violation();
             Ok(())
         }),
         Trial::test("nothing_is_lost_in_a_failover", rounds),

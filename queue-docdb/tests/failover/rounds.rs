@@ -1,98 +1,99 @@
-//! Faults, one after another, while the clients work.
+//! Scenarios, one after another, while the clients work.
 
 use std::{env, time::Duration};
 
-use mongodb_test_server::{FaultError, Member, MongoReplicaSet, ReplicaSetOptions};
+use mongodb_test_server::{Member, MemberError, MongoReplicaSet, ReplicaSetOptions};
 use queue_api::Queue;
 use queue_conformance::record::{Moment, moment};
 
 use crate::{
     client::{self, OPERATION_TIMEOUT},
-    crew::HandlerRunner,
-    fault::Fault,
+    clients::Clients,
+    report::Report,
+    scenario::Scenario,
     table::{CLOCK_BOUND, Table},
-    told::Told,
 };
 
-/// How many rounds there are; without it, each fault once.
+/// The number of rounds. Without it, each scenario runs once.
 const ROUNDS: &str = "QUEUE_FAILOVER_ROUNDS";
 
-/// What the faults and their order are drawn with.
+/// The seed of the scenarios, their order and their members.
 const SEED: &str = "QUEUE_FAILOVER_SEED";
 
-/// How long whatever is left may take to be delivered when nobody disturbs.
+/// How long the rest may take to be acked after the last round.
 const DRAIN: Duration = Duration::from_secs(60);
 
-/// One fault, and what became of the clients.
+/// One scenario and its outcome.
 pub(crate) struct Round {
-    pub(crate) fault: Fault,
-    /// Whether a secondary was killed just before, and was still coming back.
+    pub(crate) scenario: Scenario,
+    /// Whether a secondary was still restarting.
     pub(crate) is_noisy: bool,
     pub(crate) began: Moment,
     pub(crate) outcome: Outcome,
 }
 
 pub(crate) enum Outcome {
-    /// The fault cannot be made here.
-    Unavailable(FaultError),
-    Survived(Times),
+    /// Cuts need containers.
+    Unavailable(MemberError),
+    Measured(Times),
 }
 
 /// How long things took.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
-    /// From the fault to a primary: the new one, where the fault ended a reign.
+    /// From the failure until there is a primary, another one if the scenario replaces it.
     pub(crate) election: Duration,
-    /// From then until the last consumer had acked a message.
+    /// From then until the last consumer has acked a message.
     pub(crate) back: Duration,
-    /// The longest time in which no consumer acked anything.
+    /// The longest time in which no consumer acked a message.
     pub(crate) stall: Duration,
 }
 
-/// Runs the rounds that the environment asks for, prints the table, and fails if something is
-/// in it that must not be.
+/// Runs the rounds, prints the table, and fails if the contract is violated.
 pub(crate) async fn run() -> Result<(), String> {
     let mut random = fastrand::Rng::new();
     let rounds = number(ROUNDS)?;
     let seed = number(SEED)?.unwrap_or_else(|| random.u64(..1_000_000));
     random.seed(seed);
-    let faults = match rounds {
-        None => Fault::ALL.to_vec(),
+    let scenarios = match rounds {
+        None => Scenario::ALL.to_vec(),
         Some(rounds) => mixed(rounds, &mut random),
     };
     let options = ReplicaSetOptions::new();
     let election_timeout = options.election_timeout();
     let set = MongoReplicaSet::start(options).await.map_err(text)?;
     println!(
-        "{} rounds, {SEED}={seed}; election timeout {election_timeout:?} (MongoDB's own: 10s), \
-         operation timeout {OPERATION_TIMEOUT:?} (the backend's own: 10s), clock bound {CLOCK_BOUND:?}",
-        faults.len()
+        "{} rounds, {SEED}={seed}; election timeout {election_timeout:?} (default 10s), \
+         operation timeout {OPERATION_TIMEOUT:?} (default 10s), clock bound {CLOCK_BOUND:?}",
+        scenarios.len()
     );
     let database = "failover";
-    let crew = HandlerRunner::start(&set.uri(), database)?;
-    let mut rig = Rig {
+    let clients = Clients::start(&set.uri(), database)?;
+    let mut test = Test {
         is_mixed: rounds.is_some(),
         set,
-        crew,
+        clients,
         random,
     };
     let mut played = Vec::new();
-    for (number, fault) in (1..).zip(faults) {
-        let round = rig.round(fault).await;
-        let round = round.map_err(|why| format!("round {number}, {fault}: {why}"))?;
+    for (number, scenario) in (1..).zip(scenarios) {
+        let round = test.round(scenario).await;
+        let round = round.map_err(|error| format!("round {number}, {scenario}: {error}"))?;
         println!("round {number}: {}", round.summary());
         played.push(round);
     }
-    let Rig { set, mut crew, .. } = rig;
-    crew.end_production().await?;
+    let Test {
+        set, mut clients, ..
+    } = test;
+    clients.end_producers().await?;
     let queue = client::connect(&set.uri(), database).await.map_err(text)?;
     drain(&queue).await?;
-    let told: Vec<Told> = crew.end()?;
+    let reports: Vec<Report> = clients.end()?;
     drop(queue);
-    set.take_down().await.map_err(text)?;
-    let table = Table::new(&played, &told);
+    set.shut_down().await.map_err(text)?;
+    let table = Table::new(&played, &reports);
     println!("\n{table}");
-    table.verdict().map_err(|broken| broken + &table.keep())
+    table.check().map_err(|text| text + &table.save_record())
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -106,23 +107,23 @@ fn number(variable: &str) -> Result<Option<u64>, String> {
     let number = text.parse();
     number
         .map(Some)
-        .map_err(|_| format!("{variable}={text:?} is no number"))
+        .map_err(|_| format!("{variable} is {text:?}; it must be a number"))
 }
 
-/// So many faults, in an order that has each of them as often as the others.
-fn mixed(rounds: u64, random: &mut fastrand::Rng) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    while (faults.len() as u64) < rounds {
-        let mut deck = Fault::ALL;
-        random.shuffle(&mut deck);
-        faults.extend(deck);
+/// Scenarios in random order, each as often as the others.
+fn mixed(rounds: u64, random: &mut fastrand::Rng) -> Vec<Scenario> {
+    let mut scenarios = Vec::new();
+    while (scenarios.len() as u64) < rounds {
+        let mut all = Scenario::ALL;
+        random.shuffle(&mut all);
+        scenarios.extend(all);
     }
-    faults.truncate(usize::try_from(rounds).unwrap_or(usize::MAX));
-    faults
+    scenarios.truncate(usize::try_from(rounds).unwrap_or(usize::MAX));
+    scenarios
 }
 
-/// Waits until everything is acked.
-#[allow(clippy::disallowed_methods)] // waits for real processes
+/// Waits until every message is acked.
+#[expect(clippy::disallowed_methods, reason = "waits for other processes")]
 async fn drain(queue: &Queue) -> Result<(), String> {
     let started = tokio::time::Instant::now();
     loop {
@@ -130,80 +131,79 @@ async fn drain(queue: &Queue) -> Result<(), String> {
         if stats.ready + stats.leased + stats.delayed == 0 {
             return match stats.dead {
                 0 => Ok(()),
-                dead => Err(format!("{dead} messages were buried")),
+                dead => Err(format!(
+                    "{dead} messages are dead letters; there must be none"
+                )),
             };
         }
         if started.elapsed() > DRAIN {
-            return Err(format!("what is left is not delivered: {stats:?}"));
+            return Err(format!("messages are left after {DRAIN:?}: {stats:?}"));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-struct Rig {
+struct Test {
     set: MongoReplicaSet,
-    crew: HandlerRunner,
+    clients: Clients,
     random: fastrand::Rng,
-    /// Whether rounds differ from each other in more than their faults.
+    /// Whether rounds differ in more than their scenarios.
     is_mixed: bool,
 }
 
-impl Rig {
-    async fn round(&mut self, fault: Fault) -> Result<Round, String> {
+impl Test {
+    async fn round(&mut self, scenario: Scenario) -> Result<Round, String> {
         let began = moment();
-        self.crew.get_on(began).await?;
+        self.clients.await_progress(began).await?;
         let primary = self.set.settled().await.map_err(text)?;
         let secondary = self.secondary(primary);
-        let is_noisy = self.is_mixed && fault != Fault::KillSecondary && self.random.bool();
+        let is_noisy = self.is_mixed && scenario != Scenario::SecondaryKilled && self.random.bool();
         if is_noisy {
             let other = self.secondary(primary);
             self.set.kill(other).await.map_err(text)?;
-            self.crew.make_calls(200).await?;
+            self.clients.await_calls(200).await?;
             self.set.start_again(other).await.map_err(text)?;
         }
-        // At a moment that is random in what the clients do, not in time.
-        self.crew.make_calls(self.random.usize(..200)).await?;
-        let struck = moment();
-        let outcome = match fault.strike(&self.set, primary, secondary).await {
-            Err(why @ FaultError::NeedsContainers) => Outcome::Unavailable(why),
-            Err(why) => return Err(why.to_string()),
-            Ok(()) => {
-                let survived = self.survive(fault, primary, secondary, struck);
-                Outcome::Survived(survived.await?)
-            }
+        // A random moment, counted in calls and not in time.
+        self.clients.await_calls(self.random.usize(..200)).await?;
+        let failed = moment();
+        let outcome = match scenario.begin(&self.set, primary, secondary).await {
+            Err(error @ MemberError::NeedsContainers) => Outcome::Unavailable(error),
+            Err(error) => return Err(error.to_string()),
+            Ok(()) => Outcome::Measured(self.measure(scenario, primary, secondary, failed).await?),
         };
         Ok(Round {
-            fault,
+            scenario,
             is_noisy,
             began,
             outcome,
         })
     }
 
-    /// Sees the clients through, takes the fault back, and sees them through that.
-    async fn survive(
+    /// Waits for the clients, repairs the members, and waits for the clients again.
+    async fn measure(
         &mut self,
-        fault: Fault,
+        scenario: Scenario,
         primary: Member,
         secondary: Member,
-        struck: Moment,
+        failed: Moment,
     ) -> Result<Times, String> {
-        while self.set.primary().await.map_err(text)? == primary && fault.ends_a_reign() {}
+        while self.set.primary().await.map_err(text)? == primary && scenario.replaces_primary() {}
         let elected = moment();
-        // The old primary comes back while the clients still look for the new one, or after.
-        let comes_late = !self.is_mixed || self.random.bool();
-        if comes_late {
-            self.crew.get_on(elected).await?;
+        // The repair comes after the clients have found the new primary, or before.
+        let is_late = !self.is_mixed || self.random.bool();
+        if is_late {
+            self.clients.await_progress(elected).await?;
         }
-        let repaired = fault.repair(&self.set, primary, secondary).await;
+        let repaired = scenario.repair(&self.set, primary, secondary).await;
         repaired.map_err(text)?;
         let repaired = moment();
-        self.crew.get_on(repaired).await?;
-        let back = self.crew.all_back(elected).unwrap_or(repaired);
+        self.clients.await_progress(repaired).await?;
+        let back = self.clients.all_back(elected).unwrap_or(repaired);
         Ok(Times {
-            election: Duration::from_nanos(elected - struck),
+            election: Duration::from_nanos(elected - failed),
             back: Duration::from_nanos(back - elected),
-            stall: self.crew.longest_stall(struck, moment()),
+            stall: self.clients.longest_stall(failed, moment()),
         })
     }
 
@@ -216,20 +216,16 @@ impl Rig {
 
 impl Round {
     fn summary(&self) -> String {
-        let noise = if self.is_noisy {
-            ", with a secondary just coming back"
-        } else {
-            ""
-        };
+        let noise = if self.is_noisy { ", noise" } else { "" };
         let outcome = match &self.outcome {
-            Outcome::Unavailable(why) => format!("not available: {why}"),
-            Outcome::Survived(times) => format!(
+            Outcome::Unavailable(error) => format!("not available: {error}"),
+            Outcome::Measured(times) => format!(
                 "primary after {:.1} s, all consumers after {:.1} s more, longest stall {:.1} s",
                 times.election.as_secs_f64(),
                 times.back.as_secs_f64(),
                 times.stall.as_secs_f64(),
             ),
         };
-        format!("{}{noise}: {outcome}", self.fault)
+        format!("{}{noise}: {outcome}", self.scenario)
     }
 }

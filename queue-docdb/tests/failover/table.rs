@@ -1,4 +1,4 @@
-//! What became of the messages, round by round.
+//! What happened to the messages, round by round.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,136 +13,139 @@ use queue_conformance::{
 
 use crate::{
     client::id_of_copy,
+    report::{Answer, Report},
     rounds::{Outcome, Round},
-    told::{Answer, Told},
 };
 
-/// How far a client's idea of the server's time may be off: half a round trip of a busy
-/// server, and what the members' clocks differ by, which here are all the same machine's. A
-/// lease is exclusive up to this, and no closer.
+/// By how much a client's estimate of the server's time may be wrong: half a round trip to a
+/// busy server. The members share this machine's clock. Leases are exclusive up to this bound.
 pub(crate) const CLOCK_BOUND: Duration = Duration::from_millis(250);
 
-/// The outcome of a run, a row for each round.
+/// The outcome of a run, one row for each round.
 pub(crate) struct Table {
     rows: Vec<Row>,
-    broken: Vec<Violation>,
-    /// Errors that a client could not know to be passing, and how often.
-    unexpected: BTreeMap<String, usize>,
+    violations: Vec<Violation>,
+    /// Errors that are not retryable, and how often they occurred.
+    not_retryable: BTreeMap<String, usize>,
     record: Vec<Call>,
 }
 
-/// The messages that were first sent in a round.
+/// The messages first sent in a round.
 #[derive(Default)]
 struct Row {
-    fault: String,
+    scenario: String,
     times: String,
     messages: usize,
     lost: usize,
-    /// Delivered again, though nobody had given them up.
+    /// Delivered again without a nack or a release.
     duplicated: usize,
-    /// Stored again by a repeated enqueue, after the first copy had been acked.
-    copied: usize,
+    /// Stored again by a retried enqueue, after the first copy was acked.
+    stored_twice: usize,
     after_ack: usize,
     overlapping: usize,
     /// Overlaps that the clock bound explains.
     within_bound: usize,
-    /// Whatever else breaks the contract.
+    /// Other violations of the contract.
     other: usize,
     errors: usize,
 }
 
-/// What is known of a message, in all of its copies.
+/// A message with all its copies.
 #[derive(Default)]
 struct Message {
     first_sent: Moment,
-    /// Its sender was told that it is there already, and no more.
+    /// An enqueue was answered with `Duplicate`.
     is_duplicate: bool,
     copies: BTreeSet<String>,
     deliveries: usize,
-    given_up: usize,
+    released: usize,
     may_be_acked: bool,
 }
 
 impl Table {
-    pub(crate) fn new(rounds: &[Round], told: &[Told]) -> Self {
+    pub(crate) fn new(rounds: &[Round], reports: &[Report]) -> Self {
         let mut rows: Vec<Row> = rounds.iter().map(Row::new).collect();
         let began: Vec<Moment> = rounds.iter().map(|round| round.began).collect();
         let row_of = |moment| began.partition_point(|began| *began <= moment).max(1) - 1;
-        let mut unexpected = BTreeMap::new();
-        for told in told {
-            if let Answer::Failed { why, is_retryable } = &told.answer {
-                rows[row_of(told.call.began)].errors += 1;
+        let mut not_retryable = BTreeMap::new();
+        for report in reports {
+            if let Answer::Failed {
+                error,
+                is_retryable,
+            } = &report.answer
+            {
+                rows[row_of(report.call.began)].errors += 1;
                 if !is_retryable {
-                    *unexpected.entry(why.clone()).or_default() += 1;
+                    *not_retryable.entry(error.clone()).or_default() += 1;
                 }
             }
         }
-        let messages = messages(told);
+        let messages = messages(reports);
         for message in messages.values() {
             rows[row_of(message.first_sent)].count(message);
         }
-        // A call that found its message there already stored nothing.
-        let stored = told
+        // A duplicate stored nothing.
+        let stored = reports
             .iter()
-            .filter(|told| !matches!(told.answer, Answer::Duplicate));
-        let record: Vec<Call> = stored.map(|told| told.call.clone()).collect();
-        let row_of_broken = |broken: &Violation| {
-            let sent = messages.get(id_of_copy(broken.message()));
+            .filter(|report| !matches!(report.answer, Answer::Duplicate));
+        let record: Vec<Call> = stored.map(|report| report.call.clone()).collect();
+        let row_of_violation = |violation: &Violation| {
+            let sent = messages.get(id_of_copy(violation.message()));
             sent.map_or(0, |message| row_of(message.first_sent))
         };
-        let broken = judge(&with_bound(&record, CLOCK_BOUND));
-        for broken in &broken {
-            let row = &mut rows[row_of_broken(broken)];
-            *match broken {
-                _ if broken.is_about(Line::E1) => &mut row.lost,
-                _ if broken.is_about(Line::A1) => &mut row.after_ack,
-                _ if broken.is_about(Line::L1) => &mut row.overlapping,
+        let violations = judge(&with_bound(&record, CLOCK_BOUND));
+        for violation in &violations {
+            let row = &mut rows[row_of_violation(violation)];
+            *match violation {
+                _ if violation.is_about(Line::E1) => &mut row.lost,
+                _ if violation.is_about(Line::A1) => &mut row.after_ack,
+                _ if violation.is_about(Line::L1) => &mut row.overlapping,
                 _ => &mut row.other,
             } += 1;
         }
-        let explained = |strict: &Violation| {
-            strict.is_about(Line::L1) && !broken.iter().any(|it| it.message() == strict.message())
+        let is_within_bound = |strict: &&Violation| {
+            let mut others = violations.iter();
+            strict.is_about(Line::L1) && !others.any(|it| it.message() == strict.message())
         };
-        for strict in judge(&record).iter().filter(|strict| explained(strict)) {
-            rows[row_of_broken(strict)].within_bound += 1;
+        for strict in judge(&record).iter().filter(is_within_bound) {
+            rows[row_of_violation(strict)].within_bound += 1;
         }
         Self {
             rows,
-            broken,
-            unexpected,
+            violations,
+            not_retryable,
             record,
         }
     }
 
-    /// Fails where a message was lost or delivered against the contract, or a client was told
-    /// that a repeat is of no use.
-    pub(crate) fn verdict(&self) -> Result<(), String> {
+    /// Fails if the contract was violated, or an error was not retryable.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let lost: usize = self.rows.iter().map(|row| row.lost).sum();
-        if lost == 0 && self.broken.is_empty() && self.unexpected.is_empty() {
+        if lost == 0 && self.violations.is_empty() && self.not_retryable.is_empty() {
             return Ok(());
         }
-        let mut text = String::from("the contract did not survive\n");
-        for (why, times) in &self.unexpected {
-            text += &format!("{times} errors that no client could know to be passing: {why}\n");
+        let mut text = String::from("the contract was violated\n");
+        for (error, count) in &self.not_retryable {
+            text += &format!("{count} errors that are not retryable: {error}\n");
         }
-        for broken in self.broken.iter().take(5) {
-            text += &format!("\n{broken}\n");
+        for violation in self.violations.iter().take(5) {
+            text += &format!("\n{violation}\n");
         }
         Err(text)
     }
 
-    /// Keeps the record as a file, and says where it is.
-    pub(crate) fn keep(&self) -> String {
+    /// Writes the record to a file, and returns a line with its path.
+    pub(crate) fn save_record(&self) -> String {
         let path = env::temp_dir().join(format!("queue-failover-{}.json", std::process::id()));
         let json = serde_json::to_vec(&self.record).expect("calls are plain data");
         match fs::write(&path, json) {
             Ok(()) => format!("the whole record is in {}\n", path.display()),
-            Err(error) => format!("the record could not be kept: {error}\n"),
+            Err(error) => format!("the record could not be written: {error}\n"),
         }
     }
 }
 
-/// The calls with what the backend's clock may have been off.
+/// The calls, with clocks widened by the bound.
 fn with_bound(record: &[Call], bound: Duration) -> Vec<Call> {
     let bound = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
     let mut record = record.to_vec();
@@ -153,9 +156,9 @@ fn with_bound(record: &[Call], bound: Duration) -> Vec<Call> {
     record
 }
 
-fn messages(told: &[Told]) -> BTreeMap<&str, Message> {
+fn messages(reports: &[Report]) -> BTreeMap<&str, Message> {
     let mut messages: BTreeMap<&str, Message> = BTreeMap::new();
-    for Told { call, answer, .. } in told {
+    for Report { call, answer } in reports {
         match &call.what {
             What::Enqueue { id, .. } => {
                 let message = messages.entry(id_of_copy(id)).or_insert_with(|| Message {
@@ -179,7 +182,7 @@ fn messages(told: &[Told]) -> BTreeMap<&str, Message> {
                 match action {
                     Action::Ack => message.may_be_acked |= *answer != Some(false),
                     Action::Nack(_) | Action::Release if *answer == Some(true) => {
-                        message.given_up += 1;
+                        message.released += 1;
                     }
                     _ => {}
                 }
@@ -193,10 +196,10 @@ impl Row {
     fn new(round: &Round) -> Self {
         let noise = if round.is_noisy { ", noise" } else { "" };
         Self {
-            fault: format!("{}{noise}", round.fault),
+            scenario: format!("{}{noise}", round.scenario),
             times: match &round.outcome {
                 Outcome::Unavailable(_) => "not available here |  | ".to_owned(),
-                Outcome::Survived(times) => [times.election, times.back, times.stall]
+                Outcome::Measured(times) => [times.election, times.back, times.stall]
                     .map(|time| format!("{:.1} s", time.as_secs_f64()))
                     .join(" | "),
             },
@@ -207,10 +210,10 @@ impl Row {
     fn count(&mut self, message: &Message) {
         self.messages += 1;
         let copies = message.copies.len();
-        // The judge cannot miss it: which of the sender's attempts had stored it is not known.
+        // The judge cannot see this: it is unknown which attempt has stored the message.
         self.lost += usize::from(message.is_duplicate && !message.may_be_acked);
-        self.duplicated += usize::from(message.deliveries > copies + message.given_up);
-        self.copied += usize::from(copies > 1);
+        self.duplicated += usize::from(message.deliveries > copies + message.released);
+        self.stored_twice += usize::from(copies > 1);
     }
 }
 
@@ -218,12 +221,12 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| fault | messages | lost | delivered after ack | overlapping (within the clock bound) \
+            "| scenario | messages | lost | delivered after ack | overlapping (within the clock bound) \
              | other | duplicated | stored twice | failed calls | primary after | consumers after \
              | longest stall |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
         )?;
         let mut sum = Row {
-            fault: "all".to_owned(),
+            scenario: "all".to_owned(),
             times: " |  | ".to_owned(),
             ..Row::default()
         };
@@ -236,7 +239,7 @@ impl fmt::Display for Table {
             sum.within_bound += row.within_bound;
             sum.other += row.other;
             sum.duplicated += row.duplicated;
-            sum.copied += row.copied;
+            sum.stored_twice += row.stored_twice;
             sum.errors += row.errors;
         }
         writeln!(f, "{sum}")
@@ -248,7 +251,7 @@ impl fmt::Display for Row {
         write!(
             f,
             "| {} | {} | {} | {} | {} ({}) | {} | {} | {} | {} | {} |",
-            self.fault,
+            self.scenario,
             self.messages,
             self.lost,
             self.after_ack,
@@ -256,7 +259,7 @@ impl fmt::Display for Row {
             self.within_bound,
             self.other,
             self.duplicated,
-            self.copied,
+            self.stored_twice,
             self.errors,
             self.times
         )

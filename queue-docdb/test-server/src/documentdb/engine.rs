@@ -48,7 +48,7 @@ impl Engines {
     /// Every engine.
     pub const ALL: Self = Self([true; 5]);
 
-    /// Those of the table's five columns that are `true`.
+    /// From the columns of the table.
     pub(crate) fn of_columns(columns: [bool; 5]) -> Self {
         Self(columns)
     }
@@ -59,19 +59,19 @@ impl Engines {
         Self(Engine::ALL.map(|engine| engines.contains(&engine)))
     }
 
-    /// Whether `engine` is among them.
+    /// Whether `engine` is in the set.
     #[must_use]
     pub fn contains(self, engine: Engine) -> bool {
         self.0[engine as usize]
     }
 
-    /// Those that are in both.
+    /// The engines in both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self(Engine::ALL.map(|engine| self.contains(engine) && other.contains(engine)))
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == [false; 5]

@@ -1,4 +1,4 @@
-//! Watches a client, and fails the test whose client sent what an engine refuses.
+//! Watches clients and fails a test that sent what an engine refuses.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,9 +20,8 @@ use super::{
 
 /// Judges every command of the clients that it [watches](Self::watch).
 ///
-/// Whoever ends a test with [`verify`](Self::verify) is told what was refused. A gate that is
-/// dropped instead panics in that case, unless the test panics already: no test passes because
-/// nobody asked.
+/// Call [`verify`](Self::verify) at the end of a test. If you forget it, dropping the gate panics
+/// where `verify` would fail, unless the test panics already.
 ///
 /// ```
 /// use mongodb_test_server::documentdb::{Engine, Engines, Gate};
@@ -30,7 +29,7 @@ use super::{
 /// let gate = Gate::new(Engines::of(&[Engine::V5_0]));
 /// let mut options = mongodb::options::ClientOptions::default();
 /// options.command_event_handler = Some(gate.watch());
-/// // ... what the test does with a client of these options ...
+/// // ... the test, with a client of these options ...
 /// gate.verify()?;
 /// # Ok::<(), mongodb_test_server::documentdb::Refused>(())
 /// ```
@@ -40,7 +39,7 @@ pub struct Gate {
     record: Arc<Record>,
 }
 
-/// What was seen. A std mutex: it is held for a look-up only, and nothing here awaits.
+/// A std mutex: nothing here awaits.
 #[derive(Debug, Default)]
 struct Record {
     state: Mutex<State>,
@@ -50,24 +49,23 @@ struct Record {
 struct State {
     commands: BTreeSet<String>,
     findings: BTreeSet<Finding>,
-    /// Commands that may leave a cursor open and were not answered yet, by their number.
+    /// Commands without an answer yet that may leave a cursor open, by request id.
     pending: HashMap<i32, Opens>,
 }
 
-/// What a command that is answered with a cursor is for.
+/// What a cursor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opens {
     Results,
-    /// A stream of changes has no end, so its cursor stays open.
+    /// A change stream has no end, so its cursor stays open.
     Changes,
 }
 
-/// A first batch of this size may be all that fits into a reply of 16 MiB, as the next
-/// document may have as much again.
+/// A first batch of this size may be all that fits into a reply of 16 MiB.
 const FULL_BATCH: usize = 4 << 20;
 
 impl Gate {
-    /// A gate that lets pass what all of these engines take.
+    /// Accepts what all of these engines take.
     #[must_use]
     pub fn new(required: Engines) -> Self {
         Self {
@@ -76,56 +74,56 @@ impl Gate {
         }
     }
 
-    /// What a client is watched by: the `command_event_handler` of its options.
+    /// The `command_event_handler` for a client's options.
     #[must_use]
     pub fn watch(&self) -> EventHandler<CommandEvent> {
         let record = Arc::clone(&self.record);
         EventHandler::callback(move |event| record.see(&event))
     }
 
-    /// The same, for a process that may be killed before it gets to verify: `tell` is called
-    /// with each command that the gate does not let pass, when it is sent.
+    /// The same, for a process that may be killed before it calls `verify`: calls `report` after
+    /// each command, as soon as one is refused.
     #[must_use]
-    pub fn watch_and_tell(
+    pub fn watch_and_report(
         &self,
-        tell: impl Fn(&Refused) + Send + Sync + 'static,
+        report: impl Fn(&Refused) + Send + Sync + 'static,
     ) -> EventHandler<CommandEvent> {
         let (record, required) = (Arc::clone(&self.record), self.required);
         EventHandler::callback(move |event| {
             record.see(&event);
             if let Err(refused) = record.refused(required) {
-                tell(&refused);
+                report(&refused);
             }
         })
     }
 
-    /// The names of all commands that were sent.
+    /// The names of all commands sent.
     #[must_use]
     pub fn commands(&self) -> BTreeSet<String> {
         self.record.state().commands.clone()
     }
 
-    /// All that some engine refuses, also those that this gate does not ask.
+    /// What any engine refuses, also engines that this gate does not check for.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         self.record.state().findings.iter().cloned().collect()
     }
 
-    /// Forgets what was seen, and says whether all of it was let pass.
+    /// Checks all commands so far, and forgets them.
     ///
     /// # Errors
-    /// What was sent, and who refuses it.
+    /// If an engine refuses one of them.
     pub fn verify(&self) -> Result<(), Refused> {
-        let verdict = self.record.refused(self.required);
+        let result = self.record.refused(self.required);
         *self.record.state() = State::default();
-        verdict
+        result
     }
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
         match self.verify() {
-            // A second panic would abort the process, and with it every other test.
+            // A second panic would abort the process with all its tests.
             Err(refused) if thread::panicking() => eprintln!("{refused}"),
             Err(refused) => panic!("{refused}"),
             Ok(()) => {}
@@ -195,8 +193,8 @@ fn opens(command: &Document) -> Option<Opens> {
     }
 }
 
-/// Whether the server keeps a cursor although the batch was not full, which a larger
-/// `batchSize` avoids.
+/// Whether the server keeps a cursor although the batch is not full. A larger `batchSize`
+/// avoids that.
 fn leaves_cursor_open(reply: &Document) -> bool {
     let Ok(cursor) = reply.get_document("cursor") else {
         return false;
@@ -207,7 +205,7 @@ fn leaves_cursor_open(reply: &Document) -> bool {
             .is_ok_and(|batch| size_of_all(batch) < FULL_BATCH)
 }
 
-/// About how many bytes: what is large are binaries and strings.
+/// Roughly: only binaries and strings are large.
 fn size_of_all(values: &[Bson]) -> usize {
     let size = |value: &Bson| match value {
         Bson::Binary(binary) => binary.bytes.len(),
@@ -222,17 +220,17 @@ fn size_of_all(values: &[Bson]) -> usize {
     values.iter().map(size).sum()
 }
 
-/// What a test sent and an engine refuses.
+/// Commands were sent that an engine refuses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Refused {
-    /// Each refused item once; `refused_by` names those that the gate asked.
+    /// Each refused item once; `refused_by` has only engines that the gate checks for.
     pub findings: Vec<Finding>,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the gate refuses what was sent:")?;
+        write!(f, "Amazon DocumentDB refuses what was sent:")?;
         for finding in &self.findings {
             write!(f, "\n- {finding}")?;
         }

@@ -1,4 +1,4 @@
-//! Judges one command: its fields, and the operators, stages and index options in them.
+//! Judges one command: its fields, operators, stages and index options.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::{
     table::{self, Section},
 };
 
-/// Something in a command that some engine refuses.
+/// Something in a command that an engine refuses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Finding {
@@ -17,9 +17,9 @@ pub struct Finding {
     pub command: String,
     /// A command, field, operator, stage or option, as the table calls it.
     pub item: String,
-    /// Who refuses it.
+    /// The engines that refuse it.
     pub refused_by: Engines,
-    /// Who says so.
+    /// The source in the table.
     pub source: &'static str,
 }
 
@@ -38,11 +38,19 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What each engine of Amazon DocumentDB would refuse in this command, with the fields that the
-/// driver adds.
+/// What engines refuse in a command as the driver sends it.
 ///
-/// The documents of an insert are not looked into, nor are values that are compared or set:
-/// there is nothing to refuse in them, and they may be large.
+/// Does not look into inserted documents, nor into values that are compared or set: nothing in
+/// them can be refused.
+///
+/// ```
+/// use mongodb::bson::doc;
+/// use mongodb_test_server::documentdb::judge;
+///
+/// let findings = judge(&doc! { "find": "orders", "filter": { "$where": "true" } });
+/// assert_eq!(findings[0].item, "$where");
+/// assert!(judge(&doc! { "find": "orders", "filter": { "state": "open" } }).is_empty());
+/// ```
 #[must_use]
 pub fn judge(command: &Document) -> Vec<Finding> {
     let Some(name) = command.keys().next() else {
@@ -56,7 +64,7 @@ pub fn judge(command: &Document) -> Vec<Finding> {
     judge.found
 }
 
-/// Judges something about a command that is not in it.
+/// Judges an item that is not in the command itself.
 pub(crate) fn judge_item(section: Section, command: &str, item: &str) -> Vec<Finding> {
     let mut judge = Judge {
         command: command.to_owned(),
@@ -134,7 +142,7 @@ impl Judge {
     fn field(&mut self, path: &str, value: &Bson) {
         let item = match (path, value) {
             (path, Bson::String(_)) if path.ends_with(".hint") => format!("{path} by name"),
-            (path, Bson::Document(_)) if path.ends_with(".hint") && !is_unhinted(path) => {
+            (path, Bson::Document(_)) if path.ends_with(".hint") && !has_one_hint_row(path) => {
                 format!("{path} by keys")
             }
             ("update.updates.u" | "findAndModify.update", Bson::Array(_)) => {
@@ -183,7 +191,7 @@ impl Judge {
     fn filter(&mut self, section: Section, filter: &Document) {
         for (key, value) in filter {
             if !key.starts_with('$') {
-                // Whatever does not begin with an operator is a value to compare with.
+                // A document without operators is a value to compare with.
                 if let Bson::Document(inner) = value {
                     if starts_with_operator(inner) {
                         self.filter(section, inner);
@@ -281,8 +289,8 @@ impl Judge {
     }
 }
 
-/// Hints that the table names as such, because nothing is known about either kind.
-fn is_unhinted(path: &str) -> bool {
+/// Whether the table has one row for both kinds of hint.
+fn has_one_hint_row(path: &str) -> bool {
     table::row(Section::Fields, path).is_some()
 }
 

@@ -1,4 +1,4 @@
-//! The table: `documentdb.md`, read once.
+//! The table in `documentdb.md`.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -32,12 +32,12 @@ impl Section {
             "Indexes" => Self::Indexes,
             "Filters of partial indexes" => Self::PartialFilters,
             "Cursors" => Self::Cursors,
-            other => panic!("documentdb.md has a heading that nobody reads: {other}"),
+            other => panic!("documentdb.md has an unknown heading: {other}"),
         }
     }
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) refused_by: Engines,
@@ -48,13 +48,13 @@ type Table = HashMap<Section, HashMap<&'static str, Row>>;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| read(include_str!("../../documentdb.md")));
 
-/// What the table says about something.
+/// The table's row for an item.
 pub(crate) fn row(section: Section, item: &str) -> Option<&'static Row> {
     TABLE.get(&section)?.get(item)
 }
 
 /// # Panics
-/// The table is part of this crate, so a line that is not understood is a mistake in it.
+/// If a line is invalid. The table is part of this crate.
 fn read(text: &'static str) -> Table {
     let mut table = Table::new();
     let mut section = None;
@@ -85,7 +85,7 @@ fn read(text: &'static str) -> Table {
             source,
         };
         let before = table.entry(section).or_default().insert(item, row);
-        assert!(before.is_none(), "documentdb.md says it twice: {line}");
+        assert!(before.is_none(), "documentdb.md has an item twice: {line}");
     }
     table
 }
@@ -96,11 +96,11 @@ mod tests {
     use crate::documentdb::Engine;
 
     #[test]
-    fn every_line_has_a_verdict_and_a_source() {
+    fn every_row_has_engines_and_a_source() {
         let rows: Vec<&Row> = TABLE.values().flat_map(HashMap::values).collect();
         assert!(rows.len() > 200, "{}", rows.len());
         assert!(rows.iter().all(|row| !row.source.is_empty()));
-        let partial = row(Section::Indexes, "partialFilterExpression").expect("a line");
+        let partial = row(Section::Indexes, "partialFilterExpression").expect("a row");
         assert!(partial.refused_by.contains(Engine::Elastic));
         assert!(!partial.refused_by.contains(Engine::V5_0));
     }

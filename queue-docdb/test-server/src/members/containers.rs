@@ -1,107 +1,135 @@
 //! Members in containers.
 
+use std::time::Duration;
+
+use testcontainers::bollard::query_parameters::KillContainerOptionsBuilder;
+
 use super::networks::Networks;
-use super::{CutFrom, MEMBERS, ReplicaSetOptions};
+use super::options::{Action, MEMBERS, ReplicaSetOptions};
+use super::view;
 use crate::container::{self, Container, PORT, Reach};
-use crate::daemon::Daemon;
-use crate::error::Failure;
+use crate::docker::Docker;
+use crate::error::{Failure, within};
 use crate::image::MongoImage;
 use crate::options::{ServerOptions, plain_uri};
 use crate::replica_set;
 use crate::source::Source;
 
-/// Three containers, each reached by its own address. The order of the fields is the one in
-/// which they are dropped: a network goes when it is empty.
+/// A clean end, with a step-down.
+const STOP: Duration = Duration::from_secs(30);
+
+/// Three containers, each with its own address. Fields are dropped in this order: the containers
+/// before their networks.
 #[derive(Debug)]
 pub(crate) struct Containers {
     containers: Vec<Container>,
     networks: Networks,
-    daemon: Daemon,
-    pub(crate) source: Source,
+    docker: Docker,
 }
 
-/// Starts three servers that do not know of each other yet.
 pub(crate) async fn start(options: &ReplicaSetOptions) -> Result<Containers, Failure> {
-    let daemon = Daemon::connect().await?;
-    let image = MongoImage::provide(&daemon).await?;
-    let networks = Networks::create(&daemon, MEMBERS).await?;
-    let server = ServerOptions::member();
-    let mut containers = Vec::new();
-    for member in 0..MEMBERS {
-        // A container is created on a network, where its address is Docker's choice; so it is
-        // taken off again.
-        let reach = Reach::Network(networks.name(member).to_owned());
-        let container = container::launch(&daemon, &image, &server, reach).await?;
-        daemon
-            .detach(container.name(), networks.name(member))
-            .await?;
-        for of in 0..MEMBERS {
-            let place = (member, of);
-            networks.attach(&daemon, container.name(), place).await?;
-        }
-        containers.push(container);
-    }
-    let set = Containers {
-        source: containers[0].source(&image),
-        containers,
-        networks,
-        daemon,
+    let docker = Docker::connect().await?;
+    let image = MongoImage::provide(&docker).await?;
+    let mut set = Containers {
+        containers: Vec::new(),
+        networks: Networks::create(&docker).await?,
+        docker,
     };
-    set.await_answers().await?;
-    super::initiate(options, &set.addresses()).await?;
-    Ok(set)
+    let started = set.start_members(&image, options).await;
+    match started {
+        Ok(()) => Ok(set),
+        Err(failure) => {
+            // The reaper tries again what fails here.
+            let _ = set.remove().await;
+            Err(failure)
+        }
+    }
 }
 
 impl Containers {
+    async fn start_members(
+        &mut self,
+        image: &MongoImage,
+        options: &ReplicaSetOptions,
+    ) -> Result<(), Failure> {
+        let Self {
+            containers,
+            networks,
+            docker,
+        } = self;
+        let server = ServerOptions::member();
+        for member in 0..MEMBERS {
+            let network = networks.name(member);
+            let reach = Reach::Network(network);
+            let container = Container::start(docker, image, &server, reach).await?;
+            let name = container.name.clone();
+            containers.push(container);
+            // Docker has chosen an address; attach it again with the right one.
+            networks.detach(docker, &name, member).await?;
+            for network in 0..MEMBERS {
+                networks.attach(docker, &name, member, network).await?;
+            }
+        }
+        let addresses = self.addresses();
+        for (address, container) in addresses.iter().zip(&self.containers) {
+            let uri = plain_uri(address);
+            replica_set::await_answer(&uri, container::DATA, container).await?;
+        }
+        view::initiate(options, &addresses).await
+    }
+
     pub(crate) fn addresses(&self) -> Vec<String> {
         (0..MEMBERS)
             .map(|member| format!("{}:{PORT}", self.networks.address(member)))
             .collect()
     }
 
-    async fn await_answers(&self) -> Result<(), Failure> {
-        for (address, container) in self.addresses().iter().zip(&self.containers) {
-            replica_set::await_answer(&plain_uri(address), container).await?;
+    pub(crate) fn source(&self) -> Source {
+        self.containers[0].source()
+    }
+
+    pub(crate) async fn apply(&mut self, action: Action, member: usize) -> Result<(), Failure> {
+        let Container { name, handle, .. } = &self.containers[member];
+        let step = format!("{action:?} of container {name}");
+        match action {
+            Action::Kill => {
+                let options = KillContainerOptionsBuilder::new().signal("SIGKILL");
+                let killed = self
+                    .docker
+                    .client
+                    .kill_container(name, Some(options.build()));
+                within(STOP, step, killed).await
+            }
+            Action::Stop => {
+                let seconds = i32::try_from(STOP.as_secs()).unwrap_or(i32::MAX);
+                within(STOP * 2, &step, handle.stop_with_timeout(Some(seconds))).await?;
+                match handle.exit_code().await {
+                    Ok(Some(0)) => Ok(()),
+                    code => Err(Failure::new(format!(
+                        "{step}: the exit code is {code:?}; it must be 0"
+                    ))),
+                }
+            }
+            Action::Start => within(STOP, step, handle.start()).await,
+            Action::Freeze => within(STOP, step, handle.pause()).await,
+            Action::Thaw => within(STOP, step, handle.unpause()).await,
+            Action::Cut(from) => {
+                let names: Vec<&str> = self.containers.iter().map(|it| &*it.name).collect();
+                self.networks.cut(&self.docker, &names, member, from).await
+            }
+            Action::Heal => {
+                let names: Vec<&str> = self.containers.iter().map(|it| &*it.name).collect();
+                self.networks.heal(&self.docker, &names, member).await
+            }
         }
-        Ok(())
     }
 
-    pub(crate) async fn kill(&self, member: usize) -> Result<(), Failure> {
-        self.daemon.kill(self.containers[member].name()).await
-    }
-
-    pub(crate) async fn stop(&self, member: usize) -> Result<(), Failure> {
-        self.containers[member].stop().await
-    }
-
-    pub(crate) async fn start_again(&self, member: usize) -> Result<(), Failure> {
-        self.containers[member].start_again().await
-    }
-
-    pub(crate) async fn freeze(&self, member: usize) -> Result<(), Failure> {
-        self.containers[member].pause().await
-    }
-
-    pub(crate) async fn thaw(&self, member: usize) -> Result<(), Failure> {
-        self.containers[member].unpause().await
-    }
-
-    pub(crate) async fn cut(&mut self, member: usize, from: CutFrom) -> Result<(), Failure> {
-        let names: Vec<&str> = self.containers.iter().map(Container::name).collect();
-        self.networks.cut(&self.daemon, &names, member, from).await
-    }
-
-    pub(crate) async fn heal(&mut self, member: usize) -> Result<(), Failure> {
-        let names: Vec<&str> = self.containers.iter().map(Container::name).collect();
-        self.networks.heal(&self.daemon, &names, member).await
-    }
-
-    /// Removes everything, in spite of what could not be removed before it.
-    pub(crate) async fn shut_down(self) -> Result<(), Failure> {
+    /// Removes everything. Continues after an error, and returns the first one.
+    pub(crate) async fn remove(self) -> Result<(), Failure> {
         let mut outcome = Ok(());
         for container in self.containers {
-            outcome = outcome.and(container.shut_down().await);
+            outcome = outcome.and(container.remove().await);
         }
-        outcome.and(self.networks.remove(&self.daemon).await)
+        outcome.and(self.networks.remove(&self.docker).await)
     }
 }

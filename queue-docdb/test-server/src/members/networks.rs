@@ -1,37 +1,38 @@
-//! The networks that members in containers are reached by.
+//! The networks of members in containers.
 //!
-//! Each member has a network of its own, in which it has the address that clients and the other
-//! members know it by; the others are attached to it too. So a member can be cut off from
-//! everybody, or from the other members alone, while clients on this machine still reach it.
-//! Docker lets nothing pass between networks.
+//! Each member has a network of its own, with the address that clients and other members know
+//! it by. The other members are attached to it, too. Docker lets nothing pass between networks.
+//! So detaching a member from some networks cuts it off from everything, or from the other
+//! members alone.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use testcontainers::bollard::models::IpamConfig;
+use testcontainers::bollard::errors::Error as DockerError;
+use testcontainers::bollard::models::{
+    EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest,
+    NetworkCreateRequest, NetworkDisconnectRequest,
+};
 use uuid::Uuid;
 
-use super::CutFrom;
-use crate::container::fresh_name;
-use crate::daemon::{self, Daemon};
-use crate::error::Failure;
-use crate::leash::Leash;
+use super::options::{CutFrom, MEMBERS};
+use crate::docker::{ANSWER, Docker, fresh_name, unless_missing};
+use crate::error::{Failure, within};
 
-/// 198.18.0.0/15 is set aside for the test of networks (RFC 2544), so no network that this
-/// machine talks to is there.
-const ADDRESSES: u32 = u32::from_be_bytes([198, 18, 0, 0]);
-/// How many networks of 16 addresses it has room for.
+/// RFC 2544 reserves 198.18.0.0/15 for tests, so no other network of this machine is there.
+const FIRST_ADDRESS: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+/// It has room for so many networks of 16 addresses.
 const NETWORKS: u128 = 1 << (28 - 15);
-const NETWORK_ADDRESSES: u32 = 16;
-/// How many of them are tried: other test runs may have theirs.
+const NETWORK_SIZE: u32 = 16;
+/// How many of them are tried: other test processes use some.
 const ATTEMPTS: usize = 20;
 
-/// One network for each member; dropping it removes what is empty of them.
+/// One network for each member.
 #[derive(Debug)]
 pub(crate) struct Networks {
     networks: Vec<Network>,
-    leash: Leash,
-    /// Which member was taken off which network.
-    detached: Vec<(usize, usize)>,
+    /// The cuts: which member is detached from whose network.
+    cuts: Vec<(usize, usize)>,
 }
 
 #[derive(Debug)]
@@ -41,128 +42,166 @@ struct Network {
 }
 
 impl Networks {
-    /// Makes so many networks.
-    pub(crate) async fn create(daemon: &Daemon, count: usize) -> Result<Self, Failure> {
-        let names: Vec<String> = (0..count).map(|_| fresh_name()).collect();
-        let things: Vec<String> = names.iter().map(|it| format!("networks/{it}")).collect();
-        let mut networks = Self {
-            leash: Leash::in_docker(&things, &daemon::host())?,
-            networks: Vec::new(),
-            detached: Vec::new(),
-        };
-        for name in names {
-            let network = Network::create(daemon, name).await?;
-            networks.networks.push(network);
+    pub(crate) async fn create(docker: &Docker) -> Result<Self, Failure> {
+        let mut networks = Vec::new();
+        for _ in 0..MEMBERS {
+            networks.push(Network::create(docker).await?);
         }
-        Ok(networks)
+        Ok(Self {
+            networks,
+            cuts: Vec::new(),
+        })
     }
 
     pub(crate) fn name(&self, of: usize) -> &str {
         &self.networks[of].name
     }
 
-    /// The address by which everybody knows a member, whatever happens to it.
+    /// The address by which clients and members know a member.
     pub(crate) fn address(&self, member: usize) -> Ipv4Addr {
-        self.address_in(member, member)
+        self.networks[member].address(member)
     }
 
-    /// Always the same one in the networks of others, too, or their connections would not
-    /// outlive a cut.
-    fn address_in(&self, of: usize, member: usize) -> Ipv4Addr {
-        // The first is the network's own, the second this machine's.
-        let host = u32::try_from(2 + member).expect("is one of three");
-        self.networks[of].nth(host)
-    }
-
-    /// Puts a member's container on the network of a member.
+    /// Attaches a member's container to the network `of` a member, always with the same address,
+    /// or connections would not survive a cut.
     pub(crate) async fn attach(
         &self,
-        daemon: &Daemon,
+        docker: &Docker,
         container: &str,
-        (member, of): (usize, usize),
+        member: usize,
+        of: usize,
     ) -> Result<(), Failure> {
-        let address = self.address_in(of, member).to_string();
-        daemon.attach(container, self.name(of), address).await
+        let network = &self.networks[of];
+        let request = NetworkConnectRequest {
+            container: container.to_owned(),
+            endpoint_config: Some(EndpointSettings {
+                ipam_config: Some(EndpointIpamConfig {
+                    ipv4_address: Some(network.address(member).to_string()),
+                    ..EndpointIpamConfig::default()
+                }),
+                ..EndpointSettings::default()
+            }),
+        };
+        let attached = docker.client.connect_network(&network.name, request);
+        within(ANSWER, format!("attaching container {container}"), attached).await
     }
 
-    /// Takes away whatever a member and others reach each other by.
+    pub(crate) async fn detach(
+        &self,
+        docker: &Docker,
+        container: &str,
+        of: usize,
+    ) -> Result<(), Failure> {
+        let request = NetworkDisconnectRequest {
+            container: container.to_owned(),
+            force: Some(false),
+        };
+        let detached = docker.client.disconnect_network(self.name(of), request);
+        within(ANSWER, format!("detaching container {container}"), detached).await
+    }
+
     pub(crate) async fn cut(
         &mut self,
-        daemon: &Daemon,
+        docker: &Docker,
         containers: &[&str],
         member: usize,
         from: CutFrom,
     ) -> Result<(), Failure> {
-        let others = || (0..containers.len()).filter(|other| *other != member);
-        let theirs = others().map(|other| (member, other));
-        let cuts: Vec<(usize, usize)> = match from {
-            CutFrom::Everybody => theirs.chain([(member, member)]).collect(),
-            CutFrom::Members => others()
-                .map(|other| (other, member))
-                .chain(theirs)
-                .collect(),
-        };
-        for (member, of) in cuts {
-            if !self.detached.contains(&(member, of)) {
-                daemon.detach(containers[member], self.name(of)).await?;
-                self.detached.push((member, of));
+        let others = (0..MEMBERS).filter(|other| *other != member);
+        let cuts = others.flat_map(|other| match from {
+            CutFrom::MembersAndClients => [(member, other), (member, member)],
+            CutFrom::Members => [(member, other), (other, member)],
+        });
+        for cut in cuts {
+            if !self.cuts.contains(&cut) {
+                self.detach(docker, containers[cut.0], cut.1).await?;
+                self.cuts.push(cut);
             }
         }
         Ok(())
     }
 
-    /// Puts back whatever [`cut`](Self::cut) took away from a member.
     pub(crate) async fn heal(
         &mut self,
-        daemon: &Daemon,
+        docker: &Docker,
         containers: &[&str],
         member: usize,
     ) -> Result<(), Failure> {
-        let (healed, other): (Vec<_>, Vec<_>) = self
-            .detached
-            .drain(..)
-            .partition(|(one, of)| *one == member || *of == member);
-        self.detached = other;
+        let cuts = std::mem::take(&mut self.cuts);
+        let is_of = |cut: &(usize, usize)| cut.0 == member || cut.1 == member;
+        let (healed, left): (Vec<_>, Vec<_>) = cuts.into_iter().partition(is_of);
+        self.cuts = left;
         for (one, of) in healed {
-            self.attach(daemon, containers[one], (one, of)).await?;
+            self.attach(docker, containers[one], one, of).await?;
         }
         Ok(())
     }
 
-    /// Removes the networks, on which nobody is any more.
-    pub(crate) async fn remove(self, daemon: &Daemon) -> Result<(), Failure> {
-        for network in &self.networks {
-            daemon.remove_network(&network.name).await?;
+    /// Removes the networks, once their containers are gone.
+    pub(crate) async fn remove(self, docker: &Docker) -> Result<(), Failure> {
+        for Network { name, .. } in self.networks {
+            let removed = async { unless_missing(docker.client.remove_network(&name).await) };
+            within(ANSWER, format!("removing network {name}"), removed).await?;
         }
-        self.leash.release();
         Ok(())
     }
 }
 
 impl Network {
-    async fn create(daemon: &Daemon, name: String) -> Result<Self, Failure> {
+    /// Creates a network that only its members and this machine reach.
+    async fn create(docker: &Docker) -> Result<Self, Failure> {
         for _ in 0..ATTEMPTS {
             let index = Uuid::new_v4().as_u128() % NETWORKS;
-            let index = u32::try_from(index).expect("is below the number of networks");
+            let index = u32::try_from(index).expect("is below 2^13");
             let network = Self {
-                name: name.clone(),
-                first: ADDRESSES + index * NETWORK_ADDRESSES,
+                name: fresh_name(),
+                first: FIRST_ADDRESS + index * NETWORK_SIZE,
             };
-            let addresses = IpamConfig {
-                subnet: Some(format!("{}/28", network.nth(0))),
-                gateway: Some(network.nth(1).to_string()),
-                // Where Docker finds addresses by itself: not the members', which are free
-                // while their containers are off.
-                ip_range: Some(format!("{}/29", network.nth(8))),
-                ..IpamConfig::default()
+            let (key, value) = docker.label;
+            let request = NetworkCreateRequest {
+                name: network.name.clone(),
+                internal: Some(true),
+                labels: Some(HashMap::from([(key.to_owned(), value.to_owned())])),
+                ipam: Some(Ipam {
+                    config: Some(vec![network.addresses()]),
+                    ..Ipam::default()
+                }),
+                ..NetworkCreateRequest::default()
             };
-            if let Some(()) = daemon.create_network(&name, addresses).await? {
+            let created = async {
+                match docker.client.create_network(request).await {
+                    Ok(_) => Ok(true),
+                    // "Pool overlaps with other one on this address space"
+                    Err(DockerError::DockerResponseServerError { message, .. })
+                        if message.contains("overlap") =>
+                    {
+                        Ok(false)
+                    }
+                    Err(error) => Err(error),
+                }
+            };
+            if within(ANSWER, "creating a network", created).await? {
                 return Ok(network);
             }
         }
         Err(Failure::new(format!(
-            "none of {ATTEMPTS} networks in 198.18.0.0/15 is free"
+            "{ATTEMPTS} networks in 198.18.0.0/15 are in use"
         )))
+    }
+
+    fn addresses(&self) -> IpamConfig {
+        IpamConfig {
+            subnet: Some(format!("{}/28", self.nth(0))),
+            gateway: Some(self.nth(1).to_string()),
+            // Docker's own choice is not an address of a member that is down.
+            ip_range: Some(format!("{}/29", self.nth(8))),
+            ..IpamConfig::default()
+        }
+    }
+
+    /// A member's address in this network. The first two are the network's and this machine's.
+    fn address(&self, member: usize) -> Ipv4Addr {
+        self.nth(2 + u32::try_from(member).expect("is below 3"))
     }
 
     fn nth(&self, n: u32) -> Ipv4Addr {

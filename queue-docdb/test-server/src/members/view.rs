@@ -1,24 +1,29 @@
-//! What the members say of each other.
+//! What the members say about the replica set.
 
 use std::time::Duration;
 
 use mongodb::bson::{Bson, Document};
 
-use super::{MEMBERS, SETTLED};
+use super::options::{MEMBERS, ReplicaSetOptions};
 use crate::error::Failure;
 use crate::options::plain_uri;
-use crate::replica_set::{breathe, hello_and_status};
+use crate::replica_set::{self, hello_and_status, pause};
 
-/// What each member said when it was asked last; nothing of those who did not answer.
+/// From any state of the members to a primary that the others follow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) const NOT_SETTLED: &str = "not a primary and two secondaries";
+
+/// The last answer of each member; `None` for a member that does not answer.
 #[derive(Debug)]
 pub(crate) struct View {
-    members: Vec<Option<Said>>,
+    members: Vec<Option<MemberView>>,
 }
 
 #[derive(Debug)]
-struct Said {
+struct MemberView {
     address: String,
-    /// Who is the primary, in its eyes.
+    /// The address of the primary, as this member sees it.
     primary: Option<String>,
     is_primary: bool,
     is_secondary: bool,
@@ -28,7 +33,7 @@ struct Said {
 
 impl View {
     async fn look(addresses: &[String]) -> Self {
-        // All at once: one that is frozen takes as long as it is given.
+        // At the same time: a frozen member takes the whole timeout.
         let asked: Vec<_> = addresses
             .iter()
             .map(|address| {
@@ -39,46 +44,43 @@ impl View {
         let mut members = Vec::new();
         for (address, answer) in addresses.iter().zip(asked) {
             let answer = answer.await.ok().flatten();
-            members.push(answer.map(|(hello, status)| Said::new(address, &hello, &status)));
+            members.push(answer.map(|(hello, status)| MemberView::new(address, &hello, &status)));
         }
         Self { members }
     }
 
-    /// The primary in the eyes of two members, itself included.
+    /// The member that two members, itself included, name as the primary.
     pub(crate) fn primary(&self) -> Option<usize> {
         self.members.iter().position(|member| {
             member
                 .as_ref()
-                .is_some_and(|said| said.is_primary && self.followers(&said.address) >= 2)
+                .is_some_and(|it| it.is_primary && self.followers(&it.address) >= 2)
         })
     }
 
-    /// The primary, where the two others are its secondaries, and each hears from each: after
-    /// a cut they find back to each other one by one, and until then a second fault is two.
+    /// The primary, if both others follow it and each hears from each. After a cut they find
+    /// each other one by one; a fault before that would be two faults at once.
     pub(crate) fn settled(&self) -> Option<usize> {
         let primary = self.primary()?;
-        let address = &self.members[primary].as_ref()?.address;
-        let count =
-            |is: fn(&Said) -> bool| self.members.iter().flatten().filter(|it| is(it)).count();
-        let all = self.members.len();
-        let are_settled = self.followers(address) == all
-            && count(|said| said.is_secondary) == all - 1
-            && count(|said| said.hears_all) == all;
-        are_settled.then_some(primary)
+        let all: Vec<&MemberView> = self.members.iter().flatten().collect();
+        let is_settled = self.followers(&self.members[primary].as_ref()?.address) == MEMBERS
+            && all.iter().filter(|it| it.is_secondary).count() == MEMBERS - 1
+            && all.iter().all(|it| it.hears_all);
+        is_settled.then_some(primary)
     }
 
-    fn followers(&self, address: &String) -> usize {
+    fn followers(&self, address: &str) -> usize {
         let members = self.members.iter().flatten();
         members
-            .filter(|said| said.primary.as_ref() == Some(address))
+            .filter(|it| it.primary.as_deref() == Some(address))
             .count()
     }
 }
 
-impl Said {
+impl MemberView {
     fn new(address: &str, hello: &Document, status: &Document) -> Self {
-        let is = |what| hello.get_bool(what).unwrap_or(false);
-        let heard = status.get_array("members").map(|members| {
+        let is = |state| hello.get_bool(state).unwrap_or(false);
+        let healthy = status.get_array("members").map(|members| {
             let members = members.iter().filter_map(Bson::as_document);
             members
                 .filter(|member| member.get_f64("health") == Ok(1.0))
@@ -89,31 +91,39 @@ impl Said {
             primary: hello.get_str("primary").ok().map(str::to_owned),
             is_primary: is("isWritablePrimary"),
             is_secondary: is("secondary"),
-            hears_all: heard == Ok(MEMBERS),
+            hears_all: healthy == Ok(MEMBERS),
         }
     }
 }
 
-/// Looks until there is what is looked for.
+/// Makes servers a replica set, and waits until it is complete.
+pub(crate) async fn initiate(
+    options: &ReplicaSetOptions,
+    addresses: &[String],
+) -> Result<(), Failure> {
+    replica_set::initiate(&plain_uri(&addresses[0]), options.config(addresses)).await?;
+    await_view(addresses, NOT_SETTLED, View::settled).await?;
+    Ok(())
+}
+
+/// Looks again until `look` finds a member. `otherwise` is for the error.
 pub(crate) async fn await_view(
     addresses: &[String],
-    what: &str,
+    otherwise: &str,
     look: fn(&View) -> Option<usize>,
 ) -> Result<usize, Failure> {
     let seen = async {
         loop {
-            let view = View::look(addresses).await;
-            if let Some(member) = look(&view) {
+            if let Some(member) = look(&View::look(addresses).await) {
                 return member;
             }
-            // Not busily: the members need the machine for their election.
+            // The members need the machine for their election.
             for _ in 0..5 {
-                breathe().await;
+                pause().await;
             }
         }
     };
-    tokio::time::timeout(SETTLED, seen).await.map_err(|_| {
-        let seconds = Duration::as_secs(&SETTLED);
-        Failure::new(format!("{what}: not seen for {seconds} s"))
-    })
+    tokio::time::timeout(PATIENCE, seen)
+        .await
+        .map_err(|_| Failure::new(format!("{otherwise} for {} s", PATIENCE.as_secs())))
 }

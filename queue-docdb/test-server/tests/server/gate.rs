@@ -1,10 +1,10 @@
-//! The gate, with what it must not let pass.
+//! What the judge of DocumentDB's commands refuses, and what it does not.
 
 use mongodb::bson::{DateTime, Document, doc};
 use mongodb_test_server::documentdb::{Engine, Engines, Gate, judge};
 use mongodb_test_server::{MongoServer, ScratchDatabase};
 
-/// What is refused in `command`, and by whom.
+/// What engines refuse in the command.
 fn refused(command: &Document) -> Vec<(String, String)> {
     judge(command)
         .into_iter()
@@ -152,13 +152,13 @@ async fn a_cursor_that_stays_open_is_refused() {
 }
 
 #[tokio::test]
-async fn a_gate_that_nobody_asks_fails_its_test() {
+async fn a_gate_without_verify_fails_its_test() {
     let gate = Gate::new(Engines::of(&[Engine::Elastic]));
     let (collection, _database) = watched(&gate).await;
     let index = mongodb::IndexModel::builder().keys(doc! { "a": 1 }).build();
     collection.create_index(index).await.unwrap();
     let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(gate)));
-    let message = dropped.expect_err("the gate refuses");
+    let message = dropped.expect_err("a panic");
     let message = message.downcast_ref::<String>().expect("a message");
     assert!(
         message.contains("createIndexes: `build that locks"),
@@ -166,7 +166,7 @@ async fn a_gate_that_nobody_asks_fails_its_test() {
     );
     assert!(message.contains("DocumentDB elastic"), "{message}");
 
-    // What only others refuse passes, and is known all the same.
+    // What only other engines refuse passes, and is a finding all the same.
     let gate = Gate::new(Engines::of(&[Engine::V5_0]));
     let (collection, _database) = watched(&gate).await;
     let filter = doc! { "$expr": { "$eq": ["$a", 1] } };

@@ -1,9 +1,8 @@
-//! The crate's promises: a server is found in each way, can be used, and leaves nothing.
+//! The crate's promises: each way to a server works, and nothing stays behind.
 
-mod dedicated;
-mod endings;
+mod cleanup;
 mod gate;
-mod held;
 mod members;
+mod program;
 mod server;
 mod ways;

@@ -1,4 +1,4 @@
-//! A replica set whose members fail in every way, and come back.
+//! The members of a replica set fail in every way and come back.
 
 use std::env;
 use std::process::Command;
@@ -8,13 +8,10 @@ use mongodb::bson::{Document, doc};
 use mongodb::options::{ClientOptions, WriteConcern};
 use mongodb::{Client, Collection};
 use mongodb_test_server::{
-    CutFrom, FaultError, Member, MongoReplicaSet, ReplicaSetOptions, Source,
+    CutFrom, Member, MemberError, MongoReplicaSet, ReplicaSetOptions, Source,
 };
-use testcontainers::bollard::Docker;
-use testcontainers::bollard::errors::Error as DockerError;
-use testcontainers::core::client::docker_client_instance;
 
-use crate::held::{Held, Traces, program, without_docker};
+use crate::program::without_docker;
 
 struct Set {
     set: MongoReplicaSet,
@@ -36,8 +33,8 @@ impl Set {
         }
     }
 
-    /// Writes a note, which a majority has, and counts those that are there. Both are repeated:
-    /// a client that still looks for the new primary is told so by an error.
+    /// Writes a note with a majority and counts all notes. Repeats both, because a client that
+    /// still looks for the new primary returns an error.
     async fn works(&mut self) {
         let id = i64::try_from(self.written).unwrap();
         let is_there = |error: &mongodb::error::Error| error.to_string().contains("E11000");
@@ -56,7 +53,7 @@ impl Set {
         let patience = Duration::from_secs(60);
         let count = tokio::time::timeout(patience, written).await.unwrap();
         self.written += 1;
-        assert_eq!(count, self.written, "what a majority has is kept");
+        assert_eq!(count, self.written, "no majority write is lost");
     }
 
     /// Waits until another member is the primary.
@@ -118,20 +115,21 @@ async fn fail_and_come_back() {
 
     cut_off(&mut set).await;
     let frozen = set.set.settled().await.unwrap();
-    let traces = SetTraces::of(&set.set.uri(), &set.set.source().to_string()).await;
     set.set.freeze(frozen).await.unwrap();
-    set.set.take_down().await.unwrap();
-    assert!(!traces.any_left().await, "{traces:?}");
+    set.set.shut_down().await.unwrap();
 }
 
 async fn cut_off(set: &mut Set) {
     let primary = set.set.settled().await.unwrap();
     if !matches!(set.set.source(), Source::Container { .. }) {
-        let refused = set.set.cut(primary, CutFrom::Everybody).await;
-        assert!(matches!(refused, Err(FaultError::NeedsContainers)));
+        let refused = set.set.cut(primary, CutFrom::MembersAndClients).await;
+        assert!(matches!(refused, Err(MemberError::NeedsContainers)));
         return;
     }
-    set.set.cut(primary, CutFrom::Everybody).await.unwrap();
+    set.set
+        .cut(primary, CutFrom::MembersAndClients)
+        .await
+        .unwrap();
     assert!(!set.answers(primary).await);
     set.primary_other_than(primary).await;
     set.set.heal(primary).await.unwrap();
@@ -151,119 +149,10 @@ async fn cut_off(set: &mut Set) {
 fn fail_and_come_back_without_docker() {
     let mut this = Command::new(env::current_exe().unwrap());
     this.args(["--exact", "members::fail_and_come_back"]);
-    let output = without_docker(&mut this).output().unwrap();
+    let output = without_docker(this).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && text.contains("1 passed"),
         "{text}"
     );
-}
-
-#[tokio::test]
-async fn are_gone_when_their_process_is_killed() {
-    gone_after_a_kill(program().arg("replica-set")).await;
-}
-
-#[tokio::test]
-async fn are_gone_when_their_process_is_killed_without_docker() {
-    gone_after_a_kill(without_docker(program().arg("replica-set"))).await;
-}
-
-async fn gone_after_a_kill(command: &mut Command) {
-    let mut held = Held::start(command);
-    let traces = SetTraces::of(&held.uri, &held.source).await;
-    held.process.kill().unwrap();
-    held.process.wait().unwrap();
-    traces.vanish().await;
-}
-
-#[test]
-#[should_panic(expected = "cannot tell a loss from a pause")]
-fn elect_within_a_time_in_which_they_can_ask_each_other() {
-    let _ = ReplicaSetOptions::new().with_election_timeout(Duration::from_millis(50));
-}
-
-/// What there is of a replica set while it runs, and must not be there after.
-#[derive(Debug)]
-struct SetTraces {
-    members: Vec<Traces>,
-    networks: Vec<String>,
-}
-
-impl SetTraces {
-    async fn of(uri: &str, source: &str) -> Self {
-        let addresses = uri.strip_prefix("mongodb://").unwrap().split('/').next();
-        let mut traces = Self {
-            members: Vec::new(),
-            networks: Vec::new(),
-        };
-        let container = source
-            .strip_prefix("container ")
-            .and_then(|it| it.split(' ').next());
-        if let Some(name) = container {
-            traces.networks = networks_of(name).await;
-            assert_eq!(traces.networks.len(), 3, "each member has one");
-        }
-        for address in addresses.unwrap().split(',') {
-            let uri = format!("mongodb://{address}/?directConnection=true");
-            let source = match container {
-                None => source.to_owned(),
-                Some(_) => format!("container {} of an image", at(address, &traces).await),
-            };
-            traces.members.push(Traces::of(&uri, &source).await);
-        }
-        traces
-    }
-
-    async fn vanish(&self) {
-        for member in &self.members {
-            member.vanish().await;
-        }
-        while self.any_left().await {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn any_left(&self) -> bool {
-        for member in &self.members {
-            if member.any_left().await {
-                return true;
-            }
-        }
-        for network in &self.networks {
-            match docker().await.inspect_network(network, None).await {
-                Ok(_) => return true,
-                Err(DockerError::DockerResponseServerError {
-                    status_code: 404, ..
-                }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-        false
-    }
-}
-
-async fn docker() -> Docker {
-    docker_client_instance().await.expect("there is a daemon")
-}
-
-async fn networks_of(container: &str) -> Vec<String> {
-    let seen = docker().await.inspect_container(container, None).await;
-    let networks = seen.unwrap().network_settings.unwrap().networks.unwrap();
-    networks.into_keys().collect()
-}
-
-/// The container that has this address in its own network.
-async fn at(address: &str, traces: &SetTraces) -> String {
-    let ip = address.split(':').next().unwrap();
-    for network in &traces.networks {
-        let seen = docker().await.inspect_network(network, None).await.unwrap();
-        for container in seen.containers.unwrap().into_values() {
-            let own = container.ipv4_address.unwrap_or_default();
-            if own.split('/').next() == Some(ip) {
-                return container.name.unwrap();
-            }
-        }
-    }
-    panic!("no container has {address}");
 }

@@ -1,25 +1,25 @@
-//! A rig that sees nothing would find nothing: records that are broken in each way.
+//! The table counts what it should, for records with each violation.
 
 use std::time::Duration;
 
 use queue_conformance::record::{Action, Call, Given, Millis, What};
 
 use crate::{
-    fault::Fault,
+    report::{Answer, Report},
     rounds::{Outcome, Round, Times},
+    scenario::Scenario,
     table::Table,
-    told::{Answer, Told},
 };
 
-/// A record in which calls follow each other, a second each.
+/// A record with one call each second.
 #[derive(Default)]
-struct Record(Vec<Told>);
+struct Record(Vec<Report>);
 
 impl Record {
     fn call(mut self, what: What, answer: Answer) -> Self {
         let second = self.0.len() as u64 + 1;
         let failed = matches!(answer, Answer::Failed { .. });
-        self.0.push(Told {
+        self.0.push(Report {
             call: Call {
                 by: "client".to_owned(),
                 number: second,
@@ -39,7 +39,7 @@ impl Record {
         let what = What::Enqueue {
             id: id.to_owned(),
             delay: 0,
-            answered: matches!(answer, Answer::Given),
+            answered: matches!(answer, Answer::Ok),
         };
         self.call(what, answer)
     }
@@ -53,7 +53,7 @@ impl Record {
             expires,
         };
         let answer = Some(vec![given]);
-        self.call(What::Lease { visibility, answer }, Answer::Given)
+        self.call(What::Lease { visibility, answer }, Answer::Ok)
     }
 
     fn ack(self, id: &str, attempt: u32) -> Self {
@@ -63,10 +63,10 @@ impl Record {
             action: Action::Ack,
             answer: Some(true),
         };
-        self.call(what, Answer::Given)
+        self.call(what, Answer::Ok)
     }
 
-    /// The row that the table has for it, up to the errors, and whether it is acceptable.
+    /// The table's row, without the times, and whether the table accepts it.
     fn row(self) -> (String, bool) {
         let times = Times {
             election: Duration::ZERO,
@@ -74,29 +74,29 @@ impl Record {
             stall: Duration::ZERO,
         };
         let round = Round {
-            fault: Fault::KillPrimary,
+            scenario: Scenario::PrimaryKilled,
             is_noisy: false,
             began: 0,
-            outcome: Outcome::Survived(times),
+            outcome: Outcome::Measured(times),
         };
         let table = Table::new(&[round], &self.0);
         let text = table.to_string();
         let row = text.lines().nth(2).expect("the first row");
         let columns: Vec<&str> = row.split('|').map(str::trim).collect();
-        (columns[2..10].join(" | "), table.verdict().is_ok())
+        (columns[2..10].join(" | "), table.check().is_ok())
     }
 }
 
 fn failed(is_retryable: bool) -> Answer {
     Answer::Failed {
-        why: "as asked".to_owned(),
+        error: "injected".to_owned(),
         is_retryable,
     }
 }
 
-pub(crate) fn the_table_shows_what_is_broken() {
-    // Messages, lost, after ack, overlapping (explained), other, duplicated, stored twice, errors.
-    let sent = || Record::default().enqueue("m.1", Answer::Given);
+pub(crate) fn the_table_shows_each_violation() {
+    // Messages, lost, after ack, overlapping (within the bound), other, duplicated, stored twice, errors.
+    let sent = || Record::default().enqueue("m.1", Answer::Ok);
     let good = sent().lease("m.1", 1, 5000).ack("m.1", 1);
     assert_eq!(
         good.row(),
@@ -150,16 +150,16 @@ pub(crate) fn the_table_shows_what_is_broken() {
         .enqueue("m.1", failed(true))
         .lease("m.1", 1, 500)
         .ack("m.1", 1)
-        .enqueue("m.2", Answer::Given)
+        .enqueue("m.2", Answer::Ok)
         .lease("m.2", 1, 500)
         .ack("m.2", 1);
     assert_eq!(
         stored_twice.row(),
         ("1 | 0 | 0 | 0 (0) | 0 | 0 | 1 | 1".to_owned(), true)
     );
-    let hopeless = Record::default().enqueue("m.1", failed(false));
+    let not_retryable = Record::default().enqueue("m.1", failed(false));
     assert_eq!(
-        hopeless.row(),
+        not_retryable.row(),
         ("1 | 0 | 0 | 0 (0) | 0 | 0 | 0 | 1".to_owned(), false)
     );
 }

@@ -1,4 +1,4 @@
-//! What a client tells the rig of its calls: once before each, and once more when it is over.
+//! What a client process reports about its calls, on stdout: once before and once after each.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// One call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct Report {
     pub(crate) call: Call,
     pub(crate) answer: Answer,
 }
@@ -16,63 +16,60 @@ pub(crate) struct Told {
 /// How a call ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// Not yet, or its caller is gone.
-    None,
-    Given,
+    Pending,
+    Ok,
     /// The message was there already, so this call did not store it.
     Duplicate,
     Failed {
-        why: String,
+        error: String,
         is_retryable: bool,
     },
 }
 
 impl Answer {
     pub(crate) fn failed(error: &Error) -> Self {
-        let mut why = error.to_string();
+        let mut text = error.to_string();
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
-            why.push_str(": ");
-            why.push_str(&cause.to_string());
+            text = format!("{text}: {cause}");
             source = cause.source();
         }
         Self::Failed {
-            why,
+            error: text,
             is_retryable: error.is_retryable(),
         }
     }
 }
 
-impl Told {
-    /// A message is sent, or one is done with: what the whole is for.
+impl Report {
+    /// Whether a message was sent or settled.
     pub(crate) fn is_progress(&self) -> bool {
         match &self.call.what {
-            What::Enqueue { .. } => matches!(self.answer, Answer::Given | Answer::Duplicate),
+            What::Enqueue { .. } => matches!(self.answer, Answer::Ok | Answer::Duplicate),
             What::Settle { answer, .. } => *answer == Some(true),
             What::Lease { .. } => false,
         }
     }
 }
 
-/// Tells the rig, one line of stdout for each.
+/// Writes a client's reports.
 #[derive(Debug)]
-pub(crate) struct Teller {
+pub(crate) struct Reporter {
     by: String,
-    number: u64,
+    calls: u64,
 }
 
-impl Teller {
+impl Reporter {
     pub(crate) fn new(by: String) -> Self {
-        Self { by, number: 0 }
+        Self { by, calls: 0 }
     }
 
-    /// Says that a call is about to be made.
-    pub(crate) fn begin(&mut self, what: What) -> Told {
-        self.number += 1;
-        let told = Told {
+    pub(crate) fn begin(&mut self, what: What) -> Report {
+        self.calls += 1;
+        let report = Report {
             call: Call {
                 by: self.by.clone(),
-                number: self.number,
+                number: self.calls,
                 part: 0,
                 began: moment(),
                 ended: None,
@@ -80,26 +77,26 @@ impl Teller {
                 clock_to: Millis::MAX,
                 what,
             },
-            answer: Answer::None,
+            answer: Answer::Pending,
         };
-        tell(&told);
-        told
+        write(&report);
+        report
     }
 
-    /// Says how it ended. One that failed never did: it may take effect later.
-    pub(crate) fn end(&self, mut told: Told, what: What, answer: Answer) {
-        told.call.what = what;
+    /// A call that failed has no end: it may take effect later.
+    pub(crate) fn end(&self, mut report: Report, what: What, answer: Answer) {
+        report.call.what = what;
         if !matches!(answer, Answer::Failed { .. }) {
-            told.call.ended = Some(moment());
-            told.call.clock_to = wall_clock();
+            report.call.ended = Some(moment());
+            report.call.clock_to = wall_clock();
         }
-        told.answer = answer;
-        tell(&told);
+        report.answer = answer;
+        write(&report);
     }
 }
 
-fn tell(told: &Told) {
-    let line = serde_json::to_string(told).expect("a call is plain data");
-    // An error means that the rig is gone, and this process soon, too.
+fn write(report: &Report) {
+    let line = serde_json::to_string(report).expect("a call is plain data");
+    // Fails only if the test process has ended; this process ends then, too.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
