@@ -14,10 +14,8 @@ use queue_api::{
     consumer::{Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, Worker},
 };
 
-use super::{
-    faulty::Call,
-    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
-};
+use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
+use crate::Operation;
 
 /// A codec for payloads that are text, but for `garbage`.
 #[derive(Debug)]
@@ -87,7 +85,7 @@ pub(super) async fn what_is_handled_is_acked(fixture: Fixture) {
     assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn it_handles_so_many_at_a_time(fixture: Fixture) {
+pub(super) async fn it_handles_as_many_at_a_time_as_its_concurrency(fixture: Fixture) {
     fixture.store_many(20).await;
     let running = Arc::new(AtomicUsize::new(0));
     let clock = fixture.clock.clone();
@@ -106,7 +104,7 @@ pub(super) async fn it_handles_so_many_at_a_time(fixture: Fixture) {
     assert_eq!(fixture.seconds(), 50, "four at a time, and not fewer");
 }
 
-pub(super) async fn handlers_that_end_about_together_share_a_call(fixture: Fixture) {
+pub(super) async fn handlers_that_end_together_share_a_call(fixture: Fixture) {
     fixture.store_many(64).await;
     let handle = |number: String, _: Context| async move {
         for _ in 0..number.parse::<usize>()? {
@@ -116,10 +114,10 @@ pub(super) async fn handlers_that_end_about_together_share_a_call(fixture: Fixtu
     };
     let worker = worker(&fixture, handle).with_concurrency(64);
     assert_eq!(worker.run_until_idle().await.unwrap().handled, 64);
-    assert_eq!(fixture.store.calls(Call::Ack), [64]);
+    assert_eq!(fixture.faulty.calls(Operation::Ack), [64]);
 }
 
-pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(fixture: Fixture) {
+pub(super) async fn what_fails_is_retried_after_the_policys_delay(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let worker = worker(&fixture, |_: String, context: Context| async move {
         match context.attempt() {
@@ -131,7 +129,9 @@ pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(fixture: F
         let report = worker.run_until_idle().await.unwrap();
         assert_eq!(counts(report), [1 - failed, failed, 0, 0, 0, 0]);
         assert_eq!(fixture.seconds(), after);
-        fixture.pass(SECOND * 60 - Duration::from_millis(1)).await;
+        fixture
+            .advance(SECOND * 60 - Duration::from_millis(1))
+            .await;
     }
 }
 
@@ -210,7 +210,7 @@ pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(fixtur
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 1, 0, 0, 0, 0]);
-    fixture.pass(SECOND * 60).await;
+    fixture.advance(SECOND * 60).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 0, 1, 0, 0, 0]);
     assert_eq!(
@@ -255,7 +255,7 @@ pub(super) async fn a_panic_of_the_policy_is_survived(fixture: Fixture) {
     .with_retry_policy(RetryPolicy::custom(|_, _| panic!("of the policy")));
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
-    fixture.pass(Lease::RELEASE_DELAY).await;
+    fixture.advance(Lease::RELEASE_DELAY).await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
@@ -314,9 +314,9 @@ pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
 }
 
-pub(super) async fn a_handler_learns_that_its_lease_is_lost(fixture: Fixture) {
+pub(super) async fn a_handler_learns_that_its_lease_ended(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    let (store, other) = (fixture.store.clone(), fixture.elsewhere.clone());
+    let (store, other) = (fixture.faulty.clone(), fixture.elsewhere.clone());
     let worker = worker(&fixture, move |_: String, context: Context| {
         let (store, other) = (store.clone(), other.clone());
         async move {
@@ -335,7 +335,7 @@ pub(super) async fn a_handler_learns_that_its_lease_is_lost(fixture: Fixture) {
 
 pub(super) async fn a_store_that_is_down_too_long_leaves_it_unsettled(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    let store = fixture.store.clone();
+    let store = fixture.faulty.clone();
     let worker = worker(&fixture, move |_: String, _: Context| {
         store.go_down();
         async { Ok::<_, Failure>(()) }
@@ -363,7 +363,7 @@ pub(super) async fn until_idle_includes_what_handlers_enqueue(fixture: Fixture) 
     assert_eq!(fixture.seconds(), 0);
 }
 
-pub(super) async fn until_idle_leaves_the_delayed_and_the_held_alone(fixture: Fixture) {
+pub(super) async fn until_idle_ignores_delayed_and_leased_messages(fixture: Fixture) {
     fixture
         .store(&[msg("later").with_delay(HOUR), msg("held"), msg("now")])
         .await;
@@ -375,18 +375,18 @@ pub(super) async fn until_idle_leaves_the_delayed_and_the_held_alone(fixture: Fi
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
     assert_eq!(fixture.seconds(), 0);
     fixture.elsewhere.ack(&held.receipt).await.unwrap();
-    fixture.pass(HOUR * 24).await;
+    fixture.advance(HOUR * 24).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0], "a day later");
 }
 
-pub(super) async fn until_idle_on_nothing_asks_once(fixture: Fixture) {
+pub(super) async fn until_idle_on_an_empty_queue_polls_once(fixture: Fixture) {
     let worker = worker(&fixture, |_: String, _: Context| async {
         Ok::<_, Failure>(())
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0; 6]);
-    assert!(fixture.store.calls(Call::Lease).len() <= 2);
+    assert!(fixture.faulty.calls(Operation::Lease).len() <= 2);
     assert_eq!(fixture.seconds(), 0);
 }
 

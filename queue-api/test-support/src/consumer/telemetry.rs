@@ -11,7 +11,7 @@ use metrics::{
     SharedString, Unit,
 };
 use queue_api::{
-    Headers, Queue,
+    ErrorKind, Headers, Queue,
     consumer::{Context, Failure},
     metrics as names,
     trace::{Propagator, TRACEPARENT},
@@ -23,10 +23,10 @@ use tracing::{
 };
 
 use super::{
-    faulty::{Call, Fault},
     fixture::{Fixture, HOUR, SECOND, msg},
     worker::worker,
 };
+use crate::{Fault, Operation};
 
 /// Every value that was recorded, by name and labels.
 #[derive(Clone, Default)]
@@ -117,14 +117,14 @@ impl Recorder for Numbers {
     }
 }
 
-pub(super) async fn every_metric_says_what_happened(fixture: Fixture) {
+pub(super) async fn every_metric_is_recorded(fixture: Fixture) {
     let numbers = Numbers::default();
     // Each check has a thread of its own, and its runtime stays on it.
     let _recording = metrics::set_default_local_recorder(&numbers);
     let messages = ["fine", "fails", "garbage", "long"].map(msg);
     fixture.store(&messages).await;
     fixture.store(&messages[..1]).await;
-    fixture.pass(SECOND * 10).await;
+    fixture.advance(SECOND * 10).await;
     let clock = fixture.clock.clone();
     let worker = worker(&fixture, move |text: String, _: Context| {
         let clock = clock.clone();
@@ -138,7 +138,7 @@ pub(super) async fn every_metric_says_what_happened(fixture: Fixture) {
         }
     });
     worker.run_until_idle().await.unwrap();
-    fixture.store.go_down();
+    fixture.faulty.go_down();
     let (listener, stop) = (fixture.listen(1), SECOND * 5);
     let mut listener = listener;
     let nothing = tokio::time::timeout(stop, listener.next()).await;
@@ -178,14 +178,18 @@ pub(super) async fn every_metric_says_what_happened(fixture: Fixture) {
     assert!((10.0..10.1).contains(&in_queue), "{in_queue}");
 }
 
-pub(super) async fn a_repeated_ack_is_counted_as_one(fixture: Fixture) {
+pub(super) async fn a_repeated_ack_is_counted_once(fixture: Fixture) {
     let numbers = Numbers::default();
     let _recording = metrics::set_default_local_recorder(&numbers);
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
-    fixture.store.fault(Call::Ack, Fault::LosesOneAnswer);
+    fixture
+        .faulty
+        .fault_once(Operation::Ack, Fault::After(ErrorKind::TimedOut));
     listener.next().await.unwrap().ack().await.unwrap();
-    fixture.store.fault(Call::Change, Fault::LosesOneAnswer);
+    fixture
+        .faulty
+        .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
     let nack = listener.next().await.unwrap().nack(HOUR);
     nack.await.unwrap();
     assert_eq!(numbers.sum(names::ACKED, ""), 1.0);
@@ -195,10 +199,10 @@ pub(super) async fn a_repeated_ack_is_counted_as_one(fixture: Fixture) {
 
 /// The spans that were made, and those that were entered and not left.
 #[derive(Clone, Debug, Default)]
-struct Spans(Arc<Mutex<Watched>>);
+struct Spans(Arc<Mutex<Recorded>>);
 
 #[derive(Debug, Default)]
-struct Watched {
+struct Recorded {
     made: Vec<Made>,
     entered: Vec<Id>,
 }
@@ -209,7 +213,7 @@ struct Made {
     fields: BTreeMap<String, String>,
 }
 
-impl Watched {
+impl Recorded {
     fn at(&mut self, id: &Id) -> &mut Made {
         &mut self.made[id.into_u64() as usize - 1]
     }
@@ -341,7 +345,7 @@ pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(fixture: Fixture
     }
 }
 
-pub(super) async fn a_header_that_is_no_trace_context_is_not_logged(fixture: Fixture) {
+pub(super) async fn an_invalid_trace_context_is_not_logged(fixture: Fixture) {
     let spans = Spans::default();
     let _watching = tracing::subscriber::set_default(spans.clone());
     for (id, context) in [
