@@ -1,6 +1,6 @@
-//! The contract, on the memory backend with shared round trips.
+//! The contract, on the memory backend with batching.
 
-// Its `main` is that of the other target.
+// `main` belongs to the other test target.
 #[allow(dead_code)]
 #[path = "conformance.rs"]
 mod plain;
