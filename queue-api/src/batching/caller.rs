@@ -1,5 +1,7 @@
 //! A caller that shares a backend call with others.
 
+use std::error::Error as StdError;
+
 use tokio::sync::oneshot;
 
 use crate::Result;
@@ -37,7 +39,7 @@ impl<R, A> Caller<R, A> {
             (Some(receiver), answer) => drop(receiver.send(answer)),
             (None, Ok(_)) => {}
             (None, Err(error)) => tracing::warn!(
-                %error,
+                error = &error as &dyn StdError,
                 "releasing the messages of dropped callers failed; \
                  they become ready again after their visibility timeout"
             ),

@@ -1,22 +1,26 @@
-//! What the consumer logs and counts.
+//! Metrics and log lines of the consumer.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    error::Error as StdError,
+    time::{Duration, SystemTime},
+};
 
 use crate::{Delivery, Error, Queue, Receipt, consumer::LeaseEnd, metrics};
 
-/// The store failed, and the consumer goes on.
+/// A call to the store failed, and the listener goes on.
 pub(crate) fn store_error(queue: &Queue, error: &Error) {
     metrics::store_error(queue.name(), error);
     tracing::warn!(
         messaging.system = metrics::SYSTEM,
         messaging.destination.name = %queue.name(),
         error.type = ?error.kind(),
-        %error,
-        "the store failed; this is repeated"
+        // As `dyn Error`, so that subscribers print its sources.
+        error = error as &dyn StdError,
+        "a call to the store failed"
     );
 }
 
-/// A lease ended without a verdict, perhaps before anybody had begun to work on its message.
+/// A lease ended without settlement, perhaps before it was handed out.
 pub(crate) fn lease_lost(queue: &Queue, receipt: &Receipt, why: LeaseEnd) {
     metrics::lease_lost(queue.name(), why);
     tracing::warn!(
@@ -24,16 +28,16 @@ pub(crate) fn lease_lost(queue: &Queue, receipt: &Receipt, why: LeaseEnd) {
         messaging.destination.name = %queue.name(),
         %receipt,
         ?why,
-        "a lease is lost: somebody else may be given its message"
+        "a lease ended before its message was settled; another consumer may get the message"
     );
 }
 
-/// A lease came into somebody's hands.
+/// A lease was handed out.
 pub(crate) fn handed_out(queue: &Queue, delivery: &Delivery) {
     metrics::time_in_queue(queue.name(), time_in_queue(delivery));
 }
 
-/// By the backend's clock alone, so that no other clock falsifies it.
+/// Uses only times of the backend's clock, so that a wrong clock of this machine does no harm.
 fn time_in_queue(delivery: &Delivery) -> Duration {
     let leased_at: SystemTime = delivery.lease_expires_at - delivery.visibility_timeout;
     leased_at

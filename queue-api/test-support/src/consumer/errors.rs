@@ -22,8 +22,8 @@ use crate::{Fault, Operation};
 pub(super) async fn calls_to_a_failing_store_pause_longer_each_time(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     fixture.faulty.go_down();
-    let told = Arc::new(AtomicUsize::new(0));
-    let counter = told.clone();
+    let reported = Arc::new(AtomicUsize::new(0));
+    let counter = reported.clone();
     let options = ListenOptions::new(1).with_error_hook(move |error| {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         counter.fetch_add(1, Ordering::Relaxed);
@@ -34,7 +34,7 @@ pub(super) async fn calls_to_a_failing_store_pause_longer_each_time(fixture: Fix
     let asked = fixture.faulty.calls(Operation::Lease).len();
     assert!((360..800).contains(&asked), "{asked} calls in an hour");
     assert_eq!(
-        told.load(Ordering::Relaxed),
+        reported.load(Ordering::Relaxed),
         asked,
         "each error is reported"
     );
@@ -149,15 +149,14 @@ pub(super) async fn a_settlement_that_keeps_failing_is_an_error(fixture: Fixture
     assert_eq!(listener.next().await.unwrap().attempt(), 2);
 }
 
-/// A clock that counts how often it is waited for. Virtual time stands still for a task that never
-/// stops asking, so such a task is ended.
+/// Counts sleeps. Virtual time does not advance during a busy loop, so a busy loop panics.
 #[derive(Debug)]
-struct Counting {
+struct CountingClock {
     clock: Arc<dyn Clock>,
     sleeps: AtomicUsize,
 }
 
-impl Counting {
+impl CountingClock {
     fn new(fixture: &Fixture) -> Arc<Self> {
         Arc::new(Self {
             clock: fixture.clock.clone(),
@@ -171,30 +170,30 @@ impl Counting {
 }
 
 #[async_trait]
-impl Clock for Counting {
+impl Clock for CountingClock {
     fn now(&self) -> SystemTime {
         self.clock.now()
     }
 
     async fn sleep_until(&self, deadline: SystemTime) {
         let sleeps = self.sleeps.fetch_add(1, Ordering::Relaxed);
-        assert!(sleeps < 10_000, "it asks for the time without an end");
+        assert!(sleeps < 10_000, "a busy loop");
         self.clock.sleep_until(deadline).await;
     }
 }
 
-/// Stores a message whose lease runs out on the way to whoever claims it, and one whose does not.
-async fn store_a_late_one_and_another(fixture: &Fixture) {
-    let late = msg("late").with_visibility_timeout(Duration::from_millis(200));
+/// Stores a message whose lease expires before its lease call returns, and one with a long lease.
+async fn store_expiring_and_other(fixture: &Fixture) {
+    let expiring = msg("expiring").with_visibility_timeout(Duration::from_millis(200));
     fixture
-        .store(&[late, msg("other").with_visibility_timeout(HOUR)])
+        .store(&[expiring, msg("other").with_visibility_timeout(HOUR)])
         .await;
     fixture.faulty.hold_answers(Operation::Lease);
 }
 
 pub(super) async fn an_expired_claim_causes_no_busy_loop(fixture: Fixture) {
-    store_a_late_one_and_another(&fixture).await;
-    let clock = Counting::new(&fixture);
+    store_expiring_and_other(&fixture).await;
+    let clock = CountingClock::new(&fixture);
     let options = ListenOptions::new(2).with_clock(clock.clone());
     let mut listener = fixture.queue.listen(options).unwrap();
     let next = tokio::spawn(async move { (listener.next().await.unwrap(), listener) });
@@ -202,16 +201,16 @@ pub(super) async fn an_expired_claim_causes_no_busy_loop(fixture: Fixture) {
     fixture.faulty.release();
     let (lease, _listener) = next.await.unwrap();
     assert_eq!(lease.payload(), "other");
-    // Nobody asks for more.
+    // The stream is not polled again.
     fixture.advance(SECOND * 60).await;
     assert!(clock.sleeps() < 100, "{}", clock.sleeps());
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
 pub(super) async fn an_expired_claim_without_room_does_not_either(fixture: Fixture) {
-    store_a_late_one_and_another(&fixture).await;
+    store_expiring_and_other(&fixture).await;
     fixture.faulty.hold_answers(Operation::Change);
-    let clock = Counting::new(&fixture);
+    let clock = CountingClock::new(&fixture);
     let (waits, stop) = (fixture.clock.clone(), fixture.clock.now() + SECOND * 60);
     let worker = worker(&fixture, move |_: String, _: Context| {
         let clock = waits.clone();
@@ -225,7 +224,7 @@ pub(super) async fn an_expired_claim_without_room_does_not_either(fixture: Fixtu
     let running = tokio::spawn(async move { worker.run(shutdown.sleep_until(stop)).await });
     fixture.advance(SECOND).await;
     fixture.faulty.release_answers(Operation::Lease);
-    // What is to be given back takes the place of the next claim.
+    // The release takes up the room of the next claim.
     fixture.advance(SECOND / 10).await;
     fixture.faulty.release();
     assert_eq!(counts(running.await.unwrap().unwrap()), [2, 0, 0, 0, 0, 0]);

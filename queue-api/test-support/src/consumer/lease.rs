@@ -1,4 +1,4 @@
-//! What the holder of a lease can do, and what becomes of it when it does nothing.
+//! What the owner of a lease can do, and what happens if it does nothing.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ pub(super) async fn it_shows_what_was_enqueued(fixture: Fixture) {
     assert_eq!(lease.headers()["lang"], "en");
     assert_eq!((lease.attempt(), lease.max_attempts()), (1, 7));
     assert_eq!(lease.enqueued_at(), lease.delivery().enqueued_at);
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
 }
 
 pub(super) async fn ack_ends_the_message(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
-    let lost = lease.ended();
+    let ended = lease.ended();
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
-    assert_eq!(lost.await, LeaseEnd::Settled);
+    assert_eq!(ended.await, LeaseEnd::Settled);
     assert_eq!(fixture.stats().await, Default::default());
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn a_settlement_stands_when_its_future_is_dropped(fixture: Fixt
     drop(first.ack());
     fixture.faulty.hold_answers(Operation::Ack);
     let answer = tokio::time::timeout(SECOND, second.ack()).await;
-    assert!(answer.is_err(), "dropped while the call is under way");
+    assert!(answer.is_err(), "dropped while the call is in flight");
     fixture.faulty.release();
     fixture.advance(HOUR).await;
     assert_eq!(fixture.stats().await, Default::default(), "both are acked");
@@ -165,7 +165,7 @@ pub(super) async fn settling_a_superseded_lease_says_lost(fixture: Fixture) {
     assert_eq!(
         fixture.attempts_elsewhere().await.len(),
         2,
-        "others have them"
+        "other consumers have them"
     );
     fixture.faulty.heal();
     assert_eq!(first.ack().await.unwrap(), LeaseOutcome::Lost);
@@ -206,7 +206,7 @@ pub(super) async fn it_outlives_its_runtime_without_hanging(fixture: Fixture) {
             .build()
             .unwrap();
         again.block_on(async {
-            assert!(held.is_lost());
+            assert!(held.is_ended());
             assert_eq!(held.ended().await, LeaseEnd::Unattended);
             let error = acked.ack().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -214,7 +214,7 @@ pub(super) async fn it_outlives_its_runtime_without_hanging(fixture: Fixture) {
             listener.drain().await;
         });
     });
-    // The check's own runtime may not be blocked: its clock moves on only while it runs.
+    // Do not block the runtime of this check: its clock advances only while it runs.
     while !outside.is_finished() {
         tokio::task::yield_now().await;
     }

@@ -37,7 +37,7 @@ pub(super) async fn it_holds_at_most_its_concurrency(fixture: Fixture) {
         held.push(listener.next().await.unwrap());
     }
     let fourth = tokio::time::timeout(HOUR, listener.next()).await;
-    assert!(fourth.is_err(), "three are held");
+    assert!(fourth.is_err(), "three are leased");
     assert_eq!(fixture.stats().await.leased, 3);
 
     held.pop().unwrap().ack().await.unwrap();
@@ -72,7 +72,7 @@ pub(super) async fn it_claims_only_what_can_start_now(fixture: Fixture) {
     first.ack().await.unwrap();
     second.ack().await.unwrap();
     fixture.run_tasks().await;
-    // Two of the four are claimed and not taken yet, so nobody needs more.
+    // Two of the four are still in the inbox, so no more are claimed.
     assert_eq!(fixture.faulty.calls(Operation::Lease), [4]);
     let _held = [
         listener.next().await.unwrap(),
@@ -87,7 +87,7 @@ pub(super) async fn settlements_in_flight_take_no_room(fixture: Fixture) {
     let mut listener = fixture.listen(3);
     fixture.faulty.hold_answers(Operation::Ack);
     let mut answers = Vec::new();
-    // The second three are claimed while the acks of the first are under way.
+    // The second three are claimed while the acks of the first are in flight.
     for _ in 0..6 {
         answers.push(listener.next().await.unwrap().ack());
     }
@@ -95,7 +95,7 @@ pub(super) async fn settlements_in_flight_take_no_room(fixture: Fixture) {
     let seventh = tokio::time::timeout(SECOND, listener.next()).await;
     assert!(
         seventh.is_err(),
-        "a store that does not answer gets no more"
+        "nothing is claimed while the store does not answer"
     );
     assert_eq!(fixture.faulty.calls(Operation::Lease), [3, 3]);
     fixture.faulty.release();
@@ -115,7 +115,7 @@ pub(super) async fn it_rarely_polls_an_empty_queue(fixture: Fixture) {
         asked <= 3600 / 20 + 1,
         "{asked} lease calls in an idle hour"
     );
-    assert!(asked > 100, "a lost wake-up is made good: {asked}");
+    assert!(asked > 100, "a lost wake-up costs a bounded delay: {asked}");
 }
 
 pub(super) async fn an_enqueue_wakes_it(fixture: Fixture) {
@@ -143,7 +143,7 @@ pub(super) async fn it_pauses_when_waits_return_early(fixture: Fixture) {
     assert!(nothing.is_err());
     let asked = fixture.faulty.calls(Operation::Lease).len();
     assert!(asked < 4 * 3600, "{asked} lease calls in an hour");
-    assert!(asked > 3600, "it goes on looking: {asked}");
+    assert!(asked > 3600, "it keeps polling: {asked}");
 }
 
 pub(super) async fn ten_thousand_messages_take_few_calls(fixture: Fixture) {

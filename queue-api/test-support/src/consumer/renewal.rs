@@ -1,4 +1,4 @@
-//! Leases are kept up, and end when they should.
+//! When leases are renewed, and when they end.
 
 use std::{
     sync::Arc,
@@ -20,7 +20,7 @@ pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
         fixture.advance(VISIBILITY).await;
         assert!(fixture.lease_elsewhere().await.is_none());
     }
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
@@ -55,8 +55,12 @@ pub(super) async fn it_goes_on_while_the_stream_is_not_polled(fixture: Fixture) 
     let mut listener = fixture.listen(3);
     let lease = listener.next().await.unwrap();
     fixture.advance(VISIBILITY * 20).await;
-    assert_eq!(fixture.stats().await.leased, 3, "two are not even read");
-    assert!(!lease.is_lost());
+    assert_eq!(
+        fixture.stats().await.leased,
+        3,
+        "two are still in the inbox"
+    );
+    assert!(!lease.is_ended());
     let second = listener.next().await.unwrap();
     assert_eq!(second.ack().await.unwrap(), LeaseOutcome::Applied);
 }
@@ -71,7 +75,7 @@ pub(super) async fn it_survives_a_failing_store(fixture: Fixture) {
         fixture.advance(VISIBILITY).await;
         assert!(fixture.lease_elsewhere().await.is_none());
     }
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
 }
 
 pub(super) async fn a_lease_that_cannot_be_renewed_expires(fixture: Fixture) {
@@ -84,13 +88,17 @@ pub(super) async fn a_lease_that_cannot_be_renewed_expires(fixture: Fixture) {
         VISIBILITY.as_secs(),
         "then and not before"
     );
-    assert!(lease.is_lost());
+    assert!(lease.is_ended());
     fixture.faulty.heal();
     fixture.run_tasks().await;
     let extended = lease.extend(VISIBILITY).await.unwrap();
-    assert_eq!(extended, LeaseOutcome::Lost, "lost stays lost");
+    assert_eq!(extended, LeaseOutcome::Lost, "the lease has ended for good");
     let outcome = lease.ack().await.unwrap();
-    assert_eq!(outcome, LeaseOutcome::Applied, "late is fine");
+    assert_eq!(
+        outcome,
+        LeaseOutcome::Applied,
+        "a late ack works if no other consumer has the message"
+    );
 }
 
 pub(super) async fn a_purge_ends_the_lease(fixture: Fixture) {
@@ -132,7 +140,7 @@ pub(super) async fn a_short_extension_is_renewed(fixture: Fixture) {
     let (_listener, lease) = fixture.one_lease().await;
     lease.extend(SECOND).await.unwrap();
     fixture.advance(VISIBILITY * 3).await;
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     lease.extend(HOUR).await.unwrap();
     let renewals = fixture.faulty.calls(Operation::Change).len();
     fixture.advance(HOUR / 2).await;
@@ -142,7 +150,7 @@ pub(super) async fn a_short_extension_is_renewed(fixture: Fixture) {
         "none needed"
     );
     fixture.advance(HOUR).await;
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
 }
 
@@ -152,7 +160,7 @@ pub(super) async fn a_renewal_does_not_shorten_an_extension(fixture: Fixture) {
     fixture.advance(VISIBILITY / 3).await;
     fixture.faulty.hold_answers(Operation::Change);
     let extended = lease.extend(HOUR);
-    // The renewal falls due while the extension is under way.
+    // The renewal falls due while the extension is in flight.
     fixture.advance(VISIBILITY / 3).await;
     fixture.faulty.release();
     assert_eq!(extended.await.unwrap(), LeaseOutcome::Applied);
@@ -160,11 +168,11 @@ pub(super) async fn a_renewal_does_not_shorten_an_extension(fixture: Fixture) {
     assert_eq!(
         fixture.faulty.calls(Operation::Change),
         [1],
-        "there is no need to"
+        "no renewal is needed"
     );
     fixture.faulty.go_down();
     fixture.advance(HOUR / 2).await;
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
 }
 
@@ -177,7 +185,7 @@ pub(super) async fn a_renewal_queued_with_an_extension_does_not_either(fixture: 
     let first = other.extend(VISIBILITY);
     fixture.advance(SECOND).await;
     let extended = lease.extend(HOUR);
-    // Its renewal falls due while the extension waits for the call that is under way.
+    // Its renewal falls due while the extension waits for the call in flight.
     fixture.advance(VISIBILITY / 2).await;
     fixture.faulty.release();
     assert_eq!(first.await.unwrap(), LeaseOutcome::Applied);
@@ -185,7 +193,7 @@ pub(super) async fn a_renewal_queued_with_an_extension_does_not_either(fixture: 
     fixture.run_tasks().await;
     fixture.faulty.go_down();
     fixture.advance(HOUR / 2).await;
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
 }
 
 pub(super) async fn a_refused_extension_does_not_end_renewal(fixture: Fixture) {
@@ -199,7 +207,7 @@ pub(super) async fn a_refused_extension_does_not_end_renewal(fixture: Fixture) {
     fixture.advance(VISIBILITY / 2).await;
     fixture.faulty.heal();
     fixture.advance(VISIBILITY * 5).await;
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
 }
 
@@ -208,7 +216,7 @@ pub(super) async fn it_counts_from_before_the_call(fixture: Fixture) {
     fixture.faulty.hold_answers(Operation::Lease);
     let mut listener = fixture.listen(1);
     let next = tokio::spawn(async move { listener.next().await.unwrap() });
-    // The answer takes most of the lease's time, which the store has been counting meanwhile.
+    // The answer takes most of the lease's time, which the store counts from the call.
     fixture.advance(VISIBILITY - SECOND).await;
     fixture.faulty.release();
     let lease = next.await.unwrap();
@@ -216,7 +224,7 @@ pub(super) async fn it_counts_from_before_the_call(fixture: Fixture) {
         assert!(fixture.lease_elsewhere().await.is_none(), "renewed at once");
         fixture.advance(SECOND).await;
     }
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
 }
 
 pub(super) async fn a_lease_that_expired_in_flight_is_not_handed_out(fixture: Fixture) {
@@ -228,7 +236,7 @@ pub(super) async fn a_lease_that_expired_in_flight_is_not_handed_out(fixture: Fi
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
     fixture.faulty.release();
     let lease = next.await.unwrap();
-    assert_eq!(lease.attempt(), 3, "not beside the other");
+    assert_eq!(lease.attempt(), 3, "it waits for the other lease to expire");
     assert_eq!(fixture.seconds(), 2 * VISIBILITY.as_secs());
 }
 
@@ -255,7 +263,7 @@ pub(super) async fn it_ignores_the_wall_clock(fixture: Fixture) {
     let mut listener = fixture.queue.listen(options).unwrap();
     let lease = listener.next().await.unwrap();
     fixture.advance(VISIBILITY * 5).await;
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
     fixture.faulty.go_down();
     assert_eq!(lease.ended().await, LeaseEnd::Expired);
@@ -283,8 +291,12 @@ pub(super) async fn a_buffered_lease_at_its_limit_is_released(fixture: Fixture) 
     first.ack().await.unwrap();
     fixture.advance(SECOND * 200).await;
     let second = listener.next().await.unwrap();
-    assert!(!second.is_lost());
-    assert_eq!(second.attempt(), 1, "what nobody saw costs no attempt");
+    assert!(!second.is_ended());
+    assert_eq!(
+        second.attempt(),
+        1,
+        "a lease that was not handed out costs no attempt"
+    );
 }
 
 pub(super) async fn a_renewal_before_the_settlement_does_not_end_it(fixture: Fixture) {
@@ -299,13 +311,13 @@ pub(super) async fn a_renewal_before_the_settlement_does_not_end_it(fixture: Fix
     );
     fixture.advance(SECOND * 10).await;
     fixture.faulty.hold_answers(Operation::Ack);
-    let lost = lease.ended();
+    let ended = lease.ended();
     let ack = lease.ack();
     fixture.run_tasks().await;
     fixture.faulty.release_answers(Operation::Change);
-    // The renewed lease runs out while its verdict is under way.
+    // The renewed lease expires while its settlement is in flight.
     fixture.advance(VISIBILITY - SECOND * 5).await;
     fixture.faulty.release();
     assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
-    assert_eq!(lost.await, LeaseEnd::Settled);
+    assert_eq!(ended.await, LeaseEnd::Settled);
 }

@@ -1,4 +1,4 @@
-//! How a worker comes to its end.
+//! How a worker shuts down.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use super::{
     worker::{counts, worker},
 };
 
-/// A handler that takes so long.
+/// A handler that sleeps for `time`.
 fn sleeper(
     fixture: &Fixture,
     time: Duration,
@@ -40,7 +40,7 @@ pub(super) async fn handlers_may_finish(fixture: Fixture) {
     assert_eq!(
         fixture.seconds(),
         60,
-        "as soon as they had, after two timeouts"
+        "as soon as the handlers finish, after two visibility timeouts"
     );
     assert_eq!(fixture.stats().await.ready, 6);
     assert!(fixture.attempts_elsewhere().await.values().all(|n| *n == 1));
@@ -93,7 +93,7 @@ pub(super) async fn handlers_learn_of_it(fixture: Fixture) {
     fixture.store_many(1).await;
     let worker = worker(&fixture, |_: String, context: Context| async move {
         context.stopping().await;
-        Err::<(), _>(Failure::retry_after(SECOND, "to be gone on with"))
+        Err::<(), _>(Failure::retry_after(SECOND, "stopped early"))
     });
     let stop = fixture.clock.now() + SECOND * 10;
     let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
@@ -134,7 +134,7 @@ pub(super) async fn endless_durations_are_accepted(fixture: Fixture) {
         .with_time_limit(Duration::MAX)
         .with_shutdown_deadline(Duration::MAX);
     let stop = fixture.clock.now() + SECOND * 10;
-    // Whatever the future resolves to, such as the result of `tokio::signal::ctrl_c()`.
+    // Any output is accepted, such as the result of `tokio::signal::ctrl_c()`.
     let shutdown = async {
         fixture.clock.sleep_until(stop).await;
         Ok::<_, std::io::Error>(())

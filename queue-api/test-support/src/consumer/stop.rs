@@ -1,4 +1,4 @@
-//! How a listener ends.
+//! How a listener stops.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,10 @@ pub(super) async fn it_ends_the_stream(fixture: Fixture) {
     let mut listener = fixture.listen(2);
     let _first = listener.next().await.unwrap();
     drop(listener.stop());
-    assert!(listener.next().await.is_none(), "at once, also unawaited");
+    assert!(
+        listener.next().await.is_none(),
+        "at once, without awaiting the stop"
+    );
     fixture.store(&[msg("later")]).await;
     fixture.advance(HOUR).await;
     assert!(listener.next().await.is_none(), "and for good");
@@ -30,7 +33,7 @@ pub(super) async fn it_releases_what_was_not_handed_out(fixture: Fixture) {
     assert_eq!(
         fixture.attempts_elsewhere().await,
         expected,
-        "no attempt lost"
+        "the attempt does not count"
     );
     assert_eq!(held.ack().await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(fixture.seconds(), 0);
@@ -41,7 +44,7 @@ pub(super) async fn it_releases_what_a_call_in_flight_leases(fixture: Fixture) {
     fixture.faulty.hold_answers(Operation::Lease);
     let mut listener = fixture.listen(3);
     let nothing = tokio::time::timeout(SECOND, listener.next()).await;
-    assert!(nothing.is_err(), "the call is under way");
+    assert!(nothing.is_err(), "the call is in flight");
     assert_eq!(fixture.stats().await.leased, 3);
     let stopping = listener.stop();
     fixture.run_tasks().await;
@@ -68,7 +71,7 @@ pub(super) async fn leases_handed_out_stay_renewed(fixture: Fixture) {
     listener.stop().await;
     drop(listener);
     fixture.advance(VISIBILITY * 20).await;
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
@@ -98,15 +101,15 @@ pub(super) async fn a_failing_store_does_not_block_it(fixture: Fixture) {
     listener.stop().await;
     assert!(
         fixture.seconds() <= VISIBILITY.as_secs() + 5,
-        "as long as the lease that it gives back may last: {}",
+        "it repeats the release while the lease lasts: {}",
         fixture.seconds()
     );
     fixture.faulty.heal();
     drop(lease);
 }
 
-/// `Listen(n)`: n tasks feed a channel, backing off while the queue is empty or the store fails.
-/// `StopListen` closes it, and what was taken can still be done.
+/// A task can put leases in a channel, through empty queues and failing stores. When it stops, the
+/// leases that were taken can still be settled.
 pub(super) async fn a_task_can_feed_a_channel_and_close_it(fixture: Fixture) {
     let listener = fixture.listen(4);
     let (sender, mut channel) = tokio::sync::mpsc::channel(4);

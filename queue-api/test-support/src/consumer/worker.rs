@@ -1,4 +1,4 @@
-//! What a worker makes of what its handler does.
+//! What a worker does with each outcome of its handler.
 
 use std::{
     error::Error,
@@ -17,7 +17,7 @@ use queue_api::{
 use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
 use crate::Operation;
 
-/// A codec for payloads that are text, but for `garbage`.
+/// A codec for text. It rejects `garbage` and panics on `bomb`.
 #[derive(Debug)]
 pub(super) struct Text;
 
@@ -29,13 +29,13 @@ impl Codec<String> for Text {
     fn decode(&self, payload: &Bytes) -> Result<String, CodecError> {
         match std::str::from_utf8(payload)? {
             "garbage" => Err("this is garbage".into()),
-            "bomb" => panic!("of the codec"),
+            "bomb" => panic!("the codec panicked"),
             text => Ok(text.to_owned()),
         }
     }
 }
 
-/// A worker on the fixture's queue and clock that tries again after a minute.
+/// A worker on the fixture's queue and clock that retries after a minute.
 pub(super) fn worker<H: Handler<String>>(fixture: &Fixture, handler: H) -> Worker<String, H, Text> {
     let minute = RetryPolicy::custom(|_, _| Retry::After(SECOND * 60));
     let options = queue_api::consumer::ListenOptions::new(4).with_clock(fixture.clock.clone());
@@ -45,13 +45,13 @@ pub(super) fn worker<H: Handler<String>>(fixture: &Fixture, handler: H) -> Worke
         .with_retry_policy(minute)
 }
 
-/// The counts of a report: handled, failed, dead-lettered, returned, lost, unsettled.
+/// The counts of a report: handled, failed, dead-lettered, released, lost, unsettled.
 pub(super) fn counts(report: Report) -> [u64; 6] {
     [
         report.handled,
         report.failed,
         report.dead_lettered,
-        report.returned,
+        report.released,
         report.lost,
         report.unsettled,
     ]
@@ -220,10 +220,9 @@ pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(fixtur
     assert_eq!(fixture.dead_letters().await[0].attempts, 2);
 }
 
-/// Panics when it is dropped.
-struct Grenade;
+struct PanicsOnDrop;
 
-impl Drop for Grenade {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
         panic!("in drop");
     }
@@ -234,11 +233,11 @@ pub(super) async fn a_panic_is_a_failure_and_the_worker_goes_on(fixture: Fixture
     fixture.store(&payloads.map(msg)).await;
     let worker = worker(&fixture, |text: String, _: Context| {
         assert_ne!(text, "call");
-        let grenade = (text == "drop").then(|| Grenade);
+        let guard = (text == "drop").then(|| PanicsOnDrop);
         async move {
             tokio::task::yield_now().await;
             assert_ne!(text, "poll");
-            drop(grenade);
+            drop(guard);
             Ok::<_, Failure>(())
         }
     });
@@ -252,7 +251,7 @@ pub(super) async fn a_panic_of_the_policy_is_survived(fixture: Fixture) {
     let worker = worker(&fixture, |text: String, _: Context| async move {
         if text == "0" { Err("fails") } else { Ok(()) }
     })
-    .with_retry_policy(RetryPolicy::custom(|_, _| panic!("of the policy")));
+    .with_retry_policy(RetryPolicy::custom(|_, _| panic!("the policy panicked")));
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
     fixture.advance(Lease::RELEASE_DELAY).await;
@@ -278,13 +277,13 @@ pub(super) async fn a_codec_that_panics_is_survived(fixture: Fixture) {
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
-    assert!(reason(&fixture).await.contains("of the codec"));
+    assert!(reason(&fixture).await.contains("the codec panicked"));
 }
 
 pub(super) async fn a_handler_over_its_time_limit_is_cancelled(fixture: Fixture) {
     fixture.store(&[msg("hangs"), msg("fine")]).await;
     let worker = worker(&fixture, |text: String, _: Context| async move {
-        let _guard = (text == "hangs").then(|| Grenade);
+        let _guard = (text == "hangs").then(|| PanicsOnDrop);
         if text == "hangs" {
             std::future::pending::<()>().await;
         }
@@ -303,9 +302,9 @@ pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
     let worker = worker(&fixture, move |_: String, context: Context| {
         let clock = clock.clone();
         async move {
-            let lost = context.ended();
+            let ended = context.ended();
             tokio::select! {
-                end = lost => Err(format!("lost: {end:?}")),
+                end = ended => Err(format!("ended: {end:?}")),
                 () = clock.sleep_until(clock.now() + HOUR) => Ok(()),
             }
         }
@@ -322,15 +321,19 @@ pub(super) async fn a_handler_learns_that_its_lease_ended(fixture: Fixture) {
         async move {
             store.go_down();
             context.ended().await;
-            let stolen = other.lease().await.unwrap().expect("it ran out");
-            assert_eq!(stolen.attempt, 2);
+            let delivery = other.lease().await.unwrap().expect("the lease expired");
+            assert_eq!(delivery.attempt, 2);
             store.heal();
             Ok::<_, Failure>(())
         }
     });
     let stop = fixture.clock.now() + VISIBILITY + SECOND * 15;
     let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
-    assert_eq!(counts(report), [0, 0, 0, 0, 1, 0], "not handled by us");
+    assert_eq!(
+        counts(report),
+        [0, 0, 0, 0, 1, 0],
+        "another consumer has the message"
+    );
 }
 
 pub(super) async fn a_store_that_is_down_too_long_leaves_it_unsettled(fixture: Fixture) {
@@ -365,16 +368,16 @@ pub(super) async fn until_idle_includes_what_handlers_enqueue(fixture: Fixture) 
 
 pub(super) async fn until_idle_ignores_delayed_and_leased_messages(fixture: Fixture) {
     fixture
-        .store(&[msg("later").with_delay(HOUR), msg("held"), msg("now")])
+        .store(&[msg("later").with_delay(HOUR), msg("leased"), msg("now")])
         .await;
-    let held = fixture.lease_elsewhere().await.unwrap();
+    let leased = fixture.lease_elsewhere().await.unwrap();
     let worker = worker(&fixture, |_: String, _: Context| async {
         Ok::<_, Failure>(())
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
     assert_eq!(fixture.seconds(), 0);
-    fixture.elsewhere.ack(&held.receipt).await.unwrap();
+    fixture.elsewhere.ack(&leased.receipt).await.unwrap();
     fixture.advance(HOUR * 24).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0], "a day later");
