@@ -125,7 +125,8 @@ impl<H, C> HandlerRunner<H, C> {
                 Err(panic) => HandlerEnd::Failed(Failure::retry(panic)),
             },
             limit = time_limit => {
-                HandlerEnd::Failed(Failure::retry(format!("the handler exceeded its time limit of {limit:?}")))
+                let error = format!("the handler exceeded its time limit of {limit:?}");
+                HandlerEnd::Failed(Failure::retry(error))
             }
             _ = cancelled.wait_for(|cancelled| *cancelled) => HandlerEnd::Cancelled,
         }

@@ -199,7 +199,7 @@ where
         Ok(run.shut_down(clock.sleep_until(deadline)).await)
     }
 
-    /// Works until no message is ready and no handler runs. Use it in tests and scheduled handlers.
+    /// Works until no message is ready and no handler runs. Use it in tests and scheduled jobs.
     ///
     /// It does not wait for delayed messages, nor for failed ones that will be retried later. A test
     /// in virtual time can advance the time and call this again:

@@ -90,7 +90,7 @@ impl Batcher {
 
     /// Items that wait or are in flight.
     pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
-        let in_flight = self.in_flight.iter().flat_map(|flight| &flight.items);
+        let in_flight = self.in_flight.iter().flat_map(|call| &call.items);
         self.waiting.iter().chain(in_flight)
     }
 

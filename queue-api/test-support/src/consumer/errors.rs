@@ -15,7 +15,7 @@ use queue_api::{
 
 use super::{
     fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
-    worker::{counts, worker},
+    worker::{acking_worker, counts, worker},
 };
 use crate::{Fault, Operation};
 
@@ -258,9 +258,7 @@ pub(super) async fn a_settlement_that_hangs_ends_with_its_lease(fixture: Fixture
 pub(super) async fn a_worker_stops_although_its_settlement_hangs(fixture: Fixture) {
     fixture.store_many(1).await;
     fixture.faulty.hold_answers(Operation::Ack);
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     let stop = fixture.clock.now() + SECOND * 5;
     let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
     assert_eq!(counts(report), [0, 0, 0, 0, 0, 1]);

@@ -193,12 +193,12 @@ pub(super) async fn it_outlives_its_runtime_without_hanging(fixture: Fixture) {
             .enable_time()
             .build()
             .unwrap();
-        let (mut listener, held, acked) = runtime.block_on(async {
+        let (mut listener, kept, acked) = runtime.block_on(async {
             let options = ListenOptions::new(2).with_clock(clock);
             let mut listener = queue.listen(options).unwrap();
-            let held = listener.next().await.unwrap();
+            let kept = listener.next().await.unwrap();
             let acked = listener.next().await.unwrap();
-            (listener, held, acked)
+            (listener, kept, acked)
         });
         drop(runtime);
         let again = tokio::runtime::Builder::new_current_thread()
@@ -206,8 +206,8 @@ pub(super) async fn it_outlives_its_runtime_without_hanging(fixture: Fixture) {
             .build()
             .unwrap();
         again.block_on(async {
-            assert!(held.is_ended());
-            assert_eq!(held.ended().await, LeaseEnd::Unattended);
+            assert!(kept.is_ended());
+            assert_eq!(kept.ended().await, LeaseEnd::Unattended);
             let error = acked.ack().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(listener.next().await.is_none());

@@ -32,16 +32,16 @@ pub(super) async fn it_is_a_stream(fixture: Fixture) {
 pub(super) async fn it_holds_at_most_its_concurrency(fixture: Fixture) {
     fixture.store_many(10).await;
     let mut listener = fixture.listen(3);
-    let mut held = Vec::new();
+    let mut leases = Vec::new();
     for _ in 0..3 {
-        held.push(listener.next().await.unwrap());
+        leases.push(listener.next().await.unwrap());
     }
     let fourth = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(fourth.is_err(), "three are leased");
     assert_eq!(fixture.stats().await.leased, 3);
 
-    held.pop().unwrap().ack().await.unwrap();
-    held.push(listener.next().await.unwrap());
+    leases.pop().unwrap().ack().await.unwrap();
+    leases.push(listener.next().await.unwrap());
     fixture.run_tasks().await;
     assert_eq!(fixture.stats().await.leased, 3);
 }
@@ -74,7 +74,7 @@ pub(super) async fn it_claims_only_what_can_start_now(fixture: Fixture) {
     fixture.run_tasks().await;
     // Two of the four are still in the inbox, so no more are claimed.
     assert_eq!(fixture.faulty.calls(Operation::Lease), [4]);
-    let _held = [
+    let _taken = [
         listener.next().await.unwrap(),
         listener.next().await.unwrap(),
     ];

@@ -25,7 +25,7 @@ pub(super) async fn it_ends_the_stream(fixture: Fixture) {
 pub(super) async fn it_releases_what_was_not_handed_out(fixture: Fixture) {
     fixture.store_many(3).await;
     let mut listener = fixture.listen(3);
-    let held = listener.next().await.unwrap();
+    let lease = listener.next().await.unwrap();
     assert_eq!(fixture.stats().await.leased, 3);
     listener.stop().await;
     assert_eq!(fixture.stats().await.leased, 1);
@@ -35,7 +35,7 @@ pub(super) async fn it_releases_what_was_not_handed_out(fixture: Fixture) {
         expected,
         "the attempt does not count"
     );
-    assert_eq!(held.ack().await.unwrap(), LeaseOutcome::Applied);
+    assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(fixture.seconds(), 0);
 }
 
@@ -57,12 +57,12 @@ pub(super) async fn it_releases_what_a_call_in_flight_leases(fixture: Fixture) {
 pub(super) async fn dropping_the_listener_releases_too(fixture: Fixture) {
     fixture.store_many(3).await;
     let mut listener = fixture.listen(3);
-    let held = listener.next().await.unwrap();
+    let lease = listener.next().await.unwrap();
     drop(listener);
     fixture.run_tasks().await;
     assert_eq!(fixture.stats().await.leased, 1);
     assert_eq!(fixture.attempts_elsewhere().await.len(), 2);
-    assert_eq!(held.ack().await.unwrap(), LeaseOutcome::Applied);
+    assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
 pub(super) async fn leases_handed_out_stay_renewed(fixture: Fixture) {

@@ -21,7 +21,7 @@ use tracing::{
 
 use super::{
     fixture::{Fixture, HOUR, SECOND, msg},
-    worker::worker,
+    worker::{acking_worker, worker},
 };
 use crate::{Fault, Operation};
 
@@ -292,9 +292,7 @@ pub(super) async fn an_invalid_trace_context_is_not_logged(fixture: Fixture) {
             .store(&[msg(id).with_header(TRACEPARENT, context)])
             .await;
     }
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     assert_eq!(worker.run_until_idle().await.unwrap().handled, 3);
     let processed = spans.named("process");
     assert_eq!(processed.len(), 3);

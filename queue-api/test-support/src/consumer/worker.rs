@@ -1,7 +1,6 @@
 //! What a worker does with each outcome of its handler.
 
 use std::{
-    error::Error,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -43,6 +42,13 @@ pub(super) fn worker<H: Handler<String>>(fixture: &Fixture, handler: H) -> Worke
         .with_codec(Text)
         .with_listen_options(options)
         .with_retry_policy(minute)
+}
+
+/// A worker whose handler succeeds at once.
+pub(super) fn acking_worker(fixture: &Fixture) -> Worker<String, impl Handler<String>, Text> {
+    worker(fixture, |_: String, _: Context| async {
+        Ok::<_, Failure>(())
+    })
 }
 
 /// The counts of a report: handled, failed, dead-lettered, released, lost, unsettled.
@@ -188,25 +194,13 @@ pub(super) async fn the_error_may_give_up(fixture: Fixture) {
     assert_eq!(reason(&fixture).await, "no such customer");
 }
 
-#[derive(Debug)]
-struct Outer(std::num::ParseIntError);
-
-impl std::fmt::Display for Outer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("bad order")
-    }
-}
-
-impl Error for Outer {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
-    }
-}
-
 pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(2)]).await;
     let worker = worker(&fixture, |_: String, _: Context| async {
-        "x".parse::<u32>().map(|_| ()).map_err(Outer)
+        let parsed = "x".parse::<u32>();
+        parsed
+            .map(drop)
+            .map_err(|error| queue_api::Error::invalid("order", "bad").with_source(error))
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 1, 0, 0, 0, 0]);
@@ -215,7 +209,7 @@ pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(fixtur
     assert_eq!(counts(report), [0, 0, 1, 0, 0, 0]);
     assert_eq!(
         reason(&fixture).await,
-        "bad order: invalid digit found in string"
+        "order: bad: invalid digit found in string"
     );
     assert_eq!(fixture.dead_letters().await[0].attempts, 2);
 }
@@ -260,9 +254,7 @@ pub(super) async fn a_panic_of_the_policy_is_survived(fixture: Fixture) {
 
 pub(super) async fn what_does_not_decode_is_a_dead_letter(fixture: Fixture) {
     fixture.store(&[msg("garbage"), msg("fine")]).await;
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
     let reason = reason(&fixture).await;
@@ -272,9 +264,7 @@ pub(super) async fn what_does_not_decode_is_a_dead_letter(fixture: Fixture) {
 
 pub(super) async fn a_codec_that_panics_is_survived(fixture: Fixture) {
     fixture.store(&[msg("bomb"), msg("fine")]).await;
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
     assert!(reason(&fixture).await.contains("the codec panicked"));
@@ -371,9 +361,7 @@ pub(super) async fn until_idle_ignores_delayed_and_leased_messages(fixture: Fixt
         .store(&[msg("later").with_delay(HOUR), msg("leased"), msg("now")])
         .await;
     let leased = fixture.lease_elsewhere().await.unwrap();
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
     assert_eq!(fixture.seconds(), 0);
@@ -384,9 +372,7 @@ pub(super) async fn until_idle_ignores_delayed_and_leased_messages(fixture: Fixt
 }
 
 pub(super) async fn until_idle_on_an_empty_queue_polls_once(fixture: Fixture) {
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0; 6]);
     assert!(fixture.faulty.calls(Operation::Lease).len() <= 2);
