@@ -1,64 +1,48 @@
-//! Where calls gather, and how they go out.
+//! Queues in which calls wait for the next batch, and the tasks that send the batches.
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt, mem, slice,
+    mem, slice,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::sync::watch;
 
-use super::{Shared, call::Call, caller::Caller};
+use super::operation::{CallerOf, Operation, Weight};
 use crate::{
-    Error, ErrorKind, Limits, QueueBackend, QueueName, Receipt, Result, consumer::panic::caught,
+    Error, ErrorKind, Limits, QueueBackend, QueueName, Result, consumer::panic::backend_call,
 };
 
-/// Payloads beyond this are not gathered into one call, in bytes: it takes so long to send them
-/// that a round trip saved makes no difference, and others would wait for it.
-const MOST_BYTES: usize = 4 << 20;
+/// The most payload bytes in a batch. Sending more takes so long that sharing a round trip gains
+/// nothing, and other callers would wait for it.
+const MAX_BYTES: usize = 4 << 20;
 
-/// How often in a row all others have run without anybody joining, before a batch is sent. On
-/// several threads one turn is too few: another thread may be about to run those who were just
-/// answered.
+/// A batch is sent after this many scheduler turns in which no caller joined it. One turn is too
+/// few with several threads: another thread may be about to run the callers that were answered.
 const QUIET_TURNS: u32 = 3;
 
-/// A backend's queue, as calls are made to it.
-#[derive(Clone)]
-pub(super) struct Target {
-    shared: Arc<Shared>,
-    pub(super) queue: QueueName,
+/// The batch queues of one operation: one for each queue and visibility timeout.
+pub(super) struct BatchQueues<O: Operation> {
+    operation: O,
+    backend: Arc<dyn QueueBackend>,
+    limits: Limits,
+    /// One entry for each running [`Sender`], so a queue that is not in use takes no memory.
+    ///
+    /// A std mutex, because it is held for a few pushes and pops and never across an await.
+    active: Mutex<HashMap<Key, BatchQueue<O>>>,
 }
 
-/// The calls of one kind that wait for their turn. A queue is there for as long as a task is that
-/// sends what gathers in it, so a queue that nobody calls takes no memory.
-pub(super) struct BatchQueues<C: Call> {
-    /// A std mutex: it is held for the length of a few pushes and pops and never across an await.
-    queues: Mutex<HashMap<QueueKey, BatchQueue<C>>>,
-}
+type Key = (QueueName, Option<Duration>);
 
-type QueueKey = (QueueName, Option<Duration>);
-
-struct BatchQueue<C: Call> {
-    waiting: VecDeque<Caller<C>>,
+struct BatchQueue<O: Operation> {
+    waiting: VecDeque<CallerOf<O>>,
     weight: Weight,
-    /// Tells of every batch that was answered, and by its end that the queue is closed.
-    landings: watch::Sender<()>,
-}
-
-/// What counts against the bounds of a batch.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Weight {
-    pub(super) count: usize,
-    pub(super) bytes: usize,
+    /// Notifies of each completed batch. It is closed when the sender ends.
+    completed: watch::Sender<()>,
 }
 
 impl Weight {
-    /// Things without a payload.
-    pub(super) fn of(count: usize) -> Self {
-        Self { count, bytes: 0 }
-    }
-
     fn plus(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
@@ -67,229 +51,202 @@ impl Weight {
     }
 
     fn is_full(self, limits: &Limits) -> bool {
-        self.count >= limits.max_batch || self.bytes >= MOST_BYTES
+        self.count >= limits.max_batch || self.bytes >= MAX_BYTES
     }
 
     fn fits(self, limits: &Limits) -> bool {
-        self.count <= limits.max_batch && self.bytes <= MOST_BYTES
+        self.count <= limits.max_batch && self.bytes <= MAX_BYTES
     }
 }
 
-impl<C: Call> Default for BatchQueues<C> {
-    fn default() -> Self {
-        Self {
-            queues: Mutex::default(),
-        }
-    }
-}
-
-impl<C: Call> BatchQueues<C> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueueKey, BatchQueue<C>>> {
-        self.queues.lock().expect("nothing panics in a push or pop")
-    }
-
-    /// How many wait in a queue.
-    fn waiting(&self, key: &QueueKey) -> usize {
-        self.lock().get(key).map_or(0, |queue| queue.waiting.len())
-    }
-
-    /// The end of the batch of a queue that is sent next or under way, if there is one.
-    fn landing(&self, key: &QueueKey) -> Option<watch::Receiver<()>> {
-        let queues = self.lock();
-        queues.get(key).map(|queue| queue.landings.subscribe())
-    }
-}
-
-impl<C: Call> BatchQueue<C> {
+impl<O: Operation> BatchQueue<O> {
     fn new() -> Self {
         Self {
             waiting: VecDeque::new(),
             weight: Weight::default(),
-            landings: watch::Sender::default(),
+            completed: watch::Sender::default(),
         }
     }
 
-    fn push(&mut self, caller: Caller<C>) {
-        self.weight = self.weight.plus(caller.call.weight());
+    fn push(&mut self, caller: CallerOf<O>) {
+        self.weight = self.weight.plus(O::weight(&caller.request));
         self.waiting.push_back(caller);
     }
 
-    /// The longest waiting that fit in one batch, at least one of them, for what one caller asks
-    /// for is passed on as it is. Those who are gone drop out: they were not sent.
-    fn next_batch(&mut self, limits: &Limits) -> Vec<Caller<C>> {
-        self.waiting.retain(|caller| !caller.is_gone());
+    /// The callers that waited longest and fit in one batch, at least one. The backend decides on
+    /// a request that is too large by itself. Dropped callers are left out.
+    fn next_batch(&mut self, limits: &Limits) -> Vec<CallerOf<O>> {
+        self.waiting.retain(|caller| !caller.is_dropped());
         let mut weight = Weight::default();
         let mut count = 0;
         for caller in &self.waiting {
-            let with_it = weight.plus(caller.call.weight());
-            if count > 0 && !with_it.fits(limits) {
+            let with_caller = weight.plus(O::weight(&caller.request));
+            if count > 0 && !with_caller.fits(limits) {
                 break;
             }
-            (weight, count) = (with_it, count + 1);
+            (weight, count) = (with_caller, count + 1);
         }
         let batch = self.waiting.drain(..count).collect();
-        let left = self.waiting.iter().map(|caller| caller.call.weight());
+        let left = self.waiting.iter().map(|caller| O::weight(&caller.request));
         self.weight = left.fold(Weight::default(), Weight::plus);
         batch
     }
 
-    /// Batches that gain nothing from waiting any longer.
-    fn full_batches(&mut self, limits: &Limits) -> Vec<Vec<Caller<C>>> {
+    /// Full batches gain nothing from waiting.
+    fn full_batches(&mut self, limits: &Limits) -> Vec<Vec<CallerOf<O>>> {
         let mut batches = Vec::new();
         while self.weight.is_full(limits) {
             batches.push(self.next_batch(limits));
         }
-        // Of those who filled it some may have been gone already.
+        // The weight may have included dropped callers.
         batches.retain(|batch| !batch.is_empty());
         batches
     }
 }
 
-impl Target {
-    pub(super) fn new(shared: &Arc<Shared>, queue: &QueueName) -> Self {
-        Self {
-            shared: shared.clone(),
-            queue: queue.clone(),
-        }
+impl<O: Operation> BatchQueues<O> {
+    pub(super) fn new(operation: O, backend: &Arc<dyn QueueBackend>) -> Arc<Self> {
+        Arc::new(Self {
+            operation,
+            limits: backend.limits(),
+            backend: backend.clone(),
+            active: Mutex::default(),
+        })
     }
 
-    pub(super) fn backend(&self) -> &dyn QueueBackend {
-        &*self.shared.backend
+    fn active(&self) -> MutexGuard<'_, HashMap<Key, BatchQueue<O>>> {
+        self.active.lock().expect("nothing panics in a push or pop")
     }
 
-    /// Has a caller take part in the next call of its kind.
-    pub(super) fn join<C: Call>(&self, caller: Caller<C>) {
-        let key = (self.queue.clone(), caller.call.visibility_timeout());
-        let mut queues = C::queues(&self.shared).lock();
-        let is_new = !queues.contains_key(&key);
-        let queue = queues.entry(key.clone()).or_insert_with(BatchQueue::new);
-        queue.push(caller);
-        let full = queue.full_batches(&self.shared.limits);
-        // A runtime that is shutting down drops what it is given at once, and the drop of a
-        // sender takes the lock.
-        drop(queues);
+    fn waiting(&self, key: &Key) -> usize {
+        let active = self.active();
+        active.get(key).map_or(0, |queue| queue.waiting.len())
+    }
+
+    /// Adds a caller to the next batch.
+    pub(super) fn submit(self: &Arc<Self>, queue: &QueueName, caller: CallerOf<O>) {
+        let key = (queue.clone(), O::visibility_timeout(&caller.request));
+        let mut active = self.active();
+        let is_new = !active.contains_key(&key);
+        let batch_queue = active.entry(key.clone()).or_insert_with(BatchQueue::new);
+        batch_queue.push(caller);
+        let full = batch_queue.full_batches(&self.limits);
+        // Unlock before spawning: a runtime that is shutting down drops the task at once, and the
+        // drop of a sender takes the lock.
+        drop(active);
         for batch in full {
-            let target = self.clone();
-            tokio::spawn(async move { target.send(batch).await });
+            let (queues, queue) = (self.clone(), queue.clone());
+            tokio::spawn(async move { queues.send(&queue, batch).await });
         }
         if is_new {
-            let sender = Sender::<C> {
-                target: self.clone(),
+            let sender = Sender {
+                queues: self.clone(),
                 key,
-                queues: C::queues,
                 is_open: true,
             };
             tokio::spawn(sender.run());
         }
     }
 
-    /// Returns when the batch of acks that is gathering or under way has been answered, if there
-    /// is one, and whether there was. Whoever is told of an ack is likely to lease next: a lease
-    /// that goes at the same time as acks goes without their callers, and from then on the
-    /// callers are in two halves, each of which takes its own round trips.
-    pub(super) async fn acks_landed(&self) -> bool {
-        let key = (self.queue.clone(), None);
-        let landing = BatchQueues::<Vec<Receipt>>::landing(&self.shared.acks, &key);
-        let Some(mut landing) = landing else {
+    /// Waits until the batch that is gathering or in flight is answered. Returns whether there
+    /// was one.
+    pub(super) async fn batch_completed(&self, queue: &QueueName) -> bool {
+        let key = (queue.clone(), None);
+        let subscribe = |queue: &BatchQueue<O>| queue.completed.subscribe();
+        let completed = self.active().get(&key).map(subscribe);
+        let Some(mut completed) = completed else {
             return false;
         };
-        // An error says that the queue is closed, which is all the better.
-        let _ = landing.changed().await;
+        // An error means that the sender has ended, so no batch is left.
+        let _ = completed.changed().await;
         true
     }
 
-    /// Makes one call for all of them. If it fails for what may be the fault of one, each part is
-    /// made alone, so that nobody suffers from what somebody else sent.
-    async fn send<C: Call>(&self, callers: Vec<Caller<C>>) {
-        let error = match self.make(&callers).await {
+    /// Makes one call for all callers. If one caller's input may have caused an error, the call is
+    /// repeated for each of them, so that the others do not get it.
+    async fn send(&self, queue: &QueueName, callers: Vec<CallerOf<O>>) {
+        let error = match self.call(queue, &callers).await {
             Ok(answers) => {
                 let answered = callers.into_iter().zip(answers);
                 return answered.for_each(|(caller, answer)| caller.answer(Ok(answer)));
             }
             Err(error) => error,
         };
-        let is_of_one = matches!(
+        let may_be_one_caller = matches!(
             error.kind(),
             ErrorKind::InvalidInput | ErrorKind::Codec | ErrorKind::Internal
         );
-        if !is_of_one || callers.len() == 1 {
-            return callers
-                .into_iter()
-                .for_each(|caller| caller.answer(Err(error.clone())));
-        }
+        let repeat = may_be_one_caller && callers.len() > 1;
         for caller in callers {
-            let answer = self.make_alone(&caller, &error).await;
+            let answer = match repeat {
+                true => self.call_alone(queue, &caller, &error).await,
+                false => Err(error.clone()),
+            };
             caller.answer(answer);
         }
     }
 
-    async fn make<C: Call>(&self, callers: &[Caller<C>]) -> Result<Vec<C::Answer>> {
-        let answer = caught(|| C::make(self, callers)).await;
-        answer.unwrap_or_else(|panic| {
-            let message = format!("the backend {panic}");
-            Err(Error::new(ErrorKind::Internal, C::OPERATION, message))
-        })
+    async fn call(&self, queue: &QueueName, callers: &[CallerOf<O>]) -> Result<Vec<O::Answer>> {
+        let call = || self.operation.call(&*self.backend, queue, callers);
+        backend_call(O::NAME, call).await
     }
 
-    /// One caller's part of a call that failed with `error`.
-    async fn make_alone<C: Call>(&self, caller: &Caller<C>, error: &Error) -> Result<C::Answer> {
-        let mut answers = self.make(slice::from_ref(caller)).await?;
+    /// Repeats a call that failed with `error`, for one caller.
+    async fn call_alone(
+        &self,
+        queue: &QueueName,
+        caller: &CallerOf<O>,
+        error: &Error,
+    ) -> Result<O::Answer> {
+        let mut answers = self.call(queue, slice::from_ref(caller)).await?;
         let answer = answers.remove(0);
-        // Of bad input nothing was sent to the store. Any other failure may have come after this
-        // part was carried out, and then `Duplicate` or `Lost` would be about this very call.
-        if error.kind() == ErrorKind::InvalidInput || C::is_certain(&answer) {
+        // Invalid input was not sent to the store. After any other error, `Duplicate` or `Lost`
+        // may be the effect of the failed call itself.
+        if error.kind() == ErrorKind::InvalidInput || O::is_certain(&answer) {
             return Ok(answer);
         }
         Err(error.clone())
     }
 }
 
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Target").field(&self.queue).finish()
-    }
-}
-
-/// The task that sends what gathers in a queue, one batch after the other, until nothing is left.
-struct Sender<C: Call> {
-    target: Target,
-    key: QueueKey,
-    queues: fn(&Shared) -> &BatchQueues<C>,
+/// The task that sends the batches of one batch queue, one at a time, until it is empty.
+struct Sender<O: Operation> {
+    queues: Arc<BatchQueues<O>>,
+    key: Key,
     is_open: bool,
 }
 
-impl<C: Call> Sender<C> {
+impl<O: Operation> Sender<O> {
     async fn run(mut self) {
+        let queue = self.key.0.clone();
         loop {
             self.gather().await;
-            // Once for each batch, so that acks which never end keep nobody from leasing.
-            if self.queues().waiting(&self.key) > 0 && C::after_others(&self.target).await {
+            // Once for each batch, so that endless acks do not block a lease.
+            if self.queues.waiting(&self.key) > 0
+                && self.queues.operation.wait_for_related(&queue).await
+            {
                 self.gather().await;
             }
             let batch = self.next_batch();
             if !self.is_open {
                 return;
             }
-            self.target.send(batch).await;
-            if let Some(queue) = self.queues().lock().get(&self.key) {
-                queue.landings.send_replace(());
+            self.queues.send(&queue, batch).await;
+            if let Some(batch_queue) = self.queues.active().get(&self.key) {
+                batch_queue.completed.send_replace(());
             }
         }
     }
 
-    fn queues(&self) -> &BatchQueues<C> {
-        (self.queues)(&self.target.shared)
-    }
-
-    /// Lets those who were just answered, and whoever else is about to call, join, for as long
-    /// as somebody does. Without it the first of them would go alone, and the others in the
-    /// round trip after it. It ends, because a batch that is full does not wait in the queue.
+    /// Lets other tasks run for as long as their calls join the batch. Otherwise the first caller
+    /// that was answered would go alone, and the others in the round trip after it. This ends,
+    /// because a full batch leaves the queue.
     async fn gather(&self) {
-        let mut waiting = self.queues().waiting(&self.key);
+        let mut waiting = self.queues.waiting(&self.key);
         let mut quiet_turns = 0;
         while quiet_turns < QUIET_TURNS {
             tokio::task::yield_now().await;
-            let before = mem::replace(&mut waiting, self.queues().waiting(&self.key));
+            let before = mem::replace(&mut waiting, self.queues.waiting(&self.key));
             quiet_turns = match waiting > before {
                 true => 0,
                 false => quiet_turns + 1,
@@ -297,28 +254,28 @@ impl<C: Call> Sender<C> {
         }
     }
 
-    /// Closes the queue if nobody waits in it: under the lock, so that whoever comes next sees
-    /// that it has to be opened again.
-    fn next_batch(&mut self) -> Vec<Caller<C>> {
-        let mut queues = (self.queues)(&self.target.shared).lock();
-        let queue = queues.get_mut(&self.key);
-        let batch = queue.map(|queue| queue.next_batch(&self.target.shared.limits));
+    /// Takes the next batch, or closes the batch queue if it is empty. Both happen under one lock,
+    /// so that the next caller starts a new sender.
+    fn next_batch(&mut self) -> Vec<CallerOf<O>> {
+        let mut active = self.queues.active();
+        let batch_queue = active.get_mut(&self.key);
+        let batch = batch_queue.map(|queue| queue.next_batch(&self.queues.limits));
         let batch = batch.unwrap_or_default();
         if batch.is_empty() {
-            queues.remove(&self.key);
+            active.remove(&self.key);
             self.is_open = false;
         }
         batch
     }
 }
 
-impl<C: Call> Drop for Sender<C> {
-    /// The runtime shuts down. Those who wait are told, and the next caller opens the queue again,
-    /// on a runtime that runs.
+impl<O: Operation> Drop for Sender<O> {
+    /// If the runtime shuts down, waiting callers get an error, and the next call starts a new
+    /// sender in its own runtime.
     fn drop(&mut self) {
         if self.is_open {
-            let queue = self.queues().lock().remove(&self.key);
-            drop(queue);
+            let batch_queue = self.queues.active().remove(&self.key);
+            drop(batch_queue);
         }
     }
 }

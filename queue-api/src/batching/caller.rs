@@ -1,44 +1,47 @@
-//! Who takes part in a shared call.
+//! A caller that shares a backend call with others.
+
+use std::error::Error as StdError;
 
 use tokio::sync::oneshot;
 
-use super::call::Call;
 use crate::Result;
 
-/// One part of a shared call, and whom to answer.
-pub(super) struct Caller<C: Call> {
-    pub(super) call: C,
-    /// None where nobody waits: a message is given back for a caller who is gone.
-    answer: Option<oneshot::Sender<Result<C::Answer>>>,
+/// One caller's request, and where its answer goes.
+pub(super) struct Caller<R, A> {
+    pub(super) request: R,
+    /// `None` if no future waits: messages are released for a caller that was dropped.
+    answer: Option<oneshot::Sender<Result<A>>>,
 }
 
-impl<C: Call> Caller<C> {
-    pub(super) fn new(call: C, answer: oneshot::Sender<Result<C::Answer>>) -> Self {
+impl<R, A> Caller<R, A> {
+    pub(super) fn new(request: R, answer: oneshot::Sender<Result<A>>) -> Self {
         Self {
-            call,
+            request,
             answer: Some(answer),
         }
     }
 
-    /// A part that has to be made, although nobody waits for its answer.
-    pub(super) fn nobody(call: C) -> Self {
-        Self { call, answer: None }
+    pub(super) fn detached(request: R) -> Self {
+        Self {
+            request,
+            answer: None,
+        }
     }
 
-    /// Whether the future that was to have the answer has been dropped.
-    pub(super) fn is_gone(&self) -> bool {
+    /// Whether the future that waits for the answer was dropped.
+    pub(super) fn is_dropped(&self) -> bool {
         self.answer.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
-    pub(super) fn answer(self, answer: Result<C::Answer>) {
+    pub(super) fn answer(self, answer: Result<A>) {
         match (self.answer, answer) {
-            // Whoever is gone needs no answer, and what one holds is given back by its drop.
-            (Some(waiting), answer) => drop(waiting.send(answer)),
+            // If the receiver was dropped, the answer is dropped here, which releases its leases.
+            (Some(receiver), answer) => drop(receiver.send(answer)),
             (None, Ok(_)) => {}
             (None, Err(error)) => tracing::warn!(
-                %error,
-                "messages of callers who are gone could not be given back; \
-                 they are ready again when their visibility timeout has passed"
+                error = &error as &dyn StdError,
+                "releasing the messages of dropped callers failed; \
+                 they become ready again after their visibility timeout"
             ),
         }
     }

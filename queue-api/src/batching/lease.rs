@@ -1,99 +1,109 @@
-//! Leases for several callers in one.
+//! Lease calls of several callers as one call.
 
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
 use super::{
-    Shared,
-    batch_queue::{BatchQueues, Target, Weight},
-    call::Call,
+    batch_queue::BatchQueues,
     caller::Caller,
+    operation::{Ack, CallerOf, Change, Operation, Weight},
 };
-use crate::{Delivery, LeaseChange, LeaseOptions, Result};
+use crate::{Delivery, LeaseChange, LeaseOptions, QueueBackend, QueueName, Result};
 
-/// Messages on their way to the caller for whom they were leased. What nobody takes is given
-/// back, so that it need not wait for a visibility timeout that nobody works in.
-#[derive(Debug)]
-pub(super) struct Given {
+pub(super) struct Lease {
+    pub(super) acks: Arc<BatchQueues<Ack>>,
+    pub(super) changes: Arc<BatchQueues<Change>>,
+}
+
+/// Deliveries on their way to a caller. If the caller was dropped, they are released at once
+/// instead of after their visibility timeout.
+pub(super) struct ReleaseOnDrop {
     deliveries: Vec<Delivery>,
-    target: Target,
-    /// The drop may happen on any thread, and has to find a runtime.
+    queue: QueueName,
+    changes: Arc<BatchQueues<Change>>,
+    /// The drop may happen on a thread without a runtime.
     runtime: Handle,
 }
 
-impl Given {
-    pub(super) fn taken(mut self) -> Vec<Delivery> {
+impl ReleaseOnDrop {
+    pub(super) fn take(mut self) -> Vec<Delivery> {
         mem::take(&mut self.deliveries)
     }
 }
 
-impl Drop for Given {
+impl Drop for ReleaseOnDrop {
     fn drop(&mut self) {
         let receipts = self.deliveries.drain(..).map(|delivery| delivery.receipt);
-        let returns: Vec<_> = receipts.map(LeaseChange::release).collect();
-        if !returns.is_empty() {
+        let releases: Vec<_> = receipts.map(LeaseChange::release).collect();
+        if !releases.is_empty() {
             let _in_runtime = self.runtime.enter();
-            self.target.join(Caller::nobody(returns));
+            self.changes.submit(&self.queue, Caller::detached(releases));
         }
     }
 }
 
-impl Call for LeaseOptions {
-    const OPERATION: &'static str = "lease";
-    type Answer = Given;
+impl Operation for Lease {
+    const NAME: &'static str = "lease";
+    type Request = LeaseOptions;
+    type Answer = ReleaseOnDrop;
 
-    fn queues(shared: &Shared) -> &BatchQueues<Self> {
-        &shared.leases
+    fn weight(options: &LeaseOptions) -> Weight {
+        Weight::of(options.max_messages())
     }
 
-    fn visibility_timeout(&self) -> Option<Duration> {
-        LeaseOptions::visibility_timeout(self)
+    fn visibility_timeout(options: &LeaseOptions) -> Option<Duration> {
+        options.visibility_timeout()
     }
 
-    fn weight(&self) -> Weight {
-        Weight::of(self.max_messages())
+    /// A caller whose ack is answered is likely to lease next. If leases did not wait for acks in
+    /// flight, the callers would split into two groups, each with its own round trips.
+    async fn wait_for_related(&self, queue: &QueueName) -> bool {
+        self.acks.batch_completed(queue).await
     }
 
-    async fn after_others(target: &Target) -> bool {
-        target.acks_landed().await
-    }
-
-    async fn make(target: &Target, callers: &[Caller<Self>]) -> Result<Vec<Self::Answer>> {
+    async fn call(
+        &self,
+        backend: &dyn QueueBackend,
+        queue: &QueueName,
+        callers: &[CallerOf<Self>],
+    ) -> Result<Vec<ReleaseOnDrop>> {
         let Some(first) = callers.first() else {
             return Ok(Vec::new());
         };
-        let asked = callers.iter().map(|caller| caller.call.max_messages());
-        let options = first.call.clone().with_max_messages(asked.sum());
-        let deliveries = target.backend().lease(&target.queue, &options).await?;
-        let given = |deliveries| Given {
+        let asked = callers.iter().map(|caller| caller.request.max_messages());
+        let options = first.request.clone().with_max_messages(asked.sum());
+        let deliveries = backend.lease(queue, &options).await?;
+        let answer = |deliveries| ReleaseOnDrop {
             deliveries,
-            target: target.clone(),
+            queue: queue.clone(),
+            changes: self.changes.clone(),
             runtime: Handle::current(),
         };
-        Ok(dealt(callers, deliveries).into_iter().map(given).collect())
+        let shares = distribute(callers, deliveries).into_iter();
+        Ok(shares.map(answer).collect())
     }
 
-    /// A delivery is one, whatever was leased by an attempt before.
-    fn is_certain(_: &Self::Answer) -> bool {
+    /// A delivery is always true, whatever an earlier attempt leased.
+    fn is_certain(_: &ReleaseOnDrop) -> bool {
         true
     }
 }
 
-/// What each caller is given: first those who wait, in the order in which they came. What those
-/// who are gone are given comes back from them.
-fn dealt(callers: &[Caller<LeaseOptions>], deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
+/// Each caller's deliveries: first for those that wait, in the order of their calls, then for
+/// those that were dropped.
+fn distribute(callers: &[CallerOf<Lease>], deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
     let mut left = deliveries.into_iter();
-    let mut hands: Vec<_> = callers.iter().map(|_| Vec::new()).collect();
-    let (gone, waiting): (Vec<usize>, Vec<usize>) =
-        (0..callers.len()).partition(|&index| callers[index].is_gone());
-    for index in waiting.into_iter().chain(gone) {
-        let asked = callers[index].call.max_messages();
-        hands[index].extend(left.by_ref().take(asked));
+    let mut shares: Vec<_> = callers.iter().map(|_| Vec::new()).collect();
+    let (dropped, waiting): (Vec<usize>, Vec<usize>) =
+        (0..callers.len()).partition(|&index| callers[index].is_dropped());
+    for index in waiting.into_iter().chain(dropped) {
+        let asked = callers[index].request.max_messages();
+        shares[index].extend(left.by_ref().take(asked));
     }
-    // More than was asked for is a backend's mistake, which its caller has to see all the same.
-    if let Some(last) = hands.last_mut() {
+    // A backend that leases more than was asked for is broken. Do not hide those messages.
+    if let Some(last) = shares.last_mut() {
         last.extend(left);
     }
-    hands
+    shares
 }

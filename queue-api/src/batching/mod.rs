@@ -1,9 +1,9 @@
-//! Round trips that concurrent calls share.
+//! Batching: concurrent calls share round trips.
 
 mod batch_queue;
-mod call;
 mod caller;
 mod lease;
+mod operation;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -11,26 +11,26 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use self::{
-    batch_queue::{BatchQueues, Target},
-    call::Call,
+    batch_queue::BatchQueues,
     caller::Caller,
+    lease::Lease,
+    operation::{Ack, Change, Enqueue, Operation},
 };
 use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
     NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
 };
 
-/// A backend whose concurrent calls share round trips: for applications with many tasks that
-/// each enqueue, lease or ack one message at a time.
+/// A backend whose concurrent calls share round trips. Use it if many tasks each enqueue, lease or
+/// ack one message at a time.
 ///
-/// While a call of one kind on one queue is under way, further calls of that kind gather; when it
-/// has ended, they go out as one batch. There is no timer: a call that finds nothing under way
-/// goes at once, with those that other tasks make at the same moment, and one that fills a batch
-/// by itself waits for nobody. Every caller is answered as if it had made its call alone, one
-/// caller after the other in the order in which they came.
+/// While a call is in flight, further calls of the same kind on the same queue wait. When it
+/// completes, they go out as one batch. There is no timer: a call that finds nothing in flight goes
+/// at once, together with concurrent calls of other tasks. A call that fills a batch does not wait.
+/// Each caller gets the same answer as if it had called alone, in the order of the calls.
 ///
-/// Clones share their round trips, other instances do not: make one for each backend. Looking
-/// after queues is not shared; [`QueueAdmin`](crate::QueueAdmin) is used on the backend itself.
+/// Clones share round trips; separate instances do not. Make one instance for each backend.
+/// [`QueueAdmin`](crate::QueueAdmin) calls are not batched: make them on the backend itself.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,7 +42,7 @@ use crate::{
 /// let backend = Arc::new(MemoryBackend::new());
 /// let queue = Queue::new(Arc::new(Batching::new(backend.clone())), "greetings")?;
 ///
-/// // Two inserts, in one call of the backend.
+/// // Both messages go in one call of the backend.
 /// let (ada, bob) = (NewMessage::new("hello, Ada"), NewMessage::new("hello, Bob"));
 /// tokio::try_join!(queue.enqueue(&ada), queue.enqueue(&bob))?;
 ///
@@ -53,89 +53,85 @@ use crate::{
 /// # }
 /// ```
 ///
-/// # What a call may meet
+/// # What to expect
 ///
-/// - It may wait for one round trip before its own, so it may take twice as long as the
-///   backend's operation timeout. A lease also waits for the acks that are under way, once, so
-///   it may take three times as long: whoever is told of an ack is likely to lease next, and
-///   tasks that go round together share each round trip.
-/// - Batches are sent by tasks of the runtime whose call was the first of its kind. With clones in
-///   several runtimes, each of them has to be driven: calls wait for one that is not.
-/// - Leases are shared by those who ask for the same visibility timeout. Messages are dealt out
-///   in the order in which the calls came.
-/// - A call that is dropped is not made if it has not been sent; once it has, it runs to its end
-///   for those who share it. Messages that were leased for a caller who is gone are given back,
-///   and the attempt does not count.
-/// - An error is the answer to everybody who shared the call, with one exception: where it may
-///   have been caused by the input or the data of one of them, each part is tried again alone.
-///   What such a part then finds stored or settled may be its own doing, so the answer to that is
-///   the error.
+/// - **Latency**: a call may wait for one round trip before its own, so it may take twice the
+///   backend's operation timeout. A lease also waits once for acks in flight, so it may take three
+///   times that. This lets tasks that ack and then lease share both round trips.
+/// - **Runtimes**: the runtime that makes the first call of a kind sends the batches of that kind.
+///   If clones live in several runtimes, keep all of them running.
+/// - **Leases**: calls with the same visibility timeout share a batch. Messages go to the earliest
+///   calls first.
+/// - **Dropped calls**: a call that was not sent yet is not made. One that was sent completes for
+///   the other callers. Messages that were leased for a dropped call are released, and the attempt
+///   does not count.
+/// - **Errors**: every caller of a batch gets the error. If one caller's input or data may have
+///   caused it, the batch is repeated call by call. If such a repeat says `Duplicate` or `Lost`, the
+///   failed batch may be the reason, so the caller gets the error.
 ///
 /// # Panics
 ///
-/// Calls are made by tasks that live as long as anything is under way, so a call outside of a
-/// tokio runtime panics. If a runtime shuts down under the calls of others, these fail and may be
-/// repeated.
+/// A call outside a tokio runtime panics, because background tasks send the batches. If a runtime
+/// shuts down, calls that wait for its tasks fail and may be repeated.
 #[derive(Clone)]
 pub struct Batching {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     backend: Arc<dyn QueueBackend>,
-    limits: Limits,
-    enqueues: BatchQueues<Vec<NewMessage>>,
-    leases: BatchQueues<LeaseOptions>,
-    acks: BatchQueues<Vec<Receipt>>,
-    changes: BatchQueues<Vec<LeaseChange>>,
+    enqueues: Arc<BatchQueues<Enqueue>>,
+    leases: Arc<BatchQueues<Lease>>,
+    acks: Arc<BatchQueues<Ack>>,
+    changes: Arc<BatchQueues<Change>>,
 }
 
 impl Batching {
-    /// Calls to `backend` that share round trips. Nothing runs until there is a call.
+    /// Batches calls to `backend`. This starts no task; the first call does.
     pub fn new(backend: Arc<dyn QueueBackend>) -> Self {
+        let acks = BatchQueues::new(Ack, &backend);
+        let changes = BatchQueues::new(Change, &backend);
+        let lease = Lease {
+            acks: acks.clone(),
+            changes: changes.clone(),
+        };
         Self {
-            shared: Arc::new(Shared {
-                limits: backend.limits(),
-                backend,
-                enqueues: BatchQueues::default(),
-                leases: BatchQueues::default(),
-                acks: BatchQueues::default(),
-                changes: BatchQueues::default(),
-            }),
+            enqueues: BatchQueues::new(Enqueue, &backend),
+            leases: BatchQueues::new(lease, &backend),
+            acks,
+            changes,
+            backend,
         }
     }
 
-    /// The backend behind it.
+    /// The backend that makes the calls.
     pub fn inner(&self) -> &Arc<dyn QueueBackend> {
-        &self.shared.backend
+        &self.backend
     }
+}
 
-    async fn call<C: Call>(&self, queue: &QueueName, call: C) -> Result<C::Answer> {
-        let (answer, answered) = oneshot::channel();
-        let target = Target::new(&self.shared, queue);
-        target.join(Caller::new(call, answer));
-        answered.await.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Unavailable,
-                C::OPERATION,
-                "the runtime that made the call for several tasks has shut down",
-            ))
-        })
-    }
+async fn call<O: Operation>(
+    queues: &Arc<BatchQueues<O>>,
+    queue: &QueueName,
+    request: O::Request,
+) -> Result<O::Answer> {
+    let (sender, answer) = oneshot::channel();
+    queues.submit(queue, Caller::new(request, sender));
+    answer.await.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            O::NAME,
+            "the tokio runtime that sends the batch has shut down",
+        ))
+    })
 }
 
 impl fmt::Debug for Batching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Batching")
-            .field(&self.shared.backend)
-            .finish()
+        f.debug_tuple("Batching").field(&self.backend).finish()
     }
 }
 
 #[async_trait]
 impl QueueBackend for Batching {
     fn limits(&self) -> Limits {
-        self.shared.limits.clone()
+        self.backend.limits()
     }
 
     async fn enqueue(
@@ -143,16 +139,16 @@ impl QueueBackend for Batching {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        self.call(queue, messages.to_vec()).await
+        call(&self.enqueues, queue, messages.to_vec()).await
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let given = self.call(queue, options.clone()).await?;
-        Ok(given.taken())
+        let answer = call(&self.leases, queue, options.clone()).await?;
+        Ok(answer.take())
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        self.call(queue, receipts.to_vec()).await
+        call(&self.acks, queue, receipts.to_vec()).await
     }
 
     async fn change(
@@ -160,14 +156,14 @@ impl QueueBackend for Batching {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        self.call(queue, changes.to_vec()).await
+        call(&self.changes, queue, changes.to_vec()).await
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        self.shared.backend.wait(queue, at_most).await
+        self.backend.wait(queue, at_most).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.shared.backend.stats(queue).await
+        self.backend.stats(queue).await
     }
 }

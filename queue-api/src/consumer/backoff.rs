@@ -1,21 +1,21 @@
-//! How long to leave a store alone that fails, or a queue that others empty.
+//! Pauses between repeated calls.
 
 use std::time::Duration;
 
-/// Pauses that double from `first` to `most`, each with jitter, so that many processes which
-/// failed together do not come back together.
+/// Pauses that double from `first` to `max`. The jitter spreads the calls of many processes that
+/// failed at the same time.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     first: Duration,
-    most: Duration,
+    max: Duration,
     steps: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) fn new(first: Duration, max: Duration) -> Self {
         Self {
             first,
-            most,
+            max,
             steps: 0,
         }
     }
@@ -24,17 +24,16 @@ impl Backoff {
         self.steps = 0;
     }
 
-    /// The next pause.
     pub(crate) fn next(&mut self) -> Duration {
-        let pause = doubled(self.first, self.steps).min(self.most);
+        let pause = doubled(self.first, self.steps).min(self.max);
         self.steps = self.steps.saturating_add(1);
         jittered(pause)
     }
 
-    /// The longest pause, at once: for what does not pass by itself.
+    /// The longest pause, for an error that does not pass by itself.
     pub(crate) fn longest(&mut self) -> Duration {
         self.steps = u32::MAX;
-        jittered(self.most)
+        jittered(self.max)
     }
 }
 
@@ -46,7 +45,7 @@ pub(crate) fn doubled(first: Duration, times: u32) -> Duration {
         .unwrap_or(Duration::MAX)
 }
 
-/// Between a half of `pause` and the whole.
+/// A random pause between half of `pause` and `pause`.
 pub(crate) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
@@ -56,9 +55,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_most_and_start_again() {
-        let (first, most) = (Duration::from_millis(100), Duration::from_secs(5));
-        let mut backoff = Backoff::new(first, most);
+    fn pauses_double_up_to_the_maximum_and_reset() {
+        let (first, max) = (Duration::from_millis(100), Duration::from_secs(5));
+        let mut backoff = Backoff::new(first, max);
         let within = |pause: Duration, whole: Duration| pause >= whole / 2 && pause <= whole;
         for step in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             let pause = backoff.next();
@@ -66,13 +65,13 @@ mod tests {
         }
         backoff.reset();
         assert!(within(backoff.next(), first));
-        assert!(within(backoff.longest(), most));
-        assert!(within(backoff.next(), most));
-        assert_eq!(doubled(most, 1000), Duration::MAX);
+        assert!(within(backoff.longest(), max));
+        assert!(within(backoff.next(), max));
+        assert_eq!(doubled(max, 1000), Duration::MAX);
     }
 
     #[test]
-    fn no_pause_stays_none() {
+    fn a_pause_of_zero_stays_zero() {
         assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
         assert!(jittered(Duration::from_secs(u64::MAX / 4)) > Duration::ZERO);
     }

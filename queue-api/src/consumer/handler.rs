@@ -1,4 +1,4 @@
-//! What a worker calls for each message.
+//! The function that a worker calls for each message.
 
 use std::{fmt, future::Future, sync::Arc, time::Duration, time::SystemTime};
 
@@ -7,10 +7,10 @@ use tokio::sync::watch;
 use super::{Failure, Lease, LeaseEnd, SettleFuture, lease::Extender};
 use crate::{Headers, MessageId};
 
-/// What a [`Worker`](super::Worker) calls for each message: an async function of the decoded
-/// payload and a [`Context`].
+/// An async function of the decoded payload and a [`Context`]. A [`Worker`](super::Worker) calls it
+/// for each message.
 ///
-/// `Ok` acks the message. An error becomes a [`Failure`], and so does a panic.
+/// `Ok` acks the message. An error or a panic becomes a [`Failure`].
 ///
 /// ```
 /// use queue_api::consumer::{Context, Failure, Handler};
@@ -27,8 +27,8 @@ use crate::{Headers, MessageId};
 /// });
 /// ```
 pub trait Handler<T>: Send + Sync + 'static {
-    /// Handles one message. The future may be dropped at any await point: at the time limit, and
-    /// at the deadline of a shutdown.
+    /// Handles one message. The worker drops the future at the time limit and at the shutdown
+    /// deadline, which may be at any await point.
     fn handle(
         &self,
         message: T,
@@ -48,17 +48,16 @@ where
     }
 }
 
-/// What a handler knows of the message besides its payload, and what it can do to its lease. The
-/// settlement is the worker's.
+/// The message's metadata, and what a handler can do with its lease. The worker settles it.
 #[derive(Clone)]
 pub struct Context {
-    about: Arc<About>,
+    message: Arc<MessageInfo>,
     lease: Extender,
     stopping: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
-struct About {
+struct MessageInfo {
     id: MessageId,
     headers: Headers,
     attempt: u32,
@@ -68,7 +67,7 @@ struct About {
 
 impl Context {
     pub(super) fn new(lease: &Lease, stopping: watch::Receiver<bool>) -> Self {
-        let about = About {
+        let message = MessageInfo {
             id: lease.id().clone(),
             headers: lease.headers().clone(),
             attempt: lease.attempt(),
@@ -76,58 +75,58 @@ impl Context {
             enqueued_at: lease.enqueued_at(),
         };
         Self {
-            about: Arc::new(about),
+            message: Arc::new(message),
             lease: lease.extender(),
             stopping,
         }
     }
 
-    /// The message's id: what to recognise a repetition by.
+    /// The message's id. It is the same at every delivery, so use it to recognise repeats.
     pub fn id(&self) -> &MessageId {
-        &self.about.id
+        &self.message.id
     }
 
     /// The headers that were enqueued.
     pub fn headers(&self) -> &Headers {
-        &self.about.headers
+        &self.message.headers
     }
 
-    /// Which delivery of the message this is, counted from 1.
+    /// Delivery number, from 1.
     pub fn attempt(&self) -> u32 {
-        self.about.attempt
+        self.message.attempt
     }
 
-    /// How often the message is delivered at most.
+    /// The number of deliveries after which the message becomes a dead letter.
     pub fn max_attempts(&self) -> u32 {
-        self.about.max_attempts
+        self.message.max_attempts
     }
 
     /// When the message was enqueued, by the backend's clock.
     pub fn enqueued_at(&self) -> SystemTime {
-        self.about.enqueued_at
+        self.message.enqueued_at
     }
 
-    /// Resolves when the message may be in somebody else's hands, so that the handler can stop
-    /// its side effects: see [`Lease::lost`]. The worker lets a handler go on all the same: if
-    /// nobody else has taken the message, its work still counts.
+    /// Resolves when another consumer may have the message, so that the handler can stop its side
+    /// effects: see [`Lease::ended`]. The worker does not cancel the handler. If no other consumer
+    /// has the message, the ack still succeeds.
     pub fn ended(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
         self.lease.ended()
     }
 
-    /// Makes the lease run out `by` from now: see [`Lease::extend`]. Renewal does this by itself.
+    /// Sets the lease to expire `by` from now: see [`Lease::extend`]. The worker renews leases by
+    /// itself, so few handlers need this.
     ///
     /// # Errors
-    /// The future's, as [`Lease::extend`].
+    /// The future's error: as [`Lease::extend`].
     pub fn extend(&self, by: Duration) -> SettleFuture {
         self.lease.extend(by)
     }
 
-    /// Resolves when the worker shuts down, so that a long handler can come to an end before the
-    /// deadline.
+    /// Resolves when the worker shuts down, so that a long handler can finish before the deadline.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopping = self.stopping.clone();
         async move {
-            // A worker that is gone is one that has shut down.
+            // An error means that the worker was dropped.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     }
@@ -135,6 +134,6 @@ impl Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.about.fmt(f)
+        self.message.fmt(f)
     }
 }

@@ -1,6 +1,6 @@
-//! What a worker does with one message.
+//! Runs the handler for one message and settles it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{Instrument, Span};
@@ -9,9 +9,9 @@ use super::{
     Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, lease::SettleFuture,
     listener_task::after, panic::caught,
 };
-use crate::{Clock, Codec, LeaseOutcome, Queue, TokioClock, metrics, trace};
+use crate::{Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock, metrics, trace};
 
-/// What all jobs of a worker share.
+/// Shared by all handler tasks of a worker.
 pub(super) struct HandlerRunner<H, C> {
     queue: Queue,
     handler: Arc<H>,
@@ -21,8 +21,8 @@ pub(super) struct HandlerRunner<H, C> {
     pub(super) time_limit: Option<Duration>,
 }
 
-/// How a job ended.
-enum Ended {
+/// How a handler ended.
+enum HandlerEnd {
     Handled,
     Failed(Failure),
     Cancelled,
@@ -56,7 +56,7 @@ impl<H, C> HandlerRunner<H, C> {
         self
     }
 
-    /// Handles one message from its decoding to the outcome of its settlement.
+    /// Decodes the message, runs the handler, and settles.
     pub(super) async fn handle<T>(
         &self,
         lease: Lease,
@@ -73,26 +73,26 @@ impl<H, C> HandlerRunner<H, C> {
             propagator.link(&span, lease.headers());
         }
         let started = self.clock.now();
-        let work = self.work::<T>(&lease, stopping, cancelled);
-        let ended = work.instrument(span.clone()).await;
-        let outcome = match ended {
-            Ended::Handled => "handled",
-            Ended::Failed(_) => "failed",
-            Ended::Cancelled => "cancelled",
+        let running = self.run_handler::<T>(&lease, stopping, cancelled);
+        let end = running.instrument(span.clone()).await;
+        let outcome = match end {
+            HandlerEnd::Handled => "handled",
+            HandlerEnd::Failed(_) => "failed",
+            HandlerEnd::Cancelled => "cancelled",
         };
         let took = self.clock.now().duration_since(started);
         metrics::handling_time(self.queue.name(), outcome, took.unwrap_or_default());
-        self.settle(lease, ended, &span)
+        self.settle(lease, end, &span)
             .instrument(span.clone())
             .await
     }
 
-    async fn work<T>(
+    async fn run_handler<T>(
         &self,
         lease: &Lease,
         stopping: watch::Receiver<bool>,
         mut cancelled: watch::Receiver<bool>,
-    ) -> Ended
+    ) -> HandlerEnd
     where
         T: Send + 'static,
         H: Handler<T>,
@@ -101,8 +101,8 @@ impl<H, C> HandlerRunner<H, C> {
         let decoded = caught(|| async { self.codec.decode(lease.payload()) }).await;
         let message = match decoded {
             Ok(Ok(message)) => message,
-            Ok(Err(error)) => return undecodable(Failure::give_up(error)),
-            Err(panic) => return undecodable(Failure::give_up(panic)),
+            Ok(Err(error)) => return undecodable(error),
+            Err(panic) => return undecodable(panic.into()),
         };
         let context = Context::new(lease, stopping);
         let handled = caught(|| self.handler.handle(message, context));
@@ -117,29 +117,30 @@ impl<H, C> HandlerRunner<H, C> {
             }
         };
         tokio::select! {
-            // What has come to its end in time has, even if nobody looked in time.
+            // The handler first: if it finished in time, a late poll must not time it out.
             biased;
             handled = handled => match handled {
-                Ok(Ok(())) => Ended::Handled,
-                Ok(Err(failure)) => Ended::Failed(failure),
-                Err(panic) => Ended::Failed(Failure::retry(panic)),
+                Ok(Ok(())) => HandlerEnd::Handled,
+                Ok(Err(failure)) => HandlerEnd::Failed(failure),
+                Err(panic) => HandlerEnd::Failed(Failure::retry(panic)),
             },
             limit = time_limit => {
-                Ended::Failed(Failure::retry(format!("it took longer than {limit:?}")))
+                let error = format!("the handler exceeded its time limit of {limit:?}");
+                HandlerEnd::Failed(Failure::retry(error))
             }
-            _ = cancelled.wait_for(|cancelled| *cancelled) => Ended::Cancelled,
+            _ = cancelled.wait_for(|cancelled| *cancelled) => HandlerEnd::Cancelled,
         }
     }
 
-    async fn settle(&self, lease: Lease, ended: Ended, span: &Span) -> Report {
-        match ended {
-            Ended::Handled => tally(lease.ack(), |report| &mut report.handled).await,
-            Ended::Cancelled => tally(lease.release(), |report| &mut report.returned).await,
-            Ended::Failed(failure) => {
-                let (attempt, most) = (lease.attempt(), lease.max_attempts());
-                let retry = self.retry.decide(attempt, most, &failure);
+    async fn settle(&self, lease: Lease, end: HandlerEnd, span: &Span) -> Report {
+        match end {
+            HandlerEnd::Handled => tally(lease.ack(), |report| &mut report.handled).await,
+            HandlerEnd::Cancelled => tally(lease.release(), |report| &mut report.released).await,
+            HandlerEnd::Failed(failure) => {
+                let (attempt, max_attempts) = (lease.attempt(), lease.max_attempts());
+                let retry = self.retry.decide(attempt, max_attempts, &failure);
                 span.record("error.type", "handler");
-                tracing::warn!(error = %failure, attempt, ?retry, "a message was not handled");
+                tracing::warn!(error = %failure, attempt, ?retry, "the handler failed");
                 match retry {
                     Retry::After(delay) => {
                         let delay = delay.min(self.queue.limits().max_delay);
@@ -155,20 +156,21 @@ impl<H, C> HandlerRunner<H, C> {
     }
 }
 
-fn undecodable(failure: Failure) -> Ended {
-    Ended::Failed(Failure::give_up(format!(
-        "the payload cannot be decoded: {failure}"
-    )))
+fn undecodable(error: CodecError) -> HandlerEnd {
+    // The display of a failure includes the sources of its error.
+    let error = Failure::give_up(error);
+    let reason = format!("the payload cannot be decoded: {error}");
+    HandlerEnd::Failed(Failure::give_up(reason))
 }
 
-/// A report of one message: `applied` counts it if the settlement was the last word.
-async fn tally(answer: SettleFuture, applied: fn(&mut Report) -> &mut u64) -> Report {
+/// The report on one message. `applied` is the field that counts it if the settlement succeeds.
+async fn tally(settled: SettleFuture, applied: fn(&mut Report) -> &mut u64) -> Report {
     let mut report = Report::default();
-    *match answer.await {
+    *match settled.await {
         Ok(LeaseOutcome::Applied) => applied(&mut report),
         Ok(LeaseOutcome::Lost) => &mut report.lost,
         Err(error) => {
-            tracing::error!(%error, "the store was not told what became of a message");
+            tracing::error!(error = &error as &dyn StdError, "a message was not settled");
             &mut report.unsettled
         }
     } += 1;

@@ -1,4 +1,4 @@
-//! What was claimed and not handed out yet.
+//! Leases that were claimed and not handed out yet.
 
 use std::{
     collections::VecDeque,
@@ -8,11 +8,11 @@ use std::{
 
 use super::Lease;
 
-/// Between the listener's task, which puts leases in, and the stream, which takes them out. It
-/// never holds more than the listener's concurrency.
+/// The listener's task puts leases in, and the stream takes them out. It never holds more than the
+/// listener's concurrency.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    /// A std mutex: it is held for the length of a few assignments, never across an await.
+    /// A std mutex, because it is held for a few assignments and never across an await.
     state: Mutex<State>,
 }
 
@@ -24,29 +24,26 @@ struct State {
     reader: Option<Waker>,
 }
 
-/// What the stream finds.
+/// The next item of the stream.
 #[derive(Debug)]
 pub(crate) enum Next {
     Lease(Lease),
     Closed,
-    /// Nothing, for the first time since there was something.
+    /// Empty, for the first time since a lease was put in.
     Drained,
-    /// Nothing, still.
+    /// Still empty.
     Empty,
 }
 
 impl Inbox {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("nothing that panics runs under the lock")
+        self.state.lock().expect("nothing panics under the lock")
     }
 
-    /// Adds leases. Where the stream has ended they are dropped, and so given back.
+    /// Adds leases. If the stream has ended, they are dropped and so released.
     pub(crate) fn put(&self, leases: Vec<Lease>) {
         let mut state = self.lock();
         if state.closed {
-            drop(state);
             return;
         }
         state.leases.extend(leases);
@@ -58,7 +55,7 @@ impl Inbox {
         }
     }
 
-    /// Takes the next lease, or enters who is to be woken when there is one.
+    /// Takes the next lease, or registers the reader to be woken.
     pub(crate) fn next(&self, cx: &mut Context<'_>) -> Next {
         let mut state = self.lock();
         if let Some(lease) = state.leases.pop_front() {
@@ -77,7 +74,7 @@ impl Inbox {
         }
     }
 
-    /// Ends the stream. What nobody has taken is dropped, and so given back.
+    /// Ends the stream. Leases that were not taken are dropped and so released.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;

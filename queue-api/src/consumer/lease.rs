@@ -1,4 +1,4 @@
-//! A message in the hands of somebody, as an owned value.
+//! A leased message as an owned value.
 
 use std::{
     fmt,
@@ -20,27 +20,26 @@ use crate::{
     Result,
 };
 
-/// A message that this process may work on, for as long as the value lives: it is renewed in the
-/// background, well before it runs out, until there is a settlement.
+/// A message that this process may work on. The listener renews the lease in the background until
+/// you settle it.
 ///
-/// The settlements are [`ack`](Lease::ack), [`nack`](Lease::nack),
-/// [`dead_letter`](Lease::dead_letter) and [`release`](Lease::release). **A call gives the
-/// settlement, awaiting it tells the outcome**: the listener's task carries it out, together with
-/// those of other leases, whether or not anybody waits. So dropping the returned future, at any
-/// point, neither revokes an ack nor leaves the lease renewed.
+/// Settle it with [`ack`](Lease::ack), [`nack`](Lease::nack), [`dead_letter`](Lease::dead_letter) or
+/// [`release`](Lease::release). **The call settles; awaiting the future returns the outcome.** The
+/// listener's task sends the settlement, together with those of other leases. Dropping the future
+/// does not revoke it.
 ///
-/// Where the store fails, a settlement is repeated for as long as the lease lasts, and then the
-/// error is its outcome; the message comes back after its timeout if the settlement did not reach
-/// the store. A repeat that finds the lease settled, at a time when nobody else can have had it,
-/// finds what the failed call has done, and says [`Applied`](LeaseOutcome::Applied). A call that
-/// hangs, which a backend [must not let happen](crate::QueueBackend#for-implementers), is given up
-/// when its leases have run out; then the outcome is a [`TimedOut`](ErrorKind::TimedOut).
+/// # Failures of the store
 ///
-/// # Dropped without a settlement
+/// A failed settlement is repeated while the lease lasts. After that, the future returns the error,
+/// and the message comes back after its timeout unless the settlement took effect. A repeat may
+/// find that the failed call took effect; then the outcome is [`Applied`](LeaseOutcome::Applied). A
+/// call that hangs fails with [`TimedOut`](ErrorKind::TimedOut) when its leases have expired, but a
+/// backend [must not hang](crate::QueueBackend#for-implementers).
 ///
-/// The message is ready again after [`RELEASE_DELAY`](Lease::RELEASE_DELAY) instead of after its
-/// timeout. As nobody knows what became of it, that counts as an attempt. This works from any
-/// thread, in a runtime or not.
+/// # Drop without settlement
+///
+/// The message becomes ready again after [`RELEASE_DELAY`](Lease::RELEASE_DELAY), and the attempt
+/// counts. You can drop a lease on any thread, inside a runtime or not.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -53,7 +52,7 @@ use crate::{
 /// queue.enqueue(&NewMessage::new("hello")).await?;
 ///
 /// let mut listener = queue.listen(ListenOptions::new(8))?;
-/// let lease = listener.next().await.expect("not stopped");
+/// let lease = listener.next().await.expect("the listener was not stopped");
 /// assert_eq!(lease.payload(), "hello");
 /// assert_eq!(lease.attempt(), 1);
 /// assert_eq!(lease.ack().await?, LeaseOutcome::Applied);
@@ -70,31 +69,29 @@ pub struct Lease {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaseState {
-    /// Claimed, and nobody has seen it.
+    /// Claimed and not handed out.
     Unstarted,
-    /// In somebody's hands.
+    /// Handed out.
     Open,
-    /// There was a settlement.
     Settled,
 }
 
-/// How a lease ended: what [`Lease::lost`] resolves to.
+/// Why a lease ended: the output of [`Lease::ended`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaseEnd {
-    /// There was a settlement.
+    /// It was settled.
     Settled,
-    /// The store said so when it was to be renewed: somebody else has the message, or it was
-    /// settled or purged elsewhere.
+    /// The store refused to renew it: another consumer has the message, or it was settled or purged
+    /// elsewhere.
     Superseded,
-    /// It could not be renewed in time, so somebody else may have the message. A settlement still
-    /// works if nobody has.
+    /// It was not renewed in time, so another consumer may have the message. If none has, you can
+    /// still settle it.
     Expired,
-    /// It was renewed for as long as
-    /// [`ListenOptions::with_max_lease_time`](super::ListenOptions::with_max_lease_time) allows,
-    /// and has run out.
+    /// It reached the limit of
+    /// [`ListenOptions::with_max_lease_time`](super::ListenOptions::with_max_lease_time).
     TimeLimit,
-    /// The runtime that renewed it is gone.
+    /// The runtime that renewed it has shut down.
     Unattended,
 }
 
@@ -112,9 +109,9 @@ impl LeaseEnd {
 }
 
 impl Lease {
-    /// After how long the message of a lease that was dropped without a settlement is ready again;
-    /// or after its visibility timeout, where that is shorter. It is not at once, so that a
-    /// handler which fails on every message does not do so without a pause.
+    /// When a lease is dropped without settlement, its message becomes ready after this time, or
+    /// after its visibility timeout if that is shorter. The pause slows down a handler that fails on
+    /// every message.
     pub const RELEASE_DELAY: Duration = Duration::from_secs(1);
 
     pub(super) fn new(
@@ -132,7 +129,7 @@ impl Lease {
         }
     }
 
-    /// Marks it as handed out: from now on somebody may have begun to work on it.
+    /// From now on a drop counts as an attempt.
     pub(super) fn hand_out(&mut self) {
         self.state = LeaseState::Open;
     }
@@ -152,12 +149,12 @@ impl Lease {
         &self.delivery.headers
     }
 
-    /// Which delivery of the message this is, counted from 1.
+    /// Delivery number, from 1.
     pub fn attempt(&self) -> u32 {
         self.delivery.attempt
     }
 
-    /// How often the message is delivered at most.
+    /// The number of deliveries after which the message becomes a dead letter.
     pub fn max_attempts(&self) -> u32 {
         self.delivery.max_attempts
     }
@@ -167,8 +164,8 @@ impl Lease {
         self.delivery.enqueued_at
     }
 
-    /// The delivery as the backend gave it. Its expiry is that of the claim, before any renewal.
-    /// Who settles its receipt by other means should [`detach`](Lease::detach) the lease.
+    /// The delivery as the backend returned it, with the expiry before any renewal. To settle its
+    /// receipt by other means, [`detach`](Lease::detach) the lease.
     pub fn delivery(&self) -> &Delivery {
         &self.delivery
     }
@@ -176,63 +173,60 @@ impl Lease {
     /// Ends the message for good.
     ///
     /// # Errors
-    /// The future's: the store failed until the lease ran out, or for a reason that does not
+    /// The future's error: the store failed until the lease expired, or for a reason that does not
     /// pass. The message may be gone or come back.
     pub fn ack(self) -> SettleFuture {
         self.settle(Settlement::Ack)
     }
 
-    /// Gives the message up as failed: it is ready again after `delay`.
+    /// Reports a failure: the message becomes ready again after `delay`.
     ///
     /// # Errors
-    /// The future's: as [`ack`](Lease::ack). Where `delay` is longer than the backend allows,
-    /// [`InvalidInput`](ErrorKind::InvalidInput), and the lease is released as if dropped.
+    /// The future's error: as [`ack`](Lease::ack), or [`InvalidInput`](ErrorKind::InvalidInput) if
+    /// `delay` exceeds the backend's limit. The lease is then treated as dropped.
     pub fn nack(self, delay: Duration) -> SettleFuture {
         self.settle(Settlement::Change(LeaseAction::Nack { delay }))
     }
 
-    /// Makes the message a dead letter, for `reason`, which is cut to [`MAX_REASON_BYTES`].
+    /// Makes the message a dead letter. `reason` is cut to [`MAX_REASON_BYTES`].
     ///
     /// # Errors
-    /// The future's: as [`ack`](Lease::ack).
+    /// The future's error: as [`ack`](Lease::ack).
     pub fn dead_letter(self, reason: impl Into<String>) -> SettleFuture {
         let reason = cut(reason.into());
         self.settle(Settlement::Change(LeaseAction::DeadLetter { reason }))
     }
 
-    /// Gives the message back unprocessed: it is ready at once, and the attempt does not count.
+    /// Gives the message back unprocessed: it becomes ready at once, and the attempt does not count.
     ///
     /// # Errors
-    /// The future's: as [`ack`](Lease::ack).
+    /// The future's error: as [`ack`](Lease::ack).
     pub fn release(self) -> SettleFuture {
         self.settle(Settlement::Change(LeaseAction::Release))
     }
 
-    /// Lets go of the lease and does nothing to the message: it is not renewed any more, and
-    /// whoever holds the receipt of its [`delivery`](Lease::delivery) settles it. If nobody does,
-    /// the message comes back after its timeout.
+    /// Stops renewing the lease and leaves the message as it is. Settle it by the receipt of the
+    /// returned delivery. Otherwise it comes back after its visibility timeout.
     pub fn detach(self) -> Delivery {
         let delivery = self.delivery.clone();
-        self.settle(Settlement::Dismiss);
+        self.settle(Settlement::Detach);
         delivery
     }
 
-    /// Makes the lease run out `by` from now. Renewal goes on from there, so this is for a lease
-    /// that has to outlast a time in which it cannot be renewed, and for one that is to go on
-    /// beyond the listener's limit.
+    /// Sets the lease to expire `by` from now. Renewal continues after that. Use this to survive a
+    /// time in which the lease cannot be renewed, or to exceed the listener's limit.
     ///
     /// # Errors
-    /// The future's: as [`ack`](Lease::ack); and
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where the backend does not allow `by`.
+    /// The future's error: as [`ack`](Lease::ack), or [`InvalidInput`](ErrorKind::InvalidInput) if
+    /// `by` is outside the backend's limits.
     pub fn extend(&self, by: Duration) -> SettleFuture {
         self.extender().extend(by)
     }
 
-    /// Resolves when this process cannot be sure to have the message any more, so that a handler
-    /// can stop its side effects; for a lease that is settled, too.
+    /// Resolves when another consumer may have the message, so that you can stop side effects. It
+    /// also resolves when the lease is settled.
     ///
-    /// It does not look at the machine's wall clock: what counts is how long ago, on a monotonic
-    /// clock, the call was sent that leased or renewed.
+    /// Time is measured on a monotonic clock, from before the lease or renewal call was sent.
     pub fn ended(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
         self.extender().ended()
     }
@@ -245,14 +239,14 @@ impl Lease {
         }
     }
 
-    /// Whether [`lost`](Lease::lost) has resolved.
-    pub fn is_lost(&self) -> bool {
+    /// Whether [`ended`](Lease::ended) has resolved.
+    pub fn is_ended(&self) -> bool {
         self.end.borrow().is_some() || self.end.has_changed().is_err()
     }
 
     fn settle(mut self, settlement: Settlement) -> SettleFuture {
         self.state = LeaseState::Settled;
-        ask(&self.commands, |answer| Command::Settle {
+        send(&self.commands, |answer| Command::Settle {
             key: self.key,
             settlement,
             answer: Some(answer),
@@ -263,11 +257,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let settlement = match self.state {
-            LeaseState::Unstarted => Settlement::GiveBackUnstarted,
-            LeaseState::Open => Settlement::Release,
+            LeaseState::Unstarted => Settlement::ReleaseUnstarted,
+            LeaseState::Open => Settlement::Dropped,
             LeaseState::Settled => return,
         };
-        // Without a task nobody renews the lease either, so it comes back after its timeout.
+        // If the task is gone, nothing renews the lease, and the message comes back.
         let _ = self.commands.send(Command::Settle {
             key: self.key,
             settlement,
@@ -285,11 +279,11 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// What may be done to a lease by somebody who does not own it.
+/// Extends a lease and watches its end, without owning it.
 #[derive(Clone)]
 pub(super) struct Extender {
     key: u64,
-    /// Weak, so that a handler which leaves this somewhere does not keep the listener's task.
+    /// Weak, so that an extender that is kept somewhere does not keep the listener's task running.
     commands: WeakUnboundedSender<Command>,
     end: watch::Receiver<Option<LeaseEnd>>,
 }
@@ -298,7 +292,7 @@ impl Extender {
     pub(super) fn extend(&self, by: Duration) -> SettleFuture {
         let key = self.key;
         match self.commands.upgrade() {
-            Some(commands) => ask(&commands, |answer| Command::Extend { key, by, answer }),
+            Some(commands) => send(&commands, |answer| Command::Extend { key, by, answer }),
             None => SettleFuture(oneshot::channel().1),
         }
     }
@@ -314,18 +308,18 @@ impl Extender {
     }
 }
 
-fn ask(
+fn send(
     commands: &UnboundedSender<Command>,
     command: impl FnOnce(oneshot::Sender<Result<LeaseOutcome>>) -> Command,
 ) -> SettleFuture {
-    let (answer, asked) = oneshot::channel();
-    // Where there is no task any more, the sender goes with the command, and that is the answer.
+    let (answer, receiver) = oneshot::channel();
+    // If the task is gone, the sender is dropped with the command, and the future fails.
     let _ = commands.send(command(answer));
-    SettleFuture(asked)
+    SettleFuture(receiver)
 }
 
-/// The outcome of a settlement or an extension: a future. What was asked for is done whether or not
-/// this is awaited.
+/// The future outcome of a settlement or an extension. The call is made even if you do not await
+/// this.
 #[derive(Debug)]
 pub struct SettleFuture(oneshot::Receiver<Result<LeaseOutcome>>);
 
@@ -338,13 +332,13 @@ impl Future for SettleFuture {
             Err(Error::new(
                 ErrorKind::Unavailable,
                 "settle",
-                "the listener's task is gone, and with it the renewal of the lease",
+                "the listener's task has ended, so the lease is not renewed or settled",
             ))
         }))
     }
 }
 
-/// The longest prefix of `reason` that a backend takes.
+/// The longest prefix of `reason` that a backend accepts.
 fn cut(mut reason: String) -> String {
     let mut end = reason.len().min(MAX_REASON_BYTES);
     while !reason.is_char_boundary(end) {

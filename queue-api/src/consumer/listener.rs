@@ -19,21 +19,21 @@ use super::{
 use crate::{Error, Queue, Result, telemetry};
 
 impl Queue {
-    /// Listens: a stream of leases, as many at a time as the options say.
+    /// Returns a stream of leases.
     ///
-    /// **This spawns one task on the current tokio runtime**, which claims, renews and settles
-    /// for this listener, and which ends when the listener and all its leases are gone.
+    /// **This spawns one task on the current tokio runtime.** It claims, renews and settles for
+    /// this listener. It ends when the listener and all its leases are gone.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the concurrency is 0 or the
-    /// visibility timeout outside the backend's limits.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the concurrency is 0 or the visibility
+    /// timeout is outside the backend's limits.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn listen(&self, options: ListenOptions) -> Result<Listener> {
         let invalid = |wrong| Error::invalid("listen", wrong);
         if options.concurrency == 0 {
-            let wrong = "a concurrency of 0, at least 1 is needed".to_owned();
+            let wrong = "concurrency is 0; it must be at least 1".to_owned();
             return Err(invalid(wrong));
         }
         if let Some(timeout) = options.visibility_timeout {
@@ -57,28 +57,25 @@ impl Queue {
     }
 }
 
-/// The messages of a queue as they come, each in a [`Lease`]; made by [`Queue::listen`].
+/// A stream of a queue's messages, each in a [`Lease`]. [`Queue::listen`] makes it.
 ///
-/// It is a [`Stream`] that ends only when it is stopped, and it has a [`next`](Listener::next) of
-/// its own for those who need no combinators.
+/// The [`Stream`] ends only when you stop the listener. [`next`](Listener::next) works without
+/// stream combinators.
 ///
-/// - **It claims what can start now.** A claim is sent when somebody polls the stream and there
-///   is nothing to hand out, for as many messages as there is room for: the concurrency minus the
-///   leases that have no settlement yet. A stream that nobody polls claims nothing; one that is not
-///   polled any more holds what it had claimed, and keeps it renewed.
-/// - **It waits** while the queue is empty, by the backend's
-///   [`wait`](crate::QueueBackend::wait), and pauses with jitter where others are faster again
-///   and again.
-/// - **It survives the store.** An error is logged, counted
-///   ([`STORE_ERRORS`](crate::metrics::STORE_ERRORS)) and given to the
-///   [hook](ListenOptions::with_error_hook), and the call is repeated after a pause that grows to
-///   ten seconds, with jitter. An error that does not pass by itself, such as a refused password,
-///   is treated the same, but for the pause, which is the longest at once: who mends it need not
-///   restart the consumers.
-/// - **It stops** by [`stop`](Listener::stop) or by being dropped. Nothing new is claimed from
-///   then on; what was claimed and not handed out, also by a call that is under way, is given
-///   back at once and does not cost an attempt. Leases that were handed out live on and are
-///   renewed.
+/// - **Claims**: when you poll the stream and no lease is buffered, the listener claims messages.
+///   It claims at most the concurrency minus the leases that are not settled. Without a poll it
+///   claims nothing, but it keeps renewing the leases that it holds.
+/// - **Empty queues**: the listener calls the backend's [`wait`](crate::QueueBackend::wait). If
+///   waits keep ending without a message, because other consumers are faster, it pauses with
+///   jitter.
+/// - **Errors of the store**: the listener logs the error, counts it
+///   ([`STORE_ERRORS`](crate::metrics::STORE_ERRORS)) and calls the
+///   [hook](ListenOptions::with_error_hook). It repeats the call after a pause with jitter, which
+///   grows to 10 seconds. After an error that does not pass by itself, such as a wrong password,
+///   the pause is 10 seconds at once. You need not restart consumers when it is fixed.
+/// - **Stop**: [`stop`](Listener::stop), or drop the listener. It claims nothing more. It releases
+///   leases that were not handed out, including those of a call in flight, and their attempt does
+///   not count. Leases that were handed out are still renewed.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -95,7 +92,7 @@ impl Queue {
 /// let mut listener = queue.listen(ListenOptions::new(2))?;
 /// while let Some(lease) = listener.next().await {
 ///     if lease.payload() == "2" {
-///         listener.stop().await; // whatever is not handed out goes back
+///         listener.stop().await; // releases what is not handed out
 ///     }
 ///     lease.ack().await?;
 /// }
@@ -110,41 +107,41 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The next lease; `None` when the listener was stopped. Dropping this future loses nothing.
+    /// The next lease, or `None` after a stop. Dropping this future loses nothing.
     pub async fn next(&mut self) -> Option<Lease> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// Ends the stream, now: the call does it, and the future resolves when what was claimed and
-    /// not handed out has been given back. Where the store fails, that is tried for as long as
-    /// those leases last. A lease call that is under way is waited for, so this takes as long as
-    /// the backend lets a call take (see [for implementers](crate::QueueBackend#for-implementers)).
+    /// Ends the stream at once. The future resolves when leases that were not handed out are
+    /// released.
+    ///
+    /// If the store fails, the releases are repeated while those leases last. The future also waits
+    /// for a lease call in flight, so it takes as long as the backend lets a call take (see
+    /// [for implementers](crate::QueueBackend#for-implementers)).
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         self.inbox.close();
-        self.tell_and_wait(Command::Stop)
+        self.send_and_wait(Command::Stop)
     }
 
-    /// Stops, and waits until every lease that was handed out has been settled or dropped, and
-    /// the store told.
+    /// Stops, and waits until all leases are settled or dropped and the store has answered.
     pub async fn drain(self) {
         self.stop().await;
-        self.tell_and_wait(Command::Drain).await;
+        self.send_and_wait(Command::Drain).await;
     }
 
-    fn tell_and_wait(
+    fn send_and_wait(
         &self,
         command: fn(oneshot::Sender<()>) -> Command,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (done, waiting) = oneshot::channel();
-        // Where there is no task any more, the sender goes with the command, and there is nothing
-        // to wait for.
+        // If the task is gone, the sender is dropped with the command, and this returns.
         let _ = self.commands.send(command(done));
         async move {
             let _ = waiting.await;
         }
     }
 
-    /// Asks the store once more whether anything is ready, and leases it if so.
+    /// Makes one more lease call, and returns whether it leased anything.
     pub(super) fn probe(&self) -> impl Future<Output = ProbeAnswer> + Send + use<> {
         let (probe, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Probe(probe));
@@ -158,8 +155,8 @@ impl Stream for Listener {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Lease>> {
         loop {
             match self.inbox.next(cx) {
-                // It ran out while nobody read; who took it up would work beside somebody else.
-                Next::Lease(lease) if lease.is_lost() => drop(lease),
+                // It ended in the inbox, so another consumer may have the message.
+                Next::Lease(lease) if lease.is_ended() => drop(lease),
                 Next::Lease(mut lease) => {
                     lease.hand_out();
                     telemetry::consumer::handed_out(self.queue.name(), lease.delivery());

@@ -1,4 +1,4 @@
-//! What a listener is told.
+//! Options of a listener.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use crate::{Clock, Error, TokioClock};
 
 type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 
-/// What [`Queue::listen`](crate::Queue::listen) is told.
+/// Options of [`Queue::listen`](crate::Queue::listen).
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,7 +20,7 @@ type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 /// let options = ListenOptions::new(8)
 ///     .with_visibility_timeout(Duration::from_secs(60))
 ///     .with_max_lease_time(Duration::from_secs(3600))
-///     .with_error_hook(|error| eprintln!("the store fails: {error}"));
+///     .with_error_hook(|error| eprintln!("store error: {error}"));
 /// assert_eq!(options.concurrency(), 8);
 /// ```
 #[derive(Clone)]
@@ -33,13 +33,14 @@ pub struct ListenOptions {
 }
 
 impl ListenOptions {
-    /// For how long a lease is renewed unless the options say otherwise: 12 hours, which is as
-    /// long as Amazon SQS lets a message be in flight.
+    /// Default of [`with_max_lease_time`](ListenOptions::with_max_lease_time): 12 hours, the longest
+    /// time that a message may be in flight in Amazon SQS.
     pub const DEFAULT_MAX_LEASE_TIME: Duration = Duration::from_secs(12 * 3600);
 
-    /// Has at most `concurrency` messages worked on at a time. A lease whose settlement is on its way
-    /// to the store does not count, so that the next messages are claimed meanwhile; in all there
-    /// are at most twice as many.
+    /// At most `concurrency` messages are worked on at a time.
+    ///
+    /// A lease whose settlement is in flight does not count, so the next messages are claimed
+    /// meanwhile. The listener never holds more than twice `concurrency` leases.
     pub fn new(concurrency: usize) -> Self {
         Self {
             concurrency,
@@ -50,53 +51,54 @@ impl ListenOptions {
         }
     }
 
-    /// Leases every message for `timeout` instead of its own visibility timeout. As leases are
-    /// renewed, this is not how long a handler may take but how soon others notice that this
-    /// process is gone, and how long a failing store may keep it from renewing.
+    /// Leases every message for `timeout` instead of its own visibility timeout.
+    ///
+    /// Leases are renewed, so this does not limit how long a handler may take. It is the time after
+    /// which other consumers get the messages of a crashed process, and the longest store outage
+    /// that a lease survives.
     #[must_use]
     pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = Some(timeout);
         self
     }
 
-    /// Renews a lease for at most `time` after it was claimed, so that a handler which hangs
-    /// forever does not keep its message forever.
+    /// Renews a lease for at most `time` after it was claimed, so that a handler that hangs does not
+    /// keep its message forever.
     #[must_use]
     pub fn with_max_lease_time(mut self, time: Duration) -> Self {
         self.max_lease_time = time;
         self
     }
 
-    /// Takes time from another clock than tokio's. Only differences are taken from it, so it may
-    /// be off by any amount, but it should not jump.
+    /// Uses `clock` instead of tokio's. Only differences matter, so the clock may be wrong by any
+    /// amount, but it should not jump.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Calls `hook` with every error of the store that the listener survives. It is called from
-    /// the listener's task, which does nothing else meanwhile, so it should be quick.
+    /// Calls `hook` with each error of the store. The listener's task waits for the hook, so it
+    /// should be quick.
     #[must_use]
     pub fn with_error_hook(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.error_hook = Some(Arc::new(hook));
         self
     }
 
-    /// The same wishes for another number of messages.
+    /// Changes the concurrency.
     #[must_use]
     pub fn with_concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
     }
 
-    /// How many messages are worked on at most.
+    /// The most messages that are worked on at a time.
     pub fn concurrency(&self) -> usize {
         self.concurrency
     }
 
-    /// Hands an error to the hook. A hook that panics has had its say; the leases are not to
-    /// pay for it.
+    /// A panic in the hook is caught and logged. Leases are not affected.
     pub(super) fn call_hook(&self, error: &Error) {
         if let Some(hook) = &self.error_hook
             && catch_unwind(AssertUnwindSafe(|| hook(error))).is_err()

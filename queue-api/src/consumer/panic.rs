@@ -1,4 +1,4 @@
-//! Panics of code that is not ours, as values.
+//! Panics of code from outside this crate, as values.
 
 use std::{
     any::Any,
@@ -7,30 +7,35 @@ use std::{
     task::Poll,
 };
 
-/// What a panic said, if it said anything.
-pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        text
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text
-    } else {
-        "a panic without a message"
-    }
+use crate::{Error, ErrorKind, Result};
+
+/// Makes a backend call. A panic becomes an error of kind [`Internal`](ErrorKind::Internal).
+pub(crate) async fn backend_call<T, F>(
+    operation: &'static str,
+    call: impl FnOnce() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    caught(call).await.unwrap_or_else(|panic| {
+        let message = format!("the backend {panic}");
+        Err(Error::new(ErrorKind::Internal, operation, message))
+    })
 }
 
-/// Runs what `start` makes to its end; a panic in making it, in running it or in dropping it,
-/// also when this future itself is dropped, is an error that says what the panic said.
+/// Runs the future that `start` makes. A panic while it is made, polled or dropped becomes an error
+/// with the panic's message.
 ///
-/// Unwind safety is asserted: what panicked is dropped and never looked at again.
+/// Unwind safety is asserted, because a future that panicked is dropped and never polled again.
 pub(crate) async fn caught<F: Future>(start: impl FnOnce() -> F) -> Result<F::Output, String> {
-    let made = catch_unwind(AssertUnwindSafe(|| Box::pin(start()))).map_err(say)?;
+    let made = catch_unwind(AssertUnwindSafe(|| Box::pin(start()))).map_err(message)?;
     let mut running = DropCaught(Some(made));
     let output = poll_fn(|cx| {
-        let future = running.0.as_mut().expect("taken only when it has ended");
+        let future = running.0.as_mut().expect("it is taken after the last poll");
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(say(panic))),
+            Err(panic) => Poll::Ready(Err(message(panic))),
         }
     })
     .await;
@@ -39,24 +44,31 @@ pub(crate) async fn caught<F: Future>(start: impl FnOnce() -> F) -> Result<F::Ou
     dropped.map(|()| output)
 }
 
-fn say(panic: Box<dyn Any + Send>) -> String {
-    format!("panicked: {}", message(&*panic))
+fn message(panic: Box<dyn Any + Send>) -> String {
+    let text = if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "no message"
+    };
+    format!("panicked: {text}")
 }
 
-/// Drops what it holds without letting a panic out.
+/// Drops its value and catches a panic of the drop.
 struct DropCaught<T>(Option<T>);
 
 impl<T> DropCaught<T> {
     fn drop_now(&mut self) -> Result<(), String> {
         let inner = self.0.take();
-        catch_unwind(AssertUnwindSafe(|| drop(inner))).map_err(say)
+        catch_unwind(AssertUnwindSafe(|| drop(inner))).map_err(message)
     }
 }
 
 impl<T> Drop for DropCaught<T> {
     fn drop(&mut self) {
         if let Err(panic) = self.drop_now() {
-            tracing::error!(%panic, "while being dropped");
+            tracing::error!(%panic, "dropping a cancelled future panicked");
         }
     }
 }

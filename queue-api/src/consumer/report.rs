@@ -2,23 +2,23 @@
 
 use std::{fmt, ops::AddAssign};
 
-/// What became of the messages that a [`Worker`](super::Worker) took. Their sum is the number of
-/// messages that it took.
+/// Counts of the messages that a [`Worker`](super::Worker) leased, by outcome. Each message counts
+/// once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// Handled and acked.
     pub handled: u64,
-    /// Failed, and to be tried again.
+    /// Failed, and will be retried.
     pub failed: u64,
-    /// Failed for good: dead letters now.
+    /// Failed for good, and became a dead letter.
     pub dead_lettered: u64,
-    /// Given back at the deadline of the shutdown; that costs no attempt.
-    pub returned: u64,
-    /// Somebody else had the message by the time of the settlement, whatever that was.
+    /// Released at the shutdown deadline. The attempt does not count.
+    pub released: u64,
+    /// The settlement came too late: another consumer has the message.
     pub lost: u64,
-    /// The store could not be told the settlement while the lease lasted; the message comes back
-    /// unless the store did hear it.
+    /// The store did not confirm the settlement while the lease lasted. The message comes back
+    /// unless the settlement took effect.
     pub unsettled: u64,
 }
 
@@ -27,7 +27,7 @@ impl AddAssign for Report {
         self.handled += other.handled;
         self.failed += other.failed;
         self.dead_lettered += other.dead_lettered;
-        self.returned += other.returned;
+        self.released += other.released;
         self.lost += other.lost;
         self.unsettled += other.unsettled;
     }
@@ -37,8 +37,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} handled, {} failed, {} dead-lettered, {} returned, {} lost, {} unsettled",
-            self.handled, self.failed, self.dead_lettered, self.returned, self.lost, self.unsettled
+            "{} handled, {} failed, {} dead-lettered, {} released, {} lost, {} unsettled",
+            self.handled, self.failed, self.dead_lettered, self.released, self.lost, self.unsettled
         )
     }
 }

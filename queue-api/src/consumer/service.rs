@@ -10,26 +10,25 @@ use tower_service::Service;
 
 use super::{Context, Failure, Handler};
 
-/// What a service is called with.
+/// The request that a service gets for each message.
 #[derive(Clone, Debug)]
 pub struct Request<T> {
     /// The decoded payload.
     pub message: T,
-    /// What else is known of the message.
+    /// The message's metadata.
     pub context: Context,
 }
 
-/// Makes a handler of a [`tower::Service`](Service), so that tower's layers for limits, timeouts
-/// and the like apply (feature `tower`).
+/// A [`tower::Service`](Service) as a handler, for example to use tower's layers for limits and
+/// timeouts (feature `tower`).
 ///
-/// The service is cloned for each message, as servers do for each connection, and asked whether
-/// it is ready; while it is not, the message's lease is kept up. Layers that share a limit among
-/// the clones of a service, such as tower's `ConcurrencyLimitLayer`, limit all messages together.
+/// Each message gets a clone of the service and waits until the clone is ready; meanwhile its lease
+/// is renewed. Layers that share a limit among clones, such as tower's `ConcurrencyLimitLayer`,
+/// limit all messages together.
 ///
-/// A service's error is retried as the worker's policy says; one whose error is [`Failure`]
-/// decides by itself.
+/// The worker's policy decides on errors of the service, unless they are a [`Failure`].
 pub struct ServiceHandler<S>(
-    /// A mutex because a service need not be `Sync`; it is held for the length of a clone.
+    /// A mutex, because a service need not be `Sync`. It is held for a clone.
     Mutex<S>,
 );
 
@@ -49,7 +48,7 @@ where
 {
     async fn handle(&self, message: T, context: Context) -> Result<(), Failure> {
         let mut service = {
-            // Cloning leaves nothing half done, so a clone that panicked has broken nothing.
+            // A clone that panicked did not change the service.
             let service = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             service.clone()
         };

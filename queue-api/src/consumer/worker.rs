@@ -1,4 +1,4 @@
-//! A function that is called for every message of a queue.
+//! A worker calls a function for every message of a queue.
 
 use std::{fmt, future::Future, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
 
@@ -16,17 +16,18 @@ use crate::{Codec, Json, Queue, Result};
 
 /// Calls a [`Handler`] for every message of a queue, several at a time.
 ///
-/// | what happens | what becomes of the message |
+/// | what happens | what the worker does with the message |
 /// |---|---|
-/// | the handler returns `Ok` | acked |
-/// | it returns an error, panics, or takes longer than the [time limit](Worker::with_time_limit) | tried again when the [`RetryPolicy`] or the error says |
-/// | the same on the last attempt, or the error says [give up](super::Failure::give_up) | a dead letter at once, with the error as the reason |
-/// | the payload does not decode | a dead letter, with the codec's error as the reason |
-/// | the handler is still running at the deadline of a shutdown | cancelled and given back; costs no attempt |
-/// | the process dies | ready again after the visibility timeout; the attempt counts |
+/// | the handler returns `Ok` | acks it |
+/// | the handler returns an error, panics, or exceeds the [time limit](Worker::with_time_limit) | retries it when the [`RetryPolicy`] or the error says |
+/// | the same on the last attempt, or the error says [give up](super::Failure::give_up) | makes it a dead letter at once, with the error as the reason |
+/// | the payload does not decode | makes it a dead letter, with the codec's error as the reason |
+/// | the handler is still running at the shutdown deadline | cancels the handler and releases the message; the attempt does not count |
+/// | the process crashes | nothing; it becomes ready after the visibility timeout, and the attempt counts |
 ///
-/// Leases are renewed while handlers run, so a visibility timeout is not a time limit: it is how
-/// soon others notice that this process is gone. Nothing that one message does ends the worker.
+/// Leases are renewed while handlers run, so the visibility timeout is not a time limit. It is the
+/// time after which other consumers get the messages of a crashed process. No message can stop the
+/// worker.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -38,12 +39,12 @@ use crate::{Codec, Json, Queue, Result};
 ///
 /// async fn send(mail: Mail, _: Context) -> Result<(), String> {
 ///     match mail.to.as_str() {
-///         "" => Err("nobody to send it to".into()),
+///         "" => Err("no recipient".into()),
 ///         _ => Ok(()),
 ///     }
 /// }
 ///
-/// /// A function that makes one names its handler by what it does.
+/// /// `impl Handler<Mail>` names the type of the handler.
 /// fn mailer(queue: Queue) -> Worker<Mail, impl Handler<Mail>> {
 ///     Worker::new(queue, send).with_concurrency(4)
 /// }
@@ -59,7 +60,7 @@ use crate::{Codec, Json, Queue, Result};
 /// # }
 /// ```
 ///
-/// A program lets it run until Ctrl-C, a signal, a `CancellationToken`:
+/// A program runs it until Ctrl-C, a signal, or a `CancellationToken`:
 ///
 /// ```no_run
 /// # use queue_api::consumer::{Handler, Worker};
@@ -78,16 +79,14 @@ pub struct Worker<T, H, C = Json> {
 }
 
 impl<T, H: Handler<T>> Worker<T, H> {
-    /// How many messages are handled at a time unless [`with_concurrency`](Worker::with_concurrency)
-    /// says otherwise.
+    /// Default of [`with_concurrency`](Worker::with_concurrency).
     pub const DEFAULT_CONCURRENCY: usize = 16;
 
-    /// How long handlers have to come to their end after a shutdown has begun, unless
-    /// [`with_shutdown_deadline`](Worker::with_shutdown_deadline) says otherwise: 25 seconds,
-    /// which leaves five of the 30 that Kubernetes grants to say so to the store.
+    /// Default of [`with_shutdown_deadline`](Worker::with_shutdown_deadline): 25 seconds. Kubernetes
+    /// kills a pod after 30, which leaves 5 to release the messages.
     pub const DEFAULT_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
 
-    /// A worker with the defaults, for JSON payloads. Nothing is started.
+    /// A worker with default options, for JSON payloads. It does nothing until you run it.
     pub fn new(queue: Queue, handler: H) -> Self {
         Self {
             options: ListenOptions::new(Self::DEFAULT_CONCURRENCY),
@@ -107,14 +106,14 @@ impl<T, H, C> Worker<T, H, C> {
         self
     }
 
-    /// Listens with these options, the concurrency and the clock among them.
+    /// Sets the options of the listener, including the concurrency and the clock.
     #[must_use]
     pub fn with_listen_options(mut self, options: ListenOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Decodes payloads by a codec of your own.
+    /// Decodes payloads with `codec`.
     #[must_use]
     pub fn with_codec<D: Codec<T>>(self, codec: D) -> Worker<T, H, D> {
         Worker {
@@ -126,24 +125,25 @@ impl<T, H, C> Worker<T, H, C> {
         }
     }
 
-    /// Tries failed messages again when `policy` says.
+    /// Retries failed messages as `policy` says.
     #[must_use]
     pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
         self.runner.retry = policy;
         self
     }
 
-    /// Lets a handler take at most `time` for one message; then it is cancelled (its future is
-    /// dropped), and that counts as a failure. Without a limit a handler that hangs keeps its
-    /// message until the [lease's limit](ListenOptions::with_max_lease_time), and its place among
-    /// the concurrent ones for as long as it hangs.
+    /// Cancels a handler after `time` (its future is dropped), which counts as a failure.
+    ///
+    /// Without a limit, a handler that hangs keeps its message until the
+    /// [lease's limit](ListenOptions::with_max_lease_time), and takes up one of the concurrent
+    /// handlers for as long as it hangs.
     #[must_use]
     pub fn with_time_limit(mut self, time: Duration) -> Self {
         self.runner.time_limit = Some(time);
         self
     }
 
-    /// Gives handlers so much time to come to their end after a shutdown has begun.
+    /// Gives handlers this much time to finish after a shutdown has begun.
     #[must_use]
     pub fn with_shutdown_deadline(mut self, time: Duration) -> Self {
         self.shutdown_deadline = time;
@@ -157,37 +157,38 @@ where
     H: Handler<T>,
     C: Codec<T> + 'static,
 {
-    /// Works until `shutdown` resolves, and then shuts down: nothing new is claimed, what was
-    /// claimed and not begun is given back, and handlers have until the
-    /// [deadline](Worker::with_shutdown_deadline) to come to their end. Those that have not are
-    /// cancelled (their futures are dropped), and their messages are given back, which costs no
-    /// attempt. Leases are renewed throughout.
+    /// Works until `shutdown` resolves, and then shuts down:
     ///
-    /// A handler that blocks its thread cannot be cancelled, and is waited for. Where the store
-    /// fails, a settlement is repeated for as long as its lease lasts. A lease call that is under way
-    /// is waited for, which takes as long as the backend lets a call take (see
+    /// 1. It claims nothing more, and releases messages whose handler has not begun.
+    /// 2. Handlers may finish until the [deadline](Worker::with_shutdown_deadline). Their leases are
+    ///    renewed.
+    /// 3. It cancels the remaining handlers (their futures are dropped) and releases their
+    ///    messages. The attempt does not count.
+    ///
+    /// It waits for a handler that blocks its thread, as that cannot be cancelled. If the store
+    /// fails, it repeats settlements while their leases last. It also waits for a lease call in
+    /// flight, as long as the backend lets a call take (see
     /// [for implementers](crate::QueueBackend#for-implementers)).
     ///
-    /// What `shutdown` resolves to does not matter; where it is a result, as that of
-    /// `tokio::signal::ctrl_c()`, an error shuts down, too.
+    /// The output of `shutdown` is ignored. An error, for example of `tokio::signal::ctrl_c()`, also
+    /// shuts down.
     ///
-    /// Handlers run as tasks of the current tokio runtime. Dropping this future is no graceful
-    /// shutdown: handlers are cancelled at once, and their messages are released as those of
-    /// dropped leases, with the attempt counted.
+    /// Handlers run as tasks of the current tokio runtime. Dropping this future is not a graceful
+    /// shutdown: it cancels handlers at once and drops their leases, so the attempt counts.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) as [`Queue::listen`]; nothing was done
-    /// then. Errors of the store do not end the worker.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) as [`Queue::listen`], before any work is
+    /// done. Errors of the store do not end the worker.
     pub async fn run(&self, shutdown: impl Future) -> Result<Report> {
-        let mut shift = self.begin()?;
+        let mut run = self.start_run()?;
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 biased;
                 _ = &mut shutdown => break,
-                Some(done) = shift.jobs.join_next() => shift.note(done),
-                lease = shift.listener.next() => match lease {
-                    Some(lease) => shift.start(lease),
+                Some(done) = run.handlers.join_next() => run.record(done),
+                lease = run.listener.next() => match lease {
+                    Some(lease) => run.start_handler(lease),
                     // The runtime is shutting down.
                     None => break,
                 },
@@ -195,14 +196,13 @@ where
         }
         let clock = self.options.clock.clone();
         let deadline = after(clock.now(), self.shutdown_deadline);
-        Ok(shift.end(clock.sleep_until(deadline)).await)
+        Ok(run.shut_down(clock.sleep_until(deadline)).await)
     }
 
-    /// Works until nothing is ready and nothing runs: for tests, and for programs that are started
-    /// now and then.
+    /// Works until no message is ready and no handler runs. Use it in tests and scheduled jobs.
     ///
-    /// A message that is delayed does not count, nor does one that failed and is to be tried
-    /// again later. In virtual time a test lets that time pass and calls this once more:
+    /// It does not wait for delayed messages, nor for failed ones that will be retried later. A test
+    /// in virtual time can advance the time and call this again:
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};
@@ -224,19 +224,20 @@ where
     /// # }
     /// ```
     ///
-    /// In a paused runtime time passes by itself while a handler waits, so what is delayed, or
-    /// failed before, may fall due within the same call, and is handled then.
+    /// In a paused runtime, time advances while a handler waits. Messages that become ready by that
+    /// are handled in the same call.
     ///
-    /// Messages that others hold do not count either. While the store fails, this waits for it.
+    /// It does not wait for messages that other consumers have leased. While the store fails, it
+    /// waits.
     ///
     /// # Errors
     /// As [`run`](Worker::run).
     pub async fn run_until_idle(&self) -> Result<Report> {
-        let mut shift = self.begin()?;
+        let mut run = self.start_run()?;
         let mut probe = None;
         loop {
-            if shift.jobs.is_empty() && probe.is_none() {
-                probe = Some(Box::pin(shift.listener.probe()));
+            if run.handlers.is_empty() && probe.is_none() {
+                probe = Some(Box::pin(run.listener.probe()));
             }
             let answered = async {
                 match &mut probe {
@@ -246,12 +247,12 @@ where
             };
             tokio::select! {
                 biased;
-                Some(done) = shift.jobs.join_next() => shift.note(done),
-                lease = shift.listener.next() => {
-                    // Its handler may enqueue something, so who asked before has to ask again.
+                Some(done) = run.handlers.join_next() => run.record(done),
+                lease = run.listener.next() => {
+                    // Its handler may enqueue a message, so an earlier answer is outdated.
                     probe = None;
                     match lease {
-                        Some(lease) => shift.start(lease),
+                        Some(lease) => run.start_handler(lease),
                         None => break,
                     }
                 }
@@ -263,15 +264,15 @@ where
                 }
             }
         }
-        Ok(shift.end(std::future::pending()).await)
+        Ok(run.shut_down(std::future::pending()).await)
     }
 
-    fn begin(&self) -> Result<WorkerRun<T, H, C>> {
+    fn start_run(&self) -> Result<WorkerRun<T, H, C>> {
         let runner = self.runner.clone().with_clock(self.options.clock.clone());
         Ok(WorkerRun {
             listener: self.queue.listen(self.options.clone())?,
             runner: Arc::new(runner),
-            jobs: JoinSet::new(),
+            handlers: JoinSet::new(),
             stopping: watch::Sender::new(false),
             cancelled: watch::Sender::new(false),
             report: Report::default(),
@@ -291,12 +292,12 @@ impl<T, H, C: fmt::Debug> fmt::Debug for Worker<T, H, C> {
     }
 }
 
-/// A worker at work.
+/// One run of a worker.
 struct WorkerRun<T, H, C> {
     listener: Listener,
     runner: Arc<HandlerRunner<H, C>>,
-    /// One task for each message, so that a handler which computes does not keep others waiting.
-    jobs: JoinSet<Report>,
+    /// One task for each message, so that a handler that computes does not block the others.
+    handlers: JoinSet<Report>,
     stopping: watch::Sender<bool>,
     cancelled: watch::Sender<bool>,
     report: Report,
@@ -309,41 +310,41 @@ where
     H: Handler<T>,
     C: Codec<T> + 'static,
 {
-    fn start(&mut self, lease: Lease) {
+    fn start_handler(&mut self, lease: Lease) {
         let runner = self.runner.clone();
         let stopping = self.stopping.subscribe();
         let cancelled = self.cancelled.subscribe();
-        self.jobs.spawn(async move {
-            // Boxed, so that the size of a handler's future is not that of every task's.
+        self.handlers.spawn(async move {
+            // Boxed, to keep the task small if the handler's future is large.
             Box::pin(runner.handle::<T>(lease, stopping, cancelled)).await
         });
     }
 
-    fn note(&mut self, done: Result<Report, JoinError>) {
-        // The handler's own panics are caught; what is left are those of a retry policy and of
-        // the text of an error. The lease was dropped, and so released.
+    fn record(&mut self, done: Result<Report, JoinError>) {
+        // Panics of the handler are caught. Only the retry policy or the display of an error can
+        // panic here. The lease was dropped, so the message is retried.
         self.report += done.unwrap_or(Report {
             failed: 1,
             ..Report::default()
         });
     }
 
-    async fn end(mut self, deadline: impl Future<Output = ()>) -> Report {
+    async fn shut_down(mut self, deadline: impl Future<Output = ()>) -> Report {
         self.stopping.send_replace(true);
-        let returned = self.listener.stop();
+        let released = self.listener.stop();
         let mut deadline = pin!(deadline);
         loop {
-            let over = *self.cancelled.borrow();
+            let is_cancelled = *self.cancelled.borrow();
             tokio::select! {
                 biased;
-                done = self.jobs.join_next() => match done {
-                    Some(done) => self.note(done),
+                done = self.handlers.join_next() => match done {
+                    Some(done) => self.record(done),
                     None => break,
                 },
-                () = &mut deadline, if !over => { self.cancelled.send_replace(true); }
+                () = &mut deadline, if !is_cancelled => { self.cancelled.send_replace(true); }
             }
         }
-        returned.await;
+        released.await;
         self.listener.drain().await;
         self.report
     }

@@ -1,4 +1,4 @@
-//! Errors: who is told, and whether what is told is true.
+//! Errors: which callers get one, and whether each answer is true.
 
 use futures::future::join_all;
 use queue_api::{
@@ -7,123 +7,135 @@ use queue_api::{
     LeaseOutcome::Applied,
     Result,
 };
+use queue_test_support::{Fault, Operation};
 
-use crate::{
-    backend::{Fault, REFUSED, Watched},
-    msg, store,
-};
+use crate::{Fixture, REFUSED, msg};
 
-async fn enqueue_together(backend: &std::sync::Arc<Watched>, ids: &[&str]) -> Vec<Told> {
-    let queue = backend.batching();
+/// Enqueues each message in a call of its own, all in one batch.
+async fn enqueue_together(
+    fixture: &Fixture,
+    ids: &[&str],
+) -> Vec<Result<EnqueueOutcome, ErrorKind>> {
     let messages: Vec<_> = ids.iter().map(|id| msg(id)).collect();
-    let told = join_all(messages.iter().map(|message| queue.enqueue(message))).await;
-    told.into_iter().map(kind).collect()
+    let calls = messages
+        .iter()
+        .map(|message| fixture.queue.enqueue(message));
+    join_all(calls).await.into_iter().map(kind).collect()
 }
 
-type Told = Result<EnqueueOutcome, ErrorKind>;
-
-fn kind<T>(told: Result<T>) -> Result<T, ErrorKind> {
-    told.map_err(|error| error.kind())
+fn kind<T>(answer: Result<T>) -> Result<T, ErrorKind> {
+    answer.map_err(|error| error.kind())
 }
 
 #[tokio::test]
-async fn a_failure_of_the_store_is_everybodys() {
+async fn every_caller_gets_a_failure_of_the_store() {
     for failure in [
         ErrorKind::Unavailable,
         ErrorKind::TimedOut,
         ErrorKind::QueueFull,
         ErrorKind::Denied,
     ] {
-        let backend = Watched::new();
-        backend.fault(Fault::Before(failure));
-        let told = enqueue_together(&backend, &["a", "b", "c"]).await;
-        assert_eq!(told, [Err(failure); 3]);
+        let fixture = Fixture::new();
+        fixture
+            .faulty
+            .fault_once(Operation::Enqueue, Fault::Before(failure));
+        let answers = enqueue_together(&fixture, &["a", "b", "c"]).await;
+        assert_eq!(answers, [Err(failure); 3]);
         assert_eq!(
-            backend.sizes("enqueue"),
+            fixture.faulty.calls(Operation::Enqueue),
             [3],
-            "nobody tries again on their behalf"
+            "the call is not repeated"
         );
-        let repeated = enqueue_together(&backend, &["a", "b", "c"]).await;
+        let repeated = enqueue_together(&fixture, &["a", "b", "c"]).await;
         assert_eq!(repeated, [Ok(Stored); 3]);
     }
 }
 
 #[tokio::test]
-async fn bad_input_is_its_callers_alone() {
-    let backend = Watched::new();
-    let told = enqueue_together(&backend, &["a", REFUSED, "c"]).await;
-    assert_eq!(told, [Ok(Stored), Err(ErrorKind::InvalidInput), Ok(Stored)]);
-    assert_eq!(backend.sizes("enqueue"), [3, 1, 1, 1]);
-    let told = enqueue_together(&backend, &[REFUSED]).await;
-    assert_eq!(told, [Err(ErrorKind::InvalidInput)]);
+async fn only_its_caller_gets_an_error_for_invalid_input() {
+    let fixture = Fixture::new();
+    let answers = enqueue_together(&fixture, &["a", REFUSED, "c"]).await;
     assert_eq!(
-        backend.sizes("enqueue").len(),
+        answers,
+        [Ok(Stored), Err(ErrorKind::InvalidInput), Ok(Stored)]
+    );
+    assert_eq!(fixture.faulty.calls(Operation::Enqueue), [3, 1, 1, 1]);
+    let answers = enqueue_together(&fixture, &[REFUSED]).await;
+    assert_eq!(answers, [Err(ErrorKind::InvalidInput)]);
+    assert_eq!(
+        fixture.faulty.calls(Operation::Enqueue).len(),
         5,
-        "alone, it is not repeated"
+        "a call for one caller is not repeated"
     );
 }
 
 #[tokio::test]
-async fn a_part_that_a_failed_call_may_have_made_is_not_called_a_duplicate() {
-    let backend = Watched::new();
-    backend.fault(Fault::After(ErrorKind::Internal));
-    let told = enqueue_together(&backend, &["a", "b"]).await;
+async fn a_message_that_the_failed_call_may_have_stored_is_no_duplicate() {
+    let fixture = Fixture::new();
+    fixture
+        .faulty
+        .fault_once(Operation::Enqueue, Fault::After(ErrorKind::Internal));
+    let answers = enqueue_together(&fixture, &["a", "b"]).await;
     assert_eq!(
-        told,
+        answers,
         [Err(ErrorKind::Internal); 2],
-        "they stored it themselves"
+        "Duplicate would be wrong: the failed call stored it"
     );
-    backend.fault(Fault::Before(ErrorKind::Internal));
-    let told = enqueue_together(&backend, &["c", "d"]).await;
-    assert_eq!(told, [Ok(Stored); 2]);
+    fixture
+        .faulty
+        .fault_once(Operation::Enqueue, Fault::Before(ErrorKind::Internal));
+    let answers = enqueue_together(&fixture, &["c", "d"]).await;
+    assert_eq!(answers, [Ok(Stored); 2]);
 }
 
 #[tokio::test]
-async fn a_settlement_that_a_failed_call_may_have_made_is_not_called_lost() {
+async fn a_settlement_that_the_failed_call_may_have_made_is_not_lost() {
     for (fault, expected) in [
         (Fault::After(ErrorKind::Internal), Err(ErrorKind::Internal)),
         (Fault::Before(ErrorKind::Internal), Ok(Applied)),
     ] {
-        let backend = Watched::new();
-        let queue = backend.batching();
-        store(&backend.bare(), 4).await;
+        let fixture = Fixture::new();
+        let queue = fixture.queue.clone();
+        fixture.store(4).await;
         let leases = join_all((0..4).map(|_| queue.lease())).await.into_iter();
         let receipts: Vec<_> = leases
             .map(|lease| lease.unwrap().expect("four are ready").receipt)
             .collect();
-        backend.fault(fault);
+        fixture.faulty.fault_once(Operation::Ack, fault);
         let (first, second) = receipts.split_at(2);
         let acked = join_all(first.iter().map(|receipt| queue.ack(receipt))).await;
         let acked: Vec<_> = acked.into_iter().map(kind).collect();
         assert_eq!(acked, [expected; 2]);
-        backend.fault(fault);
-        let returned = join_all(second.iter().map(|receipt| queue.release(receipt))).await;
-        let returned: Vec<_> = returned.into_iter().map(kind).collect();
-        assert_eq!(returned, [expected; 2]);
+        fixture.faulty.fault_once(Operation::Change, fault);
+        let released = join_all(second.iter().map(|receipt| queue.release(receipt))).await;
+        let released: Vec<_> = released.into_iter().map(kind).collect();
+        assert_eq!(released, [expected; 2]);
     }
 }
 
 #[tokio::test]
-async fn a_panic_is_an_error_and_what_comes_next_is_made() {
-    let backend = Watched::new();
-    let queue = backend.batching();
-    backend.fault(Fault::Panics);
+async fn a_panic_is_an_error_and_later_calls_work() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue.clone();
+    fixture.faulty.fault_once(Operation::Enqueue, Fault::Panics);
     let error = queue.enqueue(&msg("a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.to_string().contains("a fault of the test"), "{error}");
     assert_eq!(queue.enqueue(&msg("a")).await.unwrap(), Stored);
-    backend.fault(Fault::Panics);
-    let told = enqueue_together(&backend, &["b", "c"]).await;
-    assert_eq!(told, [Ok(Stored); 2], "alone, neither panicked");
+    fixture.faulty.fault_once(Operation::Enqueue, Fault::Panics);
+    let answers = enqueue_together(&fixture, &["b", "c"]).await;
+    assert_eq!(answers, [Ok(Stored); 2], "neither call panics");
 }
 
 #[tokio::test]
-async fn a_lease_is_tried_again_for_each() {
-    let backend = Watched::new();
-    let queue = backend.batching();
-    store(&backend.bare(), 2).await;
-    backend.fault(Fault::Before(ErrorKind::Internal));
+async fn a_failed_lease_is_repeated_for_each_caller() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue.clone();
+    fixture.store(2).await;
+    fixture
+        .faulty
+        .fault_once(Operation::Lease, Fault::Before(ErrorKind::Internal));
     let leased = join_all((0..2).map(|_| queue.lease())).await;
     assert!(leased.into_iter().all(|lease| lease.unwrap().is_some()));
-    assert_eq!(backend.sizes("lease"), [2, 1, 1]);
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [2, 1, 1]);
 }

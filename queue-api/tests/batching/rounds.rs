@@ -1,19 +1,20 @@
-//! Tasks that lease and ack in turn: that they stay together.
+//! Tasks that lease and ack in turn keep sharing calls.
 
 use queue_api::{LeaseOptions, LeaseOutcome::Applied, LeaseOutcome::Lost, Receipt};
+use queue_test_support::Operation;
 
-use crate::{backend::Watched, others_run, store};
+use crate::{Fixture, others_run};
 
-/// Half of them are told of their acks while the other half is about to lease.
+/// Half of the tasks get the answers to their acks while the other half is about to lease.
 #[tokio::test]
-async fn a_lease_waits_for_the_acks_under_way() {
+async fn a_lease_waits_for_the_acks_in_flight() {
     const TASKS: usize = 16;
-    let backend = Watched::new();
-    let queue = backend.batching();
-    store(&backend.bare(), 3 * TASKS).await;
+    let fixture = Fixture::new();
+    let queue = fixture.queue.clone();
+    fixture.store(3 * TASKS).await;
     let leased = queue.lease_batch(&LeaseOptions::new(TASKS)).await.unwrap();
     others_run().await;
-    backend.hold();
+    fixture.faulty.hold_calls();
     let ack_and_lease = leased.into_iter().map(|delivery| {
         let queue = queue.clone();
         tokio::spawn(async move {
@@ -23,33 +24,44 @@ async fn a_lease_waits_for_the_acks_under_way() {
     });
     let mut tasks: Vec<_> = ack_and_lease.collect();
     others_run().await;
-    assert_eq!(backend.sizes("ack"), [TASKS], "they are under way");
+    assert_eq!(
+        fixture.faulty.calls(Operation::Ack),
+        [TASKS],
+        "the acks are in flight"
+    );
     let lease = (0..TASKS / 2).map(|_| {
         let queue = queue.clone();
         tokio::spawn(async move { queue.lease().await })
     });
     tasks.extend(lease);
     others_run().await;
-    assert_eq!(backend.sizes("lease"), [TASKS], "the next waits");
-    backend.release();
+    assert_eq!(
+        fixture.faulty.calls(Operation::Lease),
+        [TASKS],
+        "the next lease waits"
+    );
+    fixture.faulty.release();
     for task in tasks {
         assert!(task.await.unwrap().unwrap().is_some(), "enough are ready");
     }
-    assert_eq!(backend.sizes("lease"), [TASKS, TASKS + TASKS / 2]);
+    assert_eq!(
+        fixture.faulty.calls(Operation::Lease),
+        [TASKS, TASKS + TASKS / 2]
+    );
 }
 
 #[tokio::test]
-async fn acks_without_end_keep_nobody_from_leasing() {
-    let backend = Watched::new();
-    let queue = backend.batching();
-    store(&backend.bare(), 1).await;
+async fn endless_acks_do_not_block_a_lease() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue.clone();
+    fixture.store(1).await;
     let ackers = [0, 1, 2].map(|turns| {
         let queue = queue.clone();
         tokio::spawn(async move {
             loop {
-                let outcome = queue.ack(&Receipt::new("nobody's")).await;
+                let outcome = queue.ack(&Receipt::new("unknown")).await;
                 assert_eq!(outcome.unwrap(), Lost);
-                // Out of step with each other, so that there is always one that waits.
+                // The tasks run out of step, so one of them is always waiting.
                 for _ in 0..turns {
                     tokio::task::yield_now().await;
                 }
@@ -62,23 +74,20 @@ async fn acks_without_end_keep_nobody_from_leasing() {
     for _ in 0..20 {
         others_run().await;
     }
-    assert!(
-        lease.is_finished(),
-        "it waits for one batch of acks, not for all"
-    );
+    assert!(lease.is_finished(), "it waits for one batch of acks");
     assert!(lease.await.unwrap().unwrap().is_some());
     for acker in ackers {
         acker.abort();
     }
 }
 
-/// Who is answered later than others joins them all the same.
+/// Tasks that call a little later still join the batch.
 #[tokio::test]
-async fn stragglers_join() {
+async fn late_calls_join_the_batch() {
     const TASKS: usize = 64;
-    let backend = Watched::new();
-    let queue = backend.batching();
-    store(&backend.bare(), TASKS).await;
+    let fixture = Fixture::new();
+    let queue = fixture.queue.clone();
+    fixture.store(TASKS).await;
     let tasks = (0..TASKS).map(|task| {
         let queue = queue.clone();
         tokio::spawn(async move {
@@ -95,6 +104,6 @@ async fn stragglers_join() {
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
     }
-    assert_eq!(backend.sizes("lease"), [TASKS]);
-    assert_eq!(backend.sizes("ack"), [TASKS]);
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [TASKS]);
+    assert_eq!(fixture.faulty.calls(Operation::Ack), [TASKS]);
 }

@@ -1,16 +1,15 @@
-//! The consumer's promises, on the memory backend.
+//! The checks of listeners and workers, on the memory backend.
 
 use std::{process::ExitCode, sync::Arc};
 
 use queue_memory::MemoryBackend;
-
-mod checks;
+use queue_test_support::consumer::{Opened, run};
 
 fn main() -> ExitCode {
-    checks::run(|clock| {
+    run(|clock| {
         Box::pin(async move {
             let backend = MemoryBackend::new().with_clock(clock);
-            checks::Opened {
+            Opened {
                 backend: Arc::new(backend.clone()),
                 admin: Arc::new(backend),
                 guard: Box::new(()),

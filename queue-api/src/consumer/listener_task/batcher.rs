@@ -1,7 +1,8 @@
-//! Calls that settle and extend leases, many leases to a call.
+//! Batched calls that settle and extend leases.
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::{Future, pending},
     pin::Pin,
     time::{Duration, SystemTime},
@@ -12,22 +13,22 @@ use tokio::sync::oneshot;
 use super::leases::{Key, Leases, after};
 use crate::{
     Error, ErrorKind, LeaseAction, LeaseChange, LeaseOutcome, Queue, Receipt, Result,
-    consumer::{backoff::Backoff, panic::caught},
+    consumer::{backoff::Backoff, panic::backend_call},
 };
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Who waits for an outcome, if anybody does.
+/// Where the outcome goes, if a future waits for it.
 pub(crate) type Answer = Option<oneshot::Sender<Result<LeaseOutcome>>>;
 
-/// Something to be done to one lease.
+/// One settlement or extension of a batch.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) key: Key,
     pub(crate) receipt: Receipt,
     pub(crate) action: Action,
     pub(crate) answer: Answer,
-    /// How often it was sent without anybody knowing what became of it.
+    /// The number of failed calls that may have carried it out.
     pub(crate) failures: u32,
 }
 
@@ -35,39 +36,39 @@ pub(crate) struct Item {
 pub(crate) enum Action {
     Ack,
     Change(LeaseAction),
-    /// Gives back what nobody has begun to work on. A listener that stops waits for these.
-    GiveBackUnstarted,
+    /// Releases a lease that was not handed out. A stop of the listener waits for these.
+    ReleaseUnstarted,
 }
 
-/// One call at a time; while it is under way, the next batch gathers. So an idle listener's
-/// settlement goes out at once, and a busy one's share a round trip, without any timer.
+/// Makes one call at a time. The next batch gathers while a call is in flight, so an idle listener
+/// settles at once and a busy one shares round trips, without a timer.
 #[derive(Debug)]
 pub(crate) struct Batcher {
     pub(crate) waiting: VecDeque<Item>,
-    flight: Option<Flight>,
+    in_flight: Option<InFlight>,
     resume_at: Option<SystemTime>,
     backoff: Backoff,
 }
 
-struct Flight {
+struct InFlight {
     items: Vec<Item>,
     sent: SystemTime,
-    /// When all its leases have run out, and its answer changes nothing any more.
-    until: SystemTime,
+    /// When all its leases have expired, so that the answer no longer matters.
+    deadline: SystemTime,
     call: BoxFuture<Result<Vec<LeaseOutcome>>>,
 }
 
-impl std::fmt::Debug for Flight {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flight")
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InFlight")
             .field("items", &self.items)
             .finish_non_exhaustive()
     }
 }
 
-/// A call that has come to its end.
+/// A call that has returned or was given up.
 #[derive(Debug)]
-pub(crate) struct Landed {
+pub(crate) struct Completed {
     pub(crate) items: Vec<Item>,
     pub(crate) sent: SystemTime,
     pub(crate) answer: Result<Vec<LeaseOutcome>>,
@@ -77,87 +78,85 @@ impl Batcher {
     pub(crate) fn new() -> Self {
         Self {
             waiting: VecDeque::new(),
-            flight: None,
+            in_flight: None,
             resume_at: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
         }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.flight.is_none()
+        self.waiting.is_empty() && self.in_flight.is_none()
     }
 
-    /// What is waiting and under way.
+    /// Items that wait or are in flight.
     pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
-        let flying = self.flight.iter().flat_map(|flight| &flight.items);
-        self.waiting.iter().chain(flying)
+        let in_flight = self.in_flight.iter().flat_map(|call| &call.items);
+        self.waiting.iter().chain(in_flight)
     }
 
-    /// Whether a call can be sent now.
-    pub(crate) fn is_open(&self, now: SystemTime) -> bool {
-        self.flight.is_none()
+    /// Whether there is something to send and it can be sent now.
+    pub(crate) fn can_send(&self, now: SystemTime) -> bool {
+        self.in_flight.is_none()
             && !self.waiting.is_empty()
             && self.resume_at.is_none_or(|resume| resume <= now)
     }
 
-    /// When something can be sent that cannot be sent now, or a call is given up.
+    /// When the next call can be sent, or the call in flight is given up.
     pub(crate) fn next_due(&self) -> Option<SystemTime> {
-        match &self.flight {
-            Some(flight) => Some(flight.until),
+        match &self.in_flight {
+            Some(call) => Some(call.deadline),
             None if self.waiting.is_empty() => None,
             None => self.resume_at,
         }
     }
 
-    /// Sends what is waiting, as much as fits in one call, so that an error in a later call does
-    /// not hide the outcomes of an earlier one.
+    /// Sends as many waiting items as fit in one backend call. Splitting them into several calls
+    /// here would let an error of the second hide the outcomes of the first.
     pub(crate) fn send(&mut self, queue: &Queue, leases: &Leases, now: SystemTime) -> &[Item] {
         let count = self.waiting.len().min(queue.limits().max_batch);
         let items: Vec<_> = self.waiting.drain(..count).collect();
         self.resume_at = None;
         let call = call(queue.clone(), &items);
-        let ends = items.iter().map(|item| leases.call_may_last(item.key, now));
-        let until = ends.max().unwrap_or(now);
-        let flight = Flight {
-            items,
+        let deadlines = items.iter().map(|item| leases.call_deadline(item.key, now));
+        let in_flight = InFlight {
             sent: now,
-            until,
+            deadline: deadlines.max().unwrap_or(now),
+            items,
             call,
         };
-        &self.flight.insert(flight).items
+        &self.in_flight.insert(in_flight).items
     }
 
-    /// Gives up a call that hangs, when no lease is left for which it could do something: whoever
-    /// waits for it learns so, and what is behind it is sent. It may take effect all the same.
-    pub(crate) fn overdue(&mut self, now: SystemTime) -> Option<Landed> {
-        let flight = self.flight.take_if(|flight| flight.until <= now)?;
-        let message = "no answer in the time of the leases";
-        Some(Landed {
-            items: flight.items,
-            sent: flight.sent,
+    /// Gives up a call that hangs until its leases have expired. It may still take effect.
+    pub(crate) fn take_overdue(&mut self, now: SystemTime) -> Option<Completed> {
+        let call = self.in_flight.take_if(|call| call.deadline <= now)?;
+        let message = "the store did not answer before the leases expired";
+        Some(Completed {
+            items: call.items,
+            sent: call.sent,
             answer: Err(Error::new(ErrorKind::TimedOut, "settle", message)),
         })
     }
 
-    /// The end of the call that is under way. Dropping this leaves the call where it is.
-    pub(crate) async fn landed(&mut self) -> Landed {
-        let Some(flight) = &mut self.flight else {
+    /// Waits for the call in flight. Dropping this future does not drop the call.
+    pub(crate) async fn completed(&mut self) -> Completed {
+        let Some(in_flight) = &mut self.in_flight else {
             return pending().await;
         };
-        let answer = flight.call.as_mut().await;
-        let flight = self.flight.take().expect("looked at above");
+        let answer = in_flight.call.as_mut().await;
+        let call = self.in_flight.take().expect("it was in flight above");
         if answer.is_ok() {
             self.backoff.reset();
         }
-        Landed {
-            items: flight.items,
-            sent: flight.sent,
+        Completed {
+            items: call.items,
+            sent: call.sent,
             answer,
         }
     }
 
-    /// Puts back what a failed call is to be repeated with, after a pause of at most `most`.
-    pub(crate) fn repeat(&mut self, items: Vec<Item>, now: SystemTime, most: Duration) {
+    /// Queues the items of a failed call again, after a pause of at most `max_pause`.
+    pub(crate) fn repeat(&mut self, items: Vec<Item>, now: SystemTime, max_pause: Duration) {
         if items.is_empty() {
             return;
         }
@@ -165,48 +164,42 @@ impl Batcher {
             item.failures += 1;
             self.waiting.push_front(item);
         }
-        self.resume_at = Some(after(now, self.backoff.next().min(most)));
+        self.resume_at = Some(after(now, self.backoff.next().min(max_pause)));
     }
 }
 
-/// One round trip. All acks of a batcher or all changes: the batchers keep them apart.
+/// One backend call. The items of a batcher are all acks or all changes.
 fn call(queue: Queue, items: &[Item]) -> BoxFuture<Result<Vec<LeaseOutcome>>> {
     let acks = items.iter().all(|item| item.action == Action::Ack);
     let receipts = items.iter().map(|item| item.receipt.clone());
     if acks {
         let receipts: Vec<_> = receipts.collect();
-        return unpanicked("ack", async move { queue.ack_chunk(&receipts).await });
+        return boxed_call("ack", async move { queue.ack_chunk(&receipts).await });
     }
     let changes = items.iter().filter_map(|item| {
         let (receipt, action) = (item.receipt.clone(), item.change()?.clone());
         Some(LeaseChange { receipt, action })
     });
     let changes: Vec<_> = changes.collect();
-    unpanicked("change", async move { queue.change_chunk(&changes).await })
+    boxed_call("change", async move { queue.change_chunk(&changes).await })
 }
 
 impl Item {
-    /// What it changes, unless it is an ack.
+    /// The change, or `None` for an ack.
     pub(crate) fn change(&self) -> Option<&LeaseAction> {
         match &self.action {
             Action::Ack => None,
             Action::Change(action) => Some(action),
-            Action::GiveBackUnstarted => Some(&LeaseAction::Release),
+            Action::ReleaseUnstarted => Some(&LeaseAction::Release),
         }
     }
 }
 
-/// A call of a backend, whose panic is an error like any other: the leases of all other messages
-/// hang on the task that makes it.
-pub(crate) fn unpanicked<T: Send + 'static>(
+/// A backend call. A panic of the backend becomes an error, because it must not end the task that
+/// renews all other leases.
+pub(crate) fn boxed_call<T: Send + 'static>(
     operation: &'static str,
     call: impl Future<Output = Result<T>> + Send + 'static,
 ) -> BoxFuture<Result<T>> {
-    Box::pin(async move {
-        let answer = caught(move || call).await;
-        answer.unwrap_or_else(|panic| {
-            let message = format!("the backend {panic}");
-            Err(Error::new(ErrorKind::Internal, operation, message))
-        })
-    })
+    Box::pin(backend_call(operation, move || call))
 }

@@ -1,4 +1,4 @@
-//! What the task is told by the listener and its leases.
+//! Commands of the listener and its leases to the task.
 
 use std::time::Duration;
 
@@ -6,23 +6,21 @@ use tokio::sync::oneshot;
 
 use super::{
     ListenerTask,
-    batcher::{Action, Answer, Item},
-    claim::Probe,
+    batcher::{Action, Answer, Batcher, Item},
     leases::Key,
+    poller::Probe,
     reply,
 };
 use crate::{Error, LeaseAction, LeaseOutcome, Result, consumer::Lease};
 
-/// What the listener and its leases tell the task.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// The stream was polled and had nothing.
+    /// The stream was polled while the inbox was empty.
     Demand,
-    /// Tell me whether anything is ready.
     Probe(Probe),
-    /// Claim nothing more, and tell me when what nobody has begun is given back.
+    /// Claim nothing more. Answered when leases that were not handed out are released.
     Stop(oneshot::Sender<()>),
-    /// Tell me when no lease is left.
+    /// Answered when no lease is left.
     Drain(oneshot::Sender<()>),
     Settle {
         key: Key,
@@ -36,35 +34,35 @@ pub(crate) enum Command {
     },
 }
 
-/// What is to become of a lease.
+/// How a lease ends.
 #[derive(Debug)]
 pub(crate) enum Settlement {
     Ack,
     Change(LeaseAction),
-    /// It was dropped by whoever had it.
-    Release,
-    /// It was dropped before anybody had it.
-    GiveBackUnstarted,
-    /// Somebody settles it by other means.
-    Dismiss,
+    /// The lease was dropped after it was handed out.
+    Dropped,
+    /// The lease was dropped before it was handed out.
+    ReleaseUnstarted,
+    /// The caller settles the receipt by other means.
+    Detach,
 }
 
-/// How often in a row all others have run without another settlement, before those that there are
-/// are sent; several, as another thread may be about to run who gives one.
+/// Settlements are sent after this many scheduler turns without another one. One turn is too few
+/// with several threads: another thread may be about to run a handler that ends.
 const QUIET_TURNS: u32 = 3;
 
 impl ListenerTask {
-    /// Lets those give their settlements who are about to, for as long as somebody does: handlers
-    /// that begin together and do little end together. The first settlement would go alone
-    /// otherwise, and make room for a claim of one. It ends, because each lease has one settlement.
-    pub(super) async fn gather(&mut self) {
+    /// Lets other tasks run for as long as they settle leases. Short handlers that begin together
+    /// end together; otherwise the first settlement would go alone, and make room for a claim of
+    /// one message. This ends, because each lease is settled once.
+    pub(super) async fn gather_settlements(&mut self) {
         let now = self.now();
         let mut quiet_turns = 0;
-        while quiet_turns < QUIET_TURNS && (self.acks.is_open(now) || self.changes.is_open(now)) {
+        while quiet_turns < QUIET_TURNS && (self.acks.can_send(now) || self.changes.can_send(now)) {
             tokio::task::yield_now().await;
             let before = self.acks.waiting.len() + self.changes.waiting.len();
             while let Ok(next) = self.commands.try_recv() {
-                self.handle(next);
+                self.handle_command(next);
             }
             let waiting = self.acks.waiting.len() + self.changes.waiting.len();
             quiet_turns = match waiting > before {
@@ -74,23 +72,24 @@ impl ListenerTask {
         }
     }
 
-    /// Takes a command and those behind it, so that what was asked for together is sent together.
-    pub(super) fn on_command(&mut self, first: Option<Command>) {
+    /// Handles a command and all that wait behind it, so that they share calls. `None` means that no
+    /// sender is left.
+    pub(super) fn handle_commands(&mut self, first: Option<Command>) {
         let Some(first) = first else {
-            self.deserted = true;
+            self.commands_closed = true;
             self.stop();
             return;
         };
-        self.handle(first);
+        self.handle_command(first);
         while let Ok(next) = self.commands.try_recv() {
-            self.handle(next);
+            self.handle_command(next);
         }
     }
 
-    fn handle(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Demand => self.demanded = true,
-            Command::Probe(probe) => self.claim.ask(probe),
+            Command::Probe(probe) => self.poller.set_probe(probe),
             Command::Stop(done) => {
                 self.stop();
                 self.stopping.push(done);
@@ -108,44 +107,47 @@ impl ListenerTask {
     fn stop(&mut self) {
         self.stopped = true;
         self.demanded = false;
-        self.claim.stop();
-        self.claim.probe = None;
+        self.poller.stop();
+        self.poller.probe = None;
     }
 
     pub(super) fn settle(&mut self, key: Key, settlement: Settlement, mut answer: Answer) {
-        let Some(held) = self.leases.get(key) else {
+        let Some(lease) = self.leases.get(key) else {
             return;
         };
-        let receipt = held.receipt.clone();
-        let release = || LeaseAction::Nack {
-            delay: Lease::RELEASE_DELAY.min(held.visibility),
-        };
+        let receipt = lease.receipt.clone();
+        let nack_soon = Action::Change(LeaseAction::Nack {
+            delay: Lease::RELEASE_DELAY.min(lease.visibility),
+        });
         let action = match settlement {
             Settlement::Ack => Action::Ack,
-            Settlement::GiveBackUnstarted => Action::GiveBackUnstarted,
-            Settlement::Release => Action::Change(release()),
-            Settlement::Dismiss => return self.leases.remove(key),
+            Settlement::ReleaseUnstarted => Action::ReleaseUnstarted,
+            Settlement::Dropped => nack_soon,
+            Settlement::Detach => return self.leases.remove(key),
             Settlement::Change(action) => match self.queue.limits().check_action(&action) {
                 Ok(()) => Action::Change(action),
-                // One bad settlement must not fail the batch that it would be sent in.
+                // An invalid settlement must not fail the whole batch.
                 Err(wrong) => {
                     reply(answer.take(), Err(Error::invalid("change", wrong)));
-                    Action::Change(release())
+                    nack_soon
                 }
             },
         };
         self.leases.begin_settling(key);
-        let batcher = match action {
-            Action::Ack => &mut self.acks,
-            _ => &mut self.changes,
-        };
-        batcher.waiting.push_back(Item {
+        self.batcher_for(&action).waiting.push_back(Item {
             key,
             receipt,
             action,
             answer,
             failures: 0,
         });
+    }
+
+    pub(super) fn batcher_for(&mut self, action: &Action) -> &mut Batcher {
+        match action {
+            Action::Ack => &mut self.acks,
+            Action::Change(_) | Action::ReleaseUnstarted => &mut self.changes,
+        }
     }
 
     fn extend(&mut self, key: Key, by: Duration, answer: oneshot::Sender<Result<LeaseOutcome>>) {
@@ -156,9 +158,9 @@ impl ListenerTask {
         ) {
             (_, Err(wrong)) => reply(Some(answer), Err(Error::invalid("change", wrong))),
             (None, _) => reply(Some(answer), Ok(LeaseOutcome::Lost)),
-            (Some(held), Ok(())) => self.renewals.waiting.push_back(Item {
+            (Some(lease), Ok(())) => self.renewals.waiting.push_back(Item {
                 key,
-                receipt: held.receipt.clone(),
+                receipt: lease.receipt.clone(),
                 action: Action::Change(action),
                 answer: Some(answer),
                 failures: 0,

@@ -1,28 +1,27 @@
-//! The one task of a listener: it claims, renews and settles.
+//! The task of a listener. It claims, renews and settles.
 //!
-//! It owns everything and is told what to do by messages, so there is no lock that a call to the
-//! store could be made under, and no order of two tasks to think about. The calls themselves run
-//! beside each other: a claim that takes long keeps no renewal waiting.
+//! The task owns all state and gets commands through a channel, so there are no locks. Backend
+//! calls run concurrently: a slow claim does not delay a renewal.
 
 mod batcher;
-mod claim;
 mod command;
 mod leases;
 mod outcome;
+mod poller;
 
 use std::{collections::HashSet, future::pending, sync::Arc, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
-    batcher::{Action, Answer, Batcher, BoxFuture, Item, Landed},
-    claim::{Claim, Claimed},
+    batcher::{Action, Answer, Batcher, BoxFuture, Completed, Item},
     leases::{Due, Leases},
+    poller::{Polled, Poller},
 };
 pub(crate) use self::{
-    claim::ProbeAnswer,
     command::{Command, Settlement},
     leases::after,
+    poller::ProbeAnswer,
 };
 use super::{Lease, ListenOptions, inbox::Inbox};
 use crate::{Delivery, Error, ErrorKind, LeaseAction, LeaseOptions, LeaseOutcome, Queue, Result};
@@ -31,35 +30,28 @@ pub(crate) struct ListenerTask {
     queue: Queue,
     options: ListenOptions,
     commands: mpsc::UnboundedReceiver<Command>,
-    /// Weak, because the task ends when the listener and all leases are gone.
+    /// Weak, so that the task ends when the listener and all leases are gone.
     sender: mpsc::WeakUnboundedSender<Command>,
     inbox: Arc<Inbox>,
     leases: Leases,
-    claim: Claim,
+    poller: Poller,
     acks: Batcher,
     changes: Batcher,
     renewals: Batcher,
     demanded: bool,
     stopped: bool,
-    /// Nobody is left who could send a command.
-    deserted: bool,
+    /// The listener and all leases are gone.
+    commands_closed: bool,
     stopping: Vec<oneshot::Sender<()>>,
     draining: Vec<oneshot::Sender<()>>,
 }
 
-/// Which batcher something came from.
-#[derive(Clone, Copy, Debug)]
-enum Settled {
-    ByAck,
-    ByChange,
-}
-
 enum Event {
-    Told(Option<Command>),
-    Claimed(Claimed),
-    Settled(Settled, Landed),
-    Renewed(Landed),
-    Time,
+    Command(Option<Command>),
+    Polled(Polled),
+    Settled(Completed),
+    Renewed(Completed),
+    Timer,
 }
 
 impl ListenerTask {
@@ -77,48 +69,48 @@ impl ListenerTask {
             sender,
             inbox,
             leases: Leases::default(),
-            claim: Claim::new(),
+            poller: Poller::new(),
             acks: Batcher::new(),
             changes: Batcher::new(),
             renewals: Batcher::new(),
             demanded: false,
             stopped: false,
-            deserted: false,
+            commands_closed: false,
             stopping: Vec::new(),
             draining: Vec::new(),
         }
     }
 
-    /// Runs until the listener and all its leases are gone and every settlement has its outcome.
+    /// Runs until the listener and its leases are gone and all settlements are answered.
     pub(crate) async fn run(mut self) {
         let mut timer = Timer::default();
         loop {
-            self.gather().await;
+            self.gather_settlements().await;
             let now = self.now();
             self.process_due(now);
-            self.send(now);
-            self.tell_who_waits();
+            self.send_calls(now);
+            self.notify_waiters();
             if self.is_done() {
                 return;
             }
             timer.set(&self.options, self.next_due());
-            // What has landed goes first: it makes room for what is asked for next.
+            // Completed calls first, because they make room for the next claim.
             let event = tokio::select! {
                 biased;
-                landed = self.renewals.landed() => Event::Renewed(landed),
-                landed = self.acks.landed() => Event::Settled(Settled::ByAck, landed),
-                landed = self.changes.landed() => Event::Settled(Settled::ByChange, landed),
-                claimed = self.claim.claimed() => Event::Claimed(claimed),
-                command = self.commands.recv(), if !self.deserted => Event::Told(command),
-                () = timer.elapsed() => Event::Time,
+                completed = self.renewals.completed() => Event::Renewed(completed),
+                completed = self.acks.completed() => Event::Settled(completed),
+                completed = self.changes.completed() => Event::Settled(completed),
+                polled = self.poller.completed() => Event::Polled(polled),
+                command = self.commands.recv(), if !self.commands_closed => Event::Command(command),
+                () = timer.elapsed() => Event::Timer,
             };
             match event {
-                Event::Renewed(landed) => self.renewed(landed),
-                Event::Settled(batcher, landed) => self.settled(batcher, landed),
-                Event::Claimed(claimed) => self.claimed(claimed),
-                Event::Told(command) => self.on_command(command),
-                // A timer that was due at once gave nobody else a turn on this thread.
-                Event::Time => tokio::task::yield_now().await,
+                Event::Renewed(completed) => self.on_renewed(completed),
+                Event::Settled(completed) => self.on_settled(completed),
+                Event::Polled(polled) => self.on_polled(polled),
+                Event::Command(command) => self.handle_commands(command),
+                // A timer that is due at once never yields to other tasks of this thread.
+                Event::Timer => tokio::task::yield_now().await,
             }
         }
     }
@@ -127,16 +119,16 @@ impl ListenerTask {
         self.options.clock.now()
     }
 
-    /// Looks what has run out and what is to be renewed.
+    /// Ends expired leases, queues renewals that are due, and gives up overdue calls.
     fn process_due(&mut self, now: SystemTime) {
         while let Some(due) = self.leases.take_due(now) {
             match due {
                 Due::Ended(key, why) => self.report_end(key, why),
                 Due::Renewal(key, by) => {
-                    let held = self.leases.get(key).expect("what is due is held");
+                    let lease = self.leases.get(key).expect("a due lease is in the table");
                     self.renewals.waiting.push_back(Item {
                         key,
-                        receipt: held.receipt.clone(),
+                        receipt: lease.receipt.clone(),
                         action: Action::Change(LeaseAction::Extend(by)),
                         answer: None,
                         failures: 0,
@@ -144,47 +136,46 @@ impl ListenerTask {
                 }
             }
         }
-        if let Some(landed) = self.renewals.overdue(now) {
-            self.renewed(landed);
+        if let Some(overdue) = self.renewals.take_overdue(now) {
+            self.on_renewed(overdue);
         }
-        if let Some(landed) = self.acks.overdue(now) {
-            self.settled(Settled::ByAck, landed);
+        if let Some(overdue) = self.acks.take_overdue(now) {
+            self.on_settled(overdue);
         }
-        if let Some(landed) = self.changes.overdue(now) {
-            self.settled(Settled::ByChange, landed);
+        if let Some(overdue) = self.changes.take_overdue(now) {
+            self.on_settled(overdue);
         }
     }
 
-    /// Sends what can be sent.
-    fn send(&mut self, now: SystemTime) {
-        if self.renewals.is_open(now) {
+    fn send_calls(&mut self, now: SystemTime) {
+        if self.renewals.can_send(now) {
             self.send_renewals(now);
         }
         for batcher in [&mut self.acks, &mut self.changes] {
-            if batcher.is_open(now) {
+            if batcher.can_send(now) {
                 batcher.send(&self.queue, &self.leases, now);
             }
         }
         let room = self.leases.room(self.options.concurrency);
-        let wanted = self.demanded || self.claim.probe.is_some();
-        // Asked first, because it ends a pause that is over, and one that nobody ends stays due.
-        let open = self.claim.is_open(now);
-        if open && wanted && !self.stopped && room > 0 {
-            let most = room.min(self.queue.limits().max_batch);
-            let mut options = LeaseOptions::new(most);
+        let wanted = self.demanded || self.poller.probe.is_some();
+        // Called in any case, because it ends a pause that is over.
+        let can_lease = self.poller.can_lease(now);
+        if can_lease && wanted && !self.stopped && room > 0 {
+            let max = room.min(self.queue.limits().max_batch);
+            let mut options = LeaseOptions::new(max);
             if let Some(timeout) = self.options.visibility_timeout {
                 options = options.with_visibility_timeout(timeout);
             }
-            self.claim.lease(&self.queue, options, now);
+            self.poller.lease(&self.queue, options, now);
         }
     }
 
-    /// Extends what is still worth it. An extension that follows a settlement would be harmless, one
-    /// that follows the end of a lease would hide a message for which nobody is working, and a
-    /// renewal behind an extension that somebody asked for would cut it short.
+    /// Sends the extensions that are still wanted. After the end of a lease, an extension would hide
+    /// a message that no handler works on. After an extension by the lease's owner, a renewal would
+    /// shorten it.
     fn send_renewals(&mut self, now: SystemTime) {
         let waiting = std::mem::take(&mut self.renewals.waiting);
-        let asked_for: HashSet<_> = waiting
+        let extended: HashSet<_> = waiting
             .iter()
             .filter(|item| item.answer.is_some())
             .map(|item| item.key)
@@ -192,7 +183,7 @@ impl ListenerTask {
         for item in waiting {
             let wanted = match item.answer {
                 Some(_) => self.leases.is_open(item.key),
-                None => self.leases.is_renewing(item.key) && !asked_for.contains(&item.key),
+                None => self.leases.needs_renewal(item.key) && !extended.contains(&item.key),
             };
             if wanted {
                 self.renewals.waiting.push_back(item);
@@ -210,25 +201,25 @@ impl ListenerTask {
         }
     }
 
-    fn claimed(&mut self, claimed: Claimed) {
+    fn on_polled(&mut self, polled: Polled) {
         let now = self.now();
-        match claimed {
-            Claimed::Waited {
+        match polled {
+            Polled::Waited {
                 since,
                 answer: Ok(()),
-            } => self.claim.waited(since, now),
-            Claimed::Waited {
+            } => self.poller.waited(since, now),
+            Polled::Waited {
                 answer: Err(error), ..
-            } => self.claim_failed(&error, now),
-            Claimed::Leased {
+            } => self.on_poll_error(&error, now),
+            Polled::Leased {
                 answer: Err(error),
                 probe,
                 ..
             } => {
-                self.claim.probe = self.claim.probe.take().or(probe);
-                self.claim_failed(&error, now);
+                self.poller.probe = self.poller.probe.take().or(probe);
+                self.on_poll_error(&error, now);
             }
-            Claimed::Leased {
+            Polled::Leased {
                 sent,
                 probe,
                 answer: Ok(deliveries),
@@ -238,52 +229,51 @@ impl ListenerTask {
                     false => ProbeAnswer::SomethingLeased,
                 };
                 if let Some(probe) = probe {
-                    // Whoever does not wait any more does not want to know.
                     let _ = probe.send(found);
                 }
-                self.leased(deliveries, sent, now);
+                self.on_leased(deliveries, sent, now);
             }
         }
     }
 
-    fn leased(&mut self, deliveries: Vec<Delivery>, sent: SystemTime, now: SystemTime) {
+    fn on_leased(&mut self, deliveries: Vec<Delivery>, sent: SystemTime, now: SystemTime) {
         if !deliveries.is_empty() {
-            self.claim.found_some();
+            self.poller.leased_some();
             self.deliver(deliveries, sent, now);
         } else if !self.stopped {
-            self.claim.found_nothing(&self.queue, now);
+            self.poller.leased_none(&self.queue, now);
         }
     }
 
-    fn claim_failed(&mut self, error: &Error, now: SystemTime) {
+    fn on_poll_error(&mut self, error: &Error, now: SystemTime) {
         self.report_error(error);
         if !self.stopped {
-            self.claim.failed(error, now);
+            self.poller.failed(error, now);
         }
     }
 
-    /// Hands leases to the stream, or back where nobody will read it or the lease has run out
-    /// on its way here.
+    /// Puts leases in the inbox. A lease that expired in flight is released, as are all leases after
+    /// a stop.
     fn deliver(&mut self, deliveries: Vec<Delivery>, sent: SystemTime, now: SystemTime) {
-        let mut late = 0;
+        let mut expired = 0;
         let mut fresh = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             let (key, end) = self
                 .leases
                 .insert(&delivery, sent, self.options.max_lease_time);
             let in_time = after(sent, delivery.visibility_timeout) > now;
-            late += usize::from(!in_time);
+            expired += usize::from(!in_time);
             match self.sender.upgrade() {
                 Some(sender) if in_time && !self.stopped => {
                     fresh.push(Lease::new(delivery, key, sender, end));
                 }
-                _ => self.settle(key, Settlement::GiveBackUnstarted, None),
+                _ => self.settle(key, Settlement::ReleaseUnstarted, None),
             }
         }
-        if late > 0 {
-            let message = format!("{late} leases ran out before the call that made them returned");
+        if expired > 0 {
+            let message = format!("{expired} leases expired before their lease call returned");
             let error = Error::new(ErrorKind::TimedOut, "lease", message);
-            self.claim_failed(&error, now);
+            self.on_poll_error(&error, now);
         }
         if !fresh.is_empty() {
             self.demanded = false;
@@ -291,12 +281,12 @@ impl ListenerTask {
         }
     }
 
-    /// Answers those who wait for an end, when it has come.
-    fn tell_who_waits(&mut self) {
-        if !self.stopped || self.claim.is_leasing() {
+    /// Answers the futures of `stop` and `drain` when their work is done.
+    fn notify_waiters(&mut self) {
+        if !self.stopped || self.poller.is_leasing() {
             return;
         }
-        let unstarted = |item: &Item| item.action == Action::GiveBackUnstarted;
+        let unstarted = |item: &Item| item.action == Action::ReleaseUnstarted;
         if !self.stopping.is_empty() && !self.changes.items().any(unstarted) {
             for done in self.stopping.drain(..) {
                 let _ = done.send(());
@@ -311,8 +301,8 @@ impl ListenerTask {
 
     fn is_done(&self) -> bool {
         let batchers = [&self.acks, &self.changes, &self.renewals];
-        self.deserted
-            && !self.claim.is_leasing()
+        self.commands_closed
+            && !self.poller.is_leasing()
             && batchers.iter().all(|batcher| batcher.is_idle())
     }
 
@@ -322,13 +312,13 @@ impl ListenerTask {
             .iter()
             .filter_map(|batcher| batcher.next_due())
             .chain(self.leases.next_due())
-            .chain(self.claim.next_due())
+            .chain(self.poller.next_due())
             .min()
     }
 }
 
 impl Drop for ListenerTask {
-    /// Also when the runtime shuts down: whoever reads the stream learns that nothing comes.
+    /// Ends the stream if the runtime shuts down.
     fn drop(&mut self) {
         self.inbox.close();
     }
@@ -336,12 +326,12 @@ impl Drop for ListenerTask {
 
 fn reply(answer: Answer, outcome: Result<LeaseOutcome>) {
     if let Some(answer) = answer {
-        // Whoever does not wait any more does not want to know.
+        // The future may have been dropped.
         let _ = answer.send(outcome);
     }
 }
 
-/// Sleeps until the next thing is due, through the listener's clock.
+/// Sleeps on the listener's clock until a lease or a call is due.
 #[derive(Default)]
 struct Timer {
     deadline: Option<SystemTime>,

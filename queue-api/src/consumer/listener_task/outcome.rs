@@ -1,26 +1,26 @@
-//! What the answers of the store mean for the leases.
+//! Applies the answers of the store to the leases.
 
 use std::time::{Duration, SystemTime};
 
 use super::{
-    ListenerTask, Settled,
-    batcher::{Action, Item, Landed},
+    ListenerTask,
+    batcher::{Action, Completed, Item},
     leases::Key,
     reply,
 };
 use crate::{Error, LeaseAction, LeaseOutcome, Result, consumer::LeaseEnd, metrics, telemetry};
 
 impl ListenerTask {
-    pub(super) fn settled(&mut self, batcher: Settled, landed: Landed) {
+    pub(super) fn on_settled(&mut self, completed: Completed) {
         let now = self.now();
-        match landed.answer {
+        match completed.answer {
             Ok(outcomes) => {
-                let answers = landed.items.iter().zip(outcomes);
+                let answers = completed.items.iter().zip(outcomes);
                 let outcomes: Vec<_> = answers
-                    .map(|(item, outcome)| self.inferred(item, outcome, now))
+                    .map(|(item, outcome)| self.infer_outcome(item, outcome, now))
                     .collect();
-                self.count(&landed.items, &outcomes);
-                for (item, outcome) in landed.items.into_iter().zip(outcomes) {
+                self.count(&completed.items, &outcomes);
+                for (item, outcome) in completed.items.into_iter().zip(outcomes) {
                     self.finish(item, Ok(outcome));
                 }
             }
@@ -28,34 +28,31 @@ impl ListenerTask {
                 self.report_error(&error);
                 let mut again = Vec::new();
                 let mut pause = Duration::MAX;
-                for item in landed.items {
+                for item in completed.items {
                     pause = pause.min(self.pause_for(item.key));
-                    if error.is_retryable() && self.lasts(item.key, now) {
+                    if error.is_retryable() && self.is_running(item.key, now) {
                         again.push(item);
                     } else {
                         self.finish(item, Err(error.clone()));
                     }
                 }
-                let batcher = match batcher {
-                    Settled::ByAck => &mut self.acks,
-                    Settled::ByChange => &mut self.changes,
-                };
-                batcher.repeat(again, now, pause);
+                if let Some(first) = again.first() {
+                    let batcher = self.batcher_for(&first.action);
+                    batcher.repeat(again, now, pause);
+                }
             }
         }
     }
 
-    /// What really happened to an item whose call failed before and now says `Lost`. While the
-    /// lease lasts nobody else can have been given the message, so the one who settled it was the
-    /// call that failed.
-    fn inferred(&self, item: &Item, outcome: LeaseOutcome, now: SystemTime) -> LeaseOutcome {
-        if outcome == LeaseOutcome::Lost && item.failures > 0 && self.lasts(item.key, now) {
+    /// The true outcome of an item that is `Lost` after an earlier call failed. While the lease lasts
+    /// no other consumer can have the message, so the failed call must have settled it.
+    fn infer_outcome(&self, item: &Item, outcome: LeaseOutcome, now: SystemTime) -> LeaseOutcome {
+        if outcome == LeaseOutcome::Lost && item.failures > 0 && self.is_running(item.key, now) {
             return LeaseOutcome::Applied;
         }
         outcome
     }
 
-    /// Counts what happened in truth, which is more than what the store has said.
     fn count(&self, items: &[Item], outcomes: &[LeaseOutcome]) {
         let name = self.queue.name();
         if items.iter().all(|item| item.action == Action::Ack) {
@@ -65,9 +62,11 @@ impl ListenerTask {
         metrics::changed(name, changes.zip(outcomes.iter().copied()));
     }
 
-    /// Whether a lease certainly lasts.
-    fn lasts(&self, key: Key, now: SystemTime) -> bool {
-        self.leases.get(key).is_some_and(|held| held.expires > now)
+    /// Whether the lease has certainly not expired.
+    fn is_running(&self, key: Key, now: SystemTime) -> bool {
+        self.leases
+            .get(key)
+            .is_some_and(|lease| lease.expires > now)
     }
 
     fn finish(&mut self, item: Item, outcome: Result<LeaseOutcome>) {
@@ -75,17 +74,17 @@ impl ListenerTask {
         reply(item.answer, outcome);
     }
 
-    pub(super) fn renewed(&mut self, landed: Landed) {
+    pub(super) fn on_renewed(&mut self, completed: Completed) {
         let now = self.now();
-        match landed.answer {
+        match completed.answer {
             Ok(outcomes) => {
-                self.count(&landed.items, &outcomes);
-                for (item, outcome) in landed.items.into_iter().zip(outcomes) {
+                self.count(&completed.items, &outcomes);
+                for (item, outcome) in completed.items.into_iter().zip(outcomes) {
                     match (outcome, &item.action) {
                         (LeaseOutcome::Applied, Action::Change(LeaseAction::Extend(by))) => {
-                            self.leases.renewed(item.key, landed.sent, *by);
+                            self.leases.renewed(item.key, completed.sent, *by);
                         }
-                        // Behind a settlement it was the settlement that ended the lease.
+                        // A settlement that was sent meanwhile ended the lease.
                         _ if !self.leases.is_open(item.key) => {}
                         _ => {
                             self.leases.end(item.key, LeaseEnd::Superseded);
@@ -97,24 +96,23 @@ impl ListenerTask {
             }
             Err(error) => {
                 self.report_error(&error);
-                self.renew_again(landed.items, &error, now);
+                self.repeat_renewals(completed.items, &error, now);
             }
         }
     }
 
-    /// Repeats renewals for as long as there is something to renew, whatever the error: what was
-    /// denied may be granted in time, and giving up early helps nobody. Who asked for an
-    /// extension learns of an error that does not pass.
-    fn renew_again(&mut self, items: Vec<Item>, error: &Error, now: SystemTime) {
+    /// Repeats renewals while the leases last, after any error: permissions may be fixed in time. An
+    /// extension by the lease's owner fails with an error that does not pass by itself.
+    fn repeat_renewals(&mut self, items: Vec<Item>, error: &Error, now: SystemTime) {
         let mut again = Vec::new();
         let mut pause = Duration::MAX;
         for item in items {
-            let asked_for = item.answer.is_some();
-            let Some(held) = self.leases.get(item.key) else {
+            let by_owner = item.answer.is_some();
+            let Some(lease) = self.leases.get(item.key) else {
                 reply(item.answer, Ok(LeaseOutcome::Lost));
                 continue;
             };
-            if held.expires <= now || asked_for && !error.is_retryable() {
+            if lease.expires <= now || by_owner && !error.is_retryable() {
                 reply(item.answer, Err(error.clone()));
                 self.leases.renew_at(item.key, now);
                 continue;
@@ -125,11 +123,11 @@ impl ListenerTask {
         self.renewals.repeat(again, now, pause);
     }
 
-    /// The longest pause after which a call for this lease is repeated: several attempts have to
-    /// fit into its time.
+    /// The longest pause before a call for this lease is repeated, so that several attempts fit in its
+    /// visibility timeout.
     fn pause_for(&self, key: Key) -> Duration {
-        let held = self.leases.get(key);
-        held.map_or(Duration::MAX, |held| held.visibility / 8)
+        let lease = self.leases.get(key);
+        lease.map_or(Duration::MAX, |lease| lease.visibility / 8)
     }
 
     pub(super) fn report_error(&self, error: &Error) {
@@ -138,8 +136,8 @@ impl ListenerTask {
     }
 
     pub(super) fn report_end(&self, key: Key, why: LeaseEnd) {
-        if let Some(held) = self.leases.get(key) {
-            telemetry::consumer::lease_lost(self.queue.name(), &held.receipt, why.label());
+        if let Some(lease) = self.leases.get(key) {
+            telemetry::consumer::lease_lost(self.queue.name(), &lease.receipt, why.label());
         }
     }
 }

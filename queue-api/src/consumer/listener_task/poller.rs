@@ -1,4 +1,4 @@
-//! When to ask for messages, and when not to.
+//! Decides when to call the backend for messages.
 
 use std::{
     future::pending,
@@ -8,34 +8,34 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    batcher::{BoxFuture, unpanicked},
+    batcher::{BoxFuture, boxed_call},
     leases::after,
 };
 use crate::{Delivery, Error, LeaseOptions, Queue, Result, consumer::backoff::Backoff};
 
-/// How long one wait of an idle listener lasts. A backend that can be told of an enqueue ends it
-/// then; this bounds how long a lost wake-up goes unnoticed (a wake-up is a hint).
+/// The longest wait of an idle listener. A wake-up is only a hint, so this bounds the delay after a
+/// lost one.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// Asks who has asked whether anything is ready, and since when.
+/// Gets the result of a lease call that begins after the probe was sent.
 pub(crate) type Probe = oneshot::Sender<ProbeAnswer>;
 
-/// What a lease call found.
+/// The result of a lease call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeAnswer {
     NothingReady,
     SomethingLeased,
 }
 
-/// The poller: at most one call at a time, whoever asks.
-pub(crate) struct Claim {
+/// Makes lease and wait calls, at most one at a time.
+pub(crate) struct Poller {
     state: State,
-    /// Pauses while the store fails.
-    failing: Backoff,
-    /// Pauses while others are faster, again and again.
-    contended: Backoff,
-    /// The last wait said before its time that something may be ready.
-    called: bool,
+    /// Pauses after errors.
+    after_error: Backoff,
+    /// Pauses after wake-ups that led to no message, because other consumers were faster.
+    after_miss: Backoff,
+    /// The last wait ended early, so a message may be ready.
+    woken: bool,
     pub(crate) probe: Option<Probe>,
 }
 
@@ -55,8 +55,8 @@ enum State {
     },
 }
 
-/// What a call of the poller came to.
-pub(crate) enum Claimed {
+/// A call of the poller that has returned.
+pub(crate) enum Polled {
     Leased {
         sent: SystemTime,
         probe: Option<Probe>,
@@ -68,13 +68,13 @@ pub(crate) enum Claimed {
     },
 }
 
-impl Claim {
+impl Poller {
     pub(crate) fn new() -> Self {
         Self {
             state: State::Idle,
-            failing: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
-            contended: Backoff::new(Duration::from_millis(5), Duration::from_secs(1)),
-            called: false,
+            after_error: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+            after_miss: Backoff::new(Duration::from_millis(5), Duration::from_secs(1)),
+            woken: false,
             probe: None,
         }
     }
@@ -90,32 +90,30 @@ impl Claim {
         }
     }
 
-    /// Whether a lease call may be sent now, if anybody wants one.
-    pub(crate) fn is_open(&mut self, now: SystemTime) -> bool {
+    /// Ends a pause that is over. Returns whether a lease call can be sent now.
+    pub(crate) fn can_lease(&mut self, now: SystemTime) -> bool {
         if matches!(self.state, State::Pausing { until } if until <= now) {
             self.state = State::Idle;
         }
         matches!(self.state, State::Idle)
     }
 
-    /// Sends a lease call for as many as there is room for.
     pub(crate) fn lease(&mut self, queue: &Queue, options: LeaseOptions, now: SystemTime) {
         let queue = queue.clone();
         self.state = State::Leasing {
             sent: now,
             probe: self.probe.take(),
-            call: unpanicked("lease", async move { queue.lease_batch(&options).await }),
+            call: boxed_call("lease", async move { queue.lease_batch(&options).await }),
         };
     }
 
-    /// Answers `probe` after a lease call that begins after now.
-    pub(crate) fn ask(&mut self, probe: Probe) {
+    /// Makes the next lease call answer `probe`.
+    pub(crate) fn set_probe(&mut self, probe: Probe) {
         self.probe = Some(probe);
         self.end_wait();
     }
 
-    /// Ends a wait or a pause. A lease call goes on, because what it leases is to be given back;
-    /// a wait leases nothing, so it may be dropped.
+    /// Ends a wait or a pause. A lease call goes on, because its leases must be released.
     pub(crate) fn stop(&mut self) {
         self.end_wait();
         if matches!(self.state, State::Pausing { .. }) {
@@ -129,14 +127,14 @@ impl Claim {
         }
     }
 
-    /// The end of the call that is under way. Dropping this leaves the call where it is.
-    pub(crate) async fn claimed(&mut self) -> Claimed {
-        let claimed = match &mut self.state {
+    /// Waits for the call in flight. Dropping this future does not drop the call.
+    pub(crate) async fn completed(&mut self) -> Polled {
+        let polled = match &mut self.state {
             State::Idle | State::Pausing { .. } => pending().await,
             State::Leasing { sent, probe, call } => {
                 let answer = call.await;
                 let (sent, probe) = (*sent, probe.take());
-                Claimed::Leased {
+                Polled::Leased {
                     sent,
                     probe,
                     answer,
@@ -145,54 +143,52 @@ impl Claim {
             State::Waiting { since, call } => {
                 let answer = call.await;
                 let since = *since;
-                Claimed::Waited { since, answer }
+                Polled::Waited { since, answer }
             }
         };
         self.state = State::Idle;
-        claimed
+        polled
     }
 
-    /// Something was leased.
-    pub(crate) fn found_some(&mut self) {
-        self.failing.reset();
-        self.contended.reset();
-        self.called = false;
+    pub(crate) fn leased_some(&mut self) {
+        self.after_error.reset();
+        self.after_miss.reset();
+        self.woken = false;
     }
 
-    /// Nothing was ready, or others were faster: waits until something may be ready. Whom a wait
-    /// calls again and again to find nothing pauses, longer each time, because then there are
-    /// more consumers than messages, and asking faster does not make messages.
-    pub(crate) fn found_nothing(&mut self, queue: &Queue, now: SystemTime) {
+    /// Waits until a message may be ready. If the last wait ended early and led to no message, there
+    /// are more consumers than messages, so this pauses instead, longer each time.
+    pub(crate) fn leased_none(&mut self, queue: &Queue, now: SystemTime) {
         if self.probe.is_some() {
-            // Somebody asked while the call was under way, and what it found is older.
+            // The probe was sent after the lease call, so it needs another one.
             return;
         }
-        if std::mem::take(&mut self.called) {
-            let until = after(now, self.contended.next());
+        if std::mem::take(&mut self.woken) {
+            let until = after(now, self.after_miss.next());
             self.state = State::Pausing { until };
             return;
         }
         let queue = queue.clone();
         self.state = State::Waiting {
             since: now,
-            call: unpanicked("wait", async move { queue.wait(LONGEST_WAIT).await }),
+            call: boxed_call("wait", async move { queue.wait(LONGEST_WAIT).await }),
         };
     }
 
-    /// A wait came to its end. Only this and a find end the pauses for failures: where leasing
-    /// works and waiting does not, an empty queue must not be asked without a pause.
+    /// A wait succeeded. An empty lease call does not reset the pause after errors: if leases work
+    /// and waits fail, an empty queue must not be polled without a pause.
     pub(crate) fn waited(&mut self, since: SystemTime, now: SystemTime) {
-        self.failing.reset();
-        self.called = now < after(since, LONGEST_WAIT);
+        self.after_error.reset();
+        self.woken = now < after(since, LONGEST_WAIT);
     }
 
-    /// Leaves the store alone for a while: shortly at first where it may recover by itself, long
-    /// where somebody has to do something first.
+    /// Pauses after an error: longer each time, or the longest pause at once if the error does not
+    /// pass by itself.
     pub(crate) fn failed(&mut self, error: &Error, now: SystemTime) {
         let pause = if error.is_retryable() {
-            self.failing.next()
+            self.after_error.next()
         } else {
-            self.failing.longest()
+            self.after_error.longest()
         };
         self.state = State::Pausing {
             until: after(now, pause),

@@ -1,4 +1,4 @@
-//! Leases are kept up, and end when they should.
+//! When leases are renewed, and when they end.
 
 use std::{
     sync::Arc,
@@ -10,19 +10,17 @@ use queue_api::{
     consumer::{LeaseEnd, ListenOptions},
 };
 
-use super::{
-    faulty::{Call, Fault, NONE},
-    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
-};
+use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
+use crate::{Fault, Operation};
 
 pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
     for _ in 0..50 {
-        fixture.pass(VISIBILITY).await;
+        fixture.advance(VISIBILITY).await;
         assert!(fixture.lease_elsewhere().await.is_none());
     }
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
@@ -33,69 +31,77 @@ pub(super) async fn leases_are_renewed_in_one_call(fixture: Fixture) {
     for _ in 0..64 {
         leases.push(listener.next().await.unwrap());
     }
-    fixture.pass(VISIBILITY * 10).await;
-    let calls = fixture.store.calls(Call::Change);
+    fixture.advance(VISIBILITY * 10).await;
+    let calls = fixture.faulty.calls(Operation::Change);
     assert!(calls.iter().all(|size| *size == 64), "{calls:?}");
     assert!((19..=21).contains(&calls.len()), "{calls:?}");
 }
 
-pub(super) async fn leases_of_different_age_come_to_be_renewed_together(fixture: Fixture) {
+pub(super) async fn leases_of_different_age_end_up_renewed_together(fixture: Fixture) {
     let mut listener = fixture.listen(4);
     let mut leases = Vec::new();
     for id in ["a", "b", "c", "d"] {
         fixture.store(&[msg(id)]).await;
         leases.push(listener.next().await.unwrap());
-        fixture.pass(SECOND).await;
+        fixture.advance(SECOND).await;
     }
-    fixture.pass(VISIBILITY * 10).await;
-    let calls = fixture.store.calls(Call::Change);
+    fixture.advance(VISIBILITY * 10).await;
+    let calls = fixture.faulty.calls(Operation::Change);
     assert!(calls.iter().all(|size| *size == 4), "{calls:?}");
 }
 
-pub(super) async fn it_goes_on_when_nobody_reads(fixture: Fixture) {
+pub(super) async fn it_goes_on_while_the_stream_is_not_polled(fixture: Fixture) {
     fixture.store_many(3).await;
     let mut listener = fixture.listen(3);
     let lease = listener.next().await.unwrap();
-    fixture.pass(VISIBILITY * 20).await;
-    assert_eq!(fixture.stats().await.leased, 3, "two are not even read");
-    assert!(!lease.is_lost());
+    fixture.advance(VISIBILITY * 20).await;
+    assert_eq!(
+        fixture.stats().await.leased,
+        3,
+        "two are still in the inbox"
+    );
+    assert!(!lease.is_ended());
     let second = listener.next().await.unwrap();
     assert_eq!(second.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
-pub(super) async fn it_bridges_a_failing_store(fixture: Fixture) {
+pub(super) async fn it_survives_a_failing_store(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
     for _ in 0..10 {
-        fixture.store.go_down();
-        fixture.pass(VISIBILITY / 3).await;
-        fixture.store.heal();
-        fixture.pass(VISIBILITY).await;
+        fixture.faulty.go_down();
+        fixture.advance(VISIBILITY / 3).await;
+        fixture.faulty.heal();
+        fixture.advance(VISIBILITY).await;
         assert!(fixture.lease_elsewhere().await.is_none());
     }
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
 }
 
-pub(super) async fn a_lease_that_cannot_be_renewed_is_lost(fixture: Fixture) {
+pub(super) async fn a_lease_that_cannot_be_renewed_expires(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
-    fixture.store.go_down();
+    fixture.faulty.go_down();
     assert_eq!(lease.ended().await, LeaseEnd::Expired);
     assert_eq!(
         fixture.seconds(),
         VISIBILITY.as_secs(),
         "then and not before"
     );
-    assert!(lease.is_lost());
-    fixture.store.heal();
-    fixture.settle().await;
+    assert!(lease.is_ended());
+    fixture.faulty.heal();
+    fixture.run_tasks().await;
     let extended = lease.extend(VISIBILITY).await.unwrap();
-    assert_eq!(extended, LeaseOutcome::Lost, "lost stays lost");
+    assert_eq!(extended, LeaseOutcome::Lost, "the lease has ended for good");
     let outcome = lease.ack().await.unwrap();
-    assert_eq!(outcome, LeaseOutcome::Applied, "late is fine");
+    assert_eq!(
+        outcome,
+        LeaseOutcome::Applied,
+        "a late ack works if no other consumer has the message"
+    );
 }
 
-pub(super) async fn a_purged_message_is_lost(fixture: Fixture) {
+pub(super) async fn a_purge_ends_the_lease(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
     let queue = fixture.queue.name();
@@ -112,7 +118,7 @@ pub(super) async fn it_stops_at_the_limit(fixture: Fixture) {
     let lease = listener.next().await.unwrap();
     assert_eq!(lease.ended().await, LeaseEnd::TimeLimit);
     assert_eq!(fixture.seconds(), 100);
-    fixture.settle().await;
+    fixture.run_tasks().await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Lost);
 }
@@ -122,7 +128,7 @@ pub(super) async fn extending_goes_beyond_the_limit(fixture: Fixture) {
     let options = ListenOptions::new(1).with_max_lease_time(SECOND * 100);
     let mut listener = fixture.listen_with(options);
     let lease = listener.next().await.unwrap();
-    fixture.pass(SECOND * 50).await;
+    fixture.advance(SECOND * 50).await;
     let extended = lease.extend(SECOND * 300).await.unwrap();
     assert_eq!(extended, LeaseOutcome::Applied);
     assert_eq!(lease.ended().await, LeaseEnd::TimeLimit);
@@ -133,104 +139,104 @@ pub(super) async fn a_short_extension_is_renewed(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
     lease.extend(SECOND).await.unwrap();
-    fixture.pass(VISIBILITY * 3).await;
-    assert!(!lease.is_lost());
+    fixture.advance(VISIBILITY * 3).await;
+    assert!(!lease.is_ended());
     lease.extend(HOUR).await.unwrap();
-    let renewals = fixture.store.calls(Call::Change).len();
-    fixture.pass(HOUR / 2).await;
+    let renewals = fixture.faulty.calls(Operation::Change).len();
+    fixture.advance(HOUR / 2).await;
     assert_eq!(
-        fixture.store.calls(Call::Change).len(),
+        fixture.faulty.calls(Operation::Change).len(),
         renewals,
         "none needed"
     );
-    fixture.pass(HOUR).await;
-    assert!(!lease.is_lost());
+    fixture.advance(HOUR).await;
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
 }
 
-pub(super) async fn a_renewal_does_not_cut_an_extension_short(fixture: Fixture) {
+pub(super) async fn a_renewal_does_not_shorten_an_extension(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
-    fixture.pass(VISIBILITY / 3).await;
-    fixture.store.hold_answers(Call::Change);
+    fixture.advance(VISIBILITY / 3).await;
+    fixture.faulty.hold_answers(Operation::Change);
     let extended = lease.extend(HOUR);
-    // The renewal falls due while the extension is under way.
-    fixture.pass(VISIBILITY / 3).await;
-    fixture.store.release_answers();
+    // The renewal falls due while the extension is in flight.
+    fixture.advance(VISIBILITY / 3).await;
+    fixture.faulty.release();
     assert_eq!(extended.await.unwrap(), LeaseOutcome::Applied);
-    fixture.settle().await;
+    fixture.run_tasks().await;
     assert_eq!(
-        fixture.store.calls(Call::Change),
+        fixture.faulty.calls(Operation::Change),
         [1],
-        "there is no need to"
+        "no renewal is needed"
     );
-    fixture.store.go_down();
-    fixture.pass(HOUR / 2).await;
-    assert!(!lease.is_lost());
+    fixture.faulty.go_down();
+    fixture.advance(HOUR / 2).await;
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
 }
 
-pub(super) async fn a_renewal_that_waits_with_an_extension_does_not_either(fixture: Fixture) {
+pub(super) async fn a_renewal_queued_with_an_extension_does_not_either(fixture: Fixture) {
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
     let lease = listener.next().await.unwrap();
     let other = listener.next().await.unwrap();
-    fixture.store.hold_answers(Call::Change);
+    fixture.faulty.hold_answers(Operation::Change);
     let first = other.extend(VISIBILITY);
-    fixture.pass(SECOND).await;
+    fixture.advance(SECOND).await;
     let extended = lease.extend(HOUR);
-    // Its renewal falls due while the extension waits for the call that is under way.
-    fixture.pass(VISIBILITY / 2).await;
-    fixture.store.release_answers();
+    // Its renewal falls due while the extension waits for the call in flight.
+    fixture.advance(VISIBILITY / 2).await;
+    fixture.faulty.release();
     assert_eq!(first.await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(extended.await.unwrap(), LeaseOutcome::Applied);
-    fixture.settle().await;
-    fixture.store.go_down();
-    fixture.pass(HOUR / 2).await;
-    assert!(!lease.is_lost());
+    fixture.run_tasks().await;
+    fixture.faulty.go_down();
+    fixture.advance(HOUR / 2).await;
+    assert!(!lease.is_ended());
 }
 
 pub(super) async fn a_refused_extension_does_not_end_renewal(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
     fixture
-        .store
-        .fault(Call::Change, Fault::Fails(ErrorKind::Denied));
+        .faulty
+        .fault(Operation::Change, Fault::Before(ErrorKind::Denied));
     let error = lease.extend(VISIBILITY).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
-    fixture.pass(VISIBILITY / 2).await;
-    fixture.store.heal();
-    fixture.pass(VISIBILITY * 5).await;
-    assert!(!lease.is_lost());
+    fixture.advance(VISIBILITY / 2).await;
+    fixture.faulty.heal();
+    fixture.advance(VISIBILITY * 5).await;
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
 }
 
 pub(super) async fn it_counts_from_before_the_call(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    fixture.store.hold_answers(Call::Lease);
+    fixture.faulty.hold_answers(Operation::Lease);
     let mut listener = fixture.listen(1);
     let next = tokio::spawn(async move { listener.next().await.unwrap() });
-    // The answer takes most of the lease's time, which the store has been counting meanwhile.
-    fixture.pass(VISIBILITY - SECOND).await;
-    fixture.store.release_answers();
+    // The answer takes most of the lease's time, which the store counts from the call.
+    fixture.advance(VISIBILITY - SECOND).await;
+    fixture.faulty.release();
     let lease = next.await.unwrap();
     for _ in 0..VISIBILITY.as_secs() {
         assert!(fixture.lease_elsewhere().await.is_none(), "renewed at once");
-        fixture.pass(SECOND).await;
+        fixture.advance(SECOND).await;
     }
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
 }
 
-pub(super) async fn a_lease_that_ran_out_on_its_way_is_not_handed_out(fixture: Fixture) {
+pub(super) async fn a_lease_that_expired_in_flight_is_not_handed_out(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    fixture.store.hold_answers(Call::Lease);
+    fixture.faulty.hold_answers(Operation::Lease);
     let mut listener = fixture.listen(1);
     let next = tokio::spawn(async move { listener.next().await.unwrap() });
-    fixture.pass(VISIBILITY).await;
+    fixture.advance(VISIBILITY).await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
-    fixture.store.release_answers();
+    fixture.faulty.release();
     let lease = next.await.unwrap();
-    assert_eq!(lease.attempt(), 3, "not beside the other");
+    assert_eq!(lease.attempt(), 3, "it waits for the other lease to expire");
     assert_eq!(fixture.seconds(), 2 * VISIBILITY.as_secs());
 }
 
@@ -250,16 +256,16 @@ impl Clock for YearsOff {
     }
 }
 
-pub(super) async fn it_does_not_care_for_the_wall_clock(fixture: Fixture) {
+pub(super) async fn it_ignores_the_wall_clock(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let clock = Arc::new(YearsOff(fixture.clock.clone()));
     let options = ListenOptions::new(1).with_clock(clock);
     let mut listener = fixture.queue.listen(options).unwrap();
     let lease = listener.next().await.unwrap();
-    fixture.pass(VISIBILITY * 5).await;
-    assert!(!lease.is_lost());
+    fixture.advance(VISIBILITY * 5).await;
+    assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
-    fixture.store.go_down();
+    fixture.faulty.go_down();
     assert_eq!(lease.ended().await, LeaseEnd::Expired);
     assert!(fixture.seconds() <= 6 * VISIBILITY.as_secs());
 }
@@ -268,46 +274,50 @@ pub(super) async fn a_settled_lease_is_not_renewed(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
     fixture
-        .store
-        .fault(Call::Ack, Fault::Fails(ErrorKind::Unavailable));
+        .faulty
+        .fault(Operation::Ack, Fault::Before(ErrorKind::Unavailable));
     lease.ack().await.unwrap_err();
-    assert_eq!(fixture.store.calls(Call::Change), NONE);
-    fixture.settle().await;
+    assert!(fixture.faulty.calls(Operation::Change).is_empty());
+    fixture.run_tasks().await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
-pub(super) async fn a_buffered_lease_at_its_limit_goes_back(fixture: Fixture) {
+pub(super) async fn a_buffered_lease_at_its_limit_is_released(fixture: Fixture) {
     let short = |id| NewMessage::new(id).with_visibility_timeout(VISIBILITY);
     fixture.store(&[short("a"), short("b")]).await;
     let options = ListenOptions::new(2).with_max_lease_time(SECOND * 100);
     let mut listener = fixture.listen_with(options);
     let first = listener.next().await.unwrap();
     first.ack().await.unwrap();
-    fixture.pass(SECOND * 200).await;
+    fixture.advance(SECOND * 200).await;
     let second = listener.next().await.unwrap();
-    assert!(!second.is_lost());
-    assert_eq!(second.attempt(), 1, "what nobody saw costs no attempt");
+    assert!(!second.is_ended());
+    assert_eq!(
+        second.attempt(),
+        1,
+        "a lease that was not handed out costs no attempt"
+    );
 }
 
-pub(super) async fn a_renewal_behind_the_verdict_does_not_lose_it(fixture: Fixture) {
+pub(super) async fn a_renewal_before_the_settlement_does_not_end_it(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
-    fixture.store.hold_answers(Call::Change);
-    fixture.pass(VISIBILITY / 2).await;
+    fixture.faulty.hold_answers(Operation::Change);
+    fixture.advance(VISIBILITY / 2).await;
     assert_eq!(
-        fixture.store.calls(Call::Change),
+        fixture.faulty.calls(Operation::Change),
         [1],
         "it is being renewed"
     );
-    fixture.pass(SECOND * 10).await;
-    fixture.store.hold_answers(Call::Ack);
-    let lost = lease.ended();
+    fixture.advance(SECOND * 10).await;
+    fixture.faulty.hold_answers(Operation::Ack);
+    let ended = lease.ended();
     let ack = lease.ack();
-    fixture.settle().await;
-    fixture.store.release_answers_to(Call::Change);
-    // The renewed lease runs out while its verdict is under way.
-    fixture.pass(VISIBILITY - SECOND * 5).await;
-    fixture.store.release_answers();
+    fixture.run_tasks().await;
+    fixture.faulty.release_answers(Operation::Change);
+    // The renewed lease expires while its settlement is in flight.
+    fixture.advance(VISIBILITY - SECOND * 5).await;
+    fixture.faulty.release();
     assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
-    assert_eq!(lost.await, LeaseEnd::Settled);
+    assert_eq!(ended.await, LeaseEnd::Settled);
 }

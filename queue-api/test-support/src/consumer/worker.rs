@@ -1,7 +1,6 @@
-//! What a worker makes of what its handler does.
+//! What a worker does with each outcome of its handler.
 
 use std::{
-    error::Error,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -14,12 +13,10 @@ use queue_api::{
     consumer::{Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, Worker},
 };
 
-use super::{
-    faulty::Call,
-    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
-};
+use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
+use crate::Operation;
 
-/// A codec for payloads that are text, but for `garbage`.
+/// A codec for text. It rejects `garbage` and panics on `bomb`.
 #[derive(Debug)]
 pub(super) struct Text;
 
@@ -31,13 +28,13 @@ impl Codec<String> for Text {
     fn decode(&self, payload: &Bytes) -> Result<String, CodecError> {
         match std::str::from_utf8(payload)? {
             "garbage" => Err("this is garbage".into()),
-            "bomb" => panic!("of the codec"),
+            "bomb" => panic!("the codec panicked"),
             text => Ok(text.to_owned()),
         }
     }
 }
 
-/// A worker on the fixture's queue and clock that tries again after a minute.
+/// A worker on the fixture's queue and clock that retries after a minute.
 pub(super) fn worker<H: Handler<String>>(fixture: &Fixture, handler: H) -> Worker<String, H, Text> {
     let minute = RetryPolicy::custom(|_, _| Retry::After(SECOND * 60));
     let options = queue_api::consumer::ListenOptions::new(4).with_clock(fixture.clock.clone());
@@ -47,13 +44,20 @@ pub(super) fn worker<H: Handler<String>>(fixture: &Fixture, handler: H) -> Worke
         .with_retry_policy(minute)
 }
 
-/// The counts of a report: handled, failed, dead-lettered, returned, lost, unsettled.
+/// A worker whose handler succeeds at once.
+pub(super) fn acking_worker(fixture: &Fixture) -> Worker<String, impl Handler<String>, Text> {
+    worker(fixture, |_: String, _: Context| async {
+        Ok::<_, Failure>(())
+    })
+}
+
+/// The counts of a report: handled, failed, dead-lettered, released, lost, unsettled.
 pub(super) fn counts(report: Report) -> [u64; 6] {
     [
         report.handled,
         report.failed,
         report.dead_lettered,
-        report.returned,
+        report.released,
         report.lost,
         report.unsettled,
     ]
@@ -87,7 +91,7 @@ pub(super) async fn what_is_handled_is_acked(fixture: Fixture) {
     assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn it_handles_so_many_at_a_time(fixture: Fixture) {
+pub(super) async fn it_handles_as_many_at_a_time_as_its_concurrency(fixture: Fixture) {
     fixture.store_many(20).await;
     let running = Arc::new(AtomicUsize::new(0));
     let clock = fixture.clock.clone();
@@ -106,7 +110,7 @@ pub(super) async fn it_handles_so_many_at_a_time(fixture: Fixture) {
     assert_eq!(fixture.seconds(), 50, "four at a time, and not fewer");
 }
 
-pub(super) async fn handlers_that_end_about_together_share_a_call(fixture: Fixture) {
+pub(super) async fn handlers_that_end_together_share_a_call(fixture: Fixture) {
     fixture.store_many(64).await;
     let handle = |number: String, _: Context| async move {
         for _ in 0..number.parse::<usize>()? {
@@ -116,10 +120,10 @@ pub(super) async fn handlers_that_end_about_together_share_a_call(fixture: Fixtu
     };
     let worker = worker(&fixture, handle).with_concurrency(64);
     assert_eq!(worker.run_until_idle().await.unwrap().handled, 64);
-    assert_eq!(fixture.store.calls(Call::Ack), [64]);
+    assert_eq!(fixture.faulty.calls(Operation::Ack), [64]);
 }
 
-pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(fixture: Fixture) {
+pub(super) async fn what_fails_is_retried_after_the_policys_delay(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let worker = worker(&fixture, |_: String, context: Context| async move {
         match context.attempt() {
@@ -131,7 +135,9 @@ pub(super) async fn what_fails_is_tried_again_after_the_policys_delay(fixture: F
         let report = worker.run_until_idle().await.unwrap();
         assert_eq!(counts(report), [1 - failed, failed, 0, 0, 0, 0]);
         assert_eq!(fixture.seconds(), after);
-        fixture.pass(SECOND * 60 - Duration::from_millis(1)).await;
+        fixture
+            .advance(SECOND * 60 - Duration::from_millis(1))
+            .await;
     }
 }
 
@@ -188,42 +194,29 @@ pub(super) async fn the_error_may_give_up(fixture: Fixture) {
     assert_eq!(reason(&fixture).await, "no such customer");
 }
 
-#[derive(Debug)]
-struct Outer(std::num::ParseIntError);
-
-impl std::fmt::Display for Outer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("bad order")
-    }
-}
-
-impl Error for Outer {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
-    }
-}
-
 pub(super) async fn the_last_attempt_ends_in_a_dead_letter_with_the_error(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(2)]).await;
     let worker = worker(&fixture, |_: String, _: Context| async {
-        "x".parse::<u32>().map(|_| ()).map_err(Outer)
+        let parsed = "x".parse::<u32>();
+        parsed
+            .map(drop)
+            .map_err(|error| queue_api::Error::invalid("order", "bad").with_source(error))
     });
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 1, 0, 0, 0, 0]);
-    fixture.pass(SECOND * 60).await;
+    fixture.advance(SECOND * 60).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0, 0, 1, 0, 0, 0]);
     assert_eq!(
         reason(&fixture).await,
-        "bad order: invalid digit found in string"
+        "order: bad: invalid digit found in string"
     );
     assert_eq!(fixture.dead_letters().await[0].attempts, 2);
 }
 
-/// Panics when it is dropped.
-struct Grenade;
+struct PanicsOnDrop;
 
-impl Drop for Grenade {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
         panic!("in drop");
     }
@@ -234,11 +227,11 @@ pub(super) async fn a_panic_is_a_failure_and_the_worker_goes_on(fixture: Fixture
     fixture.store(&payloads.map(msg)).await;
     let worker = worker(&fixture, |text: String, _: Context| {
         assert_ne!(text, "call");
-        let grenade = (text == "drop").then(|| Grenade);
+        let guard = (text == "drop").then(|| PanicsOnDrop);
         async move {
             tokio::task::yield_now().await;
             assert_ne!(text, "poll");
-            drop(grenade);
+            drop(guard);
             Ok::<_, Failure>(())
         }
     });
@@ -252,18 +245,16 @@ pub(super) async fn a_panic_of_the_policy_is_survived(fixture: Fixture) {
     let worker = worker(&fixture, |text: String, _: Context| async move {
         if text == "0" { Err("fails") } else { Ok(()) }
     })
-    .with_retry_policy(RetryPolicy::custom(|_, _| panic!("of the policy")));
+    .with_retry_policy(RetryPolicy::custom(|_, _| panic!("the policy panicked")));
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
-    fixture.pass(Lease::RELEASE_DELAY).await;
+    fixture.advance(Lease::RELEASE_DELAY).await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
 pub(super) async fn what_does_not_decode_is_a_dead_letter(fixture: Fixture) {
     fixture.store(&[msg("garbage"), msg("fine")]).await;
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
     let reason = reason(&fixture).await;
@@ -273,18 +264,16 @@ pub(super) async fn what_does_not_decode_is_a_dead_letter(fixture: Fixture) {
 
 pub(super) async fn a_codec_that_panics_is_survived(fixture: Fixture) {
     fixture.store(&[msg("bomb"), msg("fine")]).await;
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
-    assert!(reason(&fixture).await.contains("of the codec"));
+    assert!(reason(&fixture).await.contains("the codec panicked"));
 }
 
 pub(super) async fn a_handler_over_its_time_limit_is_cancelled(fixture: Fixture) {
     fixture.store(&[msg("hangs"), msg("fine")]).await;
     let worker = worker(&fixture, |text: String, _: Context| async move {
-        let _guard = (text == "hangs").then(|| Grenade);
+        let _guard = (text == "hangs").then(|| PanicsOnDrop);
         if text == "hangs" {
             std::future::pending::<()>().await;
         }
@@ -303,9 +292,9 @@ pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
     let worker = worker(&fixture, move |_: String, context: Context| {
         let clock = clock.clone();
         async move {
-            let lost = context.ended();
+            let ended = context.ended();
             tokio::select! {
-                end = lost => Err(format!("lost: {end:?}")),
+                end = ended => Err(format!("ended: {end:?}")),
                 () = clock.sleep_until(clock.now() + HOUR) => Ok(()),
             }
         }
@@ -314,28 +303,32 @@ pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
 }
 
-pub(super) async fn a_handler_learns_that_its_lease_is_lost(fixture: Fixture) {
+pub(super) async fn a_handler_learns_that_its_lease_ended(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    let (store, other) = (fixture.store.clone(), fixture.elsewhere.clone());
+    let (store, other) = (fixture.faulty.clone(), fixture.elsewhere.clone());
     let worker = worker(&fixture, move |_: String, context: Context| {
         let (store, other) = (store.clone(), other.clone());
         async move {
             store.go_down();
             context.ended().await;
-            let stolen = other.lease().await.unwrap().expect("it ran out");
-            assert_eq!(stolen.attempt, 2);
+            let delivery = other.lease().await.unwrap().expect("the lease expired");
+            assert_eq!(delivery.attempt, 2);
             store.heal();
             Ok::<_, Failure>(())
         }
     });
     let stop = fixture.clock.now() + VISIBILITY + SECOND * 15;
     let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
-    assert_eq!(counts(report), [0, 0, 0, 0, 1, 0], "not handled by us");
+    assert_eq!(
+        counts(report),
+        [0, 0, 0, 0, 1, 0],
+        "another consumer has the message"
+    );
 }
 
 pub(super) async fn a_store_that_is_down_too_long_leaves_it_unsettled(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    let store = fixture.store.clone();
+    let store = fixture.faulty.clone();
     let worker = worker(&fixture, move |_: String, _: Context| {
         store.go_down();
         async { Ok::<_, Failure>(()) }
@@ -363,30 +356,26 @@ pub(super) async fn until_idle_includes_what_handlers_enqueue(fixture: Fixture) 
     assert_eq!(fixture.seconds(), 0);
 }
 
-pub(super) async fn until_idle_leaves_the_delayed_and_the_held_alone(fixture: Fixture) {
+pub(super) async fn until_idle_ignores_delayed_and_leased_messages(fixture: Fixture) {
     fixture
-        .store(&[msg("later").with_delay(HOUR), msg("held"), msg("now")])
+        .store(&[msg("later").with_delay(HOUR), msg("leased"), msg("now")])
         .await;
-    let held = fixture.lease_elsewhere().await.unwrap();
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let leased = fixture.lease_elsewhere().await.unwrap();
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
     assert_eq!(fixture.seconds(), 0);
-    fixture.elsewhere.ack(&held.receipt).await.unwrap();
-    fixture.pass(HOUR * 24).await;
+    fixture.elsewhere.ack(&leased.receipt).await.unwrap();
+    fixture.advance(HOUR * 24).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0], "a day later");
 }
 
-pub(super) async fn until_idle_on_nothing_asks_once(fixture: Fixture) {
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+pub(super) async fn until_idle_on_an_empty_queue_polls_once(fixture: Fixture) {
+    let worker = acking_worker(&fixture);
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [0; 6]);
-    assert!(fixture.store.calls(Call::Lease).len() <= 2);
+    assert!(fixture.faulty.calls(Operation::Lease).len() <= 2);
     assert_eq!(fixture.seconds(), 0);
 }
 

@@ -1,4 +1,4 @@
-//! What is logged and counted.
+//! Metrics and spans.
 
 use std::{
     collections::BTreeMap,
@@ -6,12 +6,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use metrics::{
-    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
-    SharedString, Unit,
-};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use queue_api::{
-    Headers, Queue,
+    ErrorKind, Headers, Queue,
     consumer::{Context, Failure},
     metrics as names,
     trace::{Propagator, TRACEPARENT},
@@ -23,108 +20,49 @@ use tracing::{
 };
 
 use super::{
-    faulty::{Call, Fault},
     fixture::{Fixture, HOUR, SECOND, msg},
-    worker::worker,
+    worker::{acking_worker, worker},
 };
+use crate::{Fault, Operation};
 
-/// Every value that was recorded, by name and labels.
-#[derive(Clone, Default)]
-struct Numbers(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
+/// The recorded values by name and labels.
+struct Recorded(BTreeMap<String, Vec<f64>>);
 
-struct Number {
-    name: String,
-    numbers: Numbers,
-}
-
-impl Number {
-    fn push(&self, value: f64) {
-        let mut numbers = self.numbers.0.lock().unwrap();
-        numbers.entry(self.name.clone()).or_default().push(value);
-    }
-}
-
-impl CounterFn for Number {
-    fn increment(&self, value: u64) {
-        self.push(value as f64);
-    }
-
-    fn absolute(&self, _: u64) {
-        unreachable!("no counter is set");
-    }
-}
-
-impl GaugeFn for Number {
-    fn increment(&self, _: f64) {
-        unreachable!("gauges are set");
+impl Recorded {
+    fn new(snapshotter: &Snapshotter) -> Self {
+        let all = snapshotter.snapshot().into_vec().into_iter();
+        let by_name = all.map(|(key, _, _, value)| {
+            let labels = key.key().labels();
+            let labels = labels.map(|label| format!(" {}={}", label.key(), label.value()));
+            let name = format!("{}{}", key.key().name(), labels.collect::<String>());
+            let values = match value {
+                DebugValue::Counter(count) => vec![count as f64],
+                DebugValue::Gauge(value) => vec![value.0],
+                DebugValue::Histogram(values) => values.iter().map(|value| value.0).collect(),
+            };
+            (name, values)
+        });
+        Self(by_name.collect())
     }
 
-    fn decrement(&self, _: f64) {
-        unreachable!("gauges are set");
-    }
-
-    fn set(&self, value: f64) {
-        self.push(value);
-    }
-}
-
-impl HistogramFn for Number {
-    fn record(&self, value: f64) {
-        self.push(value);
-    }
-}
-
-impl Numbers {
-    fn number(&self, key: &Key) -> Arc<Number> {
-        let labels: Vec<_> = key
-            .labels()
-            .map(|label| format!("{}={}", label.key(), label.value()))
-            .collect();
-        Arc::new(Number {
-            name: format!("{} {}", key.name(), labels.join(" ")),
-            numbers: self.clone(),
-        })
+    fn values(&self, name: &str, labels: &str) -> &[f64] {
+        let values = self.0.get(&format!("{name} queue=q{labels}"));
+        values.map_or(&[], Vec::as_slice)
     }
 
     fn sum(&self, name: &str, labels: &str) -> f64 {
-        let numbers = self.0.lock().unwrap();
-        let values = numbers.get(&format!("{name} queue=q{labels}"));
-        values.map_or(0.0, |values| values.iter().sum())
-    }
-
-    fn last(&self, name: &str, labels: &str) -> Option<f64> {
-        let numbers = self.0.lock().unwrap();
-        let values = numbers.get(&format!("{name} queue=q{labels}"))?;
-        values.last().copied()
+        self.values(name, labels).iter().sum()
     }
 }
 
-impl Recorder for Numbers {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.number(key))
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.number(key))
-    }
-
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(self.number(key))
-    }
-}
-
-pub(super) async fn every_metric_says_what_happened(fixture: Fixture) {
-    let numbers = Numbers::default();
-    // Each check has a thread of its own, and its runtime stays on it.
-    let _recording = metrics::set_default_local_recorder(&numbers);
+pub(super) async fn every_metric_is_recorded(fixture: Fixture) {
+    // The recorder is local to the thread of this check.
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
     let messages = ["fine", "fails", "garbage", "long"].map(msg);
     fixture.store(&messages).await;
     fixture.store(&messages[..1]).await;
-    fixture.pass(SECOND * 10).await;
+    fixture.advance(SECOND * 10).await;
     let clock = fixture.clock.clone();
     let worker = worker(&fixture, move |text: String, _: Context| {
         let clock = clock.clone();
@@ -138,13 +76,13 @@ pub(super) async fn every_metric_says_what_happened(fixture: Fixture) {
         }
     });
     worker.run_until_idle().await.unwrap();
-    fixture.store.go_down();
-    let (listener, stop) = (fixture.listen(1), SECOND * 5);
-    let mut listener = listener;
-    let nothing = tokio::time::timeout(stop, listener.next()).await;
+    fixture.faulty.go_down();
+    let mut listener = fixture.listen(1);
+    let nothing = tokio::time::timeout(SECOND * 5, listener.next()).await;
     assert!(nothing.is_err());
     fixture.queue.stats().await.unwrap();
 
+    let recorded = Recorded::new(&recorder.snapshotter());
     for (name, labels, expected) in [
         (names::ENQUEUED, "", 4.0),
         (names::DUPLICATES, "", 1.0),
@@ -159,74 +97,75 @@ pub(super) async fn every_metric_says_what_happened(fixture: Fixture) {
         (names::DEPTH, " state=ready", 0.0),
         (names::DEPTH, " state=leased", 0.0),
     ] {
-        let sum = numbers.sum(name, labels);
+        let sum = recorded.sum(name, labels);
         assert_eq!(sum, expected, "{name}{labels}");
     }
-    assert!(numbers.sum(names::RENEWED, "") >= 6.0, "a hundred seconds");
-    let errors = numbers.sum(names::STORE_ERRORS, " operation=test kind=Unavailable");
+    assert!(recorded.sum(names::RENEWED, "") >= 6.0, "a hundred seconds");
+    let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=Unavailable");
     assert!(errors >= 5.0, "{errors}");
-    let handling = numbers
-        .last(names::HANDLING_TIME, " outcome=handled")
-        .unwrap();
-    assert!((100.0..100.1).contains(&handling), "{handling}");
-    assert!(
-        numbers
-            .last(names::HANDLING_TIME, " outcome=failed")
-            .is_some()
-    );
-    let in_queue = numbers.sum(names::TIME_IN_QUEUE, "") / 4.0;
+    let handling = recorded.values(names::HANDLING_TIME, " outcome=handled");
+    let longest = handling.iter().copied().fold(0.0, f64::max);
+    assert!((100.0..100.1).contains(&longest), "{handling:?}");
+    let failed = recorded.values(names::HANDLING_TIME, " outcome=failed");
+    assert!(!failed.is_empty());
+    let in_queue = recorded.sum(names::TIME_IN_QUEUE, "") / 4.0;
     assert!((10.0..10.1).contains(&in_queue), "{in_queue}");
 }
 
-pub(super) async fn a_repeated_ack_is_counted_as_one(fixture: Fixture) {
-    let numbers = Numbers::default();
-    let _recording = metrics::set_default_local_recorder(&numbers);
+pub(super) async fn a_repeated_ack_is_counted_once(fixture: Fixture) {
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
-    fixture.store.fault(Call::Ack, Fault::LosesOneAnswer);
+    fixture
+        .faulty
+        .fault_once(Operation::Ack, Fault::After(ErrorKind::TimedOut));
     listener.next().await.unwrap().ack().await.unwrap();
-    fixture.store.fault(Call::Change, Fault::LosesOneAnswer);
+    fixture
+        .faulty
+        .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
     let nack = listener.next().await.unwrap().nack(HOUR);
     nack.await.unwrap();
-    assert_eq!(numbers.sum(names::ACKED, ""), 1.0);
-    assert_eq!(numbers.sum(names::NACKED, ""), 1.0);
-    assert_eq!(numbers.sum(names::SETTLED_LOST, ""), 0.0);
+    let recorded = Recorded::new(&recorder.snapshotter());
+    assert_eq!(recorded.sum(names::ACKED, ""), 1.0);
+    assert_eq!(recorded.sum(names::NACKED, ""), 1.0);
+    assert_eq!(recorded.sum(names::SETTLED_LOST, ""), 0.0);
 }
 
-/// The spans that were made, and those that were entered and not left.
+/// A subscriber that keeps all spans.
 #[derive(Clone, Debug, Default)]
-struct Spans(Arc<Mutex<Watched>>);
+struct Spans(Arc<Mutex<SpanLog>>);
 
 #[derive(Debug, Default)]
-struct Watched {
-    made: Vec<Made>,
+struct SpanLog {
+    all: Vec<LoggedSpan>,
     entered: Vec<Id>,
 }
 
 #[derive(Clone, Debug)]
-struct Made {
+struct LoggedSpan {
     name: &'static str,
     fields: BTreeMap<String, String>,
 }
 
-impl Watched {
-    fn at(&mut self, id: &Id) -> &mut Made {
-        &mut self.made[id.into_u64() as usize - 1]
+impl SpanLog {
+    fn at(&mut self, id: &Id) -> &mut LoggedSpan {
+        &mut self.all[id.into_u64() as usize - 1]
     }
 }
 
 impl Spans {
     fn named(&self, name: &str) -> Vec<BTreeMap<String, String>> {
-        let made = self.0.lock().unwrap().made.clone();
-        let named = made.into_iter().filter(|span| span.name == name);
+        let all = self.0.lock().unwrap().all.clone();
+        let named = all.into_iter().filter(|span| span.name == name);
         named.map(|span| span.fields).collect()
     }
 
-    /// The innermost span that was entered.
+    /// The current span.
     fn current(&self) -> Option<&'static str> {
-        let mut watched = self.0.lock().unwrap();
-        let innermost = watched.entered.last()?.clone();
-        Some(watched.at(&innermost).name)
+        let mut log = self.0.lock().unwrap();
+        let innermost = log.entered.last()?.clone();
+        Some(log.at(&innermost).name)
     }
 }
 
@@ -250,15 +189,15 @@ impl Subscriber for Spans {
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut fields = BTreeMap::new();
         span.record(&mut Fields(&mut fields));
-        let mut watched = self.0.lock().unwrap();
+        let mut log = self.0.lock().unwrap();
         let name = span.metadata().name();
-        watched.made.push(Made { name, fields });
-        Id::from_u64(watched.made.len() as u64)
+        log.all.push(LoggedSpan { name, fields });
+        Id::from_u64(log.all.len() as u64)
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
-        let mut watched = self.0.lock().unwrap();
-        values.record(&mut Fields(&mut watched.at(span).fields));
+        let mut log = self.0.lock().unwrap();
+        values.record(&mut Fields(&mut log.at(span).fields));
     }
 
     fn enter(&self, span: &Id) {
@@ -273,16 +212,16 @@ impl Subscriber for Spans {
     fn event(&self, _: &Event<'_>) {}
 }
 
-/// A propagator that sends one context and notes what comes back.
+/// Injects one trace context, and keeps the contexts that it is linked to.
 #[derive(Debug)]
-struct Courier {
+struct TestPropagator {
     spans: Spans,
     linked: Mutex<Vec<String>>,
 }
 
 const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-impl Propagator for Courier {
+impl Propagator for TestPropagator {
     fn inject(&self, headers: &mut Headers) {
         assert_eq!(self.spans.current(), Some("send"));
         headers.insert(TRACEPARENT.into(), CONTEXT.into());
@@ -297,13 +236,13 @@ impl Propagator for Courier {
 
 pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(fixture: Fixture) {
     let spans = Spans::default();
-    let _watching = tracing::subscriber::set_default(spans.clone());
-    let courier = Arc::new(Courier {
+    let _subscriber = tracing::subscriber::set_default(spans.clone());
+    let propagator = Arc::new(TestPropagator {
         spans: spans.clone(),
         linked: Mutex::default(),
     });
     let queue = Queue::new(fixture.queue.backend().clone(), "q").unwrap();
-    let queue = queue.with_propagator(courier.clone());
+    let queue = queue.with_propagator(propagator.clone());
     let other = CONTEXT.replace("b7ad", "0000");
     queue.enqueue(&msg("m")).await.unwrap();
     let own = msg("own").with_header(TRACEPARENT, other.clone());
@@ -311,16 +250,16 @@ pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(fixture: Fixture
 
     let mut fixture = fixture;
     fixture.queue = queue;
-    let watching = spans.clone();
+    let handler_spans = spans.clone();
     let worker = worker(&fixture, move |_: String, _: Context| {
-        let current = watching.current();
+        let current = handler_spans.current();
         async move {
             assert_eq!(current, Some("process"));
             Ok::<_, Failure>(())
         }
     });
     assert_eq!(worker.run_until_idle().await.unwrap().handled, 3);
-    let mut linked = courier.linked.lock().unwrap().clone();
+    let mut linked = propagator.linked.lock().unwrap().clone();
     linked.sort();
     let own_first = [other, CONTEXT.to_owned(), CONTEXT.to_owned()];
     assert_eq!(linked, own_first, "a sender's own context is kept");
@@ -341,9 +280,9 @@ pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(fixture: Fixture
     }
 }
 
-pub(super) async fn a_header_that_is_no_trace_context_is_not_logged(fixture: Fixture) {
+pub(super) async fn an_invalid_trace_context_is_not_logged(fixture: Fixture) {
     let spans = Spans::default();
-    let _watching = tracing::subscriber::set_default(spans.clone());
+    let _subscriber = tracing::subscriber::set_default(spans.clone());
     for (id, context) in [
         ("a", "forged\nlog line"),
         ("b", "00-XYZ-b7ad6b7169203331-01"),
@@ -353,9 +292,7 @@ pub(super) async fn a_header_that_is_no_trace_context_is_not_logged(fixture: Fix
             .store(&[msg(id).with_header(TRACEPARENT, context)])
             .await;
     }
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    let worker = acking_worker(&fixture);
     assert_eq!(worker.run_until_idle().await.unwrap().handled, 3);
     let processed = spans.named("process");
     assert_eq!(processed.len(), 3);

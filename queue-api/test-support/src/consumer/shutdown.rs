@@ -1,4 +1,4 @@
-//! How a worker comes to its end.
+//! How a worker shuts down.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use super::{
     worker::{counts, worker},
 };
 
-/// A handler that takes so long.
+/// A handler that sleeps for `time`.
 fn sleeper(
     fixture: &Fixture,
     time: Duration,
@@ -30,7 +30,7 @@ fn sleeper(
     }
 }
 
-pub(super) async fn handlers_come_to_their_end(fixture: Fixture) {
+pub(super) async fn handlers_may_finish(fixture: Fixture) {
     fixture.store_many(10).await;
     let worker =
         worker(&fixture, sleeper(&fixture, SECOND * 60)).with_shutdown_deadline(SECOND * 90);
@@ -40,7 +40,7 @@ pub(super) async fn handlers_come_to_their_end(fixture: Fixture) {
     assert_eq!(
         fixture.seconds(),
         60,
-        "as soon as they had, after two timeouts"
+        "as soon as the handlers finish, after two visibility timeouts"
     );
     assert_eq!(fixture.stats().await.ready, 6);
     assert!(fixture.attempts_elsewhere().await.values().all(|n| *n == 1));
@@ -59,7 +59,7 @@ pub(super) async fn at_the_deadline_they_are_cancelled_and_cost_no_attempt(fixtu
     assert!(fixture.attempts_elsewhere().await.values().all(|n| *n == 1));
 }
 
-pub(super) async fn nothing_that_still_runs_is_given_back(fixture: Fixture) {
+pub(super) async fn running_handlers_keep_their_leases(fixture: Fixture) {
     fixture.store_many(1).await;
     let worker =
         worker(&fixture, sleeper(&fixture, SECOND * 600)).with_shutdown_deadline(SECOND * 300);
@@ -70,7 +70,7 @@ pub(super) async fn nothing_that_still_runs_is_given_back(fixture: Fixture) {
         async move { worker.run(clock.sleep_until(stop)).await }
     });
     for _ in 0..9 {
-        fixture.pass(VISIBILITY).await;
+        fixture.advance(VISIBILITY).await;
         assert!(other.lease().await.unwrap().is_none());
     }
     assert_eq!(counts(running.await.unwrap().unwrap()), [0, 0, 0, 1, 0, 0]);
@@ -82,7 +82,7 @@ pub(super) async fn a_cancellation_token_stops_it(fixture: Fixture) {
     let worker = worker(&fixture, sleeper(&fixture, SECOND));
     let cancelled = token.clone().cancelled_owned();
     let running = tokio::spawn(async move { worker.run(cancelled).await });
-    fixture.pass(SECOND * 5).await;
+    fixture.advance(SECOND * 5).await;
     assert!(!running.is_finished());
     token.cancel();
     assert_eq!(counts(running.await.unwrap().unwrap()), [1, 0, 0, 0, 0, 0]);
@@ -93,7 +93,7 @@ pub(super) async fn handlers_learn_of_it(fixture: Fixture) {
     fixture.store_many(1).await;
     let worker = worker(&fixture, |_: String, context: Context| async move {
         context.stopping().await;
-        Err::<(), _>(Failure::retry_after(SECOND, "to be gone on with"))
+        Err::<(), _>(Failure::retry_after(SECOND, "stopped early"))
     });
     let stop = fixture.clock.now() + SECOND * 10;
     let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
@@ -101,13 +101,13 @@ pub(super) async fn handlers_learn_of_it(fixture: Fixture) {
     assert_eq!(fixture.seconds(), 10);
 }
 
-pub(super) async fn dropping_the_run_releases_its_messages(fixture: Fixture) {
+pub(super) async fn dropping_the_run_nacks_its_messages(fixture: Fixture) {
     fixture.store_many(3).await;
     let worker = worker(&fixture, sleeper(&fixture, SECOND * 600));
     let running = worker.run(std::future::pending::<()>());
     let dropped = tokio::time::timeout(SECOND * 5, running).await;
     assert!(dropped.is_err());
-    fixture.pass(SECOND).await;
+    fixture.advance(SECOND).await;
     let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.leased), (3, 0));
     assert!(fixture.attempts_elsewhere().await.values().all(|n| *n == 2));
@@ -128,13 +128,13 @@ pub(super) async fn it_may_be_run_again(fixture: Fixture) {
     }
 }
 
-pub(super) async fn durations_without_an_end_are_taken(fixture: Fixture) {
+pub(super) async fn endless_durations_are_accepted(fixture: Fixture) {
     fixture.store_many(1).await;
     let worker = worker(&fixture, sleeper(&fixture, SECOND * 60))
         .with_time_limit(Duration::MAX)
         .with_shutdown_deadline(Duration::MAX);
     let stop = fixture.clock.now() + SECOND * 10;
-    // Whatever the future resolves to, such as the result of `tokio::signal::ctrl_c()`.
+    // Any output is accepted, such as the result of `tokio::signal::ctrl_c()`.
     let shutdown = async {
         fixture.clock.sleep_until(stop).await;
         Ok::<_, std::io::Error>(())

@@ -14,16 +14,16 @@ use queue_api::{
 };
 
 use super::{
-    faulty::{Call, Fault},
     fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
-    worker::{counts, worker},
+    worker::{acking_worker, counts, worker},
 };
+use crate::{Fault, Operation};
 
-pub(super) async fn a_failing_store_is_asked_again_after_growing_pauses(fixture: Fixture) {
+pub(super) async fn calls_to_a_failing_store_pause_longer_each_time(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    fixture.store.go_down();
-    let told = Arc::new(AtomicUsize::new(0));
-    let counter = told.clone();
+    fixture.faulty.go_down();
+    let reported = Arc::new(AtomicUsize::new(0));
+    let counter = reported.clone();
     let options = ListenOptions::new(1).with_error_hook(move |error| {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         counter.fetch_add(1, Ordering::Relaxed);
@@ -31,15 +31,15 @@ pub(super) async fn a_failing_store_is_asked_again_after_growing_pauses(fixture:
     let mut listener = fixture.listen_with(options);
     let nothing = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(nothing.is_err());
-    let asked = fixture.store.calls(Call::Lease).len();
+    let asked = fixture.faulty.calls(Operation::Lease).len();
     assert!((360..800).contains(&asked), "{asked} calls in an hour");
     assert_eq!(
-        told.load(Ordering::Relaxed),
+        reported.load(Ordering::Relaxed),
         asked,
         "each error is reported"
     );
 
-    fixture.store.heal();
+    fixture.faulty.heal();
     let before = fixture.seconds();
     assert!(listener.next().await.is_some());
     assert!(fixture.seconds() <= before + 10, "it recovers by itself");
@@ -48,29 +48,29 @@ pub(super) async fn a_failing_store_is_asked_again_after_growing_pauses(fixture:
 pub(super) async fn it_recovers_when_a_denial_ends(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     fixture
-        .store
-        .fault(Call::Lease, Fault::Fails(ErrorKind::Denied));
+        .faulty
+        .fault(Operation::Lease, Fault::Before(ErrorKind::Denied));
     let mut listener = fixture.listen(1);
     let nothing = tokio::time::timeout(SECOND * 4, listener.next()).await;
     assert!(nothing.is_err());
     assert_eq!(
-        fixture.store.calls(Call::Lease).len(),
+        fixture.faulty.calls(Operation::Lease).len(),
         1,
         "a long pause at once"
     );
-    fixture.store.heal();
+    fixture.faulty.heal();
     assert!(listener.next().await.is_some());
     assert!(fixture.seconds() <= 10);
 }
 
 pub(super) async fn a_failing_wait_is_survived(fixture: Fixture) {
     fixture
-        .store
-        .fault(Call::Wait, Fault::Fails(ErrorKind::Unavailable));
+        .faulty
+        .fault(Operation::Wait, Fault::Before(ErrorKind::Unavailable));
     let mut listener = fixture.listen(1);
     let nothing = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(nothing.is_err());
-    let asked = fixture.store.calls(Call::Wait).len();
+    let asked = fixture.faulty.calls(Operation::Wait).len();
     assert!(asked < 3600 * 10, "{asked} waits in an hour");
     fixture.store(&[msg("m")]).await;
     assert!(listener.next().await.is_some());
@@ -78,34 +78,34 @@ pub(super) async fn a_failing_wait_is_survived(fixture: Fixture) {
 
 pub(super) async fn a_panicking_backend_is_survived(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    fixture.store.fault(Call::Lease, Fault::Panics);
+    fixture.faulty.fault(Operation::Lease, Fault::Panics);
     let mut listener = fixture.listen(1);
     let nothing = tokio::time::timeout(SECOND, listener.next()).await;
     assert!(nothing.is_err());
-    fixture.store.heal();
+    fixture.faulty.heal();
     assert!(listener.next().await.is_some());
 }
 
 pub(super) async fn a_panicking_hook_is_survived(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
-    fixture.store.go_down();
+    fixture.faulty.go_down();
     let options = ListenOptions::new(1).with_error_hook(|_| panic!("of the hook"));
     let mut listener = fixture.listen_with(options);
     let nothing = tokio::time::timeout(SECOND, listener.next()).await;
     assert!(nothing.is_err());
-    fixture.store.heal();
+    fixture.faulty.heal();
     assert!(listener.next().await.is_some());
 }
 
-pub(super) async fn a_verdict_is_repeated_while_the_lease_lasts(fixture: Fixture) {
+pub(super) async fn a_settlement_is_repeated_while_the_lease_lasts(fixture: Fixture) {
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
     let first = listener.next().await.unwrap();
     let second = listener.next().await.unwrap();
-    fixture.store.go_down();
+    fixture.faulty.go_down();
     let (ack, nack) = (first.ack(), second.nack(HOUR));
-    fixture.pass(VISIBILITY / 2).await;
-    fixture.store.heal();
+    fixture.advance(VISIBILITY / 2).await;
+    fixture.faulty.heal();
     assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(nack.await.unwrap(), LeaseOutcome::Applied);
     assert!(fixture.seconds() < VISIBILITY.as_secs());
@@ -115,43 +115,48 @@ pub(super) async fn a_verdict_is_repeated_while_the_lease_lasts(fixture: Fixture
 pub(super) async fn a_lost_answer_is_not_a_lost_lease(fixture: Fixture) {
     fixture.store_many(3).await;
     let mut listener = fixture.listen(3);
-    fixture.store.fault(Call::Ack, Fault::LosesOneAnswer);
+    fixture
+        .faulty
+        .fault_once(Operation::Ack, Fault::After(ErrorKind::TimedOut));
     let lease = listener.next().await.unwrap();
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 
-    fixture.store.fault(Call::Change, Fault::LosesOneAnswer);
+    fixture
+        .faulty
+        .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
     let lease = listener.next().await.unwrap();
     let nack = lease.nack(HOUR);
     assert_eq!(nack.await.unwrap(), LeaseOutcome::Applied);
 
-    fixture.store.fault(Call::Change, Fault::LosesOneAnswer);
+    fixture
+        .faulty
+        .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
     let lease = listener.next().await.unwrap();
     lease.extend(VISIBILITY).await.unwrap();
     assert_eq!(fixture.stats().await.leased, 1);
     assert_eq!(fixture.stats().await.delayed, 1);
 }
 
-pub(super) async fn a_verdict_that_cannot_be_given_is_an_error(fixture: Fixture) {
+pub(super) async fn a_settlement_that_keeps_failing_is_an_error(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (mut listener, lease) = fixture.one_lease().await;
-    fixture.store.go_down();
+    fixture.faulty.go_down();
     let error = lease.ack().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let gave_up = fixture.seconds();
     assert!((30..=36).contains(&gave_up), "{gave_up}");
-    fixture.store.heal();
+    fixture.faulty.heal();
     assert_eq!(listener.next().await.unwrap().attempt(), 2);
 }
 
-/// A clock that counts how often it is waited for. Virtual time stands still for a task that never
-/// stops asking, so such a task is ended.
+/// Counts sleeps. Virtual time does not advance during a busy loop, so a busy loop panics.
 #[derive(Debug)]
-struct Counting {
+struct CountingClock {
     clock: Arc<dyn Clock>,
     sleeps: AtomicUsize,
 }
 
-impl Counting {
+impl CountingClock {
     fn new(fixture: &Fixture) -> Arc<Self> {
         Arc::new(Self {
             clock: fixture.clock.clone(),
@@ -165,47 +170,47 @@ impl Counting {
 }
 
 #[async_trait]
-impl Clock for Counting {
+impl Clock for CountingClock {
     fn now(&self) -> SystemTime {
         self.clock.now()
     }
 
     async fn sleep_until(&self, deadline: SystemTime) {
         let sleeps = self.sleeps.fetch_add(1, Ordering::Relaxed);
-        assert!(sleeps < 10_000, "it asks for the time without an end");
+        assert!(sleeps < 10_000, "a busy loop");
         self.clock.sleep_until(deadline).await;
     }
 }
 
-/// Stores a message whose lease runs out on the way to whoever claims it, and one whose does not.
-async fn store_a_late_one_and_another(fixture: &Fixture) {
-    let late = msg("late").with_visibility_timeout(Duration::from_millis(200));
+/// Stores a message whose lease expires before its lease call returns, and one with a long lease.
+async fn store_expiring_and_other(fixture: &Fixture) {
+    let expiring = msg("expiring").with_visibility_timeout(Duration::from_millis(200));
     fixture
-        .store(&[late, msg("other").with_visibility_timeout(HOUR)])
+        .store(&[expiring, msg("other").with_visibility_timeout(HOUR)])
         .await;
-    fixture.store.hold_answers(Call::Lease);
+    fixture.faulty.hold_answers(Operation::Lease);
 }
 
-pub(super) async fn a_late_claim_does_not_keep_it_busy(fixture: Fixture) {
-    store_a_late_one_and_another(&fixture).await;
-    let clock = Counting::new(&fixture);
+pub(super) async fn an_expired_claim_causes_no_busy_loop(fixture: Fixture) {
+    store_expiring_and_other(&fixture).await;
+    let clock = CountingClock::new(&fixture);
     let options = ListenOptions::new(2).with_clock(clock.clone());
     let mut listener = fixture.queue.listen(options).unwrap();
     let next = tokio::spawn(async move { (listener.next().await.unwrap(), listener) });
-    fixture.pass(SECOND).await;
-    fixture.store.release_answers();
+    fixture.advance(SECOND).await;
+    fixture.faulty.release();
     let (lease, _listener) = next.await.unwrap();
     assert_eq!(lease.payload(), "other");
-    // Nobody asks for more.
-    fixture.pass(SECOND * 60).await;
+    // The stream is not polled again.
+    fixture.advance(SECOND * 60).await;
     assert!(clock.sleeps() < 100, "{}", clock.sleeps());
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
-pub(super) async fn a_late_claim_without_room_does_not_either(fixture: Fixture) {
-    store_a_late_one_and_another(&fixture).await;
-    fixture.store.hold_answers(Call::Change);
-    let clock = Counting::new(&fixture);
+pub(super) async fn an_expired_claim_without_room_does_not_either(fixture: Fixture) {
+    store_expiring_and_other(&fixture).await;
+    fixture.faulty.hold_answers(Operation::Change);
+    let clock = CountingClock::new(&fixture);
     let (waits, stop) = (fixture.clock.clone(), fixture.clock.now() + SECOND * 60);
     let worker = worker(&fixture, move |_: String, _: Context| {
         let clock = waits.clone();
@@ -217,21 +222,21 @@ pub(super) async fn a_late_claim_without_room_does_not_either(fixture: Fixture) 
     let worker = worker.with_listen_options(ListenOptions::new(2).with_clock(clock.clone()));
     let shutdown = fixture.clock.clone();
     let running = tokio::spawn(async move { worker.run(shutdown.sleep_until(stop)).await });
-    fixture.pass(SECOND).await;
-    fixture.store.release_answers_to(Call::Lease);
-    // What is to be given back takes the place of the next claim.
-    fixture.pass(SECOND / 10).await;
-    fixture.store.release_answers();
+    fixture.advance(SECOND).await;
+    fixture.faulty.release_answers(Operation::Lease);
+    // The release takes up the room of the next claim.
+    fixture.advance(SECOND / 10).await;
+    fixture.faulty.release();
     assert_eq!(counts(running.await.unwrap().unwrap()), [2, 0, 0, 0, 0, 0]);
     assert!(clock.sleeps() < 1000, "{}", clock.sleeps());
 }
 
-pub(super) async fn a_verdict_that_hangs_ends_with_its_lease(fixture: Fixture) {
+pub(super) async fn a_settlement_that_hangs_ends_with_its_lease(fixture: Fixture) {
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
     let lease = listener.next().await.unwrap();
     let other = listener.next().await.unwrap();
-    fixture.store.hold_answers(Call::Ack);
+    fixture.faulty.hold_answers(Operation::Ack);
     let error = lease.ack().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert_eq!(
@@ -239,23 +244,21 @@ pub(super) async fn a_verdict_that_hangs_ends_with_its_lease(fixture: Fixture) {
         VISIBILITY.as_secs(),
         "then and not before"
     );
-    fixture.store.release_answers();
+    fixture.faulty.release();
     assert_eq!(other.ack().await.unwrap(), LeaseOutcome::Applied);
 
     fixture.store(&[msg("m")]).await;
     let lease = listener.next().await.unwrap();
-    fixture.store.hold_answers(Call::Change);
+    fixture.faulty.hold_answers(Operation::Change);
     assert_eq!(lease.ended().await, LeaseEnd::Expired);
-    fixture.store.release_answers();
+    fixture.faulty.release();
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
-pub(super) async fn a_worker_stops_though_its_verdict_hangs(fixture: Fixture) {
+pub(super) async fn a_worker_stops_although_its_settlement_hangs(fixture: Fixture) {
     fixture.store_many(1).await;
-    fixture.store.hold_answers(Call::Ack);
-    let worker = worker(&fixture, |_: String, _: Context| async {
-        Ok::<_, Failure>(())
-    });
+    fixture.faulty.hold_answers(Operation::Ack);
+    let worker = acking_worker(&fixture);
     let stop = fixture.clock.now() + SECOND * 5;
     let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
     assert_eq!(counts(report), [0, 0, 0, 0, 0, 1]);

@@ -1,4 +1,4 @@
-//! What the holder of a lease can do, and what becomes of it when it does nothing.
+//! What the owner of a lease can do, and what happens if it does nothing.
 
 use std::time::Duration;
 
@@ -7,10 +7,8 @@ use queue_api::{
     consumer::{Lease, LeaseEnd, ListenOptions},
 };
 
-use super::{
-    faulty::{Call, Fault, NONE},
-    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
-};
+use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
+use crate::{Fault, Operation};
 
 pub(super) async fn it_shows_what_was_enqueued(fixture: Fixture) {
     let message = msg("m").with_header("lang", "en").with_max_attempts(7);
@@ -21,19 +19,19 @@ pub(super) async fn it_shows_what_was_enqueued(fixture: Fixture) {
     assert_eq!(lease.headers()["lang"], "en");
     assert_eq!((lease.attempt(), lease.max_attempts()), (1, 7));
     assert_eq!(lease.enqueued_at(), lease.delivery().enqueued_at);
-    assert!(!lease.is_lost());
+    assert!(!lease.is_ended());
 }
 
 pub(super) async fn ack_ends_the_message(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
-    let lost = lease.ended();
+    let ended = lease.ended();
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
-    assert_eq!(lost.await, LeaseEnd::Settled);
+    assert_eq!(ended.await, LeaseEnd::Settled);
     assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn nack_holds_it_back(fixture: Fixture) {
+pub(super) async fn nack_delays_it(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (mut listener, lease) = fixture.one_lease().await;
     let outcome = lease.nack(SECOND * 50).await.unwrap();
@@ -62,7 +60,7 @@ pub(super) async fn a_long_reason_is_cut(fixture: Fixture) {
     assert_eq!(kept, "€".repeat(MAX_REASON_BYTES / 3));
 }
 
-pub(super) async fn give_back_takes_the_attempt_back(fixture: Fixture) {
+pub(super) async fn release_takes_the_attempt_back(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (mut listener, lease) = fixture.one_lease().await;
     assert_eq!(lease.release().await.unwrap(), LeaseOutcome::Applied);
@@ -70,7 +68,7 @@ pub(super) async fn give_back_takes_the_attempt_back(fixture: Fixture) {
     assert_eq!((again.attempt(), fixture.seconds()), (1, 0));
 }
 
-pub(super) async fn a_dropped_lease_is_released_soon_and_counts(fixture: Fixture) {
+pub(super) async fn a_dropped_lease_is_nacked_soon(fixture: Fixture) {
     fixture.store_many(3).await;
     let mut listener = fixture.listen(3);
     for _ in 0..3 {
@@ -80,7 +78,11 @@ pub(super) async fn a_dropped_lease_is_released_soon_and_counts(fixture: Fixture
         assert_eq!(listener.next().await.unwrap().attempt(), 2);
     }
     assert_eq!(fixture.seconds(), Lease::RELEASE_DELAY.as_secs());
-    assert_eq!(fixture.store.calls(Call::Change)[0], 3, "released together");
+    assert_eq!(
+        fixture.faulty.calls(Operation::Change)[0],
+        3,
+        "released together"
+    );
 }
 
 pub(super) async fn it_may_be_dropped_on_a_thread_without_a_runtime(fixture: Fixture) {
@@ -94,31 +96,30 @@ pub(super) async fn it_may_be_dropped_on_a_thread_without_a_runtime(fixture: Fix
     })
     .join()
     .unwrap();
-    fixture.settle().await;
+    fixture.run_tasks().await;
     let stats = fixture.stats().await;
     assert_eq!((stats.leased, stats.delayed, stats.ready), (0, 1, 0));
 }
 
-pub(super) async fn a_verdict_stands_when_its_future_is_dropped(fixture: Fixture) {
+pub(super) async fn a_settlement_stands_when_its_future_is_dropped(fixture: Fixture) {
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
     let first = listener.next().await.unwrap();
     let second = listener.next().await.unwrap();
     drop(first.ack());
-    fixture.store.hold_answers(Call::Ack);
+    fixture.faulty.hold_answers(Operation::Ack);
     let answer = tokio::time::timeout(SECOND, second.ack()).await;
-    assert!(answer.is_err(), "dropped while the call is under way");
-    fixture.store.release_answers();
-    fixture.pass(HOUR).await;
+    assert!(answer.is_err(), "dropped while the call is in flight");
+    fixture.faulty.release();
+    fixture.advance(HOUR).await;
     assert_eq!(fixture.stats().await, Default::default(), "both are acked");
-    assert_eq!(
-        fixture.store.calls(Call::Change),
-        NONE,
+    assert!(
+        fixture.faulty.calls(Operation::Change).is_empty(),
         "none was renewed or nacked"
     );
 }
 
-pub(super) async fn verdicts_share_calls(fixture: Fixture) {
+pub(super) async fn settlements_share_calls(fixture: Fixture) {
     fixture.store_many(50).await;
     let mut listener = fixture.listen(50);
     let mut answers = Vec::new();
@@ -132,13 +133,13 @@ pub(super) async fn verdicts_share_calls(fixture: Fixture) {
     for answer in answers {
         assert_eq!(answer.await.unwrap(), LeaseOutcome::Applied);
     }
-    assert_eq!(fixture.store.calls(Call::Ack), [25]);
-    assert_eq!(fixture.store.calls(Call::Change), [25]);
+    assert_eq!(fixture.faulty.calls(Operation::Ack), [25]);
+    assert_eq!(fixture.faulty.calls(Operation::Change), [25]);
     let stats = fixture.stats().await;
     assert_eq!((stats.leased, stats.delayed, stats.ready), (0, 25, 0));
 }
 
-pub(super) async fn a_wrong_verdict_is_refused_and_the_lease_released(fixture: Fixture) {
+pub(super) async fn an_invalid_settlement_is_refused_and_the_lease_nacked(fixture: Fixture) {
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
     let wrong = listener.next().await.unwrap();
@@ -148,39 +149,38 @@ pub(super) async fn a_wrong_verdict_is_refused_and_the_lease_released(fixture: F
     let (wrong, right) = (wrong.nack(Duration::MAX), right.nack(HOUR));
     assert_eq!(wrong.await.unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(right.await.unwrap(), LeaseOutcome::Applied);
-    fixture.pass(Lease::RELEASE_DELAY).await;
+    fixture.advance(Lease::RELEASE_DELAY).await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
-pub(super) async fn a_superseded_lease_is_lost_to_its_holder(fixture: Fixture) {
+pub(super) async fn settling_a_superseded_lease_says_lost(fixture: Fixture) {
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
     let first = listener.next().await.unwrap();
     let second = listener.next().await.unwrap();
     fixture
-        .store
-        .fault(Call::Change, Fault::Fails(ErrorKind::Unavailable));
-    fixture.pass(VISIBILITY).await;
+        .faulty
+        .fault(Operation::Change, Fault::Before(ErrorKind::Unavailable));
+    fixture.advance(VISIBILITY).await;
     assert_eq!(
         fixture.attempts_elsewhere().await.len(),
         2,
-        "others have them"
+        "other consumers have them"
     );
-    fixture.store.heal();
+    fixture.faulty.heal();
     assert_eq!(first.ack().await.unwrap(), LeaseOutcome::Lost);
     assert_eq!(second.nack(SECOND).await.unwrap(), LeaseOutcome::Lost);
 }
 
-pub(super) async fn a_dismissed_lease_is_settled_by_its_receipt(fixture: Fixture) {
+pub(super) async fn a_detached_lease_is_settled_by_its_receipt(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
     let delivery = lease.detach();
-    fixture.pass(VISIBILITY / 2).await;
+    fixture.advance(VISIBILITY / 2).await;
     let outcome = fixture.elsewhere.ack(&delivery.receipt).await.unwrap();
     assert_eq!(outcome, LeaseOutcome::Applied);
-    assert_eq!(
-        fixture.store.calls(Call::Change),
-        NONE,
+    assert!(
+        fixture.faulty.calls(Operation::Change).is_empty(),
         "it was not renewed"
     );
 }
@@ -193,12 +193,12 @@ pub(super) async fn it_outlives_its_runtime_without_hanging(fixture: Fixture) {
             .enable_time()
             .build()
             .unwrap();
-        let (mut listener, held, acked) = runtime.block_on(async {
+        let (mut listener, kept, acked) = runtime.block_on(async {
             let options = ListenOptions::new(2).with_clock(clock);
             let mut listener = queue.listen(options).unwrap();
-            let held = listener.next().await.unwrap();
+            let kept = listener.next().await.unwrap();
             let acked = listener.next().await.unwrap();
-            (listener, held, acked)
+            (listener, kept, acked)
         });
         drop(runtime);
         let again = tokio::runtime::Builder::new_current_thread()
@@ -206,15 +206,15 @@ pub(super) async fn it_outlives_its_runtime_without_hanging(fixture: Fixture) {
             .build()
             .unwrap();
         again.block_on(async {
-            assert!(held.is_lost());
-            assert_eq!(held.ended().await, LeaseEnd::Unattended);
+            assert!(kept.is_ended());
+            assert_eq!(kept.ended().await, LeaseEnd::Unattended);
             let error = acked.ack().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(listener.next().await.is_none());
             listener.drain().await;
         });
     });
-    // The check's own runtime may not be blocked: its clock moves on only while it runs.
+    // Do not block the runtime of this check: its clock advances only while it runs.
     while !outside.is_finished() {
         tokio::task::yield_now().await;
     }

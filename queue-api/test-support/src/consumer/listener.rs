@@ -5,12 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use futures::StreamExt;
 use queue_api::{ErrorKind, LeaseOutcome, consumer::ListenOptions};
 
-use super::{
-    faulty::{Call, Fault, NONE},
-    fixture::{Fixture, HOUR, SECOND, msg},
-};
+use super::fixture::{Fixture, HOUR, SECOND, msg};
+use crate::{Fault, Operation};
 
-pub(super) async fn it_gives_what_is_enqueued(fixture: Fixture) {
+pub(super) async fn it_yields_what_is_enqueued(fixture: Fixture) {
     fixture.store_many(5).await;
     let mut listener = fixture.listen(5);
     let mut leases = Vec::new();
@@ -31,29 +29,29 @@ pub(super) async fn it_is_a_stream(fixture: Fixture) {
     assert_eq!(fixture.stats().await, Default::default());
 }
 
-pub(super) async fn it_holds_no_more_leases_than_it_may(fixture: Fixture) {
+pub(super) async fn it_holds_at_most_its_concurrency(fixture: Fixture) {
     fixture.store_many(10).await;
     let mut listener = fixture.listen(3);
-    let mut held = Vec::new();
+    let mut leases = Vec::new();
     for _ in 0..3 {
-        held.push(listener.next().await.unwrap());
+        leases.push(listener.next().await.unwrap());
     }
     let fourth = tokio::time::timeout(HOUR, listener.next()).await;
-    assert!(fourth.is_err(), "three are held");
+    assert!(fourth.is_err(), "three are leased");
     assert_eq!(fixture.stats().await.leased, 3);
 
-    held.pop().unwrap().ack().await.unwrap();
-    held.push(listener.next().await.unwrap());
-    fixture.settle().await;
+    leases.pop().unwrap().ack().await.unwrap();
+    leases.push(listener.next().await.unwrap());
+    fixture.run_tasks().await;
     assert_eq!(fixture.stats().await.leased, 3);
 }
 
-pub(super) async fn it_claims_nothing_for_a_stream_that_nobody_polls(fixture: Fixture) {
+pub(super) async fn it_claims_nothing_until_polled(fixture: Fixture) {
     fixture.store_many(3).await;
     let _listener = fixture.listen(3);
-    fixture.pass(HOUR).await;
+    fixture.advance(HOUR).await;
     assert_eq!(fixture.stats().await.ready, 3);
-    assert_eq!(fixture.store.calls(Call::Lease), NONE);
+    assert!(fixture.faulty.calls(Operation::Lease).is_empty());
 }
 
 pub(super) async fn it_claims_in_batches(fixture: Fixture) {
@@ -63,7 +61,7 @@ pub(super) async fn it_claims_in_batches(fixture: Fixture) {
     for _ in 0..100 {
         leases.push(listener.next().await.unwrap());
     }
-    assert_eq!(fixture.store.calls(Call::Lease), [100]);
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [100]);
 }
 
 pub(super) async fn it_claims_only_what_can_start_now(fixture: Fixture) {
@@ -73,57 +71,57 @@ pub(super) async fn it_claims_only_what_can_start_now(fixture: Fixture) {
     let second = listener.next().await.unwrap();
     first.ack().await.unwrap();
     second.ack().await.unwrap();
-    fixture.settle().await;
-    // Two of the four are claimed and not taken yet, so nobody needs more.
-    assert_eq!(fixture.store.calls(Call::Lease), [4]);
-    let _held = [
+    fixture.run_tasks().await;
+    // Two of the four are still in the inbox, so no more are claimed.
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [4]);
+    let _taken = [
         listener.next().await.unwrap(),
         listener.next().await.unwrap(),
     ];
     let _fifth = listener.next().await.unwrap();
-    assert_eq!(fixture.store.calls(Call::Lease), [4, 2]);
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [4, 2]);
 }
 
-pub(super) async fn verdicts_on_their_way_take_no_room(fixture: Fixture) {
+pub(super) async fn settlements_in_flight_take_no_room(fixture: Fixture) {
     fixture.store_many(10).await;
     let mut listener = fixture.listen(3);
-    fixture.store.hold_answers(Call::Ack);
+    fixture.faulty.hold_answers(Operation::Ack);
     let mut answers = Vec::new();
-    // The second three are claimed while the acks of the first are under way.
+    // The second three are claimed while the acks of the first are in flight.
     for _ in 0..6 {
         answers.push(listener.next().await.unwrap().ack());
     }
-    assert_eq!(fixture.store.calls(Call::Lease), [3, 3]);
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [3, 3]);
     let seventh = tokio::time::timeout(SECOND, listener.next()).await;
     assert!(
         seventh.is_err(),
-        "a store that does not answer gets no more"
+        "nothing is claimed while the store does not answer"
     );
-    assert_eq!(fixture.store.calls(Call::Lease), [3, 3]);
-    fixture.store.release_answers();
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [3, 3]);
+    fixture.faulty.release();
     listener.next().await.unwrap();
     for answer in answers {
         assert_eq!(answer.await.unwrap(), LeaseOutcome::Applied);
     }
-    assert_eq!(fixture.store.calls(Call::Ack), [3, 3]);
+    assert_eq!(fixture.faulty.calls(Operation::Ack), [3, 3]);
 }
 
-pub(super) async fn it_does_not_ask_while_the_queue_is_empty(fixture: Fixture) {
+pub(super) async fn it_rarely_polls_an_empty_queue(fixture: Fixture) {
     let mut listener = fixture.listen(8);
     let nothing = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(nothing.is_err());
-    let asked = fixture.store.calls(Call::Lease).len();
+    let asked = fixture.faulty.calls(Operation::Lease).len();
     assert!(
         asked <= 3600 / 20 + 1,
         "{asked} lease calls in an idle hour"
     );
-    assert!(asked > 100, "a lost wake-up is made good: {asked}");
+    assert!(asked > 100, "a lost wake-up costs a bounded delay: {asked}");
 }
 
 pub(super) async fn an_enqueue_wakes_it(fixture: Fixture) {
     let mut listener = fixture.listen(1);
     let waiting = tokio::spawn(async move { listener.next().await.map(|lease| lease.ack()) });
-    fixture.pass(SECOND * 5).await;
+    fixture.advance(SECOND * 5).await;
     fixture.store(&[msg("m")]).await;
     let before = fixture.seconds();
     waiting.await.unwrap().unwrap().await.unwrap();
@@ -137,15 +135,15 @@ pub(super) async fn a_delayed_message_comes_when_it_is_due(fixture: Fixture) {
     assert_eq!(fixture.seconds(), 100);
 }
 
-pub(super) async fn it_pauses_where_others_are_faster(fixture: Fixture) {
+pub(super) async fn it_pauses_when_waits_return_early(fixture: Fixture) {
     // Every wait says that something is ready, and nothing ever is.
-    fixture.store.fault(Call::Wait, Fault::Lies);
+    fixture.faulty.fault(Operation::Wait, Fault::NoWait);
     let mut listener = fixture.listen(8);
     let nothing = tokio::time::timeout(HOUR, listener.next()).await;
     assert!(nothing.is_err());
-    let asked = fixture.store.calls(Call::Lease).len();
+    let asked = fixture.faulty.calls(Operation::Lease).len();
     assert!(asked < 4 * 3600, "{asked} lease calls in an hour");
-    assert!(asked > 3600, "it goes on looking: {asked}");
+    assert!(asked > 3600, "it keeps polling: {asked}");
 }
 
 pub(super) async fn ten_thousand_messages_take_few_calls(fixture: Fixture) {
@@ -162,19 +160,18 @@ pub(super) async fn ten_thousand_messages_take_few_calls(fixture: Fixture) {
         answer.await.unwrap();
     }
     assert_eq!(fixture.stats().await.leased, 0);
-    for call in [Call::Lease, Call::Ack] {
-        let calls = fixture.store.calls(call);
+    for call in [Operation::Lease, Operation::Ack] {
+        let calls = fixture.faulty.calls(call);
         assert!(calls.len() < 10_000 / 16, "{call:?}: {}", calls.len());
         assert!(calls.iter().all(|size| *size <= 64));
     }
-    assert_eq!(
-        fixture.store.calls(Call::Change),
-        NONE,
+    assert!(
+        fixture.faulty.calls(Operation::Change).is_empty(),
         "nothing was renewed"
     );
 }
 
-pub(super) async fn wrong_options_are_refused(fixture: Fixture) {
+pub(super) async fn invalid_options_are_refused(fixture: Fixture) {
     for options in [
         ListenOptions::new(0),
         ListenOptions::new(1).with_visibility_timeout(Duration::ZERO),

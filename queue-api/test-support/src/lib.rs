@@ -1,0 +1,11 @@
+//! What the tests of several crates share. Only tests depend on it.
+//!
+//! It depends on `queue-api`, so the unit tests of `queue-api` cannot use it: they would see two
+//! copies of its types. Its integration tests can.
+
+pub mod consumer;
+mod delegate;
+mod faulty;
+
+pub use delegate::{Delegate, Delegated, Operation};
+pub use faulty::{Fault, Faulty};
