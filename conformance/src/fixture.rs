@@ -1,9 +1,8 @@
-//! What a check is given: a fresh store, a connection to it, and time.
+//! The fixture of a check: a fresh store, a connection to it, and a clock.
 //!
-//! Its calls are those of the trait on one queue, with two liberties that keep checks short: an
-//! error ends the check, and durations are in milliseconds.
-//!
-//! Where one of them panics, it is the check's line that counts: see [`called_from_here`].
+//! Its calls are those of the trait on one queue. Two things keep checks short: an error panics, and
+//! durations are in milliseconds. A panic is reported at the check's own line, see
+//! [`called_from_here`].
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTime};
 
@@ -19,14 +18,11 @@ use crate::{
     panic_location::called_from_here,
 };
 
-/// This file, as a panic's place names it.
-pub(crate) const FILE: &str = file!();
-
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture {
     store: Arc<dyn Store>,
     time: TestTime,
-    patience: Duration,
+    timeout: Duration,
     queue: OneQueue,
 }
 
@@ -38,11 +34,11 @@ pub(crate) struct OneQueue {
 }
 
 impl Fixture {
-    /// The error is the harness's, not the backend's.
+    /// Connects. An error is the harness's fault, not the backend's.
     pub(crate) async fn new(
         store: Arc<dyn Store>,
         time: TestTime,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, String> {
         let connected = store.connect().await;
         let connection = connected.map_err(|why| format!("the harness cannot connect: {why}"))?;
@@ -54,7 +50,7 @@ impl Fixture {
             && limits.max_delay >= Duration::from_secs(7200);
         if !enough {
             return Err(format!(
-                "the suite needs more than {limits:?}; its README says what"
+                "the limits are too small: {limits:?}; see \"Limits\" in the suite's README"
             ));
         }
         let queue = OneQueue {
@@ -64,12 +60,12 @@ impl Fixture {
         Ok(Self {
             store,
             time,
-            patience,
+            timeout,
             queue,
         })
     }
 
-    /// The same store over a connection of its own, as another process has it.
+    /// The same store over a new connection, as another process has it.
     #[track_caller]
     pub(crate) fn reconnect(&self) -> impl Future<Output = Self> {
         called_from_here(async move {
@@ -79,7 +75,7 @@ impl Fixture {
         })
     }
 
-    /// Another queue of the same connection.
+    /// Another queue over the same connection.
     pub(crate) fn other_queue(&self, other: &str) -> OneQueue {
         OneQueue {
             connection: self.queue.connection.clone(),
@@ -87,25 +83,25 @@ impl Fixture {
         }
     }
 
-    /// Lets time pass. On the manual clock it takes none; the few checks in real time wait.
+    /// Lets time pass: moves the manual clock, or waits in a check in real time.
     #[track_caller]
     pub(crate) fn pass(&self, millis: u64) -> impl Future<Output = ()> {
         called_from_here(async move {
             let by = Duration::from_millis(millis);
             match &self.time {
                 TestTime::Manual(clock) => clock.advance(by),
-                // The point of those checks is that real time passes.
+                // Checks in real time exist to let real time pass.
                 #[allow(clippy::disallowed_methods)]
                 TestTime::Real => tokio::time::sleep(by).await,
             }
         })
     }
 
-    /// How long to wait for something that may take a while before it is given up.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience {
-            // That of the whole check ends at the same time or sooner, and says nothing.
-            limit: self.patience / 3,
+    /// A timeout for a task that waits for the work of others.
+    pub(crate) fn idle_timeout(&self) -> IdleTimeout {
+        IdleTimeout {
+            // Shorter than that of the whole check, which cannot say what is missing.
+            limit: self.timeout / 3,
             since: Instant::now(),
         }
     }
@@ -114,32 +110,28 @@ impl Fixture {
     pub(crate) fn now(&self) -> SystemTime {
         match &self.time {
             TestTime::Manual(clock) => clock.now(),
-            TestTime::Real => panic!("a check in real time does not know the backend's time"),
+            TestTime::Real => panic!("in real time the backend's time is not known"),
         }
     }
 }
 
-/// What a task has that comes away empty-handed: it lets others run, and gives up when nothing
-/// has come for so long that nothing will.
-pub(crate) struct Patience {
+/// A timeout that starts again with each success.
+pub(crate) struct IdleTimeout {
     limit: Duration,
     since: Instant,
 }
 
-impl Patience {
-    pub(crate) fn restored(&mut self) {
+impl IdleTimeout {
+    pub(crate) fn reset(&mut self) {
         self.since = Instant::now();
     }
 
-    /// Panics when it is at its end, and says what was `missing`.
+    /// Lets other tasks run. Panics after the timeout and says what was `missing`.
     #[track_caller]
-    pub(crate) fn wear(&self, missing: &str) -> impl Future<Output = ()> {
+    pub(crate) fn check(&self, missing: &str) -> impl Future<Output = ()> {
         called_from_here(async move {
             let limit = self.limit;
-            assert!(
-                self.since.elapsed() < limit,
-                "for {limit:?} there was {missing}"
-            );
+            assert!(self.since.elapsed() < limit, "{missing} for {limit:?}");
             tokio::task::yield_now().await;
         })
     }
@@ -168,7 +160,7 @@ impl OneQueue {
         admin.expect("a harness that offers QueueAdmin connects with it")
     }
 
-    /// As all calls here, cut to the backend's limits: that is what is given.
+    /// Enqueues in batches within the backend's limits, like all calls here.
     #[track_caller]
     pub(crate) fn enqueue(
         &self,
@@ -186,7 +178,7 @@ impl OneQueue {
         })
     }
 
-    /// The batch in parts of the largest size; nothing at all is a part of its own.
+    /// Splits a batch at the largest size. An empty batch is one empty chunk.
     fn chunks<'a, T>(&self, batch: &'a [T]) -> Vec<&'a [T]> {
         match batch {
             [] => vec![batch],
@@ -194,7 +186,7 @@ impl OneQueue {
         }
     }
 
-    /// Stores messages that nobody has stored before.
+    /// Stores messages whose ids are new.
     #[track_caller]
     pub(crate) fn store(&self, messages: &[NewMessage]) -> impl Future<Output = ()> {
         called_from_here(async move {
@@ -202,7 +194,7 @@ impl OneQueue {
             let all_new = outcomes
                 .iter()
                 .all(|outcome| *outcome == EnqueueOutcome::Stored);
-            assert!(all_new, "every message is new: {outcomes:?}");
+            assert!(all_new, "every id is new: {outcomes:?}");
         })
     }
 
@@ -228,15 +220,12 @@ impl OneQueue {
             loop {
                 let asked = (max - deliveries.len()).min(most);
                 let chunk = options.clone().with_max_messages(asked);
-                let given = self.backend().lease(&self.name, &chunk).await;
-                let given = given.expect("lease succeeds");
-                assert!(
-                    given.len() <= asked,
-                    "L4: {} given, {asked} asked for",
-                    given.len()
-                );
-                let all = given.len() < asked;
-                deliveries.extend(given);
+                let leased = self.backend().lease(&self.name, &chunk).await;
+                let leased = leased.expect("lease succeeds");
+                let count = leased.len();
+                assert!(count <= asked, "L4: asked for {asked}, got {count}");
+                let all = count < asked;
+                deliveries.extend(leased);
                 if all || deliveries.len() == max {
                     return deliveries;
                 }
@@ -244,20 +233,20 @@ impl OneQueue {
         })
     }
 
-    /// Leases the one message that must be ready.
+    /// Leases one message. One must be ready.
     #[track_caller]
     pub(crate) fn lease_one(&self) -> impl Future<Output = Delivery> {
         called_from_here(async move { self.lease(1).await.pop().expect("a message is ready") })
     }
 
-    /// Asserts that nothing can be leased.
+    /// Asserts that no message is ready, and says `why`.
     #[track_caller]
     pub(crate) fn expect_none_ready(&self, why: &str) -> impl Future<Output = ()> {
         called_from_here(async move {
             let deliveries = self.lease(10).await;
             assert!(
                 deliveries.is_empty(),
-                "{why}, but the queue gave {deliveries:?}"
+                "no message is ready ({why}), but a lease returned {deliveries:?}"
             );
         })
     }
@@ -319,7 +308,7 @@ impl OneQueue {
             self.backend()
                 .stats(&self.name)
                 .await
-                .expect("stats succeed")
+                .expect("stats succeeds")
         })
     }
 
@@ -330,12 +319,12 @@ impl OneQueue {
             self.admin()
                 .dead_letters(&self.name, &page)
                 .await
-                .expect("dead letters can be listed")
+                .expect("dead_letters succeeds")
         })
     }
 }
 
-/// A message with its id as payload and a visibility timeout of ten seconds.
+/// A message with its id as payload and a visibility timeout of 10 seconds.
 pub(crate) fn msg(id: &str) -> NewMessage {
     NewMessage::new(id.to_owned())
         .with_id(id_of(id))

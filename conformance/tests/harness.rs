@@ -1,4 +1,4 @@
-//! What becomes of a harness that does not do its part: each item still has a verdict, and each
+//! What becomes of a harness that does not do its part: each item still has a result, and each
 //! store that was made is removed.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use queue_api::async_trait;
 use queue_conformance::{
     Capability, Connection, Fault, Faults, Harness, HarnessError, Outcome, Report, Store, TestTime,
-    examine,
+    report,
 };
 use queue_memory::MemoryBackend;
 
@@ -45,7 +45,7 @@ impl Broken {
             wrong,
             count: count.clone(),
         };
-        let report = examine(broken, 4);
+        let report = report(broken, 4);
         let made = count.made.load(Ordering::SeqCst);
         assert!(made > 0);
         (report, made - count.removed.load(Ordering::SeqCst))
@@ -80,7 +80,7 @@ impl Harness for Broken {
         }
     }
 
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         match self.wrong {
             // Longer than the checks in real time take; what never comes costs all of it.
             Wrong::FaultsNeverHaveTheirTurn => Duration::from_secs(8),
@@ -122,42 +122,42 @@ impl Faults for NoTurn {
         std::future::pending().await
     }
 
-    async fn heal(&self) -> Result<(), HarnessError> {
+    async fn clear(&self) -> Result<(), HarnessError> {
         Ok(())
     }
 }
 
 /// Every item of the suite, by what it says of a backend that passes.
 fn all_items(report: &Report) -> BTreeSet<&str> {
-    report.verdicts.iter().map(|v| &*v.check).collect()
+    report.results.iter().map(|v| &*v.check).collect()
 }
 
 #[test]
 fn each_item_tells_of_a_harness_that_cannot_connect() {
     let (refusing, left) = Broken::examined(Wrong::CannotConnect);
     assert_eq!(left, 0, "each store is removed");
-    for verdict in &refusing.verdicts {
-        let Outcome::Failed(why) = &verdict.outcome else {
-            panic!("{} passes without a connection", verdict.check);
+    for result in &refusing.results {
+        let Outcome::Failed(why) = &result.outcome else {
+            panic!("{} passes without a connection", result.check);
         };
         let expected = "the harness cannot connect: the server is away";
-        assert!(why.contains(expected), "{}: {why}", verdict.check);
+        assert!(why.contains(expected), "{}: {why}", result.check);
         assert!(!why.contains("breaks the contract"), "{why}");
     }
     let names = all_items(&refusing);
-    assert_eq!(names.len(), refusing.verdicts.len());
+    assert_eq!(names.len(), refusing.results.len());
     assert!(names.contains("histories::concurrent_histories_4_of_4"));
     assert!(names.contains("L2_visible_again::clients_with_wrong_clocks_do_no_harm"));
 
     let (panicking, left) = Broken::examined(Wrong::PanicsWhenConnecting);
     assert_eq!(left, 0, "each store is removed");
     assert_eq!(all_items(&panicking), names);
-    for verdict in &panicking.verdicts {
-        let Outcome::Failed(why) = &verdict.outcome else {
-            panic!("{} passes without a connection", verdict.check);
+    for result in &panicking.results {
+        let Outcome::Failed(why) = &result.outcome else {
+            panic!("{} passes without a connection", result.check);
         };
         let what_and_where = why.contains("the author made a mistake\nat ");
-        assert!(what_and_where, "{}: {why}", verdict.check);
+        assert!(what_and_where, "{}: {why}", result.check);
         assert!(why.contains("tests/harness.rs:"), "{why}");
     }
 }
@@ -167,9 +167,9 @@ fn a_fault_that_never_has_its_turn_is_not_waited_for_for_ever() {
     let (report, left) = Broken::examined(Wrong::FaultsNeverHaveTheirTurn);
     assert_eq!(left, 0, "each store is removed");
     let late = "did not end within 8s";
-    let tells = |verdict: &&queue_conformance::Verdict| {
-        verdict.check.contains("concurrent_histories")
-            && matches!(&verdict.outcome, Outcome::Failed(why) if why.starts_with(late))
+    let tells = |result: &&queue_conformance::CheckResult| {
+        result.check.contains("concurrent_histories")
+            && matches!(&result.outcome, Outcome::Failed(why) if why.starts_with(late))
     };
-    assert!(report.verdicts.iter().any(|v| tells(&v)), "{report}");
+    assert!(report.results.iter().any(|v| tells(&v)), "{report}");
 }

@@ -163,12 +163,12 @@ impl Folder {
             .envs(variables);
         let output = command.output()?;
         let report: Value = serde_json::from_slice(&fs::read(report)?)?;
-        let verdicts = report["verdicts"].as_array().expect("it is a list");
-        let name = |verdict: &Value| verdict["check"].as_str().expect("it is text").to_owned();
-        let outcome = |verdict: &Value| (name(verdict), verdict["outcome"].clone());
+        let results = report["results"].as_array().expect("it is a list");
+        let name = |result: &Value| result["check"].as_str().expect("it is text").to_owned();
+        let outcome = |result: &Value| (name(result), result["outcome"].clone());
         Ok(Said {
-            order: verdicts.iter().map(name).collect(),
-            outcomes: verdicts.iter().map(outcome).collect(),
+            order: results.iter().map(name).collect(),
+            outcomes: results.iter().map(outcome).collect(),
             printed: String::from_utf8_lossy(&output.stdout)
                 .split_once("test result")
                 .map(|(_, report)| report.lines().skip(1).collect::<Vec<_>>().join("\n"))

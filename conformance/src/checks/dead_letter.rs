@@ -10,7 +10,7 @@ use queue_api::{
 
 use crate::fixture::{Fixture, dead_letter, extend, id_of, ids, msg, nack};
 
-pub(super) async fn after_max_attempts_it_is_buried_not_delivered(fixture: Fixture) {
+pub(super) async fn after_max_attempts_a_message_becomes_a_dead_letter(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(3)]).await;
     for attempt in 1..=3 {
         let delivery = fixture.lease_one().await;
@@ -36,7 +36,7 @@ pub(super) async fn after_max_attempts_it_is_buried_not_delivered(fixture: Fixtu
     fixture.expect_none_ready("a dead letter stays dead").await;
 }
 
-pub(super) async fn a_nack_of_the_last_attempt_buries_nothing(fixture: Fixture) {
+pub(super) async fn a_nack_of_the_last_attempt_makes_no_dead_letter(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(1)]).await;
     let delivery = fixture.lease_one().await;
     assert_eq!(fixture.change(&delivery.receipt, nack(500)).await, Applied);
@@ -48,7 +48,7 @@ pub(super) async fn a_nack_of_the_last_attempt_buries_nothing(fixture: Fixture) 
     assert_eq!(fixture.stats().await.dead, 1);
 }
 
-pub(super) async fn the_most_attempts_are_many(fixture: Fixture) {
+pub(super) async fn the_largest_max_attempts_works(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(u32::MAX)]).await;
     for attempt in 1..=3 {
         assert_eq!(fixture.lease_one().await.attempt, attempt);
@@ -56,7 +56,7 @@ pub(super) async fn the_most_attempts_are_many(fixture: Fixture) {
     }
 }
 
-pub(super) async fn burying_makes_way_for_the_next(fixture: Fixture) {
+pub(super) async fn exhausted_messages_do_not_hide_ready_ones(fixture: Fixture) {
     fixture
         .store(&[msg("x").with_max_attempts(1), msg("y").with_max_attempts(1)])
         .await;
@@ -73,7 +73,7 @@ pub(super) async fn burying_makes_way_for_the_next(fixture: Fixture) {
     assert_eq!(fixture.stats().await.dead, 2);
 }
 
-pub(super) async fn dead_letters_keep_everything(fixture: Fixture) {
+pub(super) async fn dead_letters_keep_the_whole_message(fixture: Fixture) {
     let message = msg("m")
         .with_max_attempts(1)
         .with_header("trace", "4bf9")
@@ -134,7 +134,7 @@ pub(super) async fn dead_letters_keep_their_reason(fixture: Fixture) {
     assert_eq!(letters.len(), 3);
 }
 
-pub(super) async fn redrive_starts_afresh(fixture: Fixture) {
+pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
     let message = msg("m").with_max_attempts(2).with_header("kept", "yes");
     fixture.store(std::slice::from_ref(&message)).await;
     let mut receipts = BTreeSet::new();
@@ -191,7 +191,7 @@ pub(super) async fn many_dead_letters_are_listed_and_redriven(fixture: Fixture) 
     assert_eq!(purged.expect("purge succeeds"), most as u64);
 }
 
-pub(super) async fn redrive_takes_only_what_was_named(fixture: Fixture) {
+pub(super) async fn redrive_takes_only_the_named_ids(fixture: Fixture) {
     fixture
         .store(&[msg("a"), msg("b"), msg("c"), msg("live")])
         .await;
@@ -214,7 +214,7 @@ pub(super) async fn redrive_takes_only_what_was_named(fixture: Fixture) {
     assert_eq!(fixture.dead_letters().await[0].id.as_str(), "b");
 }
 
-pub(super) async fn burying_stops_when_there_is_enough(fixture: Fixture) {
+pub(super) async fn a_lease_leaves_exhausted_messages_behind_the_last_one(fixture: Fixture) {
     fixture.store(&[msg("front").with_max_attempts(1)]).await;
     fixture.lease_for(1, 10).await;
     fixture.pass(20).await;

@@ -6,7 +6,7 @@ use queue_api::LeaseOutcome::{Applied, Lost};
 
 use crate::fixture::{Fixture, dead_letter, extend, ids, msg};
 
-pub(super) async fn a_new_connection_finds_everything(fixture: Fixture) {
+pub(super) async fn a_new_connection_sees_everything(fixture: Fixture) {
     let ready = msg("ready").with_header("k", "v").with_max_attempts(7);
     fixture.store(&[msg("leased"), msg("dead")]).await;
     for delivery in fixture.lease(2).await {

@@ -16,7 +16,7 @@ pub(super) async fn what_is_stored_is_delivered(fixture: Fixture) {
     assert_eq!(sorted_ids(&deliveries), names);
 }
 
-pub(super) async fn what_nobody_acks_comes_back_again_and_again(fixture: Fixture) {
+pub(super) async fn an_unacked_message_comes_back_every_time(fixture: Fixture) {
     fixture
         .store(&[msg("stubborn").with_max_attempts(100)])
         .await;
@@ -195,7 +195,7 @@ pub(super) async fn ids_of_any_text_work(fixture: Fixture) {
 }
 
 /// Texts that a collation, a normal form or a conversion to a number would take for the same.
-pub(super) async fn ids_that_look_alike_are_kept_apart(fixture: Fixture) {
+pub(super) async fn ids_that_look_alike_are_distinct(fixture: Fixture) {
     let texts = [
         "a", "A", "a ", " a", "\u{e1}", "a\u{301}", "\u{ff41}", "1", "01", "1.0",
     ];
@@ -288,7 +288,7 @@ pub(super) async fn a_batch_of_large_payloads_comes_back(fixture: Fixture) {
     );
 }
 
-pub(super) async fn a_delay_is_kept_to_the_tick(fixture: Fixture) {
+pub(super) async fn a_delay_is_exact_to_the_millisecond(fixture: Fixture) {
     fixture
         .store(&[msg("m").with_delay(Duration::from_millis(5000))])
         .await;
@@ -302,7 +302,7 @@ pub(super) async fn a_delay_is_kept_to_the_tick(fixture: Fixture) {
 }
 
 /// Milliseconds of 32 bits are spent after 25 or 50 days.
-pub(super) async fn the_longest_times_are_kept(fixture: Fixture) {
+pub(super) async fn the_longest_times_are_exact(fixture: Fixture) {
     let limits = fixture.backend().limits();
     let a_year = Duration::from_secs(366 * 24 * 3600);
     let delay = limits.max_delay.min(a_year);
@@ -319,7 +319,7 @@ pub(super) async fn the_longest_times_are_kept(fixture: Fixture) {
     }
 }
 
-pub(super) async fn delays_in_one_batch_are_kept_apart(fixture: Fixture) {
+pub(super) async fn delays_in_one_batch_are_independent(fixture: Fixture) {
     let delayed = |id: &str, millis| msg(id).with_delay(Duration::from_millis(millis));
     fixture
         .store(&[

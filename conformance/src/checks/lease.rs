@@ -11,7 +11,7 @@ use queue_api::{
 
 use crate::fixture::{Fixture, extend, ids, msg, nack, sorted_ids};
 
-pub(super) async fn a_leased_message_is_given_to_nobody_else(fixture: Fixture) {
+pub(super) async fn a_leased_message_is_not_leased_again(fixture: Fixture) {
     fixture.store(&[msg("a"), msg("b")]).await;
     assert_eq!(sorted_ids(&fixture.lease(10).await), ["a", "b"]);
     for _ in 0..3 {
@@ -38,7 +38,7 @@ pub(super) async fn an_extended_lease_stays_exclusive(fixture: Fixture) {
     assert_eq!(fixture.ack(&delivery.receipt).await, Applied);
 }
 
-pub(super) async fn a_lease_runs_out_to_the_tick(fixture: Fixture) {
+pub(super) async fn a_lease_expires_to_the_millisecond(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     fixture.lease_one().await;
     fixture.pass(9999).await;
@@ -145,7 +145,7 @@ pub(super) async fn a_finer_duration_is_rounded_up(fixture: Fixture) {
     assert_eq!(fixture.lease_one().await.attempt, 5);
 }
 
-pub(super) async fn a_lease_runs_out_in_real_time(fixture: Fixture) {
+pub(super) async fn a_lease_expires_in_real_time(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let first = fixture.lease_for(1, 1500).await;
     let started = Instant::now();
@@ -192,7 +192,7 @@ pub(super) async fn receipts_are_fresh(fixture: Fixture) {
     assert_eq!(seen.len(), 12);
 }
 
-pub(super) async fn every_way_back_counts_but_return(fixture: Fixture) {
+pub(super) async fn every_redelivery_counts_except_after_a_release(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let first = fixture.lease_one().await;
     fixture.change(&first.receipt, nack(0)).await;
@@ -223,7 +223,7 @@ pub(super) async fn never_more_than_asked(fixture: Fixture) {
     fixture.expect_none_ready("all ten are leased").await;
 }
 
-pub(super) async fn exactly_what_is_ready(fixture: Fixture) {
+pub(super) async fn everything_ready_up_to_what_was_asked(fixture: Fixture) {
     let hidden = msg("delayed").with_delay(Duration::from_secs(5));
     fixture.store(&[msg("a"), hidden, msg("b"), msg("c")]).await;
     let a = fixture.lease(1).await;
@@ -274,7 +274,7 @@ pub(super) async fn a_batch_of_the_largest_size(fixture: Fixture) {
     assert_eq!(fixture.stats().await.leased, 1, "the others are gone");
 }
 
-pub(super) async fn nothing_asked_for_is_nothing_given(fixture: Fixture) {
+pub(super) async fn a_lease_of_zero_returns_nothing(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     assert!(fixture.lease(0).await.is_empty());
     assert_eq!(fixture.stats().await.ready, 1);

@@ -10,7 +10,7 @@ use queue_api::{
 
 use crate::fixture::{Fixture, dead_letter, extend, id_of, ids, msg, nack};
 
-pub(super) async fn queues_do_not_see_each_other(fixture: Fixture) {
+pub(super) async fn queues_are_separate(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fixture.store(&[msg("same-id")]).await;
     other.store(&[msg("same-id"), msg("more")]).await;
@@ -26,7 +26,7 @@ pub(super) async fn queues_do_not_see_each_other(fixture: Fixture) {
 }
 
 /// Names that a prefix, a pattern, a collation or a rule for file names would mix up.
-pub(super) async fn queues_of_like_names_are_kept_apart(fixture: Fixture) {
+pub(super) async fn queues_with_similar_names_are_separate(fixture: Fixture) {
     let long = "long-".repeat(9);
     let (long_a, long_b) = (format!("{long}a"), format!("{long}b"));
     let alike = [
@@ -45,7 +45,7 @@ pub(super) async fn queues_of_like_names_are_kept_apart(fixture: Fixture) {
     }
 }
 
-pub(super) async fn a_receipt_is_worth_nothing_elsewhere(fixture: Fixture) {
+pub(super) async fn a_receipt_is_lost_in_another_queue(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fixture.store(&[msg("m")]).await;
     other.store(&[msg("m")]).await;
@@ -68,7 +68,7 @@ pub(super) async fn an_unused_queue_is_empty(fixture: Fixture) {
     assert_eq!(fixture.change(&receipt, extend(1)).await, Lost);
 }
 
-pub(super) async fn looking_after_an_unused_queue_does_nothing(fixture: Fixture) {
+pub(super) async fn admin_calls_on_an_unused_queue_do_nothing(fixture: Fixture) {
     assert!(fixture.dead_letters().await.is_empty());
     let (admin, name) = (fixture.admin(), &fixture.name);
     assert!(admin.peek(name, 5).await.expect("peek succeeds").is_empty());
@@ -88,7 +88,7 @@ pub(super) async fn looking_after_an_unused_queue_does_nothing(fixture: Fixture)
         .expect("deleting nothing succeeds");
 }
 
-pub(super) async fn stats_follow_every_step(fixture: Fixture) {
+pub(super) async fn stats_are_exact_after_every_step(fixture: Fixture) {
     let expect = async |step: &str, ready, delayed, leased, dead| {
         let stats = fixture.stats().await;
         let counts = (stats.ready, stats.delayed, stats.leased, stats.dead);
@@ -130,7 +130,7 @@ pub(super) async fn stats_follow_every_step(fixture: Fixture) {
     expect("a return", 1, 0, 1, 1).await;
 }
 
-pub(super) async fn stats_tell_the_age_of_the_oldest(fixture: Fixture) {
+pub(super) async fn stats_report_the_age_of_the_oldest(fixture: Fixture) {
     let oldest = async || {
         fixture
             .stats()
@@ -159,7 +159,7 @@ pub(super) async fn stats_tell_the_age_of_the_oldest(fixture: Fixture) {
     assert_eq!(oldest().await, Some(0), "ready since its return");
 }
 
-pub(super) async fn peek_shows_and_changes_nothing(fixture: Fixture) {
+pub(super) async fn peek_changes_nothing(fixture: Fixture) {
     fixture
         .store(&[
             msg("leased"),
@@ -224,7 +224,7 @@ pub(super) async fn peek_shows_and_changes_nothing(fixture: Fixture) {
     );
 }
 
-pub(super) async fn peek_tells_the_state_by_the_clock(fixture: Fixture) {
+pub(super) async fn peek_shows_the_state_at_this_time(fixture: Fixture) {
     let state = async || {
         let seen = fixture.admin().peek(&fixture.name, 1).await;
         seen.expect("peek succeeds")[0].state
@@ -246,7 +246,7 @@ pub(super) async fn peek_tells_the_state_by_the_clock(fixture: Fixture) {
     assert_eq!(state().await, Delayed);
 }
 
-pub(super) async fn purge_removes_the_live_alone(fixture: Fixture) {
+pub(super) async fn purge_live_leaves_dead_letters(fixture: Fixture) {
     let other = fixture.other_queue("other");
     other.store(&[msg("stays")]).await;
     fill_every_state(&fixture).await;
@@ -277,7 +277,7 @@ pub(super) async fn purge_removes_the_live_alone(fixture: Fixture) {
     );
 }
 
-pub(super) async fn purge_removes_the_dead_alone(fixture: Fixture) {
+pub(super) async fn purge_dead_leaves_live_messages(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fill_every_state(&other).await;
     fill_every_state(&fixture).await;

@@ -38,7 +38,7 @@ pub(super) async fn an_acked_message_is_gone(fixture: Fixture) {
     assert_eq!(fixture.stats().await, queue_api::QueueStats::default());
 }
 
-pub(super) async fn acks_in_one_batch_end_each_its_own(fixture: Fixture) {
+pub(super) async fn a_batch_of_acks_ends_exactly_its_messages(fixture: Fixture) {
     fixture
         .store(&[msg("a"), msg("b"), msg("c"), msg("d")])
         .await;
@@ -86,7 +86,7 @@ pub(super) async fn a_superseded_receipt_changes_nothing(fixture: Fixture) {
 
 /// Receipts that are made of what a message has, such as its attempts, come again when that
 /// does.
-pub(super) async fn a_receipt_is_not_made_again(fixture: Fixture) {
+pub(super) async fn a_receipt_is_not_repeated(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let mut old = fixture.lease_one().await.receipt;
     for way_back in [Some(LeaseAction::Release), Some(nack(0)), None] {
@@ -162,7 +162,7 @@ pub(super) async fn a_late_change_works(fixture: Fixture) {
     assert_eq!(fixture.stats().await.dead, 1);
 }
 
-pub(super) async fn a_late_extend_hides_again(fixture: Fixture) {
+pub(super) async fn a_late_extend_hides_the_message_again(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;
     fixture.pass(15_000).await;
@@ -303,7 +303,7 @@ pub(super) async fn outcomes_are_in_order(fixture: Fixture) {
     assert_eq!(fixture.ack_all(&receipts).await, expected);
 }
 
-pub(super) async fn nothing_to_settle_is_no_outcome(fixture: Fixture) {
+pub(super) async fn an_empty_batch_has_no_outcomes(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     fixture.lease_one().await;
     assert!(fixture.ack_all(&[]).await.is_empty());
@@ -343,7 +343,7 @@ pub(super) async fn extend_may_shorten(fixture: Fixture) {
     assert_eq!(fixture.lease_one().await.attempt, 2);
 }
 
-pub(super) async fn nack_delays_to_the_tick(fixture: Fixture) {
+pub(super) async fn a_nack_delay_is_exact_to_the_millisecond(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;
     fixture.pass(3000).await;
@@ -372,7 +372,7 @@ pub(super) async fn nack_without_delay_is_ready_at_once(fixture: Fixture) {
     assert_eq!(fixture.lease_one().await.attempt, 2);
 }
 
-pub(super) async fn return_is_ready_at_once_and_does_not_count(fixture: Fixture) {
+pub(super) async fn a_released_message_is_ready_at_once_and_not_counted(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(2)]).await;
     for _ in 0..5 {
         let delivery = fixture.lease_one().await;
@@ -387,7 +387,7 @@ pub(super) async fn return_is_ready_at_once_and_does_not_count(fixture: Fixture)
     }
 }
 
-pub(super) async fn changes_in_one_batch_are_kept_apart(fixture: Fixture) {
+pub(super) async fn changes_in_one_batch_are_independent(fixture: Fixture) {
     let long = |id: &str| msg(id).with_visibility_timeout(Duration::from_secs(600));
     fixture
         .store(&[

@@ -12,7 +12,7 @@ use crate::harness::Capability;
 pub(crate) enum Command {
     Enqueue {
         queue: usize,
-        messages: Vec<Sketch>,
+        messages: Vec<MessageSpec>,
     },
     Lease {
         queue: usize,
@@ -21,11 +21,11 @@ pub(crate) enum Command {
     },
     Ack {
         queue: usize,
-        picks: Vec<Pick>,
+        picks: Vec<ReceiptPick>,
     },
     Change {
         queue: usize,
-        changes: Vec<(Pick, Action)>,
+        changes: Vec<(ReceiptPick, Action)>,
     },
     /// Lets so many milliseconds pass.
     Pass(u64),
@@ -51,7 +51,7 @@ pub(crate) enum Command {
 
 /// A message to be enqueued.
 #[derive(Clone, Debug)]
-pub(crate) struct Sketch {
+pub(crate) struct MessageSpec {
     pub(crate) id: usize,
     /// What tells two messages of the same id apart.
     pub(crate) payload: u16,
@@ -62,7 +62,7 @@ pub(crate) struct Sketch {
 
 /// A receipt to be used, if the queue has given out any.
 #[derive(Clone, Debug)]
-pub(crate) enum Pick {
+pub(crate) enum ReceiptPick {
     /// One of those that were given out last: likely to be live.
     Recent(Index),
     /// Any that was ever given out: likely to be stale.
@@ -106,7 +106,7 @@ fn queue() -> impl Strategy<Value = usize> {
 
 fn core(max_attempts: Vec<u32>) -> impl Strategy<Value = Command> {
     prop_oneof![
-        6 => (queue(), vec(sketch(max_attempts), 1..4))
+        6 => (queue(), vec(message_spec(max_attempts), 1..4))
             .prop_map(|(queue, messages)| Command::Enqueue { queue, messages }),
         8 => (queue(), 1..4_usize, option::weighted(0.3, millis(1)))
             .prop_map(|(queue, max, visibility)| Command::Lease { queue, max, visibility }),
@@ -128,10 +128,10 @@ fn admin() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn sketch(max_attempts: Vec<u32>) -> impl Strategy<Value = Sketch> {
+fn message_spec(max_attempts: Vec<u32>) -> impl Strategy<Value = MessageSpec> {
     let delay = prop_oneof![3 => Just(0), 2 => millis(1)];
     (0..IDS, any::<u16>(), delay, millis(1), select(max_attempts)).prop_map(
-        |(id, payload, delay, visibility, max_attempts)| Sketch {
+        |(id, payload, delay, visibility, max_attempts)| MessageSpec {
             id,
             payload,
             delay,
@@ -141,11 +141,11 @@ fn sketch(max_attempts: Vec<u32>) -> impl Strategy<Value = Sketch> {
     )
 }
 
-fn pick() -> impl Strategy<Value = Pick> {
+fn pick() -> impl Strategy<Value = ReceiptPick> {
     prop_oneof![
-        6 => any::<Index>().prop_map(Pick::Recent),
-        3 => any::<Index>().prop_map(Pick::Any),
-        1 => any::<Index>().prop_map(Pick::Stranger),
+        6 => any::<Index>().prop_map(ReceiptPick::Recent),
+        3 => any::<Index>().prop_map(ReceiptPick::Any),
+        1 => any::<Index>().prop_map(ReceiptPick::Stranger),
     ]
 }
 

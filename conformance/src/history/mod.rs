@@ -39,16 +39,16 @@ pub(crate) fn run_shard(
         }
         return run_one(harness, runtime, seed).map(|()| Outcome::Passed);
     }
-    let histories = how_many(&**harness, shard, shards)?;
+    let histories = count_in_shard(&**harness, shard, shards)?;
     for _ in 0..histories {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         run_one(harness, runtime, seed)?;
     }
-    Ok(tried(histories))
+    Ok(passed_if_any(histories))
 }
 
-/// What a share says that tried so many histories, and none of them failed.
-pub(crate) fn tried(histories: u64) -> Outcome {
+/// What a share says that passed_if_any so many histories, and none of them failed.
+pub(crate) fn passed_if_any(histories: u64) -> Outcome {
     match histories {
         0 => Outcome::NotRun("no history was asked of this share".to_owned()),
         _ => Outcome::Passed,
@@ -56,7 +56,11 @@ pub(crate) fn tried(histories: u64) -> Outcome {
 }
 
 /// How many histories the `shard`th of `shards` equal parts has.
-pub(crate) fn how_many(harness: &dyn Harness, shard: u32, shards: u32) -> Result<u64, String> {
+pub(crate) fn count_in_shard(
+    harness: &dyn Harness,
+    shard: u32,
+    shards: u32,
+) -> Result<u64, String> {
     let histories = number_from_env(HISTORIES)?.unwrap_or(u64::from(harness.histories()));
     Ok((histories + u64::from(shards - 1 - shard)) / u64::from(shards))
 }
@@ -72,16 +76,16 @@ fn number_from_env(name: &str) -> Result<Option<u64>, String> {
 
 /// Runs the history that `seed` stands for and, if it fails, the smaller ones made of it.
 fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(), String> {
-    let patience = harness.patience();
+    let timeout = harness.timeout();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config = Config {
         failure_persistence: None,
-        // Each try at something smaller costs a fresh store, and all of the patience where the
+        // Each try at something smaller costs a fresh store, and all of the timeout where the
         // backend hangs.
         max_shrink_iters: 2000,
-        max_shrink_time: patience.as_millis() as u32,
+        max_shrink_time: timeout.as_millis() as u32,
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
@@ -115,7 +119,7 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
         Ok(_) => Ok(()),
         Err(TestError::Abort(why)) => Err(why.to_string()),
         Err(TestError::Fail(why, commands)) => {
-            let (why, until) = (why.message().to_owned(), Instant::now() + patience / 4);
+            let (why, until) = (why.message().to_owned(), Instant::now() + timeout / 4);
             let (commands, why) = shrink::smallest(commands, why, |fewer| {
                 (Instant::now() < until).then(|| play(fewer).err())?
             });

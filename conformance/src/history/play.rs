@@ -11,13 +11,13 @@ use queue_api::{
 };
 
 use super::{
-    command::{Action, Command, IDS, Pick, QUEUES, Sketch},
+    command::{Action, Command, IDS, MessageSpec, QUEUES, ReceiptPick},
     model::Model,
 };
 use crate::{
     fixture::{Fixture, OneQueue, id_of},
     harness::{Harness, TestTime},
-    isolation::{guarded, on_a_store},
+    isolation::{isolated, with_store},
 };
 
 /// A history that the model rejects, or that could not be played to its end.
@@ -42,12 +42,12 @@ pub(crate) type Played = Result<Result<(), Failure>, String>;
 /// Plays `commands` on a store of their own.
 pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
-    let patience = harness.patience();
-    // Twice the patience, so that a history that does not end still shows how far it came.
-    on_a_store(harness, time.clone(), patience * 2, async |store| {
-        let fixture = Fixture::new(store, time, patience).await?;
+    let timeout = harness.timeout();
+    // Twice the timeout, so that a history that does not end still shows how far it came.
+    with_store(harness, time.clone(), timeout * 2, async |store| {
+        let fixture = Fixture::new(store, time, timeout).await?;
         let mut player = Player::new(fixture);
-        let played = guarded(patience, player.play(commands)).await;
+        let played = isolated(timeout, player.play(commands)).await;
         let timeline = player.timeline;
         Ok(played
             .and_then(|judged| judged)
@@ -128,15 +128,15 @@ impl Player {
         }
     }
 
-    async fn enqueue(&mut self, queue: usize, sketches: &[Sketch]) -> Result<(), String> {
-        let messages: Vec<_> = sketches.iter().map(message).collect();
+    async fn enqueue(&mut self, queue: usize, specs: &[MessageSpec]) -> Result<(), String> {
+        let messages: Vec<_> = specs.iter().map(message).collect();
         let on = self.queue(queue);
         let outcomes = on
             .backend()
             .enqueue(&on.name, &messages)
             .await
             .map_err(told)?;
-        let shown: Vec<_> = sketches.iter().map(shown).collect();
+        let shown: Vec<_> = specs.iter().map(shown).collect();
         self.note(
             format!("queue {queue}: enqueue {}", shown.join(", ")),
             format!("{outcomes:?}"),
@@ -183,7 +183,7 @@ impl Player {
         Ok(())
     }
 
-    async fn ack(&mut self, queue: usize, picks: &[Pick]) -> Result<(), String> {
+    async fn ack(&mut self, queue: usize, picks: &[ReceiptPick]) -> Result<(), String> {
         let receipts: Vec<_> = picks
             .iter()
             .filter_map(|pick| self.receipt(queue, pick))
@@ -199,7 +199,11 @@ impl Player {
         equal("A1 to A4: outcomes", outcomes, expected)
     }
 
-    async fn change(&mut self, queue: usize, changes: &[(Pick, Action)]) -> Result<(), String> {
+    async fn change(
+        &mut self,
+        queue: usize,
+        changes: &[(ReceiptPick, Action)],
+    ) -> Result<(), String> {
         let pairs = changes.iter().filter_map(|(pick, action)| {
             let receipt = self.receipt(queue, pick)?;
             Some(LeaseChange {
@@ -275,13 +279,13 @@ impl Player {
         self.fixture.other_queue(["first", "second"][queue])
     }
 
-    fn receipt(&self, queue: usize, pick: &Pick) -> Option<Receipt> {
+    fn receipt(&self, queue: usize, pick: &ReceiptPick) -> Option<Receipt> {
         let own = &self.receipts[queue];
         let recent = &own[own.len().saturating_sub(3)..];
         let (from, index) = match pick {
-            Pick::Recent(index) => (recent, index),
-            Pick::Any(index) => (&own[..], index),
-            Pick::Stranger(index) => (&self.receipts[1 - queue][..], index),
+            ReceiptPick::Recent(index) => (recent, index),
+            ReceiptPick::Any(index) => (&own[..], index),
+            ReceiptPick::Stranger(index) => (&self.receipts[1 - queue][..], index),
         };
         (!from.is_empty()).then(|| index.get(from).clone())
     }
@@ -310,23 +314,23 @@ fn letter(id: usize) -> MessageId {
     id_of(["a", "b", "c", "d", "e"][id])
 }
 
-fn message(sketch: &Sketch) -> NewMessage {
-    NewMessage::new(sketch.payload.to_string())
-        .with_id(letter(sketch.id))
-        .with_header("number", sketch.payload.to_string())
-        .with_delay(Duration::from_millis(sketch.delay))
-        .with_visibility_timeout(Duration::from_millis(sketch.visibility))
-        .with_max_attempts(sketch.max_attempts)
+fn message(message_spec: &MessageSpec) -> NewMessage {
+    NewMessage::new(message_spec.payload.to_string())
+        .with_id(letter(message_spec.id))
+        .with_header("number", message_spec.payload.to_string())
+        .with_delay(Duration::from_millis(message_spec.delay))
+        .with_visibility_timeout(Duration::from_millis(message_spec.visibility))
+        .with_max_attempts(message_spec.max_attempts)
 }
 
-fn shown(sketch: &Sketch) -> String {
-    let Sketch {
+fn shown(message_spec: &MessageSpec) -> String {
+    let MessageSpec {
         id,
         delay,
         visibility,
         max_attempts,
         ..
-    } = sketch;
+    } = message_spec;
     let id = letter(*id);
     format!("{id} (delay {delay}, visibility {visibility}, max attempts {max_attempts})")
 }

@@ -1,5 +1,5 @@
 //! Makes a failing history smaller where proptest leaves something over: it goes through the
-//! steps once, and what could not go then is not tried again when others are gone.
+//! steps once, and what could not go then is not passed_if_any again when others are gone.
 
 use super::command::Command;
 
@@ -11,8 +11,8 @@ pub(super) fn smallest(
     mut fails: impl FnMut(&[Command]) -> Option<String>,
 ) -> (Vec<Command>, String) {
     let mut smaller = |commands: &[Command]| {
-        let mut tried = one_less(commands).into_iter();
-        tried.find_map(|fewer| fails(&fewer).map(|why| (fewer, why)))
+        let mut passed_if_any = one_less(commands).into_iter();
+        passed_if_any.find_map(|fewer| fails(&fewer).map(|why| (fewer, why)))
     };
     while let Some(next) = smaller(&commands) {
         (commands, why) = next;
@@ -69,10 +69,10 @@ fn without(command: &Command, part: usize) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::command::Sketch, *};
+    use super::{super::command::MessageSpec, *};
 
     fn enqueue(ids: &[usize]) -> Command {
-        let sketch = |id: &usize| Sketch {
+        let message_spec = |id: &usize| MessageSpec {
             id: *id,
             payload: 0,
             delay: 0,
@@ -81,7 +81,7 @@ mod tests {
         };
         Command::Enqueue {
             queue: 0,
-            messages: ids.iter().map(sketch).collect(),
+            messages: ids.iter().map(message_spec).collect(),
         }
     }
 

@@ -127,7 +127,7 @@ impl Harness for Mutant {
         Ok(Connection::new(Backend::connect(Arc::new(shared))))
     }
 
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         self.patience
     }
 }

@@ -27,7 +27,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use queue_conformance::{Outcome, Report, examine};
+use queue_conformance::{Outcome, Report, report};
 
 use crate::{bug::Bug, harness::Mutant, matrix::Matrix, message::Ties};
 
@@ -102,7 +102,7 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(60);
 fn control(matrix: &Arc<Mutex<Matrix>>) -> Trial {
     let matrix = matrix.clone();
     Trial::test("the_backend_without_a_bug_passes", move || {
-        let report = examine(Mutant::new(None, CONTROL_PATIENCE), THREADS);
+        let report = report(Mutant::new(None, CONTROL_PATIENCE), THREADS);
         let mut matrix = matrix.lock().expect("no holder panics");
         Ok(matrix.enter_control(&report)?)
     })
@@ -112,7 +112,7 @@ fn control(matrix: &Arc<Mutex<Matrix>>) -> Trial {
 /// is not asked of it.
 fn passes(name: &str, backend: Mutant) -> Trial {
     Trial::test(format!("{name}_passes"), move || {
-        let report = examine(backend, THREADS);
+        let report = report(backend, THREADS);
         match report.passed() {
             true => Ok(()),
             false => Err(Failed::from(report)),
@@ -123,7 +123,7 @@ fn passes(name: &str, backend: Mutant) -> Trial {
 fn mutant(bug: Bug, matrix: &Arc<Mutex<Matrix>>) -> Trial {
     let matrix = matrix.clone();
     Trial::test(format!("{bug:?}"), move || {
-        let report = examine(Mutant::new(Some(bug), PATIENCE), THREADS);
+        let report = report(Mutant::new(Some(bug), PATIENCE), THREADS);
         remove_records(&report);
         let mut matrix = matrix.lock().expect("no holder panics");
         Ok(matrix.enter(bug, &report)?)
@@ -133,8 +133,8 @@ fn mutant(bug: Bug, matrix: &Arc<Mutex<Matrix>>) -> Trial {
 /// Histories under concurrency that fail are kept as files, for people who look for a bug. Here
 /// the bug is known, and there would be hundreds of them.
 fn remove_records(report: &Report) {
-    for verdict in &report.verdicts {
-        if let Outcome::Failed(why) = &verdict.outcome
+    for result in &report.results {
+        if let Outcome::Failed(why) = &result.outcome
             && let Some((_, path)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
         {
             // One that is gone already is as good.

@@ -5,7 +5,7 @@ use std::{
     fmt::Write,
 };
 
-use queue_conformance::{Line, Outcome, Report, Verdict};
+use queue_conformance::{CheckResult, Line, Outcome, Report};
 
 use crate::bug::Bug;
 
@@ -31,7 +31,7 @@ impl Matrix {
     pub(crate) fn enter_control(&mut self, report: &Report) -> Result<(), String> {
         let lines = Line::ALL.iter().map(|line| Some(line.code())).chain([None]);
         for line in lines {
-            let of_line = report.verdicts.iter().filter(|v| v.line == line);
+            let of_line = report.results.iter().filter(|v| v.line == line);
             let claimed = of_line.filter(|v| !matches!(v.outcome, Outcome::NotOffered(_)));
             self.checks
                 .extend(claimed.map(|v| short(&v.check).to_owned()));
@@ -46,9 +46,9 @@ impl Matrix {
     /// Enters what became of a mutant. The error says that the suite is too weak for it, or does
     /// not say enough.
     pub(crate) fn enter(&mut self, bug: Bug, report: &Report) -> Result<(), String> {
-        report.verdicts.iter().try_for_each(says_where)?;
+        report.results.iter().try_for_each(says_where)?;
         let rejected = report
-            .rejections()
+            .failed_checks()
             .map(|check| short(check).to_owned())
             .collect();
         let row = self
@@ -153,15 +153,15 @@ and what histories and bugs that are races come to varies a little from run to r
 
 /// What runs processes, whose failures have no place in the source.
 const PROCESSES: [&str; 2] = [
-    "processes_are_killed_and_the_books_balance",
+    "killed_processes_lose_nothing",
     "clients_with_wrong_clocks_do_no_harm",
 ];
 
 /// A named check that fails has to say where it stands, unless it just did not end, and to say
 /// it itself: not wrapped in what became of a task.
-fn says_where(verdict: &Verdict) -> Result<(), String> {
-    let name = short(&verdict.check);
-    let Outcome::Failed(why) = &verdict.outcome else {
+fn says_where(result: &CheckResult) -> Result<(), String> {
+    let name = short(&result.check);
+    let Outcome::Failed(why) = &result.outcome else {
         return Ok(());
     };
     // The place, and below it the statement that stands there.
@@ -170,7 +170,7 @@ fn says_where(verdict: &Verdict) -> Result<(), String> {
         place.contains("src/checks/") && place.lines().nth(1).is_some_and(|l| l.starts_with("    "))
     });
     let wrapped = why.contains("JoinError") || why.contains("PoisonError");
-    let exempt = verdict.line.is_none() || PROCESSES.contains(&name);
+    let exempt = result.line.is_none() || PROCESSES.contains(&name);
     if !wrapped && (exempt || has_a_place || why.starts_with("did not end within")) {
         return Ok(());
     }

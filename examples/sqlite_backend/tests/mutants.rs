@@ -9,7 +9,7 @@ use queue_api::{
     Receipt, Redrive, Result, async_trait,
 };
 use queue_conformance::{
-    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime, examine,
+    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime, report,
 };
 use sqlite_backend::SqliteBackend;
 use tempfile::TempDir;
@@ -31,12 +31,9 @@ fn main() -> ExitCode {
             Bug::TrustsEveryClock,
             "clients_with_wrong_clocks_do_no_harm",
         ),
-        (
-            Bug::StoresLater,
-            "processes_are_killed_and_the_books_balance",
-        ),
+        (Bug::StoresLater, "killed_processes_lose_nothing"),
     ];
-    // A child has one bug only, and for it `examine` does not return.
+    // A child has one bug only, and for it `report` does not return.
     let told = env::var(CHILD).ok();
     // They fail checks by the dozen, and each would print its panic.
     std::panic::set_hook(Box::new(|_| {}));
@@ -48,9 +45,9 @@ fn main() -> ExitCode {
         {
             continue;
         }
-        let report = examine(Mutant { bug }, 4);
+        let report = report(Mutant { bug }, 4);
         remove_records(&report);
-        let seen = report.rejections().any(|name| name.ends_with(check));
+        let seen = report.failed_checks().any(|name| name.ends_with(check));
         println!(
             "{bug:?}: {check} {}",
             if seen { "rejects it" } else { "MISSES it" }
@@ -63,8 +60,8 @@ fn main() -> ExitCode {
 
 /// Records that fail are kept as files, for people who look for a bug. Here the bug is known.
 fn remove_records(report: &Report) {
-    for verdict in &report.verdicts {
-        if let Outcome::Failed(why) = &verdict.outcome
+    for result in &report.results {
+        if let Outcome::Failed(why) = &result.outcome
             && let Some((_, command)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
         {
             let path = command.split_whitespace().next().unwrap_or_default();
@@ -115,7 +112,7 @@ impl Harness for Mutant {
         Ok(Connection::new(Broken { inner, bug }))
     }
 
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Duration::from_secs(15)
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use queue_api::{
     Delivery, EnqueueOutcome, LeaseOptions, LeaseOutcome, MessageId, NewMessage, Queue, Result,
 };
-use queue_conformance::record::{Action, Given, What};
+use queue_conformance::record::{Operation, ReceiptAction, RecordedDelivery};
 use queue_docdb::DocDbBackend;
 
 use crate::told::{Answer, Teller};
@@ -108,7 +108,7 @@ impl Client {
     /// Sends messages under ids that stay the same in each attempt, in payloads that tell the
     /// attempts apart; says whether that was answered.
     async fn enqueue(&mut self, ids: &[String], attempt: u32) -> bool {
-        let what = |id: &String, answered| What::Enqueue {
+        let what = |id: &String, answered| Operation::Enqueue {
             id: copy(id, &attempt.to_string()),
             delay: 0,
             answered,
@@ -155,18 +155,18 @@ impl Client {
             for delivery in &deliveries {
                 let one = std::slice::from_ref(delivery);
                 match self.random.u32(..30) {
-                    0 | 1 => self.settle(one, Action::Nack(0)).await,
-                    2 => self.settle(one, Action::Release).await,
+                    0 | 1 => self.settle(one, ReceiptAction::Nack(0)).await,
+                    2 => self.settle(one, ReceiptAction::Release).await,
                     3 => {
-                        self.settle(one, Action::Extend(3000)).await;
+                        self.settle(one, ReceiptAction::Extend(3000)).await;
                         done.push(delivery.clone());
                     }
-                    4..10 => self.settle(one, Action::Ack).await,
+                    4..10 => self.settle(one, ReceiptAction::Ack).await,
                     _ => done.push(delivery.clone()),
                 }
             }
             if !done.is_empty() {
-                self.settle(&done, Action::Ack).await;
+                self.settle(&done, ReceiptAction::Ack).await;
             }
             self.pause(2..6).await;
         }
@@ -176,13 +176,13 @@ impl Client {
         let visibility = self.random.u64(2000..4000);
         let options = LeaseOptions::new(self.random.usize(1..=12))
             .with_visibility_timeout(Duration::from_millis(visibility));
-        let what = |answer| What::Lease { visibility, answer };
+        let what = |answer| Operation::Lease { visibility, answer };
         let begun = self.teller.begin(what(None));
         match self.queue.lease_batch(&options).await {
             Ok(deliveries) => {
-                let given = deliveries.iter().map(|delivery| Given {
+                let given = deliveries.iter().map(|delivery| RecordedDelivery {
                     id: copy_of(delivery),
-                    ..Given::new(delivery)
+                    ..RecordedDelivery::new(delivery)
                 });
                 let what = what(Some(given.collect()));
                 self.teller.end(begun, what, Answer::Given);
@@ -197,8 +197,8 @@ impl Client {
     }
 
     /// Uses receipts in one call, and again until that is answered.
-    async fn settle(&mut self, deliveries: &[Delivery], action: Action) {
-        let what = |delivery: &Delivery, answer| What::Settle {
+    async fn settle(&mut self, deliveries: &[Delivery], action: ReceiptAction) {
+        let what = |delivery: &Delivery, answer| Operation::Settle {
             receipt: delivery.receipt.to_string(),
             id: copy_of(delivery),
             action,
@@ -230,25 +230,25 @@ impl Client {
     async fn use_receipts(
         &self,
         deliveries: &[Delivery],
-        action: Action,
+        action: ReceiptAction,
     ) -> Result<Vec<LeaseOutcome>> {
         let receipt = &deliveries[0].receipt;
         let one = |outcome| vec![outcome];
         match action {
-            Action::Extend(millis) => {
+            ReceiptAction::Extend(millis) => {
                 let extended = self.queue.extend(receipt, Duration::from_millis(millis));
                 extended.await.map(one)
             }
-            Action::Nack(millis) => {
+            ReceiptAction::Nack(millis) => {
                 let nacked = self.queue.nack(receipt, Duration::from_millis(millis));
                 nacked.await.map(one)
             }
-            Action::Release => self.queue.release(receipt).await.map(one),
-            Action::DeadLetter => {
+            ReceiptAction::Release => self.queue.release(receipt).await.map(one),
+            ReceiptAction::DeadLetter => {
                 let buried = self.queue.dead_letter(receipt, "recorded");
                 buried.await.map(one)
             }
-            Action::Ack => {
+            ReceiptAction::Ack => {
                 let receipts: Vec<_> = deliveries.iter().map(|it| it.receipt.clone()).collect();
                 self.queue.ack_batch(&receipts).await
             }

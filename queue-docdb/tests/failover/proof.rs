@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue_conformance::record::{Action, Call, Given, Millis, What};
+use queue_conformance::record::{Call, Millis, Operation, ReceiptAction, RecordedDelivery};
 
 use crate::{
     fault::Fault,
@@ -16,7 +16,7 @@ use crate::{
 struct Record(Vec<Told>);
 
 impl Record {
-    fn call(mut self, what: What, answer: Answer) -> Self {
+    fn call(mut self, what: Operation, answer: Answer) -> Self {
         let second = self.0.len() as u64 + 1;
         let failed = matches!(answer, Answer::Failed { .. });
         self.0.push(Told {
@@ -36,7 +36,7 @@ impl Record {
     }
 
     fn enqueue(self, id: &str, answer: Answer) -> Self {
-        let what = What::Enqueue {
+        let what = Operation::Enqueue {
             id: id.to_owned(),
             delay: 0,
             answered: matches!(answer, Answer::Given),
@@ -46,21 +46,21 @@ impl Record {
 
     fn lease(self, id: &str, attempt: u32, visibility: Millis) -> Self {
         let expires = (self.0.len() as u64 + 1) * 1000 + visibility;
-        let given = Given {
+        let given = RecordedDelivery {
             id: id.to_owned(),
             receipt: format!("{id}/{attempt}"),
             attempt,
             expires,
         };
         let answer = Some(vec![given]);
-        self.call(What::Lease { visibility, answer }, Answer::Given)
+        self.call(Operation::Lease { visibility, answer }, Answer::Given)
     }
 
     fn ack(self, id: &str, attempt: u32) -> Self {
-        let what = What::Settle {
+        let what = Operation::Settle {
             receipt: format!("{id}/{attempt}"),
             id: id.to_owned(),
-            action: Action::Ack,
+            action: ReceiptAction::Ack,
             answer: Some(true),
         };
         self.call(what, Answer::Given)

@@ -8,7 +8,7 @@ use std::{
 
 use queue_conformance::{
     Line,
-    record::{Action, Call, Moment, Violation, What, judge},
+    record::{Call, Moment, Operation, ReceiptAction, Violation, judge},
 };
 
 use crate::{
@@ -156,8 +156,8 @@ fn with_bound(record: &[Call], bound: Duration) -> Vec<Call> {
 fn messages(told: &[Told]) -> BTreeMap<&str, Message> {
     let mut messages: BTreeMap<&str, Message> = BTreeMap::new();
     for Told { call, answer, .. } in told {
-        match &call.what {
-            What::Enqueue { id, .. } => {
+        match &call.operation {
+            Operation::Enqueue { id, .. } => {
                 let message = messages.entry(id_of_copy(id)).or_insert_with(|| Message {
                     first_sent: call.began,
                     ..Message::default()
@@ -165,20 +165,20 @@ fn messages(told: &[Told]) -> BTreeMap<&str, Message> {
                 message.first_sent = message.first_sent.min(call.began);
                 message.is_duplicate |= matches!(answer, Answer::Duplicate);
             }
-            What::Lease { answer, .. } => {
+            Operation::Lease { answer, .. } => {
                 for given in answer.iter().flatten() {
                     let message = messages.entry(id_of_copy(&given.id)).or_default();
                     message.deliveries += 1;
                     message.copies.insert(given.id.clone());
                 }
             }
-            What::Settle {
+            Operation::Settle {
                 id, action, answer, ..
             } => {
                 let message = messages.entry(id_of_copy(id)).or_default();
                 match action {
-                    Action::Ack => message.may_be_acked |= *answer != Some(false),
-                    Action::Nack(_) | Action::Release if *answer == Some(true) => {
+                    ReceiptAction::Ack => message.may_be_acked |= *answer != Some(false),
+                    ReceiptAction::Nack(_) | ReceiptAction::Release if *answer == Some(true) => {
                         message.given_up += 1;
                     }
                     _ => {}

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use queue_api::Error;
-use queue_conformance::record::{Call, Millis, What, moment, wall_clock};
+use queue_conformance::record::{Call, Millis, Operation, moment, wall_clock};
 use serde::{Deserialize, Serialize};
 
 /// One call.
@@ -46,10 +46,10 @@ impl Answer {
 impl Told {
     /// A message is sent, or one is done with: what the whole is for.
     pub(crate) fn is_progress(&self) -> bool {
-        match &self.call.what {
-            What::Enqueue { .. } => matches!(self.answer, Answer::Given | Answer::Duplicate),
-            What::Settle { answer, .. } => *answer == Some(true),
-            What::Lease { .. } => false,
+        match &self.call.operation {
+            Operation::Enqueue { .. } => matches!(self.answer, Answer::Given | Answer::Duplicate),
+            Operation::Settle { answer, .. } => *answer == Some(true),
+            Operation::Lease { .. } => false,
         }
     }
 }
@@ -67,7 +67,7 @@ impl Teller {
     }
 
     /// Says that a call is about to be made.
-    pub(crate) fn begin(&mut self, what: What) -> Told {
+    pub(crate) fn begin(&mut self, what: Operation) -> Told {
         self.number += 1;
         let told = Told {
             call: Call {
@@ -87,8 +87,8 @@ impl Teller {
     }
 
     /// Says how it ended. One that failed never did: it may take effect later.
-    pub(crate) fn end(&self, mut told: Told, what: What, answer: Answer) {
-        told.call.what = what;
+    pub(crate) fn end(&self, mut told: Told, what: Operation, answer: Answer) {
+        told.call.operation = what;
         if !matches!(answer, Answer::Failed { .. }) {
             told.call.ended = Some(moment());
             told.call.clock_to = wall_clock();

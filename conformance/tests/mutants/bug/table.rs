@@ -5,7 +5,7 @@ bugs! {
     what_is_stored_is_delivered:
         BatchTailDropped = "of a batch 16 messages are stored, and all are said to be",
         AtMostTen = "a lease call gives at most 10";
-    what_nobody_acks_comes_back_again_and_again:
+    an_unacked_message_comes_back_every_time:
         MaxAttemptsAlwaysDefault = "every message has 25 attempts, whatever it says";
 
     // E2 idempotent
@@ -30,7 +30,7 @@ bugs! {
         DuplicatesSeenUpTo100 = "of more than 100 write errors only 100 are read";
     an_acked_id_may_be_used_again:
         AckedIdRefused = "the id of an acked message is a duplicate for ever";
-    ids_that_look_alike_are_kept_apart:
+    ids_that_look_alike_are_distinct:
         IdsIgnoreCase = "ids are compared without regard to case",
         IdsIgnoreTrailingSpace = "ids are compared padded, as SQL does it with CHAR";
 
@@ -64,12 +64,12 @@ bugs! {
         EnqueuedAtIsReadyTime = "the enqueue time is the first ready time";
 
     // E4 delayed
-    a_delay_is_kept_to_the_tick:
+    a_delay_is_exact_to_the_millisecond:
         DelayIgnored = "delays are ignored",
         DelayTickShort = "a delay ends a tick early",
         DelayTickLong = "a delay ends a tick late",
         GivenClockIgnored = "the machine's clock is asked in place of the given one";
-    delays_in_one_batch_are_kept_apart:
+    delays_in_one_batch_are_independent:
         DelayIgnoredInBatch = "delays are ignored in batches",
         DelayOfFirstForBatch = "the first message's delay is that of its whole batch",
         DelayInWholeSeconds = "delays are cut to whole seconds";
@@ -77,21 +77,21 @@ bugs! {
         DurationsRoundedDown = "durations are cut to whole milliseconds";
     a_delay_passes_in_real_time:
         DefaultClockStandsStill = "the default clock is read once";
-    a_lease_runs_out_in_real_time:
+    a_lease_expires_in_real_time:
         DefaultClockTenTimesSlow = "the default clock runs in the wrong unit";
 
-    the_longest_times_are_kept:
+    the_longest_times_are_exact:
         DelayInU32 = "delays are milliseconds of 32 bits";
 
     // L1 exclusive, L2 visible again
-    a_leased_message_is_given_to_nobody_else:
+    a_leased_message_is_not_leased_again:
         EmptyLeaseIsAnError = "a lease call that finds nothing is an error",
         LeaseHidesNothing = "a leased message stays ready";
     an_extended_lease_stays_exclusive:
         ExtendOnlyOnce = "the second extension of a lease has no effect",
         ExtendWithoutEffect = "an extension is accepted and not made",
         ExtendSettles = "a receipt is lost after its extension";
-    a_lease_runs_out_to_the_tick:
+    a_lease_expires_to_the_millisecond:
         ExpiryNever = "a lease never runs out",
         ExpiryTickEarly = "a lease runs out a tick early",
         ExpiryTickLate = "a lease runs out a tick late";
@@ -112,32 +112,32 @@ bugs! {
         ReceiptReused = "a redelivery has the receipt of the first delivery",
         OneReceiptPerCall = "all messages of one lease call have one receipt",
         ReceiptIsBinary = "receipts have control characters";
-    a_receipt_is_not_made_again:
+    a_receipt_is_not_repeated:
         ReceiptIsTheAttempt = "receipts are made of message and attempt, so a return repeats one";
     attempts_count_from_one:
         AttemptsNotCounted = "every delivery is the first attempt",
         AttemptsFromZero = "attempts are counted from 0",
         OnlyNackCounts = "an attempt whose lease ran out is not counted";
-    every_way_back_counts_but_return:
+    every_redelivery_counts_except_after_a_release:
         NackDoesNotCount = "a nack takes the attempt back",
         NackResetsAttempts = "a nack counts the attempts from 0 again",
         ExtendCounts = "an extension counts as an attempt",
         ReturnResetsAttempts = "a return counts the attempts from 0 again";
-    return_is_ready_at_once_and_does_not_count:
+    a_released_message_is_ready_at_once_and_not_counted:
         ReturnCounts = "a return does not take the attempt back",
         ReturnWaitsForTimeout = "a returned message stays hidden until its timeout";
 
     // L4 bounded
     never_more_than_asked:
         OneMoreThanAsked = "a lease call gives one more than asked";
-    exactly_what_is_ready:
+    everything_ready_up_to_what_was_asked:
         OneLessThanReady = "a lease call leaves one of several behind";
     in_order_of_ready_time:
         NewestFirst = "what became ready last comes first",
         OrderOfEnqueue = "messages come in order of enqueue time",
         OrderOfId = "messages come in order of id",
         AnswerSortedById = "the right messages come, sorted by id";
-    nothing_asked_for_is_nothing_given:
+    a_lease_of_zero_returns_nothing:
         NothingIsOne = "a lease call for 0 gives 1",
         NothingIsAll = "a limit of 0 is no limit, as in MongoDB";
     a_batch_of_the_largest_size:
@@ -149,7 +149,7 @@ bugs! {
     an_acked_message_is_gone:
         AckOnlyHides = "an ack hides the message for another timeout",
         AckBuries = "an acked message becomes a dead letter";
-    acks_in_one_batch_end_each_its_own:
+    a_batch_of_acks_ends_exactly_its_messages:
         AckEndsItsLeaseCall = "an ack ends everything that was leased by the same call",
         OnlyFirstSettled = "of a batch the first receipt is settled, and all are said to be";
     a_superseded_receipt_acks_nothing:
@@ -167,7 +167,7 @@ bugs! {
         LateAckRefused = "an ack after the timeout is refused";
     a_late_change_works:
         LateChangeRefused = "nack, return and dead-lettering after the timeout are refused";
-    a_late_extend_hides_again:
+    a_late_extend_hides_the_message_again:
         LateExtendRefused = "an extension after the timeout is refused",
         LateExtendWithoutEffect = "an extension after the timeout is accepted and not made";
 
@@ -192,7 +192,7 @@ bugs! {
         OutcomesSortedById = "outcomes come in order of id",
         LostOutcomesLast = "outcomes come with the lost ones last",
         LostOutcomesMissing = "there are outcomes for what was applied only";
-    nothing_to_settle_is_no_outcome:
+    an_empty_batch_has_no_outcomes:
         EmptyBatchIsAnError = "a batch of none is an error",
         EmptyAckIsForAll = "an ack of no receipt is taken for one of every lease";
 
@@ -202,17 +202,17 @@ bugs! {
     extend_may_shorten:
         ExtendCannotShorten = "an extension moves the expiry to later only",
         ExtendByOwnTimeout = "an extension is as long as the message's own timeout";
-    nack_delays_to_the_tick:
+    a_nack_delay_is_exact_to_the_millisecond:
         NackIgnoresDelay = "a nack's delay is ignored",
         NackTickEarly = "a nack's delay ends a tick early",
         NackDelayFromLease = "a nack's delay counts from the begin of the lease";
     nack_without_delay_is_ready_at_once:
         NackWaitsForTimeout = "a nacked message stays hidden until its timeout";
-    changes_in_one_batch_are_kept_apart:
+    changes_in_one_batch_are_independent:
         FirstActionForBatch = "the first action is carried out on the whole batch";
 
     // D1 dead letter
-    after_max_attempts_it_is_buried_not_delivered:
+    after_max_attempts_a_message_becomes_a_dead_letter:
         NeverExhausted = "a message is delivered without end",
         MaxAttemptsNotTold = "a delivery tells a maximum of attempts that is not the message's",
         OneAttemptTooMany = "a message is delivered once too often",
@@ -220,20 +220,20 @@ bugs! {
         ExhaustedIsPassedOver = "an exhausted message is passed over and never buried",
         ExhaustedIsDeleted = "an exhausted message is deleted",
         ExhaustedCountsAsDead = "an exhausted message counts as dead before it is buried";
-    a_nack_of_the_last_attempt_buries_nothing:
+    a_nack_of_the_last_attempt_makes_no_dead_letter:
         NackBuriesLastAttempt = "a nack of the last attempt buries the message";
-    the_most_attempts_are_many:
+    the_largest_max_attempts_works:
         MaxAttemptsAsI32 = "the maximum of attempts is stored in 32 bits with a sign";
-    burying_makes_way_for_the_next:
+    exhausted_messages_do_not_hide_ready_ones:
         ExhaustedHidesTheRest = "exhausted messages in front make a lease call come back short";
-    burying_stops_when_there_is_enough:
+    a_lease_leaves_exhausted_messages_behind_the_last_one:
         BuryingGoesOn = "a lease call buries what it does not meet";
     the_last_attempt_can_still_be_acked:
         LastAttemptAckRefused = "a late ack of the last attempt is refused before it is buried",
         BuriedReceiptAcks = "the last receipt acks the dead letter";
     a_rejected_message_stays_dead:
         RejectedComesBack = "a dead-lettered message is still leased when its time comes";
-    dead_letters_keep_everything:
+    dead_letters_keep_the_whole_message:
         DeadLosesPayload = "a dead letter loses its payload",
         DeadLosesHeaders = "a dead letter loses its headers",
         DeadLosesAttempts = "a dead letter says 0 attempts",
@@ -248,13 +248,13 @@ bugs! {
         DeadPageFirstOnly = "at most 101 dead letters are listed",
         PeekFirstOnly = "a peek shows at most 101 messages",
         RedriveAtMost100 = "a redrive takes at most 100";
-    redrive_starts_afresh:
+    redrive_counts_attempts_from_zero:
         ReceiptRestartsWithRedrive = "receipts are made of message and attempt, so a redrive repeats",
         RedriveKeepsAttempts = "a redrive keeps the attempts",
         RedriveLosesHeaders = "a redrive loses the headers",
         RedriveKeepsReadyTime = "a redriven message is as old as its last lease",
         RedriveCopies = "a redrive leaves the dead letter where it was";
-    redrive_takes_only_what_was_named:
+    redrive_takes_only_the_named_ids:
         RedriveNoneIsAll = "a redrive of none takes all",
         RedriveTakesAll = "a redrive of some takes all",
         RedriveCountsNamed = "a redrive counts what was named",
@@ -267,24 +267,24 @@ bugs! {
         DeadPageTooLong = "a page of dead letters is one too long";
 
     // Q1 isolated, S1 counted right
-    queues_do_not_see_each_other:
+    queues_are_separate:
         QueuesShareIds = "an id is a duplicate if any queue holds it";
-    queues_of_like_names_are_kept_apart:
+    queues_with_similar_names_are_separate:
         QueueNamesIgnoreCase = "queue names are compared without regard to case",
         QueueNamesLoseDots = "dots in queue names become dashes",
         QueueNamesCutAt32 = "queue names are cut at 32 bytes",
         StatsByPrefix = "stats count every queue whose name begins so";
-    a_receipt_is_worth_nothing_elsewhere:
+    a_receipt_is_lost_in_another_queue:
         ReceiptsOfAnyQueue = "a receipt works in any queue";
     an_unused_queue_is_empty:
         UnusedQueueIsAnError = "a queue that nobody has used is an error",
         WaitOnUnusedQueueFails = "a wait on a queue that nobody has used is an error";
-    stats_follow_every_step:
+    stats_are_exact_after_every_step:
         ExpiredCountsAsLeased = "a message whose lease ran out counts as leased",
         DelayedCountsAsReady = "a delayed message counts as ready",
         HeldBackCountsAsLeased = "a message held back by a nack counts as leased",
         DeadNotCounted = "dead letters are not counted";
-    stats_tell_the_age_of_the_oldest:
+    stats_report_the_age_of_the_oldest:
         OldestSinceEnqueue = "the oldest ready message's age counts from its enqueue",
         OldestIsTheNewest = "the age is that of the message that became ready last",
         OldestInWholeSeconds = "the oldest ready message's age is in whole seconds",
@@ -315,7 +315,7 @@ bugs! {
         TimersTooSlow = "the timer of the default clock fires ten times too late";
 
     // M1 managed
-    peek_shows_and_changes_nothing:
+    peek_changes_nothing:
         PeekLeases = "a peek leases what it shows",
         PeekCounts = "a peek counts an attempt",
         PeekInOrderOfEnqueue = "a peek shows messages in order of enqueue time",
@@ -323,15 +323,15 @@ bugs! {
         PeekShowsReadyOnly = "a peek shows what is ready only",
         PeekIgnoresMax = "a peek shows everything",
         PeekNoneIsAll = "a peek at 0 shows everything";
-    peek_tells_the_state_by_the_clock:
+    peek_shows_the_state_at_this_time:
         PeekKeepsLeased = "a peek shows an expired lease as one that runs";
-    purge_removes_the_live_alone:
+    purge_live_leaves_dead_letters:
         PurgeSparesLeased = "a purge leaves what is leased",
         PurgeSparesDelayed = "a purge leaves what is delayed",
         PurgeLiveTakesDead = "a purge of the live takes the dead too",
         PurgeTakesEveryQueue = "a purge empties every queue",
         PurgeCountsNothing = "a purge says 0";
-    purge_removes_the_dead_alone:
+    purge_dead_leaves_live_messages:
         PurgeDeadTakesLive = "a purge of the dead takes the live too";
     deleting_removes_one_queue:
         DeleteSparesDead = "deleting a queue leaves its dead letters",
@@ -344,26 +344,26 @@ bugs! {
         ListUnordered = "queues are listed in reverse";
     a_receipt_of_a_purged_message_is_lost:
         PurgedReceiptWorks = "a purged message's receipt works on the next message of its id";
-    looking_after_an_unused_queue_does_nothing:
+    admin_calls_on_an_unused_queue_do_nothing:
         AdminOfUnusedQueueFails = "looking after a queue that nobody has used is an error";
 
     // C1 cancel-safe, X1 repeatable: an operation in two halves, with an await between them
     a_dropped_enqueue_loses_nothing:
         EnqueueLeavesQueueLocked = "a dropped enqueue leaves its lock behind";
-    a_broken_off_enqueue_may_be_repeated:
+    a_dropped_enqueue_may_be_repeated:
         EnqueueNotesIdsFirst = "an enqueue notes the ids and then stores the messages";
     a_dropped_lease_loses_nothing:
         LeaseTakesOut = "a lease takes messages out and then puts them back as leased";
     a_dropped_ack_is_done_or_not:
         AckTakesQueueOut = "an ack takes the queue out and then puts back what it leaves",
         AckHidesFirst = "an ack hides the messages for good and then removes them";
-    a_broken_off_settlement_may_be_repeated:
+    a_dropped_ack_may_be_repeated:
         AckForgetsLeaseFirst = "an ack removes the leases and then the messages";
     a_dropped_change_is_done_or_not:
         ChangeTakesOut = "a change takes messages out and then puts them back changed";
     a_dropped_dead_lettering_is_done_or_not:
         DeadLetterTakesOut = "a dead-lettering takes messages out and then puts them elsewhere";
-    a_dropped_burial_loses_nothing:
+    a_dropped_lease_of_exhausted_messages_loses_nothing:
         BurialTakesOut = "a burial takes messages out and then puts them elsewhere";
     a_dropped_redrive_loses_nothing:
         RedriveTakesOut = "a redrive takes dead letters out and then puts them back";
@@ -371,32 +371,32 @@ bugs! {
         DroppedWaitSilencesOthers = "a dropped wait signs off the others too";
 
     // C2 concurrent: an operation that decides on what it read earlier
-    no_two_leases_of_a_message_are_live:
+    a_message_has_one_lease_at_a_time:
         LeaseUnconditional = "a lease takes what it found, whether it is still ready or not";
-    each_message_is_acked_once_among_many_tasks:
+    many_tasks_ack_each_message_once:
         LeaseWritesBack = "a lease reads the queue and later writes it back";
     many_consumers_make_progress:
         LeaseGivesUp = "a lease call that meets another gives nothing";
-    an_id_is_stored_once_among_many_senders:
+    concurrent_enqueues_store_an_id_once:
         EnqueueWritesBack = "an enqueue reads the queue and later writes it back";
-    a_receipt_is_settled_once_among_many:
+    concurrent_calls_settle_a_receipt_once:
         ChangeWritesBack = "a change reads the queue and later writes it back";
-    producers_and_consumers_balance:
+    producers_and_consumers_lose_nothing:
         AckWritesBack = "an ack reads the queue and later writes it back";
-    a_late_change_and_a_lease_do_not_both_win:
+    a_late_change_and_a_lease_do_not_both_succeed:
         ChangeChecksForAnyLease = "a change is made to what it found leased, whoever has it by then",
         LeaseGuardsAttemptsOnly = "a lease takes what was not delivered meanwhile, ready or not";
-    an_id_used_again_is_another_message:
+    a_reused_id_is_a_new_message:
         LeaseGuardsIdsOnly = "a lease gives what it saw for whatever has that id by then";
-    a_late_ack_and_a_lease_do_not_both_win:
+    a_late_ack_and_a_lease_do_not_both_succeed:
         AckChecksForAnyLease = "an ack removes what it found leased, whoever has the lease by then";
 
     // R1 durable
-    a_new_connection_finds_everything:
+    a_new_connection_sees_everything:
         StateLostOnReconnect = "every connection has queues of its own",
         EnqueueBuffered = "a connection keeps what was enqueued until its next call",
         AttemptsOfConnection = "a connection counts the attempts that it made";
-    processes_are_killed_and_the_books_balance:
+    killed_processes_lose_nothing:
         LeaseInTwoWrites = "a lease deletes messages and then stores them anew";
     a_receipt_outlives_its_connection:
         ReceiptsOfConnection = "a receipt works on the connection that took the lease";
