@@ -355,6 +355,11 @@ pub(crate) fn dead_letter(reason: &str) -> LeaseAction {
     }
 }
 
+/// The receipts of deliveries, in order.
+pub(crate) fn receipts(deliveries: Vec<Delivery>) -> Vec<Receipt> {
+    deliveries.into_iter().map(|d| d.receipt).collect()
+}
+
 /// The ids of deliveries, in order.
 pub(crate) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
     deliveries

@@ -49,7 +49,7 @@ fn describe(raised: &Location) -> String {
 }
 
 /// The text of the checks. A failure quotes it: an assertion alone does not say what it compares.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 10] = [
     ("cancel.rs", include_str!("checks/cancel.rs")),
     ("concurrent.rs", include_str!("checks/concurrent.rs")),
     ("dead_letter.rs", include_str!("checks/dead_letter.rs")),
@@ -57,6 +57,7 @@ const SOURCES: [(&str, &str); 9] = [
     ("enqueue.rs", include_str!("checks/enqueue.rs")),
     ("lease.rs", include_str!("checks/lease.rs")),
     ("manage.rs", include_str!("checks/manage.rs")),
+    ("race.rs", include_str!("checks/race.rs")),
     ("settle.rs", include_str!("checks/settle.rs")),
     ("wait.rs", include_str!("checks/wait.rs")),
 ];

@@ -1,5 +1,4 @@
-//! What becomes of a harness that does not do its part: each item still has a result, and each
-//! store that was made is removed.
+//! A harness that fails: every item still has a result, and every store is removed.
 
 use std::{
     collections::BTreeSet,
@@ -17,12 +16,12 @@ use queue_conformance::{
 };
 use queue_memory::MemoryBackend;
 
-/// What the harness does wrong.
+/// How the harness fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wrong {
+enum Failure {
     CannotConnect,
     PanicsWhenConnecting,
-    FaultsNeverHaveTheirTurn,
+    InjectNeverReturns,
 }
 
 #[derive(Clone, Default)]
@@ -33,16 +32,16 @@ struct Count {
 
 #[derive(Clone)]
 struct Broken {
-    wrong: Wrong,
+    failure: Failure,
     count: Count,
 }
 
 impl Broken {
-    /// The report on it, and the stores that were left behind.
-    fn examined(wrong: Wrong) -> (Report, usize) {
+    /// Returns the report and the number of stores that were not removed.
+    fn run(failure: Failure) -> (Report, usize) {
         let count = Count::default();
         let broken = Self {
-            wrong,
+            failure,
             count: count.clone(),
         };
         let report = report(broken, 4);
@@ -62,16 +61,16 @@ impl Harness for Broken {
     }
 
     fn histories(&self) -> u32 {
-        // So many that one of the concurrent ones meets faults, but for one time in a million.
-        match self.wrong {
-            Wrong::FaultsNeverHaveTheirTurn => 100,
+        // So many that at least one concurrent history uses faults, but for one run in a million.
+        match self.failure {
+            Failure::InjectNeverReturns => 100,
             _ => 4,
         }
     }
 
     fn capabilities(&self) -> &'static [Capability] {
-        match self.wrong {
-            Wrong::FaultsNeverHaveTheirTurn => &[Capability::Admin],
+        match self.failure {
+            Failure::InjectNeverReturns => &[Capability::Admin],
             _ => &[
                 Capability::Admin,
                 Capability::Processes,
@@ -81,9 +80,9 @@ impl Harness for Broken {
     }
 
     fn timeout(&self) -> Duration {
-        match self.wrong {
-            // Longer than the checks in real time take; what never comes costs all of it.
-            Wrong::FaultsNeverHaveTheirTurn => Duration::from_secs(8),
+        match self.failure {
+            // Longer than the checks in real time take. A call that never returns takes all of it.
+            Failure::InjectNeverReturns => Duration::from_secs(8),
             _ => Duration::from_secs(60),
         }
     }
@@ -97,15 +96,15 @@ struct BrokenStore {
 #[async_trait]
 impl Store for BrokenStore {
     async fn connect(&self) -> Result<Connection, HarnessError> {
-        match self.broken.wrong {
-            Wrong::CannotConnect => Err("the server is away".into()),
-            Wrong::PanicsWhenConnecting => panic!("the author made a mistake"),
-            Wrong::FaultsNeverHaveTheirTurn => Ok(Connection::new(self.backend.clone())),
+        match self.broken.failure {
+            Failure::CannotConnect => Err("the server is away".into()),
+            Failure::PanicsWhenConnecting => panic!("the author made a mistake"),
+            Failure::InjectNeverReturns => Ok(Connection::new(self.backend.clone())),
         }
     }
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
-        Some(Arc::new(NoTurn))
+        Some(Arc::new(NeverInjects))
     }
 
     async fn remove(&self) -> Result<(), HarnessError> {
@@ -114,10 +113,10 @@ impl Store for BrokenStore {
     }
 }
 
-struct NoTurn;
+struct NeverInjects;
 
 #[async_trait]
-impl Faults for NoTurn {
+impl Faults for NeverInjects {
     async fn inject(&self, _: Fault) -> Result<(), HarnessError> {
         std::future::pending().await
     }
@@ -127,14 +126,14 @@ impl Faults for NoTurn {
     }
 }
 
-/// Every item of the suite, by what it says of a backend that passes.
-fn all_items(report: &Report) -> BTreeSet<&str> {
+/// The names of the items.
+fn names_of(report: &Report) -> BTreeSet<&str> {
     report.results.iter().map(|v| &*v.check).collect()
 }
 
 #[test]
-fn each_item_tells_of_a_harness_that_cannot_connect() {
-    let (refusing, left) = Broken::examined(Wrong::CannotConnect);
+fn every_item_reports_a_harness_that_cannot_connect() {
+    let (refusing, left) = Broken::run(Failure::CannotConnect);
     assert_eq!(left, 0, "each store is removed");
     for result in &refusing.results {
         let Outcome::Failed(why) = &result.outcome else {
@@ -144,14 +143,14 @@ fn each_item_tells_of_a_harness_that_cannot_connect() {
         assert!(why.contains(expected), "{}: {why}", result.check);
         assert!(!why.contains("breaks the contract"), "{why}");
     }
-    let names = all_items(&refusing);
+    let names = names_of(&refusing);
     assert_eq!(names.len(), refusing.results.len());
     assert!(names.contains("histories::concurrent_histories_4_of_4"));
     assert!(names.contains("L2_visible_again::clients_with_wrong_clocks_do_no_harm"));
 
-    let (panicking, left) = Broken::examined(Wrong::PanicsWhenConnecting);
+    let (panicking, left) = Broken::run(Failure::PanicsWhenConnecting);
     assert_eq!(left, 0, "each store is removed");
-    assert_eq!(all_items(&panicking), names);
+    assert_eq!(names_of(&panicking), names);
     for result in &panicking.results {
         let Outcome::Failed(why) = &result.outcome else {
             panic!("{} passes without a connection", result.check);
@@ -163,13 +162,13 @@ fn each_item_tells_of_a_harness_that_cannot_connect() {
 }
 
 #[test]
-fn a_fault_that_never_has_its_turn_is_not_waited_for_for_ever() {
-    let (report, left) = Broken::examined(Wrong::FaultsNeverHaveTheirTurn);
+fn a_fault_that_is_never_injected_times_out() {
+    let (report, left) = Broken::run(Failure::InjectNeverReturns);
     assert_eq!(left, 0, "each store is removed");
     let late = "did not end within 8s";
-    let tells = |result: &&queue_conformance::CheckResult| {
+    let times_out = |result: &&queue_conformance::CheckResult| {
         result.check.contains("concurrent_histories")
             && matches!(&result.outcome, Outcome::Failed(why) if why.starts_with(late))
     };
-    assert!(report.results.iter().any(|v| tells(&v)), "{report}");
+    assert!(report.results.iter().any(|v| times_out(&v)), "{report}");
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, pin::pin, time::Duration};
 use queue_api::{LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, QueueStats, Redrive};
 
 use crate::{
-    fixture::{Fixture, dead_letter, extend, msg, nack},
+    fixture::{Fixture, dead_letter, extend, msg, nack, receipts},
     poll_at_most::poll_at_most,
 };
 
@@ -334,11 +334,7 @@ pub(super) async fn a_dropped_enqueue_may_be_repeated(fixture: Fixture) {
 pub(super) async fn a_dropped_ack_may_be_repeated(fixture: Fixture) {
     for polls in 1..=MOST_POLLS {
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
-        let leased = fixture.lease(3).await;
-        let receipts: Vec<_> = leased
-            .iter()
-            .map(|delivery| delivery.receipt.clone())
-            .collect();
+        let receipts = receipts(fixture.lease(3).await);
         let ack = fixture.backend().ack(&fixture.name, &receipts);
         let done = poll_at_most(polls, pin!(ack)).await;
         // `Applied` or `Lost`, depending on the dropped ack. In both cases the message is gone.

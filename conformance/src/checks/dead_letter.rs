@@ -1,4 +1,4 @@
-//! D1: what becomes of a message that nobody can handle.
+//! D1: dead letters.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -25,7 +25,7 @@ pub(super) async fn after_max_attempts_a_message_becomes_a_dead_letter(fixture: 
     assert_eq!(
         (stats.ready, stats.dead),
         (1, 0),
-        "it is buried by the lease call that meets it"
+        "only a lease call makes it a dead letter"
     );
     fixture
         .expect_none_ready("three attempts were allowed")
@@ -33,7 +33,9 @@ pub(super) async fn after_max_attempts_a_message_becomes_a_dead_letter(fixture: 
     let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.dead), (0, 1));
     fixture.pass(3_600_000).await;
-    fixture.expect_none_ready("a dead letter stays dead").await;
+    fixture
+        .expect_none_ready("a dead letter is not leased")
+        .await;
 }
 
 pub(super) async fn a_nack_of_the_last_attempt_makes_no_dead_letter(fixture: Fixture) {
@@ -61,14 +63,14 @@ pub(super) async fn exhausted_messages_do_not_hide_ready_ones(fixture: Fixture) 
         .store(&[msg("x").with_max_attempts(1), msg("y").with_max_attempts(1)])
         .await;
     fixture.lease(2).await;
-    // Longer than the leases: of what is ready in the same millisecond, any may come first.
+    // Longer than the leases, because messages of the same millisecond come in any order.
     fixture.pass(11_000).await;
     fixture.store(&[msg("a"), msg("b")]).await;
     let deliveries = fixture.lease(1).await;
     assert_eq!(
         deliveries.len(),
         1,
-        "two dead ones in front do not make the queue look empty"
+        "two exhausted messages in front do not hide a ready one"
     );
     assert_eq!(fixture.stats().await.dead, 2);
 }
@@ -102,7 +104,9 @@ pub(super) async fn a_rejected_message_stays_dead(fixture: Fixture) {
         Applied
     );
     fixture.pass(3_600_000).await;
-    fixture.expect_none_ready("dead letters stay dead").await;
+    fixture
+        .expect_none_ready("a dead letter is not leased")
+        .await;
     assert_eq!(fixture.ack(&delivery.receipt).await, Lost);
     let expected = QueueStats {
         dead: 1,
@@ -159,8 +163,8 @@ pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
     assert_eq!(fixture.stats().await, ready_since_now);
     for attempt in 1..=2 {
         let delivery = fixture.lease_one().await;
-        assert_eq!(delivery.attempt, attempt, "attempts start afresh");
-        assert!(receipts.insert(delivery.receipt), "receipts do not");
+        assert_eq!(delivery.attempt, attempt, "attempts count from 1 again");
+        assert!(receipts.insert(delivery.receipt), "receipts do not repeat");
         assert_eq!(
             (&delivery.payload, &delivery.headers),
             (&message.payload, &message.headers)
@@ -168,7 +172,7 @@ pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
         fixture.pass(10_000).await;
     }
     fixture
-        .expect_none_ready("again two attempts were allowed")
+        .expect_none_ready("two more attempts were allowed")
         .await;
     assert_eq!(fixture.stats().await.dead, 1);
 }
@@ -202,13 +206,22 @@ pub(super) async fn redrive_takes_only_the_named_ids(fixture: Fixture) {
                 .await;
         }
     }
-    let named = Redrive::Ids(vec![id_of("c"), id_of("live"), id_of("nobody"), id_of("a")]);
+    let named = Redrive::Ids(vec![
+        id_of("c"),
+        id_of("live"),
+        id_of("unknown"),
+        id_of("a"),
+    ]);
     let redrive = async || fixture.admin().redrive(&fixture.name, &named).await;
     assert_eq!(redrive().await.expect("redrive succeeds"), 2);
     assert_eq!(redrive().await.expect("redrive may be repeated"), 0);
     let none = Redrive::Ids(Vec::new());
     let redriven = fixture.admin().redrive(&fixture.name, &none).await;
-    assert_eq!(redriven.expect("redrive succeeds"), 0, "none is not all");
+    assert_eq!(
+        redriven.expect("redrive succeeds"),
+        0,
+        "no ids: nothing is redriven"
+    );
     let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.leased, stats.dead), (2, 1, 1));
     assert_eq!(fixture.dead_letters().await[0].id.as_str(), "b");
@@ -222,7 +235,7 @@ pub(super) async fn a_lease_leaves_exhausted_messages_behind_the_last_one(fixtur
     fixture.pass(20).await;
     fixture.store(&[msg("back").with_max_attempts(1)]).await;
     let middle_and_back = fixture.lease_for(2, 30).await;
-    // "front" was met and buried; the other two come back in the same order.
+    // "front" is a dead letter now. The other two come back in the same order.
     assert_eq!(ids(&middle_and_back), ["middle", "back"]);
     assert_eq!(fixture.stats().await.dead, 1);
     fixture
@@ -234,10 +247,10 @@ pub(super) async fn a_lease_leaves_exhausted_messages_behind_the_last_one(fixtur
     assert_eq!(
         (stats.ready, stats.dead),
         (1, 1),
-        "what is behind the last one given stays"
+        "an exhausted message behind the last delivery stays"
     );
     fixture
-        .expect_none_ready("the one behind is exhausted")
+        .expect_none_ready("the last message is exhausted")
         .await;
     assert_eq!(fixture.stats().await.dead, 2);
 }
@@ -249,7 +262,7 @@ pub(super) async fn the_last_attempt_can_still_be_acked(fixture: Fixture) {
     assert_eq!(
         fixture.ack(&delivery.receipt).await,
         Applied,
-        "late, but nobody buried it yet"
+        "late, but not a dead letter yet"
     );
 
     fixture.store(&[msg("n").with_max_attempts(1)]).await;
@@ -259,7 +272,7 @@ pub(super) async fn the_last_attempt_can_still_be_acked(fixture: Fixture) {
     assert_eq!(
         fixture.ack(&delivery.receipt).await,
         Lost,
-        "it is dead, and its payload is kept"
+        "it is a dead letter now"
     );
     assert_eq!(fixture.stats().await.dead, 1);
 }
@@ -276,7 +289,7 @@ pub(super) async fn dead_letters_are_listed_in_pages(fixture: Fixture) {
     assert!(letters.expect("listing succeeds").is_empty());
     let mut page = DeadLetterPage::new(2);
     let mut listed = Vec::new();
-    // One page more than there are, for a backend whose pages do not end.
+    // One page more than needed, for a backend whose pages do not end.
     for _ in 0..4 {
         let letters = fixture
             .admin()

@@ -1,4 +1,4 @@
-//! Q1, S1 and M1: queues as a whole, their counts, and looking after them.
+//! Q1, S1 and M1: separate queues, stats and admin calls.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) async fn queues_are_separate(fixture: Fixture) {
     assert_eq!(other.stats().await.ready, 3);
 }
 
-/// Names that a prefix, a pattern, a collation or a rule for file names would mix up.
+/// Names that are easily confused: by a prefix, a pattern, a collation or a file system.
 pub(super) async fn queues_with_similar_names_are_separate(fixture: Fixture) {
     let long = "long-".repeat(9);
     let (long_a, long_b) = (format!("{long}a"), format!("{long}b"));
@@ -62,7 +62,7 @@ pub(super) async fn an_unused_queue_is_empty(fixture: Fixture) {
     assert_eq!(fixture.stats().await, QueueStats::default());
     fixture.expect_none_ready("nothing was enqueued").await;
     let waited = fixture.backend().wait(&fixture.name, Duration::ZERO).await;
-    waited.expect("there is nothing wrong with an empty queue");
+    waited.expect("an empty queue is not an error");
     let receipt = Receipt::new("1-m");
     assert_eq!(fixture.ack(&receipt).await, Lost);
     assert_eq!(fixture.change(&receipt, extend(1)).await, Lost);
@@ -85,7 +85,7 @@ pub(super) async fn admin_calls_on_an_unused_queue_do_nothing(fixture: Fixture) 
     admin
         .delete_queue(name)
         .await
-        .expect("deleting nothing succeeds");
+        .expect("deleting an unused queue succeeds");
 }
 
 pub(super) async fn stats_are_exact_after_every_step(fixture: Fixture) {
@@ -127,7 +127,7 @@ pub(super) async fn stats_are_exact_after_every_step(fixture: Fixture) {
     fixture
         .change(&leased[0].receipt, LeaseAction::Release)
         .await;
-    expect("a return", 1, 0, 1, 1).await;
+    expect("a release", 1, 0, 1, 1).await;
 }
 
 pub(super) async fn stats_report_the_age_of_the_oldest(fixture: Fixture) {
@@ -146,17 +146,21 @@ pub(super) async fn stats_report_the_age_of_the_oldest(fixture: Fixture) {
     fixture.pass(700).await;
     assert_eq!(oldest().await, Some(700));
     fixture.lease_for(1, 1000).await;
-    assert_eq!(oldest().await, Some(300), "ready since its delay ended");
+    assert_eq!(
+        oldest().await,
+        Some(300),
+        "ready since the end of its delay"
+    );
     fixture.lease_for(1, 5000).await;
     assert_eq!(oldest().await, None);
     fixture.pass(1250).await;
-    assert_eq!(oldest().await, Some(250), "ready since its lease ran out");
+    assert_eq!(oldest().await, Some(250), "ready since its lease expired");
     let delivery = fixture.lease_one().await;
     fixture.pass(30).await;
     fixture
         .change(&delivery.receipt, LeaseAction::Release)
         .await;
-    assert_eq!(oldest().await, Some(0), "ready since its return");
+    assert_eq!(oldest().await, Some(0), "ready since its release");
 }
 
 pub(super) async fn peek_changes_nothing(fixture: Fixture) {
@@ -215,12 +219,12 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
         2
     );
     let seen = fixture.admin().peek(&fixture.name, 0).await;
-    assert!(seen.expect("peek succeeds").is_empty(), "0 is no one");
+    assert!(seen.expect("peek succeeds").is_empty(), "max is 0");
     assert_eq!(fixture.stats().await, before);
     assert_eq!(
         fixture.lease_one().await.attempt,
         2,
-        "being seen is no attempt"
+        "a peek is not an attempt"
     );
 }
 
@@ -239,7 +243,7 @@ pub(super) async fn peek_shows_the_state_at_this_time(fixture: Fixture) {
     let delivery = fixture.lease_one().await;
     assert_eq!(state().await, Leased);
     fixture.pass(10_000).await;
-    assert_eq!(state().await, Ready, "its lease ran out");
+    assert_eq!(state().await, Ready, "its lease has expired");
     fixture.change(&delivery.receipt, extend(5)).await;
     assert_eq!(state().await, Leased);
     fixture.change(&delivery.receipt, nack(5)).await;
@@ -315,7 +319,7 @@ pub(super) async fn deleting_removes_one_queue(fixture: Fixture) {
         .expect("deleting may be repeated");
     assert_eq!(fixture.stats().await, QueueStats::default());
     assert_eq!(other.stats().await.dead, 1);
-    // The queue is there again as soon as it is used, here and on another connection.
+    // The queue exists again as soon as it is used, also on another connection.
     fixture.store(&[msg("dead")]).await;
     assert_eq!(ids(&fixture.reconnect().await.lease(10).await), ["dead"]);
 }
@@ -366,7 +370,7 @@ pub(super) async fn a_receipt_of_a_purged_message_is_lost(fixture: Fixture) {
     assert_eq!(fixture.lease_one().await.id, id_of("m"));
 }
 
-/// One message in each state, named after it.
+/// Stores one message in each state. Its id is the name of the state.
 async fn fill_every_state(queue: &crate::fixture::OneQueue) {
     queue.store(&[msg("leased"), msg("dead")]).await;
     for delivery in queue.lease(2).await {

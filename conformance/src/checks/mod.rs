@@ -15,6 +15,7 @@ mod durable;
 mod enqueue;
 mod lease;
 mod manage;
+mod race;
 mod settle;
 mod wait;
 
@@ -126,10 +127,11 @@ table! {
         a_dropped_wait_wakes_others;
     C1 Manual admin cancel: a_dropped_redrive_loses_nothing;
     C2 Manual core concurrent: many_tasks_ack_each_message_once
-        a_message_has_one_lease_at_a_time concurrent_enqueues_store_an_id_once
-        concurrent_calls_settle_a_receipt_once a_late_ack_and_a_lease_do_not_both_succeed
-        a_late_change_and_a_lease_do_not_both_succeed a_reused_id_is_a_new_message
-        many_consumers_make_progress producers_and_consumers_lose_nothing;
+        a_message_has_one_lease_at_a_time concurrent_enqueues_store_an_id_once;
+    C2 Manual core race: concurrent_calls_settle_a_receipt_once
+        a_late_ack_and_a_lease_do_not_both_succeed
+        a_late_change_and_a_lease_do_not_both_succeed a_reused_id_is_a_new_message;
+    C2 Manual core concurrent: many_consumers_make_progress producers_and_consumers_lose_nothing;
     R1 Manual core durable: a_new_connection_sees_everything
         a_receipt_outlives_its_connection two_connections_share_leases;
     X1 Manual core cancel: a_dropped_enqueue_may_be_repeated

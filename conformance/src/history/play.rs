@@ -1,4 +1,4 @@
-//! Plays a history against a backend and keeps a timeline of what was seen.
+//! Plays a history on a backend and keeps a timeline.
 
 use std::{
     fmt::{self, Debug, Display},
@@ -11,7 +11,7 @@ use queue_api::{
 };
 
 use super::{
-    command::{Action, Command, IDS, MessageSpec, QUEUES, ReceiptPick},
+    command::{Command, IDS, MessageSpec, QUEUES, ReceiptPick},
     model::Model,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     isolation::{isolated, with_store},
 };
 
-/// A history that the model rejects, or that could not be played to its end.
+/// A history that the model rejects, or that did not end.
 #[derive(Debug)]
 pub(crate) struct Failure {
     timeline: Vec<String>,
@@ -36,22 +36,20 @@ impl Display for Failure {
     }
 }
 
-/// What came of a history. The outer error is the harness's.
+/// The result of a history. The outer error is an error of the harness.
 pub(crate) type Played = Result<Result<(), Failure>, String>;
 
-/// Plays `commands` on a store of their own.
+/// Plays `commands` on a new store.
 pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
     let timeout = harness.timeout();
-    // Twice the timeout, so that a history that does not end still shows how far it came.
+    // Twice the timeout, so that a history that does not end still has a timeline.
     with_store(harness, time.clone(), timeout * 2, async |store| {
         let fixture = Fixture::new(store, time, timeout).await?;
         let mut player = Player::new(fixture);
         let played = isolated(timeout, player.play(commands)).await;
         let timeline = player.timeline;
-        Ok(played
-            .and_then(|judged| judged)
-            .map_err(|why| Failure { timeline, why }))
+        Ok(played.flatten().map_err(|why| Failure { timeline, why }))
     })
     .await
 }
@@ -59,7 +57,7 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played 
 struct Player {
     fixture: Fixture,
     models: [Model; QUEUES],
-    /// Every receipt that each queue has given out, oldest first.
+    /// All receipts of each queue, oldest first.
     receipts: [Vec<Receipt>; QUEUES],
     elapsed: u64,
     timeline: Vec<String>,
@@ -83,7 +81,7 @@ impl Player {
                 self.compare_stats(queue).await?;
             }
         }
-        self.settle_up().await
+        self.drain().await
     }
 
     async fn step(&mut self, command: &Command) -> Result<(), String> {
@@ -108,19 +106,26 @@ impl Player {
             }
             Command::Peek { queue, max } => {
                 let on = self.queue(*queue);
-                let seen = on.admin().peek(&on.name, *max).await.map_err(told)?;
+                let seen = on.admin().peek(&on.name, *max).await.map_err(unexpected)?;
                 self.models[*queue].peek(*max, self.fixture.now(), &seen)
             }
             Command::Purge { queue, what } => {
                 let on = self.queue(*queue);
-                let purged = on.admin().purge(&on.name, *what).await.map_err(told)?;
+                let purged = on
+                    .admin()
+                    .purge(&on.name, *what)
+                    .await
+                    .map_err(unexpected)?;
                 self.note(format!("queue {queue}: purge {what:?}"), purged);
                 equal("M1: purged", purged, self.models[*queue].purge(*what))
             }
             Command::Redrive { queue, ids } => self.redrive(*queue, ids).await,
             Command::Delete { queue } => {
                 let on = self.queue(*queue);
-                on.admin().delete_queue(&on.name).await.map_err(told)?;
+                on.admin()
+                    .delete_queue(&on.name)
+                    .await
+                    .map_err(unexpected)?;
                 self.note(format!("queue {queue}: delete"), "");
                 self.models[*queue].delete();
                 Ok(())
@@ -135,8 +140,8 @@ impl Player {
             .backend()
             .enqueue(&on.name, &messages)
             .await
-            .map_err(told)?;
-        let shown: Vec<_> = specs.iter().map(shown).collect();
+            .map_err(unexpected)?;
+        let shown: Vec<_> = specs.iter().map(describe).collect();
         self.note(
             format!("queue {queue}: enqueue {}", shown.join(", ")),
             format!("{outcomes:?}"),
@@ -161,15 +166,19 @@ impl Player {
             None => LeaseOptions::new(max),
             Some(timeout) => LeaseOptions::new(max).with_visibility_timeout(timeout),
         };
-        let deliveries = on.backend().lease(&on.name, &options).await.map_err(told)?;
-        let given: Vec<_> = deliveries
+        let deliveries = on
+            .backend()
+            .lease(&on.name, &options)
+            .await
+            .map_err(unexpected)?;
+        let leased: Vec<_> = deliveries
             .iter()
             .map(|delivery| format!("{} (attempt {})", delivery.id, delivery.attempt))
             .collect();
-        let for_how_long = visibility.map_or(String::new(), |millis| format!(" for {millis} ms"));
+        let timeout = visibility.map_or(String::new(), |millis| format!(" for {millis} ms"));
         self.note(
-            format!("queue {queue}: lease {max}{for_how_long}"),
-            given.join(", "),
+            format!("queue {queue}: lease {max}{timeout}"),
+            leased.join(", "),
         );
         self.receipts[queue].extend(deliveries.iter().map(|delivery| delivery.receipt.clone()));
 
@@ -189,7 +198,11 @@ impl Player {
             .filter_map(|pick| self.receipt(queue, pick))
             .collect();
         let on = self.queue(queue);
-        let outcomes = on.backend().ack(&on.name, &receipts).await.map_err(told)?;
+        let outcomes = on
+            .backend()
+            .ack(&on.name, &receipts)
+            .await
+            .map_err(unexpected)?;
         self.note(
             format!("queue {queue}: ack {receipts:?}"),
             format!("{outcomes:?}"),
@@ -202,13 +215,13 @@ impl Player {
     async fn change(
         &mut self,
         queue: usize,
-        changes: &[(ReceiptPick, Action)],
+        changes: &[(ReceiptPick, LeaseAction)],
     ) -> Result<(), String> {
         let pairs = changes.iter().filter_map(|(pick, action)| {
             let receipt = self.receipt(queue, pick)?;
             Some(LeaseChange {
                 receipt,
-                action: action_of(*action),
+                action: action.clone(),
             })
         });
         let changes: Vec<_> = pairs.collect();
@@ -217,7 +230,7 @@ impl Player {
             .backend()
             .change(&on.name, &changes)
             .await
-            .map_err(told)?;
+            .map_err(unexpected)?;
         for (change, outcome) in changes.iter().zip(&outcomes) {
             let what = format!("queue {queue}: {:?} {:?}", change.action, change.receipt);
             self.note(what, format!("{outcome:?}"));
@@ -238,7 +251,11 @@ impl Player {
             ids => (Redrive::Ids(ids.to_vec()), Some(ids)),
         };
         let on = self.queue(queue);
-        let redriven = on.admin().redrive(&on.name, &which).await.map_err(told)?;
+        let redriven = on
+            .admin()
+            .redrive(&on.name, &which)
+            .await
+            .map_err(unexpected)?;
         self.note(format!("queue {queue}: redrive {which:?}"), redriven);
         equal(
             "D1: redriven",
@@ -249,7 +266,7 @@ impl Player {
 
     async fn compare_stats(&self, queue: usize) -> Result<(), String> {
         let on = self.queue(queue);
-        let stats = on.backend().stats(&on.name).await.map_err(told)?;
+        let stats = on.backend().stats(&on.name).await.map_err(unexpected)?;
         equal(
             "S1: stats",
             stats,
@@ -257,14 +274,14 @@ impl Player {
         )
     }
 
-    /// At the end everything that is left has to come, however much it was held back.
-    async fn settle_up(&mut self) -> Result<(), String> {
-        let end = "the suite's own end: ten seconds pass, and all is leased that is left";
+    /// In the end every message left is delivered, whatever its delay.
+    async fn drain(&mut self) -> Result<(), String> {
+        let end = "end of the history: 10 seconds pass, and everything left is leased";
         self.timeline
             .push(format!("{:>6} ms  -- {end} --", self.elapsed));
         self.step(&Command::Pass(10_000)).await?;
         for queue in 0..QUEUES {
-            // One more than there can be, so the call meets and buries all that is exhausted.
+            // One more than there are ids, so that the call meets every exhausted message.
             self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
             if self.fixture.has_admin() {
@@ -285,7 +302,7 @@ impl Player {
         let (from, index) = match pick {
             ReceiptPick::Recent(index) => (recent, index),
             ReceiptPick::Any(index) => (&own[..], index),
-            ReceiptPick::Stranger(index) => (&self.receipts[1 - queue][..], index),
+            ReceiptPick::OtherQueue(index) => (&self.receipts[1 - queue][..], index),
         };
         (!from.is_empty()).then(|| index.get(from).clone())
     }
@@ -323,7 +340,7 @@ fn message(message_spec: &MessageSpec) -> NewMessage {
         .with_max_attempts(message_spec.max_attempts)
 }
 
-fn shown(message_spec: &MessageSpec) -> String {
+fn describe(message_spec: &MessageSpec) -> String {
     let MessageSpec {
         id,
         delay,
@@ -335,26 +352,13 @@ fn shown(message_spec: &MessageSpec) -> String {
     format!("{id} (delay {delay}, visibility {visibility}, max attempts {max_attempts})")
 }
 
-fn action_of(action: Action) -> LeaseAction {
-    match action {
-        Action::Extend(by) => LeaseAction::Extend(Duration::from_millis(by)),
-        Action::Nack(delay) => LeaseAction::Nack {
-            delay: Duration::from_millis(delay),
-        },
-        Action::Release => LeaseAction::Release,
-        Action::DeadLetter => LeaseAction::DeadLetter {
-            reason: "no".to_owned(),
-        },
-    }
-}
-
-fn told(error: queue_api::Error) -> String {
-    format!("X1: an error where nothing was wrong: {error:?}")
+fn unexpected(error: queue_api::Error) -> String {
+    format!("X1: an error without a cause: {error:?}")
 }
 
 fn equal<T: PartialEq + Debug>(what: &str, seen: T, expected: T) -> Result<(), String> {
     if seen == expected {
         return Ok(());
     }
-    Err(format!("{what}: saw {seen:?}, expected {expected:?}"))
+    Err(format!("{what}: got {seen:?}, expected {expected:?}"))
 }
