@@ -1,7 +1,7 @@
 //! The fixture of a check: a fresh store, a connection to it, and a clock.
 //!
-//! Its calls are those of the trait on one queue. Two things keep checks short: an error panics, and
-//! durations are in milliseconds. A panic is reported at the check's own line, see
+//! Its calls are those of the trait on one queue. Two things keep checks short: an error panics,
+//! and durations are in milliseconds. A panic is reported at the check's own line, see
 //! [`called_from_here`].
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTime};

@@ -101,8 +101,8 @@ pub trait Store: Send + Sync + 'static {
 
 /// Makes a server fail on purpose, but only for the connections of one store.
 ///
-/// Some servers can have one fault at a time. Let the first `inject` of a store wait until the others
-/// are done; `clear`, or the drop of this, lets the next store go on.
+/// Some servers can have one fault at a time. Let the first `inject` of a store wait until the
+/// others are done; `clear`, or the drop of this, lets the next store go on.
 #[async_trait]
 pub trait Faults: Send + Sync + 'static {
     /// Makes one of the next commands fail. This replaces the last fault.

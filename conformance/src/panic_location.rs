@@ -1,7 +1,7 @@
 //! The source location of a panic, and the statement of the check that stands there.
 //!
-//! A panic's payload holds only its text. The hook that [`watch_panics`] installs keeps the location
-//! on the panicking thread, and [`caught`] reads it there.
+//! A panic's payload holds only its text. The hook that [`watch_panics`] installs keeps the
+//! location on the panicking thread, and [`caught`] reads it there.
 
 use std::{
     any::Any,

@@ -1,7 +1,7 @@
 //! The command that a failure prints runs it again, and a shard without histories says so.
 //!
-//! The environment decides what runs. So this program starts itself again as the conformance test of
-//! a backend with a bug.
+//! The environment decides what runs. So this program starts itself again as the conformance test
+//! of a backend with a bug.
 
 use std::{
     collections::BTreeMap,

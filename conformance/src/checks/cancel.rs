@@ -258,8 +258,8 @@ pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
     expect_dead_or_alive(&fixture, stored).await;
 }
 
-/// Every stored message is a dead letter or is delivered. Tries several times, because the lease of a
-/// dropped call may have to expire first.
+/// Every stored message is a dead letter or is delivered. Tries several times, because the lease of
+/// a dropped call may have to expire first.
 async fn expect_dead_or_alive(fixture: &Fixture, stored: u64) {
     let mut seen = Vec::new();
     for _ in 0..20 {

@@ -264,8 +264,8 @@ pub(super) async fn a_payload_at_the_limit_comes_back(fixture: Fixture) {
     assert_eq!(delivery.headers["k"], header);
 }
 
-/// The batch is within the backend's limits. The store's own limit for a request is not the caller's
-/// concern.
+/// The batch is within the backend's limits. The store's own limit for a request is not the
+/// caller's concern.
 pub(super) async fn a_batch_of_large_payloads_comes_back(fixture: Fixture) {
     let limits = fixture.backend().limits();
     let count = limits.max_batch.min(7);

@@ -1,7 +1,7 @@
 //! C2: races of two calls, on two connections to the same store.
 //!
-//! The calls race by construction, not by luck: [`interleave`] stops one of them at each of its await
-//! points while the other runs.
+//! The calls race by construction, not by luck: [`interleave`] stops one of them at each of its
+//! await points while the other runs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,8 +109,8 @@ pub(super) async fn a_late_ack_and_a_lease_do_not_both_succeed(fixture: Fixture)
     one_of_two_succeeds(&fixture, None).await;
 }
 
-/// A claim reads the state of a message first and takes it later. In between, a late change may have
-/// changed the state, but not the number of attempts.
+/// A claim reads the state of a message first and takes it later. In between, a late change may
+/// have changed the state, but not the number of attempts.
 pub(super) async fn a_late_change_and_a_lease_do_not_both_succeed(fixture: Fixture) {
     for action in [extend(60_000), nack(60_000), dead_letter("no")] {
         one_of_two_succeeds(&fixture, Some(action)).await;
@@ -160,8 +160,8 @@ async fn one_of_two_succeeds(fixture: &Fixture, action: Option<LeaseAction>) {
     }
 }
 
-/// A claim reads a message first and takes it later. In between, the message may be acked and its id
-/// used again.
+/// A claim reads a message first and takes it later. In between, the message may be acked and its
+/// id used again.
 pub(super) async fn a_reused_id_is_a_new_message(fixture: Fixture) {
     let elsewhere = fixture.reconnect().await;
     let life = |number: &'static str, id: &str| NewMessage {

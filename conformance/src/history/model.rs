@@ -53,8 +53,8 @@ impl Model {
         EnqueueOutcome::Stored
     }
 
-    /// Judges the answer of a lease call. Returns exhausted messages that became ready together with
-    /// the last one delivered: the call may have made dead letters of them or not.
+    /// Judges the answer of a lease call. Returns exhausted messages that became ready together
+    /// with the last one delivered: the call may have made dead letters of them or not.
     pub(crate) fn lease(
         &mut self,
         max: usize,

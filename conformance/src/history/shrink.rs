@@ -102,8 +102,8 @@ mod tests {
             Command::Reconnect,
             enqueue(&[1]),
         ];
-        // It fails if the id is 2 and 10 ms pass. Without the last enqueue it fails only if there is
-        // no reconnect either.
+        // It fails if the id is 2 and 10 ms pass. Without the last enqueue it fails only if there
+        // is no reconnect either.
         let fails = |commands: &[Command]| {
             let text = format!("{commands:?}");
             let kept = text.contains("id: 2") && time(commands) == 10;

@@ -1,8 +1,9 @@
 //! Concurrent histories: random programs on several tasks or processes. Each call is recorded with
 //! its begin and end, and the record is judged afterwards.
 //!
-//! A concurrent history cannot be repeated, so a failing one is not shrunk. Instead it is small, the
-//! report shows one message only, and the whole record is kept as a file that can be judged again.
+//! A concurrent history cannot be repeated, so a failing one is not shrunk. Instead it is small,
+//! the report shows one message only, and the whole record is kept as a file that can be judged
+//! again.
 //!
 //! A test that makes its own calls records them as [`Call`]s and passes them to [`judge`]:
 //!
