@@ -31,20 +31,20 @@ struct Count {
 }
 
 #[derive(Clone)]
-struct Broken {
+struct FailingHarness {
     failure: Failure,
     count: Count,
 }
 
-impl Broken {
+impl FailingHarness {
     /// Returns the report and the number of stores that were not removed.
     fn run(failure: Failure) -> (Report, usize) {
         let count = Count::default();
-        let broken = Self {
+        let harness = Self {
             failure,
             count: count.clone(),
         };
-        let report = report(broken, 4);
+        let report = report(harness, 4);
         let made = count.made.load(Ordering::SeqCst);
         assert!(made > 0);
         (report, made - count.removed.load(Ordering::SeqCst))
@@ -52,12 +52,12 @@ impl Broken {
 }
 
 #[async_trait]
-impl Harness for Broken {
+impl Harness for FailingHarness {
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
         self.count.made.fetch_add(1, Ordering::SeqCst);
         let backend = time.give_to(MemoryBackend::new(), MemoryBackend::with_clock);
-        let broken = self.clone();
-        Ok(Arc::new(BrokenStore { broken, backend }))
+        let harness = self.clone();
+        Ok(Arc::new(FailingStore { harness, backend }))
     }
 
     fn histories(&self) -> u32 {
@@ -88,15 +88,15 @@ impl Harness for Broken {
     }
 }
 
-struct BrokenStore {
-    broken: Broken,
+struct FailingStore {
+    harness: FailingHarness,
     backend: MemoryBackend,
 }
 
 #[async_trait]
-impl Store for BrokenStore {
+impl Store for FailingStore {
     async fn connect(&self) -> Result<Connection, HarnessError> {
-        match self.broken.failure {
+        match self.harness.failure {
             Failure::CannotConnect => Err("the server is away".into()),
             Failure::PanicsWhenConnecting => panic!("the author made a mistake"),
             Failure::InjectNeverReturns => Ok(Connection::new(self.backend.clone())),
@@ -108,7 +108,7 @@ impl Store for BrokenStore {
     }
 
     async fn remove(&self) -> Result<(), HarnessError> {
-        self.broken.count.removed.fetch_add(1, Ordering::SeqCst);
+        self.harness.count.removed.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -133,7 +133,7 @@ fn names_of(report: &Report) -> BTreeSet<&str> {
 
 #[test]
 fn every_item_reports_a_harness_that_cannot_connect() {
-    let (refusing, left) = Broken::run(Failure::CannotConnect);
+    let (refusing, left) = FailingHarness::run(Failure::CannotConnect);
     assert_eq!(left, 0, "each store is removed");
     for result in &refusing.results {
         let Outcome::Failed(why) = &result.outcome else {
@@ -148,7 +148,7 @@ fn every_item_reports_a_harness_that_cannot_connect() {
     assert!(names.contains("histories::concurrent_histories_4_of_4"));
     assert!(names.contains("L2_visible_again::clients_with_wrong_clocks_do_no_harm"));
 
-    let (panicking, left) = Broken::run(Failure::PanicsWhenConnecting);
+    let (panicking, left) = FailingHarness::run(Failure::PanicsWhenConnecting);
     assert_eq!(left, 0, "each store is removed");
     assert_eq!(names_of(&panicking), names);
     for result in &panicking.results {
@@ -163,7 +163,7 @@ fn every_item_reports_a_harness_that_cannot_connect() {
 
 #[test]
 fn a_fault_that_is_never_injected_times_out() {
-    let (report, left) = Broken::run(Failure::InjectNeverReturns);
+    let (report, left) = FailingHarness::run(Failure::InjectNeverReturns);
     assert_eq!(left, 0, "each store is removed");
     let late = "did not end within 8s";
     let times_out = |result: &&queue_conformance::CheckResult| {

@@ -61,13 +61,13 @@ fn no_histories() -> Result<(), Failed> {
 
 fn a_seed_fails_again() -> Result<(), Failed> {
     let folder = Folder::new()?;
-    let broken = folder.run("random_histories", [BROKEN])?;
-    let why = broken.failure();
+    let failed = folder.run("random_histories", [BUG])?;
+    let why = failed.failure();
     let (seed, filter) = replayed(&why, "QUEUE_CONFORMANCE_SEED");
-    let again = folder.run(&filter, [("QUEUE_CONFORMANCE_SEED", &*seed), BROKEN])?;
+    let again = folder.run(&filter, [("QUEUE_CONFORMANCE_SEED", &*seed), BUG])?;
     assert_eq!(again.order, [SHARDS[0]]);
     assert!(again.failure().contains(&seed));
-    let all = folder.run("random", [("QUEUE_CONFORMANCE_SEED", &*seed), BROKEN])?;
+    let all = folder.run("random", [("QUEUE_CONFORMANCE_SEED", &*seed), BUG])?;
     assert!(all.outcomes[SHARDS[0]].get("failed").is_some());
     assert!(
         SHARDS[1..4]
@@ -79,8 +79,8 @@ fn a_seed_fails_again() -> Result<(), Failed> {
 
 fn a_record_fails_again() -> Result<(), Failed> {
     let folder = Folder::new()?;
-    let broken = folder.run("concurrent_histories", [BROKEN])?;
-    let (record, filter) = replayed(&broken.failure(), "QUEUE_CONFORMANCE_RECORD");
+    let failed = folder.run("concurrent_histories", [BUG])?;
+    let (record, filter) = replayed(&failed.failure(), "QUEUE_CONFORMANCE_RECORD");
     assert_eq!(Path::new(&record).parent(), Some(&*folder.records()));
     let kept = fs::read_dir(folder.records())?.count();
     // Without the bug, because the record is judged and not the backend.
@@ -184,7 +184,7 @@ impl Drop for Folder {
 }
 
 /// Adds a bug to the backend: every ack is `Applied`.
-const BROKEN: (&str, &str) = ("REPLAY_BACKEND_IS_BROKEN", "");
+const BUG: (&str, &str) = ("REPLAY_BACKEND_HAS_A_BUG", "");
 
 struct Memory;
 
@@ -192,8 +192,8 @@ struct Memory;
 impl Harness for Memory {
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
         let backend = time.give_to(MemoryBackend::new(), MemoryBackend::with_clock);
-        let broken = env::var_os(BROKEN.0).is_some();
-        Ok(Arc::new(MemoryStore(Backend { backend, broken })))
+        let has_bug = env::var_os(BUG.0).is_some();
+        Ok(Arc::new(MemoryStore(Backend { backend, has_bug })))
     }
 
     fn histories(&self) -> u32 {
@@ -221,7 +221,7 @@ impl Store for MemoryStore {
 #[derive(Clone, Debug)]
 struct Backend {
     backend: MemoryBackend,
-    broken: bool,
+    has_bug: bool,
 }
 
 #[async_trait]
@@ -244,7 +244,7 @@ impl QueueBackend for Backend {
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let outcomes = self.backend.ack(queue, receipts).await?;
-        Ok(match self.broken {
+        Ok(match self.has_bug {
             true => vec![LeaseOutcome::Applied; outcomes.len()],
             false => outcomes,
         })

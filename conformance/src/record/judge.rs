@@ -75,7 +75,7 @@ struct Breach<'a> {
 
 type Judged<'a> = Result<(), Breach<'a>>;
 
-fn broken<'a>(why: impl Into<String>, broken_by: impl IntoIterator<Item = &'a Call>) -> Judged<'a> {
+fn breach<'a>(why: impl Into<String>, broken_by: impl IntoIterator<Item = &'a Call>) -> Judged<'a> {
     Err(Breach {
         why: why.into(),
         broken_by: broken_by.into_iter().collect(),
@@ -154,7 +154,7 @@ impl<'a> MessageHistory<'a> {
             |lease: &&Lease| (self.enqueues.iter()).any(|(call, _)| !before(lease.call, call));
         match self.leases.iter().find(|lease| !stored_before(lease)) {
             None => Ok(()),
-            Some(early) => broken(
+            Some(early) => breach(
                 format!("E1: {early} was delivered before the message was enqueued"),
                 [early.call],
             ),
@@ -166,7 +166,7 @@ impl<'a> MessageHistory<'a> {
         for lease in &self.leases {
             if let Some(first) = seen.insert(&lease.delivery.receipt, lease.call) {
                 let why = format!("L3: two deliveries have the {lease}");
-                return broken(why, [first, lease.call]);
+                return breach(why, [first, lease.call]);
             }
         }
         Ok(())
@@ -187,7 +187,7 @@ impl<'a> MessageHistory<'a> {
             let count = calls.len();
             if count > 1 + released {
                 let why = format!("L3: attempt {attempt} was counted {count} times");
-                return broken(why, calls.iter().copied());
+                return breach(why, calls.iter().copied());
             }
         }
         for later in self.leases.iter().filter(|_| released == 0) {
@@ -197,7 +197,7 @@ impl<'a> MessageHistory<'a> {
             };
             if let Some(earlier) = self.leases.iter().find(not_less) {
                 let why = "L3: attempts went back without a release";
-                return broken(why, [earlier.call, later.call]);
+                return breach(why, [earlier.call, later.call]);
             }
         }
         let last = counted.keys().next_back().copied().unwrap_or(0);
@@ -205,7 +205,7 @@ impl<'a> MessageHistory<'a> {
         let missing = (1..=last).filter(is_missing).count();
         if missing > self.unknown_leases.len() {
             let why = format!("L3: attempts {:?} have a gap", counted.keys());
-            return broken(why, counted[&last].iter().copied());
+            return breach(why, counted[&last].iter().copied());
         }
         Ok(())
     }
@@ -218,7 +218,7 @@ impl<'a> MessageHistory<'a> {
                 let Settlement {
                     action, receipt, ..
                 } = end;
-                return broken(
+                return breach(
                     format!("A1, D1: {after} came after the {action:?} of receipt {receipt}"),
                     [end.call, after.call],
                 );
@@ -233,7 +233,7 @@ impl<'a> MessageHistory<'a> {
         let mut enqueues = self.enqueues.iter();
         if enqueues.all(|(call, delay)| too_early(call, *delay)) {
             let enqueues = self.enqueues.iter().map(|(call, _)| *call);
-            return broken(
+            return breach(
                 format!("E4: {lease} came before the delay of its enqueue had passed"),
                 enqueues.chain([lease.call]),
             );
@@ -247,7 +247,7 @@ impl<'a> MessageHistory<'a> {
             let is_next = attempt.map(|attempt| attempt + 1) == Some(lease.delivery.attempt);
             if is_next && before(nack.call, lease.call) && too_early(nack.call, delay) {
                 let nacked = nack.receipt;
-                return broken(
+                return breach(
                     format!(
                         "A5: {lease} came before the nack delay of receipt {nacked} had passed"
                     ),
@@ -269,7 +269,7 @@ impl<'a> MessageHistory<'a> {
             });
             if !settled && lease.call.clock_to < self.earliest_expiry(other, lease.call) {
                 let (by, owner) = (&lease.call.by, &other.call.by);
-                return broken(
+                return breach(
                     format!("L1: {by} leased {lease} while {owner} had {other}"),
                     [other.call, lease.call],
                 );
@@ -311,7 +311,7 @@ impl<'a> MessageHistory<'a> {
                 && (settlement.action.settles() || before(other.call, settlement.call))
         };
         if let Some(other) = self.uses_of(receipt).find(settled) {
-            return broken(
+            return breach(
                 format!("A4: receipt {receipt} worked after it was settled"),
                 [other.call, settlement.call],
             );
@@ -323,7 +323,7 @@ impl<'a> MessageHistory<'a> {
             |later: &&Lease| before(lease.call, later.call) && before(later.call, settlement.call);
         match self.leases.iter().find(supersedes) {
             None => Ok(()),
-            Some(later) => broken(
+            Some(later) => breach(
                 format!("A2: receipt {receipt} worked after {later} had superseded it"),
                 [lease.call, later.call, settlement.call],
             ),
@@ -350,7 +350,7 @@ impl<'a> MessageHistory<'a> {
         if settled || may_have_expired && (superseded || superseded_by_unknown) {
             return Ok(());
         }
-        broken(
+        breach(
             format!("A3: {lease} was lost, but it was neither settled nor superseded"),
             [lease.call, lost.call],
         )
@@ -368,7 +368,7 @@ impl<'a> MessageHistory<'a> {
         match stored {
             Some(stored) if !ended => {
                 let why = "E1: the message was stored, but never acked or made a dead letter";
-                broken(why, [stored])
+                breach(why, [stored])
             }
             _ => Ok(()),
         }
