@@ -8,8 +8,8 @@ use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTim
 
 use queue_api::{
     Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
-    LeaseOptions, LeaseOutcome, MessageId, NewMessage, QueueAdmin, QueueBackend, QueueName,
-    QueueStats, Receipt,
+    LeaseOptions, LeaseOutcome, MessageId, NewMessage, PeekedMessage, Purge, QueueAdmin,
+    QueueBackend, QueueName, QueueStats, Receipt, Redrive,
 };
 use tokio::time::Instant;
 
@@ -145,6 +145,22 @@ impl Deref for Fixture {
     }
 }
 
+/// Makes a call for each part of a batch within the limits. An empty batch is one call.
+macro_rules! in_chunks {
+    ($queue:expr, $call:ident, $batch:expr) => {{
+        let (backend, batch) = ($queue.backend(), $batch);
+        let chunks = batch.chunks(backend.limits().max_batch);
+        let mut outcomes = Vec::new();
+        for chunk in chunks.chain(batch.is_empty().then_some(batch)) {
+            let answer = backend.$call(&$queue.name, chunk).await;
+            let answer = answer.expect(concat!(stringify!($call), " succeeds"));
+            assert_eq!(answer.len(), chunk.len(), "one outcome for each part");
+            outcomes.extend(answer);
+        }
+        outcomes
+    }};
+}
+
 impl OneQueue {
     pub(crate) fn backend(&self) -> &dyn QueueBackend {
         &*self.connection.backend
@@ -166,24 +182,7 @@ impl OneQueue {
         &self,
         messages: &[NewMessage],
     ) -> impl Future<Output = Vec<EnqueueOutcome>> {
-        called_from_here(async move {
-            let mut outcomes = Vec::new();
-            for chunk in self.chunks(messages) {
-                let answer = self.backend().enqueue(&self.name, chunk).await;
-                let answer = answer.expect("enqueue succeeds");
-                assert_eq!(answer.len(), chunk.len(), "one outcome for each message");
-                outcomes.extend(answer);
-            }
-            outcomes
-        })
-    }
-
-    /// Splits a batch at the largest size. An empty batch is one empty chunk.
-    fn chunks<'a, T>(&self, batch: &'a [T]) -> Vec<&'a [T]> {
-        match batch {
-            [] => vec![batch],
-            _ => batch.chunks(self.backend().limits().max_batch).collect(),
-        }
+        called_from_here(async move { in_chunks!(self, enqueue, messages) })
     }
 
     /// Stores messages whose ids are new.
@@ -253,16 +252,7 @@ impl OneQueue {
 
     #[track_caller]
     pub(crate) fn ack_all(&self, receipts: &[Receipt]) -> impl Future<Output = Vec<LeaseOutcome>> {
-        called_from_here(async move {
-            let mut outcomes = Vec::new();
-            for chunk in self.chunks(receipts) {
-                let answer = self.backend().ack(&self.name, chunk).await;
-                let answer = answer.expect("ack succeeds");
-                assert_eq!(answer.len(), chunk.len(), "one outcome for each receipt");
-                outcomes.extend(answer);
-            }
-            outcomes
-        })
+        called_from_here(async move { in_chunks!(self, ack, receipts) })
     }
 
     #[track_caller]
@@ -275,16 +265,7 @@ impl OneQueue {
         &self,
         changes: &[LeaseChange],
     ) -> impl Future<Output = Vec<LeaseOutcome>> {
-        called_from_here(async move {
-            let mut outcomes = Vec::new();
-            for chunk in self.chunks(changes) {
-                let answer = self.backend().change(&self.name, chunk).await;
-                let answer = answer.expect("change succeeds");
-                assert_eq!(answer.len(), chunk.len(), "one outcome for each change");
-                outcomes.extend(answer);
-            }
-            outcomes
-        })
+        called_from_here(async move { in_chunks!(self, change, changes) })
     }
 
     #[track_caller]
@@ -305,21 +286,57 @@ impl OneQueue {
     #[track_caller]
     pub(crate) fn stats(&self) -> impl Future<Output = QueueStats> {
         called_from_here(async move {
-            self.backend()
-                .stats(&self.name)
-                .await
-                .expect("stats succeeds")
+            let stats = self.backend().stats(&self.name).await;
+            stats.expect("stats succeeds")
         })
     }
 
     #[track_caller]
-    pub(crate) fn dead_letters(&self) -> impl Future<Output = Vec<DeadLetter>> {
+    pub(crate) fn dead_letters(
+        &self,
+        page: &DeadLetterPage,
+    ) -> impl Future<Output = Vec<DeadLetter>> {
         called_from_here(async move {
-            let page = DeadLetterPage::new(100);
-            self.admin()
-                .dead_letters(&self.name, &page)
-                .await
-                .expect("dead_letters succeeds")
+            let letters = self.admin().dead_letters(&self.name, page).await;
+            letters.expect("dead_letters succeeds")
+        })
+    }
+
+    /// The first 100 dead letters.
+    #[track_caller]
+    pub(crate) fn all_dead_letters(&self) -> impl Future<Output = Vec<DeadLetter>> {
+        called_from_here(async move { self.dead_letters(&DeadLetterPage::new(100)).await })
+    }
+
+    #[track_caller]
+    pub(crate) fn peek(&self, max: usize) -> impl Future<Output = Vec<PeekedMessage>> {
+        called_from_here(async move {
+            let seen = self.admin().peek(&self.name, max).await;
+            seen.expect("peek succeeds")
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn purge(&self, what: Purge) -> impl Future<Output = u64> {
+        called_from_here(async move {
+            let purged = self.admin().purge(&self.name, what).await;
+            purged.expect("purge succeeds")
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn redrive(&self, which: &Redrive) -> impl Future<Output = u64> {
+        called_from_here(async move {
+            let redriven = self.admin().redrive(&self.name, which).await;
+            redriven.expect("redrive succeeds")
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn delete(&self) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let deleted = self.admin().delete_queue(&self.name).await;
+            deleted.expect("delete_queue succeeds");
         })
     }
 }

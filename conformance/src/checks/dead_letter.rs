@@ -85,7 +85,7 @@ pub(super) async fn dead_letters_keep_the_whole_message(fixture: Fixture) {
     fixture.lease_one().await;
     fixture.pass(11_000).await;
     fixture.expect_none_ready("one attempt was allowed").await;
-    let letters = fixture.dead_letters().await;
+    let letters = fixture.all_dead_letters().await;
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
     assert_eq!(letter.id, message.id);
@@ -129,7 +129,7 @@ pub(super) async fn dead_letters_keep_their_reason(fixture: Fixture) {
             Applied
         );
     }
-    let letters = fixture.dead_letters().await;
+    let letters = fixture.all_dead_letters().await;
     for (letter, reason) in letters.iter().zip(reasons) {
         assert_eq!(letter.died_at, fixture.now());
         assert_eq!(letter.reason, DeadReason::Rejected(reason.to_owned()));
@@ -148,13 +148,8 @@ pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
     }
     fixture.expect_none_ready("two attempts were allowed").await;
     fixture.pass(7).await;
-    let redriven = fixture
-        .admin()
-        .redrive(&fixture.name, &Redrive::All)
-        .await
-        .expect("redrive succeeds");
-    assert_eq!(redriven, 1);
-    assert!(fixture.dead_letters().await.is_empty());
+    assert_eq!(fixture.redrive(&Redrive::All).await, 1);
+    assert!(fixture.all_dead_letters().await.is_empty());
     let ready_since_now = QueueStats {
         ready: 1,
         oldest_ready: Some(Duration::ZERO),
@@ -184,15 +179,11 @@ pub(super) async fn many_dead_letters_are_listed_and_redriven(fixture: Fixture) 
     let deliveries = fixture.lease(most).await.into_iter();
     let changes = deliveries.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
     fixture.change_all(&changes.collect::<Vec<_>>()).await;
-    let (admin, name) = (fixture.admin(), &fixture.name);
-    let letters = admin.dead_letters(name, &DeadLetterPage::new(most)).await;
-    assert_eq!(letters.expect("listing succeeds").len(), most);
-    let redriven = admin.redrive(name, &Redrive::All).await;
-    assert_eq!(redriven.expect("redrive succeeds"), most as u64);
-    let seen = admin.peek(name, most).await;
-    assert_eq!(seen.expect("peek succeeds").len(), most);
-    let purged = admin.purge(name, Purge::Live).await;
-    assert_eq!(purged.expect("purge succeeds"), most as u64);
+    let letters = fixture.dead_letters(&DeadLetterPage::new(most)).await;
+    assert_eq!(letters.len(), most);
+    assert_eq!(fixture.redrive(&Redrive::All).await, most as u64);
+    assert_eq!(fixture.peek(most).await.len(), most);
+    assert_eq!(fixture.purge(Purge::Live).await, most as u64);
 }
 
 pub(super) async fn redrive_takes_only_the_named_ids(fixture: Fixture) {
@@ -212,19 +203,13 @@ pub(super) async fn redrive_takes_only_the_named_ids(fixture: Fixture) {
         id_of("unknown"),
         id_of("a"),
     ]);
-    let redrive = async || fixture.admin().redrive(&fixture.name, &named).await;
-    assert_eq!(redrive().await.expect("redrive succeeds"), 2);
-    assert_eq!(redrive().await.expect("redrive may be repeated"), 0);
+    assert_eq!(fixture.redrive(&named).await, 2);
+    assert_eq!(fixture.redrive(&named).await, 0, "a repeat");
     let none = Redrive::Ids(Vec::new());
-    let redriven = fixture.admin().redrive(&fixture.name, &none).await;
-    assert_eq!(
-        redriven.expect("redrive succeeds"),
-        0,
-        "no ids: nothing is redriven"
-    );
+    assert_eq!(fixture.redrive(&none).await, 0, "no ids");
     let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.leased, stats.dead), (2, 1, 1));
-    assert_eq!(fixture.dead_letters().await[0].id.as_str(), "b");
+    assert_eq!(fixture.all_dead_letters().await[0].id.as_str(), "b");
 }
 
 pub(super) async fn a_lease_leaves_exhausted_messages_behind_the_last_one(fixture: Fixture) {
@@ -285,17 +270,12 @@ pub(super) async fn dead_letters_are_listed_in_pages(fixture: Fixture) {
         fixture.pass(1).await;
     }
     let none = DeadLetterPage::new(0);
-    let letters = fixture.admin().dead_letters(&fixture.name, &none).await;
-    assert!(letters.expect("listing succeeds").is_empty());
+    assert!(fixture.dead_letters(&none).await.is_empty());
     let mut page = DeadLetterPage::new(2);
     let mut listed = Vec::new();
     // One page more than needed, for a backend whose pages do not end.
     for _ in 0..4 {
-        let letters = fixture
-            .admin()
-            .dead_letters(&fixture.name, &page)
-            .await
-            .expect("listing succeeds");
+        let letters = fixture.dead_letters(&page).await;
         assert!(letters.len() <= 2);
         let Some(last) = letters.last() else { break };
         page = DeadLetterPage::new(2).starting_after(last.id.clone());

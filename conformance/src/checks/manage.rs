@@ -69,23 +69,13 @@ pub(super) async fn an_unused_queue_is_empty(fixture: Fixture) {
 }
 
 pub(super) async fn admin_calls_on_an_unused_queue_do_nothing(fixture: Fixture) {
-    assert!(fixture.dead_letters().await.is_empty());
-    let (admin, name) = (fixture.admin(), &fixture.name);
-    assert!(admin.peek(name, 5).await.expect("peek succeeds").is_empty());
+    assert!(fixture.all_dead_letters().await.is_empty());
+    assert!(fixture.peek(5).await.is_empty());
     for what in [Purge::Live, Purge::Dead] {
-        assert_eq!(admin.purge(name, what).await.expect("purge succeeds"), 0);
+        assert_eq!(fixture.purge(what).await, 0);
     }
-    assert_eq!(
-        admin
-            .redrive(name, &Redrive::All)
-            .await
-            .expect("redrive succeeds"),
-        0
-    );
-    admin
-        .delete_queue(name)
-        .await
-        .expect("deleting an unused queue succeeds");
+    assert_eq!(fixture.redrive(&Redrive::All).await, 0);
+    fixture.delete().await;
 }
 
 pub(super) async fn stats_are_exact_after_every_step(fixture: Fixture) {
@@ -181,11 +171,7 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
         fixture.change(&delivery.receipt, action).await;
     }
     let before = fixture.stats().await;
-    let seen = fixture
-        .admin()
-        .peek(&fixture.name, 10)
-        .await
-        .expect("peek succeeds");
+    let seen = fixture.peek(10).await;
     let shown: Vec<_> = seen
         .iter()
         .map(|m| (m.id.as_str(), m.state, m.attempts))
@@ -209,17 +195,8 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
         seen[1].ready_at,
         fixture.now() + Duration::from_millis(29_999)
     );
-    assert_eq!(
-        fixture
-            .admin()
-            .peek(&fixture.name, 2)
-            .await
-            .expect("peek succeeds")
-            .len(),
-        2
-    );
-    let seen = fixture.admin().peek(&fixture.name, 0).await;
-    assert!(seen.expect("peek succeeds").is_empty(), "max is 0");
+    assert_eq!(fixture.peek(2).await.len(), 2);
+    assert!(fixture.peek(0).await.is_empty(), "max is 0");
     assert_eq!(fixture.stats().await, before);
     assert_eq!(
         fixture.lease_one().await.attempt,
@@ -229,10 +206,7 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
 }
 
 pub(super) async fn peek_shows_the_state_at_this_time(fixture: Fixture) {
-    let state = async || {
-        let seen = fixture.admin().peek(&fixture.name, 1).await;
-        seen.expect("peek succeeds")[0].state
-    };
+    let state = async || fixture.peek(1).await[0].state;
     use MessageState::{Delayed, Leased, Ready};
     fixture
         .store(&[msg("m").with_delay(Duration::from_millis(5))])
@@ -254,15 +228,8 @@ pub(super) async fn purge_live_leaves_dead_letters(fixture: Fixture) {
     let other = fixture.other_queue("other");
     other.store(&[msg("stays")]).await;
     fill_every_state(&fixture).await;
-    let purge = async || {
-        fixture
-            .admin()
-            .purge(&fixture.name, Purge::Live)
-            .await
-            .expect("purge succeeds")
-    };
-    assert_eq!(purge().await, 3);
-    assert_eq!(purge().await, 0);
+    assert_eq!(fixture.purge(Purge::Live).await, 3);
+    assert_eq!(fixture.purge(Purge::Live).await, 0);
     assert_eq!(
         fixture.stats().await,
         QueueStats {
@@ -285,15 +252,8 @@ pub(super) async fn purge_dead_leaves_live_messages(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fill_every_state(&other).await;
     fill_every_state(&fixture).await;
-    let purge = async || {
-        fixture
-            .admin()
-            .purge(&fixture.name, Purge::Dead)
-            .await
-            .expect("purge succeeds")
-    };
-    assert_eq!(purge().await, 1);
-    assert_eq!(purge().await, 0);
+    assert_eq!(fixture.purge(Purge::Dead).await, 1);
+    assert_eq!(fixture.purge(Purge::Dead).await, 0);
     let stats = fixture.stats().await;
     assert_eq!(
         (stats.ready, stats.delayed, stats.leased, stats.dead),
@@ -307,16 +267,8 @@ pub(super) async fn deleting_removes_one_queue(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fill_every_state(&fixture).await;
     fill_every_state(&other).await;
-    fixture
-        .admin()
-        .delete_queue(&fixture.name)
-        .await
-        .expect("deleting succeeds");
-    fixture
-        .admin()
-        .delete_queue(&fixture.name)
-        .await
-        .expect("deleting may be repeated");
+    fixture.delete().await;
+    fixture.delete().await;
     assert_eq!(fixture.stats().await, QueueStats::default());
     assert_eq!(other.stats().await.dead, 1);
     // The queue exists again as soon as it is used, also on another connection.
@@ -345,22 +297,14 @@ pub(super) async fn queues_are_listed(fixture: Fixture) {
     let delivery = ant.lease_one().await;
     ant.change(&delivery.receipt, dead_letter("no")).await;
     assert_eq!(listed().await, ["ant", "mole.1", "zebra"]);
-    let mole = fixture.other_queue("mole.1");
-    mole.admin()
-        .delete_queue(&mole.name)
-        .await
-        .expect("deleting succeeds");
+    fixture.other_queue("mole.1").delete().await;
     assert_eq!(listed().await, ["ant", "zebra"]);
 }
 
 pub(super) async fn a_receipt_of_a_purged_message_is_lost(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;
-    fixture
-        .admin()
-        .purge(&fixture.name, Purge::Live)
-        .await
-        .expect("purge succeeds");
+    fixture.purge(Purge::Live).await;
     fixture.store(&[msg("m")]).await;
     assert_eq!(fixture.ack(&delivery.receipt).await, Lost);
     assert_eq!(

@@ -110,8 +110,7 @@ pub(super) async fn wait_wakes_on_a_redrive(fixture: Fixture) {
         .change(&delivery.receipt, dead_letter("for now"))
         .await;
     let waiting = start_waiting(&fixture).await;
-    let redriven = fixture.admin().redrive(&fixture.name, &Redrive::All).await;
-    assert_eq!(redriven.expect("redrive succeeds"), 1);
+    assert_eq!(fixture.redrive(&Redrive::All).await, 1);
     waiting.ends().await;
 }
 

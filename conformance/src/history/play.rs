@@ -186,7 +186,7 @@ impl Player {
         let visibility = visibility.map(Duration::from_millis);
         let undecided = self.models[queue].lease(max, visibility, now, &deliveries)?;
         if !undecided.is_empty() {
-            let dead = on.dead_letters().await;
+            let dead = on.all_dead_letters().await;
             self.models[queue].decide(&undecided, &dead, now);
         }
         Ok(())
@@ -285,7 +285,7 @@ impl Player {
             self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
             if self.fixture.has_admin() {
-                let dead = self.queue(queue).dead_letters().await;
+                let dead = self.queue(queue).all_dead_letters().await;
                 equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
             }
         }
