@@ -28,7 +28,7 @@ impl Record {
                 ended: (!failed).then_some(second * 1_000_000_000 + 1),
                 clock_from: second * 1000,
                 clock_to: if failed { Millis::MAX } else { second * 1000 },
-                what,
+                operation: what,
             },
             answer,
         });

@@ -78,7 +78,7 @@ impl Teller {
                 ended: None,
                 clock_from: wall_clock(),
                 clock_to: Millis::MAX,
-                what,
+                operation: what,
             },
             answer: Answer::None,
         };
