@@ -1,4 +1,4 @@
-//! The lines of the contract, as [`QueueBackend`](queue_api::QueueBackend) words them.
+//! The lines of the contract of [`QueueBackend`](queue_api::QueueBackend).
 
 use std::fmt;
 

@@ -1,16 +1,15 @@
-//! What a check is given: a fresh store, a connection to it, and time.
+//! The fixture of a check: a fresh store, a connection to it, and a clock.
 //!
-//! Its calls are those of the trait on one queue, with two liberties that keep checks short: an
-//! error ends the check, and durations are in milliseconds.
-//!
-//! Where one of them panics, it is the check's line that counts: see [`called_from_here`].
+//! Its calls are those of the trait on one queue. Two things keep checks short: an error panics,
+//! and durations are in milliseconds. A panic is reported at the check's own line, see
+//! [`called_from_here`].
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTime};
 
 use queue_api::{
     Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
-    LeaseOptions, LeaseOutcome, MessageId, NewMessage, QueueAdmin, QueueBackend, QueueName,
-    QueueStats, Receipt,
+    LeaseOptions, LeaseOutcome, MessageId, NewMessage, PeekedMessage, Purge, QueueAdmin,
+    QueueBackend, QueueName, QueueStats, Receipt, Redrive,
 };
 use tokio::time::Instant;
 
@@ -19,14 +18,11 @@ use crate::{
     panic_location::called_from_here,
 };
 
-/// This file, as a panic's place names it.
-pub(crate) const FILE: &str = file!();
-
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture {
     store: Arc<dyn Store>,
     time: TestTime,
-    patience: Duration,
+    timeout: Duration,
     queue: OneQueue,
 }
 
@@ -38,11 +34,11 @@ pub(crate) struct OneQueue {
 }
 
 impl Fixture {
-    /// The error is the harness's, not the backend's.
+    /// Connects. An error is the harness's fault, not the backend's.
     pub(crate) async fn new(
         store: Arc<dyn Store>,
         time: TestTime,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, String> {
         let connected = store.connect().await;
         let connection = connected.map_err(|why| format!("the harness cannot connect: {why}"))?;
@@ -54,7 +50,7 @@ impl Fixture {
             && limits.max_delay >= Duration::from_secs(7200);
         if !enough {
             return Err(format!(
-                "the suite needs more than {limits:?}; its README says what"
+                "the limits are too small: {limits:?}; see \"Limits\" in the suite's README"
             ));
         }
         let queue = OneQueue {
@@ -64,12 +60,12 @@ impl Fixture {
         Ok(Self {
             store,
             time,
-            patience,
+            timeout,
             queue,
         })
     }
 
-    /// The same store over a connection of its own, as another process has it.
+    /// The same store over a new connection, as another process has it.
     #[track_caller]
     pub(crate) fn reconnect(&self) -> impl Future<Output = Self> {
         called_from_here(async move {
@@ -79,7 +75,7 @@ impl Fixture {
         })
     }
 
-    /// Another queue of the same connection.
+    /// Another queue over the same connection.
     pub(crate) fn other_queue(&self, other: &str) -> OneQueue {
         OneQueue {
             connection: self.queue.connection.clone(),
@@ -87,25 +83,25 @@ impl Fixture {
         }
     }
 
-    /// Lets time pass. On the manual clock it takes none; the few checks in real time wait.
+    /// Lets time pass: moves the manual clock, or waits in a check in real time.
     #[track_caller]
     pub(crate) fn pass(&self, millis: u64) -> impl Future<Output = ()> {
         called_from_here(async move {
             let by = Duration::from_millis(millis);
             match &self.time {
                 TestTime::Manual(clock) => clock.advance(by),
-                // The point of those checks is that real time passes.
+                // Checks in real time exist to let real time pass.
                 #[allow(clippy::disallowed_methods)]
                 TestTime::Real => tokio::time::sleep(by).await,
             }
         })
     }
 
-    /// How long to wait for something that may take a while before it is given up.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience {
-            // That of the whole check ends at the same time or sooner, and says nothing.
-            limit: self.patience / 3,
+    /// A timeout for a task that waits for the work of others.
+    pub(crate) fn idle_timeout(&self) -> IdleTimeout {
+        IdleTimeout {
+            // Shorter than that of the whole check, which cannot say what is missing.
+            limit: self.timeout / 3,
             since: Instant::now(),
         }
     }
@@ -114,32 +110,28 @@ impl Fixture {
     pub(crate) fn now(&self) -> SystemTime {
         match &self.time {
             TestTime::Manual(clock) => clock.now(),
-            TestTime::Real => panic!("a check in real time does not know the backend's time"),
+            TestTime::Real => panic!("in real time the backend's time is not known"),
         }
     }
 }
 
-/// What a task has that comes away empty-handed: it lets others run, and gives up when nothing
-/// has come for so long that nothing will.
-pub(crate) struct Patience {
+/// A timeout that starts again with each success.
+pub(crate) struct IdleTimeout {
     limit: Duration,
     since: Instant,
 }
 
-impl Patience {
-    pub(crate) fn restored(&mut self) {
+impl IdleTimeout {
+    pub(crate) fn reset(&mut self) {
         self.since = Instant::now();
     }
 
-    /// Panics when it is at its end, and says what was `missing`.
+    /// Lets other tasks run. Panics after the timeout and says what was `missing`.
     #[track_caller]
-    pub(crate) fn wear(&self, missing: &str) -> impl Future<Output = ()> {
+    pub(crate) fn check(&self, missing: &str) -> impl Future<Output = ()> {
         called_from_here(async move {
             let limit = self.limit;
-            assert!(
-                self.since.elapsed() < limit,
-                "for {limit:?} there was {missing}"
-            );
+            assert!(self.since.elapsed() < limit, "{missing} for {limit:?}");
             tokio::task::yield_now().await;
         })
     }
@@ -151,6 +143,22 @@ impl Deref for Fixture {
     fn deref(&self) -> &OneQueue {
         &self.queue
     }
+}
+
+/// Makes a call for each part of a batch within the limits. An empty batch is one call.
+macro_rules! in_chunks {
+    ($queue:expr, $call:ident, $batch:expr) => {{
+        let (backend, batch) = ($queue.backend(), $batch);
+        let chunks = batch.chunks(backend.limits().max_batch);
+        let mut outcomes = Vec::new();
+        for chunk in chunks.chain(batch.is_empty().then_some(batch)) {
+            let answer = backend.$call(&$queue.name, chunk).await;
+            let answer = answer.expect(concat!(stringify!($call), " succeeds"));
+            assert_eq!(answer.len(), chunk.len(), "one outcome for each part");
+            outcomes.extend(answer);
+        }
+        outcomes
+    }};
 }
 
 impl OneQueue {
@@ -168,33 +176,16 @@ impl OneQueue {
         admin.expect("a harness that offers QueueAdmin connects with it")
     }
 
-    /// As all calls here, cut to the backend's limits: that is what is given.
+    /// Enqueues in batches within the backend's limits, like all calls here.
     #[track_caller]
     pub(crate) fn enqueue(
         &self,
         messages: &[NewMessage],
     ) -> impl Future<Output = Vec<EnqueueOutcome>> {
-        called_from_here(async move {
-            let mut outcomes = Vec::new();
-            for chunk in self.chunks(messages) {
-                let answer = self.backend().enqueue(&self.name, chunk).await;
-                let answer = answer.expect("enqueue succeeds");
-                assert_eq!(answer.len(), chunk.len(), "one outcome for each message");
-                outcomes.extend(answer);
-            }
-            outcomes
-        })
+        called_from_here(async move { in_chunks!(self, enqueue, messages) })
     }
 
-    /// The batch in parts of the largest size; nothing at all is a part of its own.
-    fn chunks<'a, T>(&self, batch: &'a [T]) -> Vec<&'a [T]> {
-        match batch {
-            [] => vec![batch],
-            _ => batch.chunks(self.backend().limits().max_batch).collect(),
-        }
-    }
-
-    /// Stores messages that nobody has stored before.
+    /// Stores messages whose ids are new.
     #[track_caller]
     pub(crate) fn store(&self, messages: &[NewMessage]) -> impl Future<Output = ()> {
         called_from_here(async move {
@@ -202,7 +193,7 @@ impl OneQueue {
             let all_new = outcomes
                 .iter()
                 .all(|outcome| *outcome == EnqueueOutcome::Stored);
-            assert!(all_new, "every message is new: {outcomes:?}");
+            assert!(all_new, "every id is new: {outcomes:?}");
         })
     }
 
@@ -228,15 +219,12 @@ impl OneQueue {
             loop {
                 let asked = (max - deliveries.len()).min(most);
                 let chunk = options.clone().with_max_messages(asked);
-                let given = self.backend().lease(&self.name, &chunk).await;
-                let given = given.expect("lease succeeds");
-                assert!(
-                    given.len() <= asked,
-                    "L4: {} given, {asked} asked for",
-                    given.len()
-                );
-                let all = given.len() < asked;
-                deliveries.extend(given);
+                let leased = self.backend().lease(&self.name, &chunk).await;
+                let leased = leased.expect("lease succeeds");
+                let count = leased.len();
+                assert!(count <= asked, "L4: asked for {asked}, got {count}");
+                let all = count < asked;
+                deliveries.extend(leased);
                 if all || deliveries.len() == max {
                     return deliveries;
                 }
@@ -244,36 +232,27 @@ impl OneQueue {
         })
     }
 
-    /// Leases the one message that must be ready.
+    /// Leases one message. One must be ready.
     #[track_caller]
     pub(crate) fn lease_one(&self) -> impl Future<Output = Delivery> {
         called_from_here(async move { self.lease(1).await.pop().expect("a message is ready") })
     }
 
-    /// Asserts that nothing can be leased.
+    /// Asserts that no message is ready, and says `why`.
     #[track_caller]
     pub(crate) fn expect_none_ready(&self, why: &str) -> impl Future<Output = ()> {
         called_from_here(async move {
             let deliveries = self.lease(10).await;
             assert!(
                 deliveries.is_empty(),
-                "{why}, but the queue gave {deliveries:?}"
+                "no message is ready ({why}), but a lease returned {deliveries:?}"
             );
         })
     }
 
     #[track_caller]
     pub(crate) fn ack_all(&self, receipts: &[Receipt]) -> impl Future<Output = Vec<LeaseOutcome>> {
-        called_from_here(async move {
-            let mut outcomes = Vec::new();
-            for chunk in self.chunks(receipts) {
-                let answer = self.backend().ack(&self.name, chunk).await;
-                let answer = answer.expect("ack succeeds");
-                assert_eq!(answer.len(), chunk.len(), "one outcome for each receipt");
-                outcomes.extend(answer);
-            }
-            outcomes
-        })
+        called_from_here(async move { in_chunks!(self, ack, receipts) })
     }
 
     #[track_caller]
@@ -286,16 +265,7 @@ impl OneQueue {
         &self,
         changes: &[LeaseChange],
     ) -> impl Future<Output = Vec<LeaseOutcome>> {
-        called_from_here(async move {
-            let mut outcomes = Vec::new();
-            for chunk in self.chunks(changes) {
-                let answer = self.backend().change(&self.name, chunk).await;
-                let answer = answer.expect("change succeeds");
-                assert_eq!(answer.len(), chunk.len(), "one outcome for each change");
-                outcomes.extend(answer);
-            }
-            outcomes
-        })
+        called_from_here(async move { in_chunks!(self, change, changes) })
     }
 
     #[track_caller]
@@ -316,26 +286,62 @@ impl OneQueue {
     #[track_caller]
     pub(crate) fn stats(&self) -> impl Future<Output = QueueStats> {
         called_from_here(async move {
-            self.backend()
-                .stats(&self.name)
-                .await
-                .expect("stats succeed")
+            let stats = self.backend().stats(&self.name).await;
+            stats.expect("stats succeeds")
         })
     }
 
     #[track_caller]
-    pub(crate) fn dead_letters(&self) -> impl Future<Output = Vec<DeadLetter>> {
+    pub(crate) fn dead_letters(
+        &self,
+        page: &DeadLetterPage,
+    ) -> impl Future<Output = Vec<DeadLetter>> {
         called_from_here(async move {
-            let page = DeadLetterPage::new(100);
-            self.admin()
-                .dead_letters(&self.name, &page)
-                .await
-                .expect("dead letters can be listed")
+            let letters = self.admin().dead_letters(&self.name, page).await;
+            letters.expect("dead_letters succeeds")
+        })
+    }
+
+    /// The first 100 dead letters.
+    #[track_caller]
+    pub(crate) fn all_dead_letters(&self) -> impl Future<Output = Vec<DeadLetter>> {
+        called_from_here(async move { self.dead_letters(&DeadLetterPage::new(100)).await })
+    }
+
+    #[track_caller]
+    pub(crate) fn peek(&self, max: usize) -> impl Future<Output = Vec<PeekedMessage>> {
+        called_from_here(async move {
+            let seen = self.admin().peek(&self.name, max).await;
+            seen.expect("peek succeeds")
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn purge(&self, what: Purge) -> impl Future<Output = u64> {
+        called_from_here(async move {
+            let purged = self.admin().purge(&self.name, what).await;
+            purged.expect("purge succeeds")
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn redrive(&self, which: &Redrive) -> impl Future<Output = u64> {
+        called_from_here(async move {
+            let redriven = self.admin().redrive(&self.name, which).await;
+            redriven.expect("redrive succeeds")
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn delete(&self) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let deleted = self.admin().delete_queue(&self.name).await;
+            deleted.expect("delete_queue succeeds");
         })
     }
 }
 
-/// A message with its id as payload and a visibility timeout of ten seconds.
+/// A message with its id as payload and a visibility timeout of 10 seconds.
 pub(crate) fn msg(id: &str) -> NewMessage {
     NewMessage::new(id.to_owned())
         .with_id(id_of(id))
@@ -364,6 +370,11 @@ pub(crate) fn dead_letter(reason: &str) -> LeaseAction {
     LeaseAction::DeadLetter {
         reason: reason.to_owned(),
     }
+}
+
+/// The receipts of deliveries, in order.
+pub(crate) fn receipts(deliveries: Vec<Delivery>) -> Vec<Receipt> {
+    deliveries.into_iter().map(|d| d.receipt).collect()
 }
 
 /// The ids of deliveries, in order.

@@ -1,64 +1,61 @@
-//! What the author of a backend writes: how to get a fresh store, and how to connect to it.
+//! What you implement to run the suite: how to make a store, and how to connect to it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use queue_api::{Clock, ManualClock, QueueAdmin, QueueBackend, async_trait};
 
-/// What may go wrong in a harness: the suite only prints it.
+/// An error of a harness. The suite only prints it.
 pub type HarnessError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes stores for the suite: one for each check, so that checks run side by side.
+/// Makes a new store for each check, so that checks can run in parallel.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
-    /// A store of its own: empty, and seen by nobody else.
+    /// Makes an empty store that no other check uses.
     ///
     /// # Errors
-    /// The store could not be made; the check fails.
+    /// The store cannot be made. The check fails.
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError>;
 
-    /// How many random histories to try, where the environment does not say, with a third as
-    /// many concurrent ones. As many as take half a minute is a good number.
+    /// The number of random histories, unless the environment sets it. A third as many concurrent
+    /// histories run too. Choose a number that takes about half a minute.
     fn histories(&self) -> u32;
 
-    /// What the backend offers beyond the core of the contract. The report says what was not
-    /// claimed.
+    /// The capabilities that the backend offers. The report names those that it does not offer.
     fn capabilities(&self) -> &'static [Capability] {
         &[Capability::Admin]
     }
 
-    /// A connection to the store that has this [`address`](Store::address), from a process that
-    /// did not make it. Only asked of a harness that offers [`Capability::Processes`].
+    /// Connects to the store with this [`address`](Store::address), from another process. Called
+    /// only if the harness offers [`Capability::Processes`].
     ///
     /// # Errors
-    /// There is no such store; the check fails.
+    /// There is no such store. The check fails.
     async fn attach(&self, address: &str) -> Result<Connection, HarnessError> {
-        Err(format!("this harness does not offer processes; asked for {address}").into())
+        Err(format!("this harness does not offer processes; the address is {address:?}").into())
     }
 
-    /// How long a check or a history may take before it fails, with the wait for its turn to
-    /// inject a fault; and how long the making and the removal of a store may take.
-    fn patience(&self) -> Duration {
+    /// The time that a check or a history may take, including the wait to inject a fault. It is
+    /// also the time for making a store and for removing one.
+    fn timeout(&self) -> Duration {
         Duration::from_secs(60)
     }
 }
 
-/// A part of the contract that a backend may keep or not.
+/// A part of the suite that a backend may offer or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Capability {
-    /// It implements [`QueueAdmin`]. Without it, dead letters can be counted but not looked at,
-    /// and line M1 is not claimed.
+    /// It implements [`QueueAdmin`]. Without it, line M1 is not checked, and dead letters are
+    /// counted but not read.
     Admin,
-    /// Its store is shared by processes and survives them. The suite then starts processes that
-    /// work on one store, and kills them at random moments.
+    /// Processes share its store, and the store survives them. The suite starts the test binary
+    /// several times on one store and kills these processes at random moments.
     ///
-    /// The harness has to implement [`Harness::attach`] and [`Store::address`]; the processes
-    /// are the test binary itself, started again.
+    /// Implement [`Harness::attach`] and [`Store::address`] for it.
     Processes,
-    /// It takes all times from its server (or from nowhere), so it makes no difference that a
-    /// client's clock is wrong or jumps. The suite then starts processes whose clocks are and do.
+    /// It takes all times from its server, so a wrong client clock does no harm. The suite starts
+    /// processes whose clocks are wrong or jump.
     ///
-    /// Demands what [`Capability::Processes`] demands, and a system where a C compiler is at hand as
-    /// `cc`, as Rust's own linking needs it on Linux.
+    /// This needs what [`Capability::Processes`] needs, and a C compiler named `cc` on Linux.
     ServerTime,
 }
 
@@ -72,72 +69,72 @@ impl fmt::Display for Capability {
     }
 }
 
-/// A store that one check works on.
+/// The store of one check.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// A connection of its own, as another process would make it: nothing is remembered from
-    /// those before. For a backend that lives in one process, another handle on it.
+    /// Makes a new connection that shares no state with earlier ones, as another process would. For
+    /// a backend in memory, make another handle.
     ///
     /// # Errors
-    /// The store cannot be reached; the check fails.
+    /// The store cannot be reached. The check fails.
     async fn connect(&self) -> Result<Connection, HarnessError>;
 
-    /// What another process needs to know to [`attach`](Harness::attach) to this store. Only
-    /// asked of a harness that offers [`Capability::Processes`].
+    /// What another process needs to [`attach`](Harness::attach) to this store. Called only if the
+    /// harness offers [`Capability::Processes`].
     fn address(&self) -> String {
         String::new()
     }
 
-    /// What makes this store's server fail on purpose, where the harness can do that. One in
-    /// three of the histories under concurrency then uses it; nothing else does.
+    /// Makes the server of this store fail on purpose, if the harness can. One in three concurrent
+    /// histories uses it.
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         None
     }
 
-    /// Removes the store and all that is in it. Called when the check is over, whether it
-    /// passed, failed or panicked; connections that the check had may still be open.
+    /// Removes the store with all messages. Called after each check, also if it failed or
+    /// panicked. Connections of the check may still be open.
     ///
     /// # Errors
-    /// Something was left behind; the check fails.
+    /// The store cannot be removed. The check fails.
     async fn remove(&self) -> Result<(), HarnessError>;
 }
 
-/// Makes a server fail on purpose, in a way that only the connections of one store notice.
+/// Makes a server fail on purpose, but only for the connections of one store.
 ///
-/// A server that can be told of one fault alone is told by one store at a time: the first
-/// `inject` then waits for its turn, and `heal`, or the drop of this, ends it.
+/// Some servers can have one fault at a time. Let the first `inject` of a store wait until the
+/// others are done; `clear`, or the drop of this, lets the next store go on.
 #[async_trait]
 pub trait Faults: Send + Sync + 'static {
-    /// Has one of the next commands fail, in place of the fault that was injected before.
+    /// Makes one of the next commands fail. This replaces the last fault.
     ///
     /// # Errors
-    /// The fault could not be injected; the check fails.
+    /// The fault cannot be injected. The check fails.
     async fn inject(&self, fault: Fault) -> Result<(), HarnessError>;
 
-    /// Takes back what has not struck yet.
+    /// Removes a fault that has not taken effect.
     ///
     /// # Errors
-    /// The server could not be told; the check fails.
-    async fn heal(&self) -> Result<(), HarnessError>;
+    /// The fault cannot be removed. The check fails.
+    async fn clear(&self) -> Result<(), HarnessError>;
 }
 
-/// A way in which a command fails.
+/// How a command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// It is answered with an error that passes, and has no effect.
+    /// It has no effect, and the answer is a temporary error.
     ErrorBefore,
-    /// It takes effect, and is answered with an error.
+    /// It takes effect, and the answer is an error.
     ErrorAfter,
-    /// Its connection is closed in place of an answer.
+    /// The connection is closed instead of an answer.
     Disconnect,
 }
 
 impl Fault {
-    /// Every fault there is.
+    /// Every fault.
     pub const ALL: [Self; 3] = [Self::ErrorBefore, Self::ErrorAfter, Self::Disconnect];
 }
 
-/// A backend as a check uses it.
+/// A connection to a store.
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub(crate) backend: Arc<dyn QueueBackend>,
@@ -145,7 +142,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection by way of `backend`.
+    /// A connection with `QueueAdmin`.
     pub fn new<B: QueueBackend + QueueAdmin>(backend: B) -> Self {
         let backend = Arc::new(backend);
         Self {
@@ -154,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// A connection by way of a backend that does not offer [`Capability::Admin`].
+    /// A connection of a backend that does not offer [`Capability::Admin`].
     pub fn without_admin<B: QueueBackend>(backend: B) -> Self {
         Self {
             backend: Arc::new(backend),
@@ -162,8 +159,7 @@ impl Connection {
         }
     }
 
-    /// The same connection by way of a wrapper around its backend. Its `QueueAdmin` stays what it
-    /// was.
+    /// Puts a wrapper around the backend. The `QueueAdmin` stays as it is.
     #[must_use]
     pub fn wrapped(
         self,
@@ -176,18 +172,17 @@ impl Connection {
     }
 }
 
-/// The time that a store is to run on.
+/// The clock of a store.
 #[derive(Clone, Debug)]
 pub enum TestTime {
-    /// A clock that the check moves: every connection to the store takes its time from it.
+    /// A clock that the check moves. Every connection to the store must use it.
     Manual(Arc<ManualClock>),
-    /// The backend's own default.
+    /// The backend's own clock.
     Real,
 }
 
 impl TestTime {
-    /// Hands the manual clock, if that is what the check runs on, to a backend that is being
-    /// built.
+    /// Passes the manual clock, if there is one, to a backend that is being built.
     ///
     /// ```
     /// use queue_conformance::TestTime;

@@ -1,5 +1,4 @@
-//! Keeps one part of the suite from taking the rest with it: what panics or does not end fails,
-//! and whoever started it goes on to clean up.
+//! Isolates a part of the suite: if it panics or does not end, it fails, and cleanup still runs.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -10,44 +9,44 @@ use crate::{
     panic_location::{Panic, caught},
 };
 
-/// Runs `part` to its end, its panic, or the end of the patience with it.
-pub(crate) async fn guarded<T>(
-    patience: Duration,
+/// Runs `part` until it ends, panics or times out.
+pub(crate) async fn isolated<T>(
+    timeout: Duration,
     part: impl Future<Output = T>,
 ) -> Result<T, String> {
-    match tokio::time::timeout(patience, caught(part)).await {
+    match tokio::time::timeout(timeout, caught(part)).await {
         Ok(ended) => ended.map_err(|panic: Panic| panic.to_string()),
-        Err(_) => Err(format!("did not end within {patience:?}")),
+        Err(_) => Err(format!("did not end within {timeout:?}")),
     }
 }
 
-/// Has `part` work on a store of its own, and removes that whatever came of it.
-pub(crate) async fn on_a_store<T>(
+/// Runs `part` on a new store, and removes the store in any case.
+pub(crate) async fn with_store<T>(
     harness: &dyn Harness,
     time: TestTime,
-    patience: Duration,
+    timeout: Duration,
     part: impl AsyncFnOnce(Arc<dyn Store>) -> Result<T, String>,
 ) -> Result<T, String> {
-    let store = by_the_harness("make a store", harness, harness.store(time)).await?;
-    let done = guarded(patience, part(store.clone())).await;
-    let removed = by_the_harness("remove its store", harness, store.remove()).await;
-    let done = done.and_then(|done| done)?;
+    let store = harness_call("make a store", harness, harness.store(time)).await?;
+    let done = isolated(timeout, part(store.clone())).await;
+    let removed = harness_call("remove its store", harness, store.remove()).await;
+    let done = done.flatten()?;
     removed.map(|()| done)
 }
 
-async fn by_the_harness<T>(
+async fn harness_call<T>(
     what: &str,
     harness: &dyn Harness,
     call: impl Future<Output = Result<T, HarnessError>>,
 ) -> Result<T, String> {
-    let told = guarded(harness.patience(), call).await;
-    let told = told.and_then(|answer| answer.map_err(|why| why.to_string()));
-    told.map_err(|why| format!("the harness cannot {what}: {why}"))
+    let answer = isolated(harness.timeout(), call).await;
+    let answer = answer.and_then(|answer| answer.map_err(|why| why.to_string()));
+    answer.map_err(|why| format!("the harness cannot {what}: {why}"))
 }
 
-/// Runs tasks side by side and gives what came of each, in their order. The first that panics
-/// ends the others, which might wait for it in vain, and its panic goes on here.
-pub(crate) async fn all_of<T, F>(tasks: impl IntoIterator<Item = F>) -> Vec<T>
+/// Runs tasks concurrently and returns their outputs in order. If one panics, the others end,
+/// because they might wait for it for ever, and the panic continues here.
+pub(crate) async fn run_all<T, F>(tasks: impl IntoIterator<Item = F>) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -58,7 +57,7 @@ where
     }
     let mut ended = Vec::new();
     while let Some(joined) = running.join_next().await {
-        match joined.expect("panics are caught, and nobody aborts") {
+        match joined.expect("panics are caught, and no task is aborted") {
             (n, Ok(output)) => ended.push((n, output)),
             (_, Err(panic)) => panic.resume(),
         }

@@ -2,12 +2,12 @@
 
 mod checks;
 mod contract;
-mod drop_after;
 mod fixture;
 mod harness;
 mod history;
 mod isolation;
 mod panic_location;
+mod poll_at_most;
 pub mod record;
 mod replay;
 mod report;
@@ -17,6 +17,6 @@ mod wrapped;
 
 pub use contract::Line;
 pub use harness::{Capability, Connection, Fault, Faults, Harness, HarnessError, Store, TestTime};
-pub use report::{Outcome, Report, Verdict};
-pub use runner::{examine, run};
+pub use report::{CheckResult, Outcome, Report};
+pub use runner::{report, run};
 pub use wrapped::Wrapped;

@@ -1,7 +1,7 @@
-//! Where in the source a panic was raised, so that a failure says more than an assertion does.
+//! The source location of a panic, and the statement of the check that stands there.
 //!
-//! A panic's payload holds its text alone. The hook that [`watch_panics`] installs notes the place
-//! on the panicking thread, and [`caught`] picks it up there.
+//! A panic's payload holds only its text. The hook that [`watch_panics`] installs keeps the
+//! location on the panicking thread, and [`caught`] reads it there.
 
 use std::{
     any::Any,
@@ -16,46 +16,71 @@ use std::{
 
 use futures::FutureExt;
 
-use crate::{checks, fixture};
-
 thread_local! {
-    /// The place in a check whose call is being polled.
+    /// The line of a check whose call is being polled.
     static CALLER: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
-    /// The place of this thread's last panic.
+    /// The location of this thread's last panic, as text.
     static RAISED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Has every panic from now on noted with its place, on top of what becomes of it anyway.
+/// Keeps the location of every panic from now on. The hook that was there before still runs.
 pub(crate) fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            RAISED.set(info.location().map(place));
+            RAISED.set(info.location().map(describe));
             before(info);
         }));
     });
 }
 
-/// The check's own line, and where it called something that panicked by itself, that as well.
-fn place(raised: &Location) -> String {
+/// The check's own line, and the location of the panic if that is in the backend.
+fn describe(raised: &Location) -> String {
     let caller = CALLER.get().unwrap_or(raised);
     let mut text = format!("at {caller}");
     for line in statement(caller) {
         text = format!("{text}\n    {line}");
     }
-    if caller == raised || raised.file() == fixture::FILE {
+    if caller == raised || raised.file() == format!("{}fixture.rs", folder()) {
         return text;
     }
     format!("{text}\nby a panic at {raised}")
 }
 
-/// The statement of a check that stands at `place`, for an assertion alone does not say what it
-/// compares.
-fn statement(place: &Location) -> Vec<&'static str> {
+/// The text of the checks. A failure quotes it: an assertion alone does not say what it compares.
+const SOURCES: [(&str, &str); 10] = [
+    ("cancel.rs", include_str!("checks/cancel.rs")),
+    ("concurrent.rs", include_str!("checks/concurrent.rs")),
+    ("dead_letter.rs", include_str!("checks/dead_letter.rs")),
+    ("durable.rs", include_str!("checks/durable.rs")),
+    ("enqueue.rs", include_str!("checks/enqueue.rs")),
+    ("lease.rs", include_str!("checks/lease.rs")),
+    ("manage.rs", include_str!("checks/manage.rs")),
+    ("race.rs", include_str!("checks/race.rs")),
+    ("settle.rs", include_str!("checks/settle.rs")),
+    ("wait.rs", include_str!("checks/wait.rs")),
+];
+
+/// The folder of this file, as panics name it.
+fn folder() -> &'static str {
+    file!().trim_end_matches("panic_location.rs")
+}
+
+fn source(file: &str) -> Option<&'static str> {
+    let name = file.strip_prefix(folder())?.strip_prefix("checks/")?;
+    let source = SOURCES.iter().find(|(known, _)| *known == name)?;
+    Some(source.1)
+}
+
+/// The statement of a check at `location`.
+fn statement(location: &Location) -> Vec<&'static str> {
     const LONGEST: usize = 8;
-    let source = checks::source(place.file()).unwrap_or_default();
-    let lines = source.lines().skip(place.line() as usize - 1).take(LONGEST);
+    let source = source(location.file()).unwrap_or_default();
+    let lines = source
+        .lines()
+        .skip(location.line() as usize - 1)
+        .take(LONGEST);
     let lines: Vec<_> = lines.collect();
     let indent = lines
         .first()
@@ -67,15 +92,15 @@ fn statement(place: &Location) -> Vec<&'static str> {
         .collect()
 }
 
-/// What a panic said, and where.
+/// The message and the location of a panic.
 #[derive(Debug)]
 pub(crate) struct Panic {
     message: String,
-    place: Option<String>,
+    location: Option<String>,
 }
 
 impl Panic {
-    /// Of a panic that was caught on this thread just now.
+    /// The panic that was just caught on this thread.
     pub(crate) fn of(payload: Box<dyn Any + Send>) -> Self {
         let payload = match payload.downcast::<Self>() {
             Ok(resumed) => return *resumed,
@@ -85,11 +110,11 @@ impl Panic {
         let text = text.or(payload.downcast_ref::<&'static str>().copied());
         Self {
             message: text.unwrap_or("panicked").to_owned(),
-            place: RAISED.take(),
+            location: RAISED.take(),
         }
     }
 
-    /// Goes on with it on this thread.
+    /// Continues the panic on this thread.
     pub(crate) fn resume(self) -> ! {
         panic::resume_unwind(Box::new(self))
     }
@@ -98,13 +123,14 @@ impl Panic {
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        self.place
-            .iter()
-            .try_for_each(|place| write!(f, "\n{place}"))
+        match &self.location {
+            Some(location) => write!(f, "\n{location}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// Runs `part` to its end or its panic.
+/// Runs `part` until it ends or panics.
 pub(crate) async fn caught<T>(part: impl Future<Output = T>) -> Result<T, Panic> {
     AssertUnwindSafe(part)
         .catch_unwind()
@@ -112,10 +138,10 @@ pub(crate) async fn caught<T>(part: impl Future<Output = T>) -> Result<T, Panic>
         .map_err(Panic::of)
 }
 
-/// Has a panic in `call` count as one of the place that this function's caller was called from.
+/// Reports a panic in `call` at the line that called this function's caller.
 ///
-/// An async function cannot know its caller, so those that are to are written as functions that
-/// give a future, and wrap it in this.
+/// `#[track_caller]` does not work on async functions. So the functions of the fixture are plain
+/// functions that return a future wrapped in this.
 #[track_caller]
 pub(crate) fn called_from_here<F: Future>(call: F) -> CalledFrom<F> {
     CalledFrom {
@@ -134,14 +160,14 @@ impl<F: Future> Future for CalledFrom<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let outer = CALLER.get();
-        // The outermost is the check: those within it are how its call is made.
+        // The outermost caller is the check; the others are functions of the fixture.
         CALLER.set(outer.or(Some(self.caller)));
         let _restored = Restore(outer);
         self.call.as_mut().poll(cx)
     }
 }
 
-/// Puts back what was there before, also when a panic passes by.
+/// Restores the caller, also after a panic.
 struct Restore(Option<&'static Location<'static>>);
 
 impl Drop for Restore {
@@ -165,33 +191,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_tells_the_line_of_the_outermost_call() {
+    async fn a_panic_names_the_line_of_the_outermost_call() {
         watch_panics();
         let line = line!() + 1;
         let panic = caught(outer()).await.expect_err("it panics");
-        let told = panic.to_string();
+        let text = panic.to_string();
         let here = format!("no\nat {}:{line}:", file!());
-        assert!(told.starts_with(&here), "{told}");
-        assert!(told.contains("\nby a panic at"), "{told}");
+        assert!(text.starts_with(&here), "{text}");
+        assert!(text.contains("\nby a panic at"), "{text}");
     }
 
     #[tokio::test]
-    async fn a_panic_that_is_resumed_keeps_its_place() {
+    async fn a_resumed_panic_keeps_its_location() {
         watch_panics();
         let first = caught(outer()).await.expect_err("it panics");
-        let told = first.to_string();
+        let text = first.to_string();
         let again: Result<(), _> = caught(async { first.resume() }).await;
         let again = again.expect_err("it panics again");
-        assert_eq!(again.to_string(), told);
+        assert_eq!(again.to_string(), text);
     }
 
     #[test]
     fn the_statement_of_a_check_is_quoted() {
-        let (file, source) = ("settle.rs", include_str!("checks/settle.rs"));
-        let quoted = "assert_eq!(fixture.ack(&first.receipt).await, Lost);";
-        let known = checks::source(&file!().replace("place.rs", &format!("checks/{file}")));
-        assert_eq!(known, Some(source));
-        assert!(source.contains(quoted));
-        assert_eq!(checks::source("elsewhere/src/checks/settle.rs"), None);
+        let text = source(&format!("{}checks/settle.rs", folder())).expect("it is known");
+        assert!(text.contains("assert_eq!(fixture.ack(&first.receipt).await, Lost);"));
+        assert_eq!(source("elsewhere/src/checks/settle.rs"), None);
+    }
+
+    #[test]
+    fn every_file_of_checks_can_be_quoted() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/checks");
+        for file in std::fs::read_dir(folder).expect("it is a folder") {
+            let name = file.expect("it is a file").file_name();
+            let is_known = SOURCES.iter().any(|(known, _)| name == *known);
+            assert!(is_known || name == "mod.rs", "{name:?} is not in SOURCES");
+        }
     }
 }

@@ -1,16 +1,15 @@
-//! The command that judges again what failed.
+//! The command that runs or judges a failed history again.
 
 use std::{env, fmt::Display, path::Path};
 
-/// The whole command, with the environment `variable` that says what, for the items that `filter`
-/// finds.
+/// Sets the environment `variable` to `value` and runs the items that `filter` matches.
 pub(crate) fn command(variable: &str, value: impl Display, filter: &str) -> String {
     let target = env::current_exe().ok().and_then(|this| target(&this));
     let target = target.unwrap_or_else(|| "conformance".to_owned());
     format!("{variable}={value} cargo test --test {target} {filter}")
 }
 
-/// The test target of a binary: Cargo adds a hash to its name.
+/// The test target of a binary. Cargo adds a hash to its name.
 fn target(binary: &Path) -> Option<String> {
     let stem = binary.file_stem()?.to_str()?;
     let (target, _hash) = stem.rsplit_once('-')?;

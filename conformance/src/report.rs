@@ -1,4 +1,4 @@
-//! What the suite found out about a backend, for people and for machines.
+//! The report, as text, JSON and JUnit XML.
 
 use std::{fmt, time::Duration};
 
@@ -7,25 +7,23 @@ use serde::Serialize;
 
 use crate::contract::Line;
 
-/// What the suite found out about a backend.
+/// The results of a run of the suite.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// One verdict for each check and each share of the histories that ran, and one for each that
-    /// was not claimed; in the order of the suite, whatever ended first.
-    pub verdicts: Vec<Verdict>,
+    /// One result for each check and each shard of the histories, in the order of the suite.
+    pub results: Vec<CheckResult>,
 }
 
-/// What became of one check.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct Verdict {
-    /// The code of the contract's line, such as `A2`; none for random and concurrent histories,
-    /// which are about all lines.
+pub struct CheckResult {
+    /// The code of the contract's line, such as `A2`. `None` for histories, which check all lines.
     pub line: Option<&'static str>,
     /// The check's name, as `cargo test` shows it.
     pub check: String,
-    /// Pass or fail.
+    /// How it ended.
     pub outcome: Outcome,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
@@ -35,29 +33,29 @@ pub struct Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The backend keeps what the check is about.
+    /// The backend passes.
     Passed,
-    /// It does not; this is what to tell its author.
+    /// The backend fails, and this is why.
     Failed(String),
-    /// The backend does not offer what the check is about; this is what it does not offer.
+    /// The backend does not offer this capability, which the check needs.
     NotOffered(String),
-    /// The environment left it nothing to judge; this is why.
+    /// The environment left it nothing to run, and this is why.
     NotRun(String),
 }
 
 impl Report {
     /// Whether nothing failed.
     pub fn passed(&self) -> bool {
-        self.rejections().next().is_none()
+        self.failed_checks().next().is_none()
     }
 
     /// The names of the checks that failed.
-    pub fn rejections(&self) -> impl Iterator<Item = &str> {
-        let failed = |verdict: &&Verdict| matches!(verdict.outcome, Outcome::Failed(_));
-        self.verdicts
+    pub fn failed_checks(&self) -> impl Iterator<Item = &str> {
+        let failed = |result: &&CheckResult| matches!(result.outcome, Outcome::Failed(_));
+        self.results
             .iter()
             .filter(failed)
-            .map(|verdict| &*verdict.check)
+            .map(|result| &*result.check)
     }
 
     /// The report as JSON.
@@ -68,11 +66,11 @@ impl Report {
     /// The report as JUnit XML, with a test suite for each line of the contract.
     pub fn to_junit(&self) -> String {
         let mut document = quick_junit::Report::new("queue contract");
-        for (title, verdicts) in self.by_line() {
+        for (title, results) in self.by_line() {
             let mut suite = TestSuite::new(title);
-            for verdict in verdicts {
-                let mut case = TestCase::new(&*verdict.check, verdict.status());
-                case.set_time(Duration::from_millis(verdict.took_ms));
+            for result in results {
+                let mut case = TestCase::new(&*result.check, result.status());
+                case.set_time(Duration::from_millis(result.took_ms));
                 suite.add_test_case(case);
             }
             document.add_test_suite(suite);
@@ -80,29 +78,29 @@ impl Report {
         document.to_string().expect("a report is plain text")
     }
 
-    /// The verdicts under each line's title, in the order of the contract, then the histories.
-    fn by_line(&self) -> impl Iterator<Item = (String, Vec<&Verdict>)> {
+    /// The results by title: the lines of the contract in order, then the histories.
+    fn by_line(&self) -> impl Iterator<Item = (String, Vec<&CheckResult>)> {
         let lines = Line::ALL
             .iter()
             .map(|line| (line.to_string(), Some(line.code())));
         let histories = [RANDOM, CONCURRENT].map(|title| (title.to_owned(), None));
         lines.chain(histories).map(|(title, code)| {
-            let of_it = |verdict: &&Verdict| match code {
-                Some(_) => verdict.line == code,
-                None => verdict.title() == title,
+            let of_it = |result: &&CheckResult| match code {
+                Some(_) => result.line == code,
+                None => result.title() == title,
             };
-            let verdicts = self.verdicts.iter().filter(of_it).collect();
-            (title, verdicts)
+            let results = self.results.iter().filter(of_it).collect();
+            (title, results)
         })
     }
 }
 
-/// What is about all lines has a title of its own.
+/// The titles of the histories.
 const RANDOM: &str = "random histories";
 const CONCURRENT: &str = "concurrent histories";
 
-impl Verdict {
-    /// What it stands under in a report.
+impl CheckResult {
+    /// The title in a report.
     fn title(&self) -> String {
         let line = Line::ALL.iter().find(|line| Some(line.code()) == self.line);
         match line {
@@ -117,7 +115,7 @@ impl Verdict {
             Outcome::Passed => TestCaseStatus::success(),
             Outcome::Failed(why) => {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                // Tools show the message in a list, and the whole where somebody looks closer.
+                // Tools show the message in lists and the description on the page of the test.
                 status.set_message(why.lines().next().unwrap_or_default());
                 status.set_type(self.title());
                 status.set_description(why);
@@ -125,7 +123,7 @@ impl Verdict {
             }
             Outcome::NotOffered(what) => {
                 let mut status = TestCaseStatus::skipped();
-                status.set_message(format!("{what} is not claimed"));
+                status.set_message(format!("{what} is not offered"));
                 status
             }
             Outcome::NotRun(why) => {
@@ -137,31 +135,31 @@ impl Verdict {
     }
 }
 
-/// The lines of the contract, each with its verdict and the checks under it.
+/// Each line of the contract with its result and its checks.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (title, verdicts) in self.by_line() {
-            if verdicts.is_empty() {
+        for (title, results) in self.by_line() {
+            if results.is_empty() {
                 writeln!(f, "{title}: not run")?;
                 continue;
             }
             let count =
-                |of: fn(&Outcome) -> bool| verdicts.iter().filter(|v| of(&v.outcome)).count();
+                |of: fn(&Outcome) -> bool| results.iter().filter(|v| of(&v.outcome)).count();
             let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
-            let unclaimed = count(|outcome| matches!(outcome, Outcome::NotOffered(_)));
+            let not_offered = count(|outcome| matches!(outcome, Outcome::NotOffered(_)));
             let not_run = count(|outcome| matches!(outcome, Outcome::NotRun(_)));
-            let verdict = match (failed, unclaimed, not_run) {
+            let result = match (failed, not_offered, not_run) {
                 (0, 0, 0) => "pass",
-                (0, n, _) if n == verdicts.len() => "not claimed",
-                (0, _, n) if n == verdicts.len() => "not run",
-                (0, _, 0) => "pass, in part not claimed",
-                (0, _, _) => "pass, in part not run",
+                (0, n, _) if n == results.len() => "not offered",
+                (0, _, n) if n == results.len() => "not run",
+                (0, _, 0) => "pass, partly not offered",
+                (0, _, _) => "pass, partly not run",
                 _ => "FAIL",
             };
-            writeln!(f, "{title}: {verdict}")?;
-            for verdict in verdicts {
-                let name = verdict.check.rsplit("::").next().unwrap_or(&verdict.check);
-                match &verdict.outcome {
+            writeln!(f, "{title}: {result}")?;
+            for result in results {
+                let name = result.check.rsplit("::").next().unwrap_or(&result.check);
+                match &result.outcome {
                     Outcome::Passed => writeln!(f, "    pass  {name}")?,
                     Outcome::Failed(_) => writeln!(f, "    FAIL  {name}")?,
                     Outcome::NotOffered(what) => writeln!(f, "    ----  {name} ({what})")?,
@@ -177,8 +175,8 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn verdict(line: Option<&'static str>, check: &str, outcome: Outcome) -> Verdict {
-        Verdict {
+    fn result(line: Option<&'static str>, check: &str, outcome: Outcome) -> CheckResult {
+        CheckResult {
             line,
             check: check.to_owned(),
             outcome,
@@ -189,22 +187,22 @@ mod tests {
     #[test]
     fn a_failure_in_junit_has_a_message_and_a_type() {
         let why = "what is wrong\nat some/file.rs:7:5".to_owned();
-        let failed = verdict(Some("A2"), "A2_fenced::x", Outcome::Failed(why));
-        let verdicts = vec![failed];
-        let junit = Report { verdicts }.to_junit();
+        let failed = result(Some("A2"), "A2_fenced::x", Outcome::Failed(why));
+        let results = vec![failed];
+        let junit = Report { results }.to_junit();
         let opening = "<failure message=\"what is wrong\" type=\"A2 fenced\">";
         assert!(junit.contains(opening), "{junit}");
         assert!(junit.contains("at some/file.rs:7:5</failure>"), "{junit}");
     }
 
     #[test]
-    fn histories_of_the_two_kinds_stand_apart_and_what_is_not_run_does_not_pass() {
+    fn the_two_kinds_of_histories_are_separate_and_what_is_not_run_does_not_pass() {
         let nothing = Outcome::NotRun("none asked for".to_owned());
-        let verdicts = vec![
-            verdict(None, "histories::random_histories_1_of_1", Outcome::Passed),
-            verdict(None, "histories::concurrent_histories_1_of_1", nothing),
+        let results = vec![
+            result(None, "histories::random_histories_1_of_1", Outcome::Passed),
+            result(None, "histories::concurrent_histories_1_of_1", nothing),
         ];
-        let text = Report { verdicts }.to_string();
+        let text = Report { results }.to_string();
         assert!(text.contains("random histories: pass\n"), "{text}");
         assert!(text.contains("concurrent histories: not run\n"), "{text}");
         assert!(text.contains("(none asked for)"), "{text}");

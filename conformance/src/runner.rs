@@ -1,4 +1,4 @@
-//! Runs the suite: under `cargo test`, or as a function that gives a report.
+//! Runs the suite: under `cargo test`, or as a function that returns a report.
 
 use std::{
     collections::HashMap,
@@ -17,25 +17,25 @@ use crate::{
     harness::Harness,
     panic_location::{Panic, watch_panics},
     record::child_main,
-    report::{Outcome, Report, Verdict},
-    suite::{Item, is_honest, items},
+    report::{CheckResult, Outcome, Report},
+    suite::{Item, check_not_offered, items},
 };
 
-/// Where to write the report as JUnit XML.
+/// Names the file for the report as JUnit XML.
 const JUNIT: &str = "QUEUE_CONFORMANCE_JUNIT";
 
-/// Where to write the report as JSON.
+/// Names the file for the report as JSON.
 const JSON: &str = "QUEUE_CONFORMANCE_JSON";
 
-/// Runs the whole suite on the backend of `harness`: the `main` of a test target.
+/// Runs the whole suite: the `main` of a test target.
 ///
-/// It takes the arguments of `cargo test`: a filter, `--list`, `--test-threads` and so on.
-/// Afterwards it prints the contract's lines with what became of each. The list of tests is the
-/// same for every backend, and none is ignored: one that is about what the harness does not offer
-/// is marked so in the report, and fails if the backend could have been judged after all.
+/// It takes the arguments of `cargo test`: a filter, `--list`, `--test-threads` and so on. At the
+/// end it prints the result of each line of the contract.
 ///
-/// The environment variables `QUEUE_CONFORMANCE_JUNIT` and `QUEUE_CONFORMANCE_JSON` name files
-/// that the report is written to as well.
+/// Every backend has the same list of tests, and none is ignored. A check of a capability that the
+/// harness does not offer is marked as not offered. It fails if the harness could offer it.
+///
+/// `QUEUE_CONFORMANCE_JUNIT` and `QUEUE_CONFORMANCE_JSON` name files for the report.
 pub fn run(harness: impl Harness) -> ExitCode {
     let harness: Arc<dyn Harness> = Arc::new(harness);
     if let Some(ended) = child_main(&*harness) {
@@ -49,22 +49,22 @@ pub fn run(harness: impl Harness) -> ExitCode {
     if arguments.list {
         return conclusion.exit_code();
     }
-    let verdicts = std::mem::take(&mut *report.lock().expect("no verdict panics"));
-    let report = in_order(verdicts);
+    let results = std::mem::take(&mut *report.lock().expect("no holder panics"));
+    let report = in_order(results);
     println!("{report}");
     if let Err(error) = write_files(&report) {
-        eprintln!("the report could not be written: {error}");
+        eprintln!("the report cannot be written: {error}");
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
 }
 
-/// Runs the whole suite on the backend of `harness`, on so many threads, and tells what became
-/// of it: for tools, and for tests of the suite itself.
+/// Runs the whole suite on this many threads and returns a report: for tools and for tests of the
+/// suite.
 ///
-/// A harness that offers [`Capability::Processes`](crate::Capability::Processes) has this called at the
-/// beginning of `main`: in the processes that the suite starts, it does not return.
-pub fn examine(harness: impl Harness, threads: usize) -> Report {
+/// If the harness offers [`Capability::Processes`](crate::Capability::Processes), call this at the
+/// beginning of `main`. In the processes that the suite starts, it does not return.
+pub fn report(harness: impl Harness, threads: usize) -> Report {
     let harness: Arc<dyn Harness> = Arc::new(harness);
     if child_main(&*harness).is_some() {
         process::exit(0);
@@ -72,10 +72,10 @@ pub fn examine(harness: impl Harness, threads: usize) -> Report {
     watch_panics();
     let queue = Mutex::new(items().collect::<Vec<_>>().into_iter());
     let next = || queue.lock().expect("taking an item does not panic").next();
-    let verdicts = thread::scope(|scope| {
+    let results = thread::scope(|scope| {
         let worker = || {
-            let judged = std::iter::from_fn(next).map(|item| judge(item, &harness));
-            judged.collect::<Vec<_>>()
+            let results = std::iter::from_fn(next).map(|item| run_item(item, &harness));
+            results.collect::<Vec<_>>()
         };
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
         let done = workers
@@ -83,28 +83,28 @@ pub fn examine(harness: impl Harness, threads: usize) -> Report {
             .flat_map(|worker| worker.join().expect("items catch panics"));
         done.collect::<Vec<_>>()
     });
-    in_order(verdicts)
+    in_order(results)
 }
 
-/// The report, in the order of the suite.
-fn in_order(verdicts: Vec<Verdict>) -> Report {
-    let place = items()
+/// Sorts the results in the order of the suite.
+fn in_order(results: Vec<CheckResult>) -> Report {
+    let order = items()
         .map(Item::name)
         .zip(0..)
         .collect::<HashMap<_, u32>>();
-    let mut report = Report { verdicts };
+    let mut report = Report { results };
     report
-        .verdicts
-        .sort_by_key(|verdict| place.get(&verdict.check).copied());
+        .results
+        .sort_by_key(|result| order.get(&result.check).copied());
     report
 }
 
-fn trial(item: Item, harness: &Arc<dyn Harness>, verdicts: &Arc<Mutex<Vec<Verdict>>>) -> Trial {
-    let (harness, verdicts) = (harness.clone(), verdicts.clone());
+fn trial(item: Item, harness: &Arc<dyn Harness>, results: &Arc<Mutex<Vec<CheckResult>>>) -> Trial {
+    let (harness, results) = (harness.clone(), results.clone());
     let run = move || {
-        let verdict = judge(item, &harness);
-        let outcome = verdict.outcome.clone();
-        verdicts.lock().expect("no verdict panics").push(verdict);
+        let result = run_item(item, &harness);
+        let outcome = result.outcome.clone();
+        results.lock().expect("no holder panics").push(result);
         match outcome {
             Outcome::Failed(why) => Err(Failed::from(why)),
             Outcome::Passed | Outcome::NotOffered(_) | Outcome::NotRun(_) => Ok(()),
@@ -113,18 +113,17 @@ fn trial(item: Item, harness: &Arc<dyn Harness>, verdicts: &Arc<Mutex<Vec<Verdic
     Trial::test(item.name(), run)
 }
 
-fn judge(item: Item, harness: &Arc<dyn Harness>) -> Verdict {
+fn run_item(item: Item, harness: &Arc<dyn Harness>) -> CheckResult {
     let started = Instant::now();
     let run = || match item.not_offered_by(&**harness) {
-        Some(capability) => {
-            is_honest(&**harness, capability).map(|()| Outcome::NotOffered(capability.to_string()))
-        }
+        Some(capability) => check_not_offered(&**harness, capability)
+            .map(|()| Outcome::NotOffered(capability.to_string())),
         None => item.run(harness),
     };
-    // Each part is guarded where it can clean up; what is left is what nobody thought of.
+    // Checks catch panics where they can clean up. This is for a panic anywhere else.
     let ran = catch_unwind(AssertUnwindSafe(run));
     let ran = ran.unwrap_or_else(|panic| Err(Panic::of(panic).to_string()));
-    Verdict {
+    CheckResult {
         line: item.line().map(|line| line.code()),
         check: item.name(),
         outcome: ran.unwrap_or_else(Outcome::Failed),

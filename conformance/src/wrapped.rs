@@ -1,4 +1,4 @@
-//! The suite on a wrapper: every connection of another harness, by way of it.
+//! The suite on a wrapper around a backend.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,8 +8,8 @@ use crate::harness::{Capability, Connection, Faults, Harness, HarnessError, Stor
 
 type Wrap = fn(Arc<dyn QueueBackend>) -> Arc<dyn QueueBackend>;
 
-/// A harness whose backends are those of another with a wrapper around them. It offers what that
-/// one offers, because a wrapper has to keep what it is given.
+/// A harness that puts a wrapper around every backend of another harness. It offers the same
+/// capabilities, because a wrapper must not lose any.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Wrapped<H> {
 }
 
 impl<H: Harness> Wrapped<H> {
-    /// The backends of `plain`, each as `wrap` makes it.
+    /// Applies `wrap` to every backend of `plain`.
     pub fn new(plain: H, wrap: Wrap) -> Self {
         Self {
             plain,
@@ -36,7 +36,7 @@ impl<H: Harness> Wrapped<H> {
         }
     }
 
-    /// Tries so many random histories, where the plain harness has enough of its own.
+    /// Runs this many random histories instead of the number of the plain harness.
     #[must_use]
     pub fn with_histories(mut self, histories: u32) -> Self {
         self.histories = Some(histories);
@@ -72,8 +72,8 @@ impl<H: Harness> Harness for Wrapped<H> {
         Ok(self.plain.attach(address).await?.wrapped(self.wrap))
     }
 
-    fn patience(&self) -> Duration {
-        self.plain.patience()
+    fn timeout(&self) -> Duration {
+        self.plain.timeout()
     }
 }
 

@@ -1,5 +1,4 @@
-//! What becomes of a harness that does not do its part: each item still has a verdict, and each
-//! store that was made is removed.
+//! A harness that fails: every item still has a result, and every store is removed.
 
 use std::{
     collections::BTreeSet,
@@ -13,16 +12,16 @@ use std::{
 use queue_api::async_trait;
 use queue_conformance::{
     Capability, Connection, Fault, Faults, Harness, HarnessError, Outcome, Report, Store, TestTime,
-    examine,
+    report,
 };
 use queue_memory::MemoryBackend;
 
-/// What the harness does wrong.
+/// How the harness fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wrong {
+enum Failure {
     CannotConnect,
     PanicsWhenConnecting,
-    FaultsNeverHaveTheirTurn,
+    InjectNeverReturns,
 }
 
 #[derive(Clone, Default)]
@@ -32,20 +31,20 @@ struct Count {
 }
 
 #[derive(Clone)]
-struct Broken {
-    wrong: Wrong,
+struct FailingHarness {
+    failure: Failure,
     count: Count,
 }
 
-impl Broken {
-    /// The report on it, and the stores that were left behind.
-    fn examined(wrong: Wrong) -> (Report, usize) {
+impl FailingHarness {
+    /// Returns the report and the number of stores that were not removed.
+    fn run(failure: Failure) -> (Report, usize) {
         let count = Count::default();
-        let broken = Self {
-            wrong,
+        let harness = Self {
+            failure,
             count: count.clone(),
         };
-        let report = examine(broken, 4);
+        let report = report(harness, 4);
         let made = count.made.load(Ordering::SeqCst);
         assert!(made > 0);
         (report, made - count.removed.load(Ordering::SeqCst))
@@ -53,25 +52,25 @@ impl Broken {
 }
 
 #[async_trait]
-impl Harness for Broken {
+impl Harness for FailingHarness {
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
         self.count.made.fetch_add(1, Ordering::SeqCst);
         let backend = time.give_to(MemoryBackend::new(), MemoryBackend::with_clock);
-        let broken = self.clone();
-        Ok(Arc::new(BrokenStore { broken, backend }))
+        let harness = self.clone();
+        Ok(Arc::new(FailingStore { harness, backend }))
     }
 
     fn histories(&self) -> u32 {
-        // So many that one of the concurrent ones meets faults, but for one time in a million.
-        match self.wrong {
-            Wrong::FaultsNeverHaveTheirTurn => 100,
+        // So many that at least one concurrent history uses faults, but for one run in a million.
+        match self.failure {
+            Failure::InjectNeverReturns => 100,
             _ => 4,
         }
     }
 
     fn capabilities(&self) -> &'static [Capability] {
-        match self.wrong {
-            Wrong::FaultsNeverHaveTheirTurn => &[Capability::Admin],
+        match self.failure {
+            Failure::InjectNeverReturns => &[Capability::Admin],
             _ => &[
                 Capability::Admin,
                 Capability::Processes,
@@ -80,96 +79,96 @@ impl Harness for Broken {
         }
     }
 
-    fn patience(&self) -> Duration {
-        match self.wrong {
-            // Longer than the checks in real time take; what never comes costs all of it.
-            Wrong::FaultsNeverHaveTheirTurn => Duration::from_secs(8),
+    fn timeout(&self) -> Duration {
+        match self.failure {
+            // Longer than the checks in real time take. A call that never returns takes all of it.
+            Failure::InjectNeverReturns => Duration::from_secs(8),
             _ => Duration::from_secs(60),
         }
     }
 }
 
-struct BrokenStore {
-    broken: Broken,
+struct FailingStore {
+    harness: FailingHarness,
     backend: MemoryBackend,
 }
 
 #[async_trait]
-impl Store for BrokenStore {
+impl Store for FailingStore {
     async fn connect(&self) -> Result<Connection, HarnessError> {
-        match self.broken.wrong {
-            Wrong::CannotConnect => Err("the server is away".into()),
-            Wrong::PanicsWhenConnecting => panic!("the author made a mistake"),
-            Wrong::FaultsNeverHaveTheirTurn => Ok(Connection::new(self.backend.clone())),
+        match self.harness.failure {
+            Failure::CannotConnect => Err("the server is away".into()),
+            Failure::PanicsWhenConnecting => panic!("the author made a mistake"),
+            Failure::InjectNeverReturns => Ok(Connection::new(self.backend.clone())),
         }
     }
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
-        Some(Arc::new(NoTurn))
+        Some(Arc::new(NeverInjects))
     }
 
     async fn remove(&self) -> Result<(), HarnessError> {
-        self.broken.count.removed.fetch_add(1, Ordering::SeqCst);
+        self.harness.count.removed.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }
 
-struct NoTurn;
+struct NeverInjects;
 
 #[async_trait]
-impl Faults for NoTurn {
+impl Faults for NeverInjects {
     async fn inject(&self, _: Fault) -> Result<(), HarnessError> {
         std::future::pending().await
     }
 
-    async fn heal(&self) -> Result<(), HarnessError> {
+    async fn clear(&self) -> Result<(), HarnessError> {
         Ok(())
     }
 }
 
-/// Every item of the suite, by what it says of a backend that passes.
-fn all_items(report: &Report) -> BTreeSet<&str> {
-    report.verdicts.iter().map(|v| &*v.check).collect()
+/// The names of the items.
+fn names_of(report: &Report) -> BTreeSet<&str> {
+    report.results.iter().map(|v| &*v.check).collect()
 }
 
 #[test]
-fn each_item_tells_of_a_harness_that_cannot_connect() {
-    let (refusing, left) = Broken::examined(Wrong::CannotConnect);
+fn every_item_reports_a_harness_that_cannot_connect() {
+    let (refusing, left) = FailingHarness::run(Failure::CannotConnect);
     assert_eq!(left, 0, "each store is removed");
-    for verdict in &refusing.verdicts {
-        let Outcome::Failed(why) = &verdict.outcome else {
-            panic!("{} passes without a connection", verdict.check);
+    for result in &refusing.results {
+        let Outcome::Failed(why) = &result.outcome else {
+            panic!("{} passes without a connection", result.check);
         };
         let expected = "the harness cannot connect: the server is away";
-        assert!(why.contains(expected), "{}: {why}", verdict.check);
+        assert!(why.contains(expected), "{}: {why}", result.check);
         assert!(!why.contains("breaks the contract"), "{why}");
     }
-    let names = all_items(&refusing);
-    assert_eq!(names.len(), refusing.verdicts.len());
+    let names = names_of(&refusing);
+    assert_eq!(names.len(), refusing.results.len());
     assert!(names.contains("histories::concurrent_histories_4_of_4"));
     assert!(names.contains("L2_visible_again::clients_with_wrong_clocks_do_no_harm"));
 
-    let (panicking, left) = Broken::examined(Wrong::PanicsWhenConnecting);
+    let (panicking, left) = FailingHarness::run(Failure::PanicsWhenConnecting);
     assert_eq!(left, 0, "each store is removed");
-    assert_eq!(all_items(&panicking), names);
-    for verdict in &panicking.verdicts {
-        let Outcome::Failed(why) = &verdict.outcome else {
-            panic!("{} passes without a connection", verdict.check);
+    assert_eq!(names_of(&panicking), names);
+    for result in &panicking.results {
+        let Outcome::Failed(why) = &result.outcome else {
+            panic!("{} passes without a connection", result.check);
         };
         let what_and_where = why.contains("the author made a mistake\nat ");
-        assert!(what_and_where, "{}: {why}", verdict.check);
+        assert!(what_and_where, "{}: {why}", result.check);
         assert!(why.contains("tests/harness.rs:"), "{why}");
     }
 }
 
 #[test]
-fn a_fault_that_never_has_its_turn_is_not_waited_for_for_ever() {
-    let (report, left) = Broken::examined(Wrong::FaultsNeverHaveTheirTurn);
+fn a_fault_that_is_never_injected_times_out() {
+    let (report, left) = FailingHarness::run(Failure::InjectNeverReturns);
     assert_eq!(left, 0, "each store is removed");
     let late = "did not end within 8s";
-    let tells = |verdict: &&queue_conformance::Verdict| {
-        verdict.check.contains("concurrent_histories")
-            && matches!(&verdict.outcome, Outcome::Failed(why) if why.starts_with(late))
+    let times_out = |result: &&queue_conformance::CheckResult| {
+        result.check.contains("concurrent_histories")
+            && matches!(&result.outcome, Outcome::Failed(why) if why.starts_with(late))
     };
-    assert!(report.verdicts.iter().any(|v| tells(&v)), "{report}");
+    assert!(report.results.iter().any(|v| times_out(&v)), "{report}");
 }

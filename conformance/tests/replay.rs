@@ -1,7 +1,7 @@
-//! What failed can be judged again by what the failure says, and what judges nothing says so.
+//! The command that a failure prints runs it again, and a shard without histories says so.
 //!
-//! The environment decides what is judged, so this program starts itself again as the conformance
-//! test of a backend that is broken.
+//! The environment decides what runs. So this program starts itself again as the conformance test
+//! of a backend with a bug.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use queue_memory::MemoryBackend;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Where it is set, this process is the conformance test.
+/// If it is set, this process is the conformance test.
 const IS_THE_TEST: &str = "REPLAY_IS_THE_TEST";
 
 fn main() -> ExitCode {
@@ -30,15 +30,15 @@ fn main() -> ExitCode {
         return queue_conformance::run(Memory);
     }
     let trials = vec![
-        Trial::test("what_judges_nothing_is_not_run", what_judges_nothing),
+        Trial::test("a_shard_without_histories_is_not_run", no_histories),
         Trial::test("a_seed_fails_again", a_seed_fails_again),
         Trial::test("a_record_fails_again", a_record_fails_again),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// Each of the shares, in the order of the report.
-const SHARES: [&str; 8] = [
+/// The shards, in the order of the report.
+const SHARDS: [&str; 8] = [
     "histories::random_histories_1_of_4",
     "histories::random_histories_2_of_4",
     "histories::random_histories_3_of_4",
@@ -49,10 +49,10 @@ const SHARES: [&str; 8] = [
     "histories::concurrent_histories_4_of_4",
 ];
 
-fn what_judges_nothing() -> Result<(), Failed> {
+fn no_histories() -> Result<(), Failed> {
     let folder = Folder::new()?;
     let none = folder.run("histories", [("QUEUE_CONFORMANCE_HISTORIES", "0")])?;
-    assert_eq!(none.order, SHARES);
+    assert_eq!(none.order, SHARDS);
     assert!(none.outcomes.values().all(is_not_run), "{none:?}");
     assert!(none.printed.contains("concurrent histories: not run"));
     assert!(!none.printed.contains("pass"), "{}", none.printed);
@@ -61,38 +61,38 @@ fn what_judges_nothing() -> Result<(), Failed> {
 
 fn a_seed_fails_again() -> Result<(), Failed> {
     let folder = Folder::new()?;
-    let broken = folder.run("random_histories", [BROKEN])?;
-    let why = broken.failure();
+    let failed = folder.run("random_histories", [BUG])?;
+    let why = failed.failure();
     let (seed, filter) = replayed(&why, "QUEUE_CONFORMANCE_SEED");
-    let again = folder.run(&filter, [("QUEUE_CONFORMANCE_SEED", &*seed), BROKEN])?;
-    assert_eq!(again.order, [SHARES[0]]);
+    let again = folder.run(&filter, [("QUEUE_CONFORMANCE_SEED", &*seed), BUG])?;
+    assert_eq!(again.order, [SHARDS[0]]);
     assert!(again.failure().contains(&seed));
-    let all = folder.run("random", [("QUEUE_CONFORMANCE_SEED", &*seed), BROKEN])?;
-    assert!(all.outcomes[SHARES[0]].get("failed").is_some());
+    let all = folder.run("random", [("QUEUE_CONFORMANCE_SEED", &*seed), BUG])?;
+    assert!(all.outcomes[SHARDS[0]].get("failed").is_some());
     assert!(
-        SHARES[1..4]
+        SHARDS[1..4]
             .iter()
-            .all(|share| is_not_run(&all.outcomes[*share]))
+            .all(|shard| is_not_run(&all.outcomes[*shard]))
     );
     Ok(())
 }
 
 fn a_record_fails_again() -> Result<(), Failed> {
     let folder = Folder::new()?;
-    let broken = folder.run("concurrent_histories", [BROKEN])?;
-    let (record, filter) = replayed(&broken.failure(), "QUEUE_CONFORMANCE_RECORD");
+    let failed = folder.run("concurrent_histories", [BUG])?;
+    let (record, filter) = replayed(&failed.failure(), "QUEUE_CONFORMANCE_RECORD");
     assert_eq!(Path::new(&record).parent(), Some(&*folder.records()));
     let kept = fs::read_dir(folder.records())?.count();
-    // Without the bug: it is the record that is judged.
+    // Without the bug, because the record is judged and not the backend.
     let again = folder.run(&filter, [("QUEUE_CONFORMANCE_RECORD", &*record)])?;
-    assert_eq!(again.order, [SHARES[4]]);
+    assert_eq!(again.order, [SHARDS[4]]);
     assert!(again.failure().contains("==>"), "{}", again.failure());
     assert_eq!(fs::read_dir(folder.records())?.count(), kept, "kept once");
     let all = folder.run("concurrent", [("QUEUE_CONFORMANCE_RECORD", &*record)])?;
     assert!(
-        SHARES[5..]
+        SHARDS[5..]
             .iter()
-            .all(|share| is_not_run(&all.outcomes[*share]))
+            .all(|shard| is_not_run(&all.outcomes[*shard]))
     );
     Ok(())
 }
@@ -101,14 +101,14 @@ fn is_not_run(outcome: &Value) -> bool {
     outcome.get("not_run").is_some()
 }
 
-/// The value of the `variable` in the command that the failure names, and the command's filter.
+/// The value of `variable` in the printed command, and the filter of the command.
 fn replayed(why: &str, variable: &str) -> (String, String) {
     let (_, command) = why
         .split_once(&format!("{variable}="))
-        .unwrap_or_else(|| panic!("no command: {why}"));
+        .unwrap_or_else(|| panic!("there is no command in: {why}"));
     let words: Vec<_> = command.split_whitespace().take(6).collect();
     let [value, cargo, test, flag, target, filter] = words[..] else {
-        panic!("half a command: {why}");
+        panic!("the command is incomplete: {why}");
     };
     assert_eq!(
         [cargo, test, flag, target],
@@ -117,15 +117,15 @@ fn replayed(why: &str, variable: &str) -> (String, String) {
     (value.to_owned(), filter.trim_end_matches(';').to_owned())
 }
 
-/// What a run of the suite said.
+/// The output of a run of the suite.
 #[derive(Debug)]
-struct Said {
+struct Output {
     order: Vec<String>,
     outcomes: BTreeMap<String, Value>,
     printed: String,
 }
 
-impl Said {
+impl Output {
     fn failure(&self) -> String {
         let mut failures = self.outcomes.values().filter_map(|o| o.get("failed"));
         let why = failures.next().and_then(Value::as_str);
@@ -134,7 +134,7 @@ impl Said {
     }
 }
 
-/// A folder for a report and records, removed when this is dropped.
+/// A folder for a report and records. Dropping this removes it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -152,7 +152,7 @@ impl Folder {
         &self,
         filter: &str,
         variables: [(&str, &str); N],
-    ) -> Result<Said, Failed> {
+    ) -> Result<Output, Failed> {
         let report = self.0.join("report.json");
         let mut command = Command::new(env::current_exe()?);
         command
@@ -163,12 +163,12 @@ impl Folder {
             .envs(variables);
         let output = command.output()?;
         let report: Value = serde_json::from_slice(&fs::read(report)?)?;
-        let verdicts = report["verdicts"].as_array().expect("it is a list");
-        let name = |verdict: &Value| verdict["check"].as_str().expect("it is text").to_owned();
-        let outcome = |verdict: &Value| (name(verdict), verdict["outcome"].clone());
-        Ok(Said {
-            order: verdicts.iter().map(name).collect(),
-            outcomes: verdicts.iter().map(outcome).collect(),
+        let results = report["results"].as_array().expect("it is a list");
+        let name = |result: &Value| result["check"].as_str().expect("it is text").to_owned();
+        let outcome = |result: &Value| (name(result), result["outcome"].clone());
+        Ok(Output {
+            order: results.iter().map(name).collect(),
+            outcomes: results.iter().map(outcome).collect(),
             printed: String::from_utf8_lossy(&output.stdout)
                 .split_once("test result")
                 .map(|(_, report)| report.lines().skip(1).collect::<Vec<_>>().join("\n"))
@@ -183,8 +183,8 @@ impl Drop for Folder {
     }
 }
 
-/// Breaks the backend: every ack is said to have been applied.
-const BROKEN: (&str, &str) = ("REPLAY_BACKEND_IS_BROKEN", "");
+/// Adds a bug to the backend: every ack is `Applied`.
+const BUG: (&str, &str) = ("REPLAY_BACKEND_HAS_A_BUG", "");
 
 struct Memory;
 
@@ -192,8 +192,8 @@ struct Memory;
 impl Harness for Memory {
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
         let backend = time.give_to(MemoryBackend::new(), MemoryBackend::with_clock);
-        let broken = env::var_os(BROKEN.0).is_some();
-        Ok(Arc::new(MemoryStore(Backend { backend, broken })))
+        let has_bug = env::var_os(BUG.0).is_some();
+        Ok(Arc::new(MemoryStore(Backend { backend, has_bug })))
     }
 
     fn histories(&self) -> u32 {
@@ -221,7 +221,7 @@ impl Store for MemoryStore {
 #[derive(Clone, Debug)]
 struct Backend {
     backend: MemoryBackend,
-    broken: bool,
+    has_bug: bool,
 }
 
 #[async_trait]
@@ -244,7 +244,7 @@ impl QueueBackend for Backend {
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let outcomes = self.backend.ack(queue, receipts).await?;
-        Ok(match self.broken {
+        Ok(match self.has_bug {
             true => vec![LeaseOutcome::Applied; outcomes.len()],
             false => outcomes,
         })

@@ -49,7 +49,7 @@ impl Harness for DocDb {
         static HAS_FAIL_POINTS: OnceCell<bool> = OnceCell::const_new();
         let server = MongoServer::shared().await?;
         let probe = async || {
-            let answer = FailPoint::new(server.uri(), "").heal().await;
+            let answer = FailPoint::new(server.uri(), "").clear().await;
             if let Err(why) = &answer {
                 eprintln!("this MongoDB has no fail points, so none are used: {why}");
             }
@@ -155,7 +155,7 @@ impl Faults for FailPoint {
             .await
     }
 
-    async fn heal(&self) -> Result<(), HarnessError> {
+    async fn clear(&self) -> Result<(), HarnessError> {
         let mut turn = self.turn.lock().await;
         self.set(doc! { "mode": "off" }).await?;
         *turn = None;

@@ -1,41 +1,37 @@
-//! C1 and X1: calls that are broken off at every await point, and repeated.
+//! C1 and X1: calls that are dropped at every await point, and calls that are repeated.
 //!
-//! A call that was dropped may still be under way in the store, so these checks do not ask
-//! what it did but whether the books balance in the end.
+//! A dropped call may still take effect in the store. So these checks do not ask what it did, but
+//! whether every message is accounted for in the end.
 
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use queue_api::{LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, QueueStats, Redrive};
 
 use crate::{
-    drop_after::DropAfter,
-    fixture::{Fixture, dead_letter, extend, msg, nack},
+    fixture::{Fixture, dead_letter, extend, msg, nack, receipts},
+    poll_at_most::poll_at_most,
 };
 
-/// More polls than any call takes; one that takes more is broken off nowhere new.
-const MOST_POLLS: usize = 200;
+/// More polls than a call needs.
+pub(super) const MOST_POLLS: usize = 200;
 
-/// Breaks off `call` at its first await point, then a fresh one at its second, and so on until
-/// one runs to its end. After each, `aftermath` looks at what was left.
+/// Drops a call at its first await point, the next call at its second, and so on, until one ends.
+/// `afterwards` runs after each.
 async fn at_every_await_point<T>(
     mut call: impl AsyncFnMut(usize) -> T,
-    mut aftermath: impl AsyncFnMut(usize, Option<T>),
+    mut afterwards: impl AsyncFnMut(usize, Option<T>),
 ) {
     for polls in 1..=MOST_POLLS {
-        let output = {
-            let future = pin!(call(polls));
-            DropAfter::new(future, polls).await
-        };
+        let output = poll_at_most(polls, pin!(call(polls))).await;
         let finished = output.is_some();
-        aftermath(polls, output).await;
+        afterwards(polls, output).await;
         if finished {
             return;
         }
     }
 }
 
-/// Lets leases run out and leases again until every one of `expected` has come, and asserts
-/// that nothing else does.
+/// Lets leases expire and leases again until every one of `expected` was delivered, and no others.
 async fn expect_in_the_end(fixture: &Fixture, expected: &[String]) {
     let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
     let mut seen = BTreeSet::new();
@@ -45,7 +41,7 @@ async fn expect_in_the_end(fixture: &Fixture, expected: &[String]) {
             let id = delivery.id.to_string();
             assert!(
                 expected.contains(id.as_str()),
-                "{id} came, though it was settled"
+                "{id} was delivered, but it was settled"
             );
             seen.insert(id);
         }
@@ -53,7 +49,7 @@ async fn expect_in_the_end(fixture: &Fixture, expected: &[String]) {
             return;
         }
     }
-    panic!("expected {expected:?} in the end, but only {seen:?} came");
+    panic!("expected {expected:?}, but only {seen:?} were delivered");
 }
 
 fn trio(polls: usize) -> [String; 3] {
@@ -75,7 +71,7 @@ pub(super) async fn a_dropped_enqueue_loses_nothing(fixture: Fixture) {
             if outcomes.is_some() {
                 reported.extend(trio(polls));
             }
-            // Whatever the dropped one did, the queue takes what comes next.
+            // Whatever the dropped call did, the queue accepts the next message.
             let id = format!("after{polls}");
             fixture.store(&[msg(&id)]).await;
             reported.push(id);
@@ -91,18 +87,27 @@ pub(super) async fn a_dropped_enqueue_loses_nothing(fixture: Fixture) {
         );
     }
     let distinct: BTreeSet<_> = deliveries.iter().map(|delivery| &delivery.id).collect();
-    assert_eq!(distinct.len(), deliveries.len(), "nothing is there twice");
+    assert_eq!(
+        distinct.len(),
+        deliveries.len(),
+        "no message is stored twice"
+    );
 }
 
 pub(super) async fn a_dropped_lease_loses_nothing(fixture: Fixture) {
     let mut stored = Vec::new();
     for polls in 1..=MOST_POLLS {
-        // Fresh ones each time, so that there is something to lease however many were lost.
+        // New messages each time, so that some are ready even if a dropped call leased the others.
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored.extend(trio(polls));
         let options = LeaseOptions::new(2);
-        let call = pin!(fixture.backend().lease(&fixture.name, &options));
-        if DropAfter::new(call, polls).await.is_some() {
+        if poll_at_most(
+            polls,
+            pin!(fixture.backend().lease(&fixture.name, &options)),
+        )
+        .await
+        .is_some()
+        {
             break;
         }
     }
@@ -117,21 +122,29 @@ pub(super) async fn a_dropped_ack_is_done_or_not(fixture: Fixture) {
         let leased = fixture.lease_for(3, 3_600_000).await;
         let receipts = [leased[0].receipt.clone(), leased[1].receipt.clone()];
         not_acked.insert(leased[2].id.clone());
-        let call = pin!(fixture.backend().ack(&fixture.name, &receipts));
-        if DropAfter::new(call, polls).await.is_some() {
+        if poll_at_most(polls, pin!(fixture.backend().ack(&fixture.name, &receipts)))
+            .await
+            .is_some()
+        {
             acked_for_certain = vec![leased[0].id.clone(), leased[1].id.clone()];
             break;
         }
     }
-    // The acks that were broken off were made or not, and then the message comes back.
+    // A dropped ack took effect, or the message comes back.
     fixture.pass(3_600_000).await;
     for delivery in fixture.lease(1000).await {
         let id = &delivery.id;
-        assert!(!acked_for_certain.contains(id), "{id} was acked, and came");
+        assert!(
+            !acked_for_certain.contains(id),
+            "{id} was delivered after its ack"
+        );
         not_acked.remove(id);
         assert_eq!(fixture.ack(&delivery.receipt).await, LeaseOutcome::Applied);
     }
-    assert!(not_acked.is_empty(), "nobody acked {not_acked:?}");
+    assert!(
+        not_acked.is_empty(),
+        "{not_acked:?} were never acked and are lost"
+    );
     assert_eq!(
         fixture.stats().await,
         QueueStats::default(),
@@ -157,9 +170,12 @@ pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
                 })
                 .collect();
             expected.extend(names);
-            let call = pin!(fixture.backend().change(&fixture.name, &changes));
-            let done = DropAfter::new(call, polls).await;
-            // Not to be met by the next round's lease.
+            let done = poll_at_most(
+                polls,
+                pin!(fixture.backend().change(&fixture.name, &changes)),
+            )
+            .await;
+            // Keeps these messages out of the next round.
             fixture.lease_for(1000, 3_600_000).await;
             if done.is_some() {
                 break;
@@ -182,15 +198,20 @@ pub(super) async fn a_dropped_dead_lettering_is_done_or_not(fixture: Fixture) {
         let leased = fixture.lease_for(3, 3_600_000).await.into_iter();
         let changes = leased.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
         let changes: Vec<_> = changes.collect();
-        let call = pin!(fixture.backend().change(&fixture.name, &changes));
-        if DropAfter::new(call, polls).await.is_some() {
+        if poll_at_most(
+            polls,
+            pin!(fixture.backend().change(&fixture.name, &changes)),
+        )
+        .await
+        .is_some()
+        {
             break;
         }
     }
     expect_dead_or_alive(&fixture, stored).await;
 }
 
-pub(super) async fn a_dropped_burial_loses_nothing(fixture: Fixture) {
+pub(super) async fn a_dropped_lease_of_exhausted_messages_loses_nothing(fixture: Fixture) {
     let mut stored = 0;
     for polls in 1..=MOST_POLLS {
         let exhausted = trio(polls).map(|id| msg(&id).with_max_attempts(1));
@@ -199,8 +220,13 @@ pub(super) async fn a_dropped_burial_loses_nothing(fixture: Fixture) {
         fixture.lease_for(3, 1).await;
         fixture.pass(1).await;
         let options = LeaseOptions::new(3);
-        let call = pin!(fixture.backend().lease(&fixture.name, &options));
-        if DropAfter::new(call, polls).await.is_some() {
+        if poll_at_most(
+            polls,
+            pin!(fixture.backend().lease(&fixture.name, &options)),
+        )
+        .await
+        .is_some()
+        {
             break;
         }
     }
@@ -217,9 +243,13 @@ pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
                 .change(&delivery.receipt, dead_letter("for now"))
                 .await;
         }
-        let call = pin!(fixture.admin().redrive(&fixture.name, &Redrive::All));
-        let done = DropAfter::new(call, polls).await.is_some();
-        // Not to be met by the next round's lease.
+        let done = poll_at_most(
+            polls,
+            pin!(fixture.admin().redrive(&fixture.name, &Redrive::All)),
+        )
+        .await
+        .is_some();
+        // Keeps these messages out of the next round.
         fixture.lease_for(1000, 3_600_000).await;
         if done {
             break;
@@ -228,21 +258,24 @@ pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
     expect_dead_or_alive(&fixture, stored).await;
 }
 
-/// Lets leases run out and leases again until of the messages that were stored each is a dead
-/// letter or comes. What a dropped call leased may be on its way back the first time.
+/// Every stored message is a dead letter or is delivered. Tries several times, because the lease of
+/// a dropped call may have to expire first.
 async fn expect_dead_or_alive(fixture: &Fixture, stored: u64) {
     let mut seen = Vec::new();
     for _ in 0..20 {
         fixture.pass(3_600_000).await;
         let alive = fixture.lease(1000).await.len() as u64;
         let dead = fixture.stats().await.dead;
-        assert!(alive + dead <= stored, "{alive} came, {dead} are dead");
+        assert!(
+            alive + dead <= stored,
+            "{stored} stored, {alive} delivered, {dead} dead"
+        );
         if alive + dead == stored {
             return;
         }
         seen.push((alive, dead));
     }
-    panic!("{stored} in the end, and not so many that came and are dead: {seen:?}");
+    panic!("{stored} stored, but fewer delivered and dead: {seen:?}");
 }
 
 pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
@@ -258,19 +291,19 @@ pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
     let other = tokio::spawn(wait(&fixture));
     for polls in 1..10 {
         let call = pin!(wait(&fixture));
-        let dropped = DropAfter::new(call, polls);
-        // A wait that is not woken is not polled again either, so it is given up after a while.
+        let dropped = poll_at_most(polls, call);
+        // A wait that is not woken is not polled again, so stop it after a while.
         let _ = tokio::time::timeout(Duration::from_millis(20), dropped).await;
     }
     fixture.store(&[msg("m")]).await;
     other
         .await
         .expect("no panic")
-        .expect("the other wait is woken");
+        .expect("the other wait returns");
     assert_eq!(fixture.lease(10).await.len(), 1);
 }
 
-pub(super) async fn a_broken_off_enqueue_may_be_repeated(fixture: Fixture) {
+pub(super) async fn a_dropped_enqueue_may_be_repeated(fixture: Fixture) {
     let mut stored = Vec::new();
     at_every_await_point(
         async |polls| {
@@ -295,22 +328,16 @@ pub(super) async fn a_broken_off_enqueue_may_be_repeated(fixture: Fixture) {
         .collect();
     ids.sort();
     stored.sort();
-    assert_eq!(ids, stored, "each is there exactly once");
+    assert_eq!(ids, stored, "each is stored exactly once");
 }
 
-pub(super) async fn a_broken_off_settlement_may_be_repeated(fixture: Fixture) {
+pub(super) async fn a_dropped_ack_may_be_repeated(fixture: Fixture) {
     for polls in 1..=MOST_POLLS {
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
-        let leased = fixture.lease(3).await;
-        let receipts: Vec<_> = leased
-            .iter()
-            .map(|delivery| delivery.receipt.clone())
-            .collect();
-        let done = {
-            let call = pin!(fixture.backend().ack(&fixture.name, &receipts));
-            DropAfter::new(call, polls).await
-        };
-        // `Applied` or `Lost`, according to what the first one did; but gone either way.
+        let receipts = receipts(fixture.lease(3).await);
+        let ack = fixture.backend().ack(&fixture.name, &receipts);
+        let done = poll_at_most(polls, pin!(ack)).await;
+        // `Applied` or `Lost`, depending on the dropped ack. In both cases the message is gone.
         fixture.ack_all(&receipts).await;
         assert_eq!(fixture.stats().await, QueueStats::default());
         fixture.pass(10_000).await;

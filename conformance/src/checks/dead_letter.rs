@@ -1,4 +1,4 @@
-//! D1: what becomes of a message that nobody can handle.
+//! D1: dead letters.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,7 +10,7 @@ use queue_api::{
 
 use crate::fixture::{Fixture, dead_letter, extend, id_of, ids, msg, nack};
 
-pub(super) async fn after_max_attempts_it_is_buried_not_delivered(fixture: Fixture) {
+pub(super) async fn after_max_attempts_a_message_becomes_a_dead_letter(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(3)]).await;
     for attempt in 1..=3 {
         let delivery = fixture.lease_one().await;
@@ -25,7 +25,7 @@ pub(super) async fn after_max_attempts_it_is_buried_not_delivered(fixture: Fixtu
     assert_eq!(
         (stats.ready, stats.dead),
         (1, 0),
-        "it is buried by the lease call that meets it"
+        "only a lease call makes it a dead letter"
     );
     fixture
         .expect_none_ready("three attempts were allowed")
@@ -33,10 +33,12 @@ pub(super) async fn after_max_attempts_it_is_buried_not_delivered(fixture: Fixtu
     let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.dead), (0, 1));
     fixture.pass(3_600_000).await;
-    fixture.expect_none_ready("a dead letter stays dead").await;
+    fixture
+        .expect_none_ready("a dead letter is not leased")
+        .await;
 }
 
-pub(super) async fn a_nack_of_the_last_attempt_buries_nothing(fixture: Fixture) {
+pub(super) async fn a_nack_of_the_last_attempt_makes_no_dead_letter(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(1)]).await;
     let delivery = fixture.lease_one().await;
     assert_eq!(fixture.change(&delivery.receipt, nack(500)).await, Applied);
@@ -48,7 +50,7 @@ pub(super) async fn a_nack_of_the_last_attempt_buries_nothing(fixture: Fixture) 
     assert_eq!(fixture.stats().await.dead, 1);
 }
 
-pub(super) async fn the_most_attempts_are_many(fixture: Fixture) {
+pub(super) async fn the_largest_max_attempts_works(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(u32::MAX)]).await;
     for attempt in 1..=3 {
         assert_eq!(fixture.lease_one().await.attempt, attempt);
@@ -56,24 +58,24 @@ pub(super) async fn the_most_attempts_are_many(fixture: Fixture) {
     }
 }
 
-pub(super) async fn burying_makes_way_for_the_next(fixture: Fixture) {
+pub(super) async fn exhausted_messages_do_not_hide_ready_ones(fixture: Fixture) {
     fixture
         .store(&[msg("x").with_max_attempts(1), msg("y").with_max_attempts(1)])
         .await;
     fixture.lease(2).await;
-    // Longer than the leases: of what is ready in the same millisecond, any may come first.
+    // Longer than the leases, because messages of the same millisecond come in any order.
     fixture.pass(11_000).await;
     fixture.store(&[msg("a"), msg("b")]).await;
     let deliveries = fixture.lease(1).await;
     assert_eq!(
         deliveries.len(),
         1,
-        "two dead ones in front do not make the queue look empty"
+        "two exhausted messages in front do not hide a ready one"
     );
     assert_eq!(fixture.stats().await.dead, 2);
 }
 
-pub(super) async fn dead_letters_keep_everything(fixture: Fixture) {
+pub(super) async fn dead_letters_keep_the_whole_message(fixture: Fixture) {
     let message = msg("m")
         .with_max_attempts(1)
         .with_header("trace", "4bf9")
@@ -83,7 +85,7 @@ pub(super) async fn dead_letters_keep_everything(fixture: Fixture) {
     fixture.lease_one().await;
     fixture.pass(11_000).await;
     fixture.expect_none_ready("one attempt was allowed").await;
-    let letters = fixture.dead_letters().await;
+    let letters = fixture.all_dead_letters().await;
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
     assert_eq!(letter.id, message.id);
@@ -102,7 +104,9 @@ pub(super) async fn a_rejected_message_stays_dead(fixture: Fixture) {
         Applied
     );
     fixture.pass(3_600_000).await;
-    fixture.expect_none_ready("dead letters stay dead").await;
+    fixture
+        .expect_none_ready("a dead letter is not leased")
+        .await;
     assert_eq!(fixture.ack(&delivery.receipt).await, Lost);
     let expected = QueueStats {
         dead: 1,
@@ -125,7 +129,7 @@ pub(super) async fn dead_letters_keep_their_reason(fixture: Fixture) {
             Applied
         );
     }
-    let letters = fixture.dead_letters().await;
+    let letters = fixture.all_dead_letters().await;
     for (letter, reason) in letters.iter().zip(reasons) {
         assert_eq!(letter.died_at, fixture.now());
         assert_eq!(letter.reason, DeadReason::Rejected(reason.to_owned()));
@@ -134,7 +138,7 @@ pub(super) async fn dead_letters_keep_their_reason(fixture: Fixture) {
     assert_eq!(letters.len(), 3);
 }
 
-pub(super) async fn redrive_starts_afresh(fixture: Fixture) {
+pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
     let message = msg("m").with_max_attempts(2).with_header("kept", "yes");
     fixture.store(std::slice::from_ref(&message)).await;
     let mut receipts = BTreeSet::new();
@@ -144,13 +148,8 @@ pub(super) async fn redrive_starts_afresh(fixture: Fixture) {
     }
     fixture.expect_none_ready("two attempts were allowed").await;
     fixture.pass(7).await;
-    let redriven = fixture
-        .admin()
-        .redrive(&fixture.name, &Redrive::All)
-        .await
-        .expect("redrive succeeds");
-    assert_eq!(redriven, 1);
-    assert!(fixture.dead_letters().await.is_empty());
+    assert_eq!(fixture.redrive(&Redrive::All).await, 1);
+    assert!(fixture.all_dead_letters().await.is_empty());
     let ready_since_now = QueueStats {
         ready: 1,
         oldest_ready: Some(Duration::ZERO),
@@ -159,8 +158,8 @@ pub(super) async fn redrive_starts_afresh(fixture: Fixture) {
     assert_eq!(fixture.stats().await, ready_since_now);
     for attempt in 1..=2 {
         let delivery = fixture.lease_one().await;
-        assert_eq!(delivery.attempt, attempt, "attempts start afresh");
-        assert!(receipts.insert(delivery.receipt), "receipts do not");
+        assert_eq!(delivery.attempt, attempt, "attempts count from 1 again");
+        assert!(receipts.insert(delivery.receipt), "receipts do not repeat");
         assert_eq!(
             (&delivery.payload, &delivery.headers),
             (&message.payload, &message.headers)
@@ -168,7 +167,7 @@ pub(super) async fn redrive_starts_afresh(fixture: Fixture) {
         fixture.pass(10_000).await;
     }
     fixture
-        .expect_none_ready("again two attempts were allowed")
+        .expect_none_ready("two more attempts were allowed")
         .await;
     assert_eq!(fixture.stats().await.dead, 1);
 }
@@ -180,18 +179,14 @@ pub(super) async fn many_dead_letters_are_listed_and_redriven(fixture: Fixture) 
     let deliveries = fixture.lease(most).await.into_iter();
     let changes = deliveries.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
     fixture.change_all(&changes.collect::<Vec<_>>()).await;
-    let (admin, name) = (fixture.admin(), &fixture.name);
-    let letters = admin.dead_letters(name, &DeadLetterPage::new(most)).await;
-    assert_eq!(letters.expect("listing succeeds").len(), most);
-    let redriven = admin.redrive(name, &Redrive::All).await;
-    assert_eq!(redriven.expect("redrive succeeds"), most as u64);
-    let seen = admin.peek(name, most).await;
-    assert_eq!(seen.expect("peek succeeds").len(), most);
-    let purged = admin.purge(name, Purge::Live).await;
-    assert_eq!(purged.expect("purge succeeds"), most as u64);
+    let letters = fixture.dead_letters(&DeadLetterPage::new(most)).await;
+    assert_eq!(letters.len(), most);
+    assert_eq!(fixture.redrive(&Redrive::All).await, most as u64);
+    assert_eq!(fixture.peek(most).await.len(), most);
+    assert_eq!(fixture.purge(Purge::Live).await, most as u64);
 }
 
-pub(super) async fn redrive_takes_only_what_was_named(fixture: Fixture) {
+pub(super) async fn redrive_takes_only_the_named_ids(fixture: Fixture) {
     fixture
         .store(&[msg("a"), msg("b"), msg("c"), msg("live")])
         .await;
@@ -202,19 +197,22 @@ pub(super) async fn redrive_takes_only_what_was_named(fixture: Fixture) {
                 .await;
         }
     }
-    let named = Redrive::Ids(vec![id_of("c"), id_of("live"), id_of("nobody"), id_of("a")]);
-    let redrive = async || fixture.admin().redrive(&fixture.name, &named).await;
-    assert_eq!(redrive().await.expect("redrive succeeds"), 2);
-    assert_eq!(redrive().await.expect("redrive may be repeated"), 0);
+    let named = Redrive::Ids(vec![
+        id_of("c"),
+        id_of("live"),
+        id_of("unknown"),
+        id_of("a"),
+    ]);
+    assert_eq!(fixture.redrive(&named).await, 2);
+    assert_eq!(fixture.redrive(&named).await, 0, "a repeat");
     let none = Redrive::Ids(Vec::new());
-    let redriven = fixture.admin().redrive(&fixture.name, &none).await;
-    assert_eq!(redriven.expect("redrive succeeds"), 0, "none is not all");
+    assert_eq!(fixture.redrive(&none).await, 0, "no ids");
     let stats = fixture.stats().await;
     assert_eq!((stats.ready, stats.leased, stats.dead), (2, 1, 1));
-    assert_eq!(fixture.dead_letters().await[0].id.as_str(), "b");
+    assert_eq!(fixture.all_dead_letters().await[0].id.as_str(), "b");
 }
 
-pub(super) async fn burying_stops_when_there_is_enough(fixture: Fixture) {
+pub(super) async fn a_lease_leaves_exhausted_messages_behind_the_last_one(fixture: Fixture) {
     fixture.store(&[msg("front").with_max_attempts(1)]).await;
     fixture.lease_for(1, 10).await;
     fixture.pass(20).await;
@@ -222,7 +220,7 @@ pub(super) async fn burying_stops_when_there_is_enough(fixture: Fixture) {
     fixture.pass(20).await;
     fixture.store(&[msg("back").with_max_attempts(1)]).await;
     let middle_and_back = fixture.lease_for(2, 30).await;
-    // "front" was met and buried; the other two come back in the same order.
+    // "front" is a dead letter now. The other two come back in the same order.
     assert_eq!(ids(&middle_and_back), ["middle", "back"]);
     assert_eq!(fixture.stats().await.dead, 1);
     fixture
@@ -234,10 +232,10 @@ pub(super) async fn burying_stops_when_there_is_enough(fixture: Fixture) {
     assert_eq!(
         (stats.ready, stats.dead),
         (1, 1),
-        "what is behind the last one given stays"
+        "an exhausted message behind the last delivery stays"
     );
     fixture
-        .expect_none_ready("the one behind is exhausted")
+        .expect_none_ready("the last message is exhausted")
         .await;
     assert_eq!(fixture.stats().await.dead, 2);
 }
@@ -249,7 +247,7 @@ pub(super) async fn the_last_attempt_can_still_be_acked(fixture: Fixture) {
     assert_eq!(
         fixture.ack(&delivery.receipt).await,
         Applied,
-        "late, but nobody buried it yet"
+        "late, but not a dead letter yet"
     );
 
     fixture.store(&[msg("n").with_max_attempts(1)]).await;
@@ -259,7 +257,7 @@ pub(super) async fn the_last_attempt_can_still_be_acked(fixture: Fixture) {
     assert_eq!(
         fixture.ack(&delivery.receipt).await,
         Lost,
-        "it is dead, and its payload is kept"
+        "it is a dead letter now"
     );
     assert_eq!(fixture.stats().await.dead, 1);
 }
@@ -272,17 +270,12 @@ pub(super) async fn dead_letters_are_listed_in_pages(fixture: Fixture) {
         fixture.pass(1).await;
     }
     let none = DeadLetterPage::new(0);
-    let letters = fixture.admin().dead_letters(&fixture.name, &none).await;
-    assert!(letters.expect("listing succeeds").is_empty());
+    assert!(fixture.dead_letters(&none).await.is_empty());
     let mut page = DeadLetterPage::new(2);
     let mut listed = Vec::new();
-    // One page more than there are, for a backend whose pages do not end.
+    // One page more than needed, for a backend whose pages do not end.
     for _ in 0..4 {
-        let letters = fixture
-            .admin()
-            .dead_letters(&fixture.name, &page)
-            .await
-            .expect("listing succeeds");
+        let letters = fixture.dead_letters(&page).await;
         assert!(letters.len() <= 2);
         let Some(last) = letters.last() else { break };
         page = DeadLetterPage::new(2).starting_after(last.id.clone());

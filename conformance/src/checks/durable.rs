@@ -1,4 +1,4 @@
-//! R1: what a connection leaves behind for the next.
+//! R1: a new connection continues where another stopped.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use queue_api::LeaseOutcome::{Applied, Lost};
 
 use crate::fixture::{Fixture, dead_letter, extend, ids, msg};
 
-pub(super) async fn a_new_connection_finds_everything(fixture: Fixture) {
+pub(super) async fn a_new_connection_sees_everything(fixture: Fixture) {
     let ready = msg("ready").with_header("k", "v").with_max_attempts(7);
     fixture.store(&[msg("leased"), msg("dead")]).await;
     for delivery in fixture.lease(2).await {
@@ -21,7 +21,7 @@ pub(super) async fn a_new_connection_finds_everything(fixture: Fixture) {
         ])
         .await;
 
-    // Nothing more is asked of the first connection: what it kept to itself goes with it.
+    // Dropped: what only the first connection knew is gone.
     let fixture = {
         let next = fixture.reconnect().await;
         drop(fixture);
@@ -68,12 +68,12 @@ pub(super) async fn two_connections_share_leases(fixture: Fixture) {
     assert_ne!(here.id, there.id);
     other.expect_none_ready("both are leased").await;
     fixture.pass(10_000).await;
-    // On a third connection: one that counts its receipts by itself repeats those of the first.
+    // A third connection: if it counted receipts by itself, it would repeat those of the first.
     let again = fixture.reconnect().await.lease(2).await;
     assert_eq!(again.len(), 2);
     assert!(
         again.iter().all(|delivery| delivery.attempt == 2),
-        "each had been leased once: {again:?}"
+        "each was leased once before: {again:?}"
     );
     assert_eq!(
         fixture.ack_all(&[here.receipt, there.receipt]).await,

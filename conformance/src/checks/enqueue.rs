@@ -1,4 +1,4 @@
-//! E1 to E4: what enqueue promises.
+//! E1 to E4: enqueue.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) async fn what_is_stored_is_delivered(fixture: Fixture) {
     assert_eq!(sorted_ids(&deliveries), names);
 }
 
-pub(super) async fn what_nobody_acks_comes_back_again_and_again(fixture: Fixture) {
+pub(super) async fn an_unacked_message_comes_back_every_time(fixture: Fixture) {
     fixture
         .store(&[msg("stubborn").with_max_attempts(100)])
         .await;
@@ -45,9 +45,9 @@ pub(super) async fn a_stored_id_is_a_duplicate_in_every_state(fixture: Fixture) 
     let delivery = fixture.lease_one().await;
     again("leased").await;
     fixture.pass(10_000).await;
-    again("visible again").await;
+    again("ready after its lease").await;
     fixture.change(&delivery.receipt, nack(500)).await;
-    again("held back after a nack").await;
+    again("delayed by a nack").await;
     fixture.pass(500).await;
     let delivery = fixture.lease_one().await;
     fixture
@@ -142,10 +142,7 @@ pub(super) async fn payloads_come_back_as_sent(fixture: Fixture) {
             .await;
         let delivery = fixture.lease_one().await;
         assert_eq!(delivery.id.as_str(), id);
-        assert!(
-            delivery.payload == *payload,
-            "payload {n} came back otherwise"
-        );
+        assert!(delivery.payload == *payload, "payload {n} has changed");
     }
 }
 
@@ -194,8 +191,8 @@ pub(super) async fn ids_of_any_text_work(fixture: Fixture) {
     }
 }
 
-/// Texts that a collation, a normal form or a conversion to a number would take for the same.
-pub(super) async fn ids_that_look_alike_are_kept_apart(fixture: Fixture) {
+/// Texts that are equal for a collation, a Unicode normal form or a conversion to a number.
+pub(super) async fn ids_that_look_alike_are_distinct(fixture: Fixture) {
     let texts = [
         "a", "A", "a ", " a", "\u{e1}", "a\u{301}", "\u{ff41}", "1", "01", "1.0",
     ];
@@ -216,12 +213,12 @@ pub(super) async fn ids_that_look_alike_are_kept_apart(fixture: Fixture) {
 pub(super) async fn a_redelivery_is_the_same_message(fixture: Fixture) {
     let message = msg("m").with_header("k", "v");
     fixture.store(std::slice::from_ref(&message)).await;
-    for way_back in [Some(nack(0)), Some(LeaseAction::Release), None, None] {
+    for redelivery in [Some(nack(0)), Some(LeaseAction::Release), None, None] {
         let delivery = fixture.lease_one().await;
         assert_eq!(delivery.id, message.id);
         assert_eq!(delivery.payload, message.payload);
         assert_eq!(delivery.headers, message.headers);
-        match way_back {
+        match redelivery {
             Some(action) => drop(fixture.change(&delivery.receipt, action).await),
             None => fixture.pass(10_000).await,
         }
@@ -243,7 +240,7 @@ pub(super) async fn times_come_back_as_sent(fixture: Fixture) {
     assert_eq!(first.max_attempts, NewMessage::DEFAULT_MAX_ATTEMPTS);
     fixture.pass(10_000).await;
     let second = fixture.lease_one().await;
-    assert_eq!(second.enqueued_at, sent, "redelivery does not change it");
+    assert_eq!(second.enqueued_at, sent, "a redelivery does not change it");
 }
 
 pub(super) async fn a_payload_at_the_limit_comes_back(fixture: Fixture) {
@@ -262,13 +259,13 @@ pub(super) async fn a_payload_at_the_limit_comes_back(fixture: Fixture) {
     let delivery = fixture.lease_one().await;
     assert!(
         delivery.payload == payload,
-        "the largest payload came back otherwise"
+        "the largest payload has changed"
     );
     assert_eq!(delivery.headers["k"], header);
 }
 
-/// Each of them is within the limits, and so is their number; a store's own limit for a request
-/// or an answer is not the caller's business.
+/// The batch is within the backend's limits. The store's own limit for a request is not the
+/// caller's concern.
 pub(super) async fn a_batch_of_large_payloads_comes_back(fixture: Fixture) {
     let limits = fixture.backend().limits();
     let count = limits.max_batch.min(7);
@@ -284,25 +281,23 @@ pub(super) async fn a_batch_of_large_payloads_comes_back(fixture: Fixture) {
         deliveries
             .iter()
             .all(|delivery| delivery.payload == payload),
-        "a large payload came back otherwise"
+        "a large payload has changed"
     );
 }
 
-pub(super) async fn a_delay_is_kept_to_the_tick(fixture: Fixture) {
+pub(super) async fn a_delay_is_exact_to_the_millisecond(fixture: Fixture) {
     fixture
         .store(&[msg("m").with_delay(Duration::from_millis(5000))])
         .await;
-    fixture.expect_none_ready("the delay begins").await;
+    fixture.expect_none_ready("the delay has just begun").await;
     fixture.pass(4999).await;
-    fixture
-        .expect_none_ready("one tick of the delay is left")
-        .await;
+    fixture.expect_none_ready("1 ms of the delay is left").await;
     fixture.pass(1).await;
     assert_eq!(fixture.lease_one().await.attempt, 1);
 }
 
-/// Milliseconds of 32 bits are spent after 25 or 50 days.
-pub(super) async fn the_longest_times_are_kept(fixture: Fixture) {
+/// 32 bits of milliseconds overflow after 25 or 50 days.
+pub(super) async fn the_longest_times_are_exact(fixture: Fixture) {
     let limits = fixture.backend().limits();
     let a_year = Duration::from_secs(366 * 24 * 3600);
     let delay = limits.max_delay.min(a_year);
@@ -312,14 +307,14 @@ pub(super) async fn the_longest_times_are_kept(fixture: Fixture) {
     for longest in [delay, timeout] {
         let millis = longest.as_millis() as u64;
         fixture.pass(millis - 1).await;
-        fixture.expect_none_ready("one tick is left").await;
+        fixture.expect_none_ready("1 ms is left").await;
         fixture.pass(1).await;
         let delivery = fixture.lease_one().await;
         assert_eq!(delivery.lease_expires_at, fixture.now() + timeout);
     }
 }
 
-pub(super) async fn delays_in_one_batch_are_kept_apart(fixture: Fixture) {
+pub(super) async fn delays_in_one_batch_are_independent(fixture: Fixture) {
     let delayed = |id: &str, millis| msg(id).with_delay(Duration::from_millis(millis));
     fixture
         .store(&[
@@ -341,10 +336,10 @@ pub(super) async fn a_delay_passes_in_real_time(fixture: Fixture) {
         .store(&[msg("m").with_delay(Duration::from_millis(1500))])
         .await;
     let early = fixture.lease_for(10, 1).await;
-    // On a machine that was busy for so long, it may be ready by now.
+    // On a very busy machine the message may be ready by now.
     assert!(
         early.is_empty() || started.elapsed().as_millis() >= 1500,
-        "it came before its delay had passed"
+        "it was delivered before its delay had passed"
     );
     fixture.pass(1600).await;
     assert_eq!(ids(&fixture.lease(10).await), ["m"]);

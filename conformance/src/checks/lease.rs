@@ -1,4 +1,4 @@
-//! L1 to L4: what a lease promises.
+//! L1 to L4: leases.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -9,9 +9,9 @@ use queue_api::{
     LeaseOutcome::{Applied, Lost},
 };
 
-use crate::fixture::{Fixture, extend, ids, msg, nack, sorted_ids};
+use crate::fixture::{Fixture, extend, ids, msg, nack, receipts, sorted_ids};
 
-pub(super) async fn a_leased_message_is_given_to_nobody_else(fixture: Fixture) {
+pub(super) async fn a_leased_message_is_not_leased_again(fixture: Fixture) {
     fixture.store(&[msg("a"), msg("b")]).await;
     assert_eq!(sorted_ids(&fixture.lease(10).await), ["a", "b"]);
     for _ in 0..3 {
@@ -19,7 +19,7 @@ pub(super) async fn a_leased_message_is_given_to_nobody_else(fixture: Fixture) {
         fixture
             .reconnect()
             .await
-            .expect_none_ready("both are leased, to whoever asks")
+            .expect_none_ready("both are leased on another connection")
             .await;
         fixture.pass(3000).await;
     }
@@ -38,20 +38,14 @@ pub(super) async fn an_extended_lease_stays_exclusive(fixture: Fixture) {
     assert_eq!(fixture.ack(&delivery.receipt).await, Applied);
 }
 
-pub(super) async fn a_lease_runs_out_to_the_tick(fixture: Fixture) {
+pub(super) async fn a_lease_expires_to_the_millisecond(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     fixture.lease_one().await;
     fixture.pass(9999).await;
-    fixture
-        .expect_none_ready("one tick of the lease is left")
-        .await;
+    fixture.expect_none_ready("1 ms of the lease is left").await;
     assert_eq!(fixture.stats().await.leased, 1);
     fixture.pass(1).await;
-    assert_eq!(
-        fixture.stats().await.ready,
-        1,
-        "an expired lease is no lease"
-    );
+    assert_eq!(fixture.stats().await.ready, 1, "the lease has expired");
     assert_eq!(fixture.lease_one().await.attempt, 2);
 }
 
@@ -82,7 +76,7 @@ pub(super) async fn each_message_has_its_own_timeout(fixture: Fixture) {
     for expected in ["ten", "twenty", "thirty"] {
         fixture.pass(9999).await;
         fixture
-            .expect_none_ready("the next lease has a tick left")
+            .expect_none_ready("1 ms of the next lease is left")
             .await;
         fixture.pass(1).await;
         assert_eq!(ids(&fixture.lease_for(10, 60_000).await), [expected]);
@@ -102,7 +96,7 @@ pub(super) async fn the_lease_call_overrides_the_timeout(fixture: Fixture) {
     assert_eq!(deliveries.len(), 2);
     fixture.pass(6999).await;
     fixture
-        .expect_none_ready("the override has a tick left")
+        .expect_none_ready("1 ms of the lease call's timeout is left")
         .await;
     fixture.pass(1).await;
     assert_eq!(sorted_ids(&fixture.lease(10).await), ["longer", "shorter"]);
@@ -121,39 +115,39 @@ pub(super) async fn the_override_ends_with_its_lease(fixture: Fixture) {
 
 pub(super) async fn a_finer_duration_is_rounded_up(fixture: Fixture) {
     let fine = Duration::from_micros(1500);
-    let lasts_two_ticks = async |what: &str| {
+    let lasts_two_millis = async |what: &str| {
         fixture.pass(1).await;
         fixture.expect_none_ready(what).await;
         fixture.pass(1).await;
     };
     let message = msg("m").with_delay(fine).with_visibility_timeout(fine);
     fixture.store(&[message]).await;
-    lasts_two_ticks("half a tick of the delay is left").await;
+    lasts_two_millis("half a millisecond of the delay is left").await;
     let delivery = fixture.lease_one().await;
     let expiry = fixture.now() + Duration::from_millis(2);
     assert_eq!(delivery.lease_expires_at, expiry);
-    lasts_two_ticks("half a tick of the lease is left").await;
+    lasts_two_millis("half a millisecond of the lease is left").await;
     let options = LeaseOptions::new(1).with_visibility_timeout(fine);
     let leased = fixture.backend().lease(&fixture.name, &options).await;
     assert_eq!(leased.expect("lease succeeds").len(), 1);
-    lasts_two_ticks("half a tick of the override is left").await;
+    lasts_two_millis("half a millisecond of the override is left").await;
     for action in [LeaseAction::Extend(fine), LeaseAction::Nack { delay: fine }] {
         let delivery = fixture.lease_one().await;
         fixture.change(&delivery.receipt, action.clone()).await;
-        lasts_two_ticks(&format!("half a tick of {action:?} is left")).await;
+        lasts_two_millis(&format!("half a millisecond of {action:?} is left")).await;
     }
     assert_eq!(fixture.lease_one().await.attempt, 5);
 }
 
-pub(super) async fn a_lease_runs_out_in_real_time(fixture: Fixture) {
+pub(super) async fn a_lease_expires_in_real_time(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let first = fixture.lease_for(1, 1500).await;
     let started = Instant::now();
     let early = fixture.lease_for(10, 1).await;
-    // On a machine that was busy for so long, it may be visible again by now.
+    // On a very busy machine the message may be ready again by now.
     assert!(
         early.is_empty() || started.elapsed().as_millis() >= 1400,
-        "it came again while its lease ran"
+        "it was delivered again while its lease ran"
     );
     fixture.pass(1600).await;
     let second = fixture.lease_one().await;
@@ -171,7 +165,7 @@ pub(super) async fn attempts_count_from_one(fixture: Fixture) {
             deliveries
                 .iter()
                 .all(|delivery| delivery.attempt == attempt),
-            "this is attempt {attempt}: {deliveries:?}"
+            "all are attempt {attempt}: {deliveries:?}"
         );
         fixture.pass(10_000).await;
     }
@@ -185,14 +179,17 @@ pub(super) async fn receipts_are_fresh(fixture: Fixture) {
             let receipt = delivery.receipt;
             let loggable = !receipt.as_str().chars().any(char::is_control);
             assert!(loggable, "{receipt:?} has control characters");
-            assert!(seen.insert(receipt.clone()), "{receipt} came twice");
+            assert!(
+                seen.insert(receipt.clone()),
+                "receipt {receipt} is not fresh"
+            );
         }
         fixture.pass(10_000).await;
     }
     assert_eq!(seen.len(), 12);
 }
 
-pub(super) async fn every_way_back_counts_but_return(fixture: Fixture) {
+pub(super) async fn every_redelivery_counts_except_after_a_release(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let first = fixture.lease_one().await;
     fixture.change(&first.receipt, nack(0)).await;
@@ -217,27 +214,23 @@ pub(super) async fn never_more_than_asked(fixture: Fixture) {
             deliveries
                 .iter()
                 .all(|delivery| seen.insert(delivery.id.clone())),
-            "one of them was given before: {deliveries:?}"
+            "one of them was leased before: {deliveries:?}"
         );
     }
     fixture.expect_none_ready("all ten are leased").await;
 }
 
-pub(super) async fn exactly_what_is_ready(fixture: Fixture) {
+pub(super) async fn everything_ready_up_to_what_was_asked(fixture: Fixture) {
     let hidden = msg("delayed").with_delay(Duration::from_secs(5));
     fixture.store(&[msg("a"), hidden, msg("b"), msg("c")]).await;
     let a = fixture.lease(1).await;
-    assert_eq!(
-        fixture.lease(100).await.len(),
-        2,
-        "two are ready, whatever was asked for"
-    );
+    assert_eq!(fixture.lease(100).await.len(), 2, "two are ready");
     fixture.change(&a[0].receipt, nack(0)).await;
     assert_eq!(fixture.lease(100).await.len(), 1);
 }
 
 pub(super) async fn in_order_of_ready_time(fixture: Fixture) {
-    // Named so that the order of their ids is none of those below.
+    // The order of the ids differs from every order below.
     fixture
         .store(&[msg("three").with_delay(Duration::from_millis(30))])
         .await;
@@ -251,7 +244,7 @@ pub(super) async fn in_order_of_ready_time(fixture: Fixture) {
     fixture.store(&[msg("two")]).await;
     fixture.pass(1000).await;
     assert_eq!(ids(&first), ["one"]);
-    // "one" became ready again at 35, when its lease ran out.
+    // "one" became ready again at 35 ms, when its lease expired.
     assert_eq!(ids(&fixture.lease(3).await), ["two", "three", "one"]);
     assert_eq!(ids(&fixture.lease(2).await), ["four"]);
 }
@@ -267,14 +260,13 @@ pub(super) async fn a_batch_of_the_largest_size(fixture: Fixture) {
         .collect();
     assert_eq!(fixture.change_all(&changes).await, vec![Applied; most]);
     assert_eq!(fixture.stats().await.ready, most as u64 + 1);
-    let deliveries = fixture.lease(most).await.into_iter();
-    let receipts: Vec<_> = deliveries.map(|delivery| delivery.receipt).collect();
+    let receipts = receipts(fixture.lease(most).await);
     assert_eq!(fixture.ack_all(&receipts).await, vec![Applied; most]);
     assert_eq!(fixture.lease(most).await.len(), 1);
     assert_eq!(fixture.stats().await.leased, 1, "the others are gone");
 }
 
-pub(super) async fn nothing_asked_for_is_nothing_given(fixture: Fixture) {
+pub(super) async fn a_lease_of_zero_returns_nothing(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     assert!(fixture.lease(0).await.is_empty());
     assert_eq!(fixture.stats().await.ready, 1);

@@ -1,4 +1,4 @@
-//! Q1, S1 and M1: queues as a whole, their counts, and looking after them.
+//! Q1, S1 and M1: separate queues, stats and admin calls.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use queue_api::{
 
 use crate::fixture::{Fixture, dead_letter, extend, id_of, ids, msg, nack};
 
-pub(super) async fn queues_do_not_see_each_other(fixture: Fixture) {
+pub(super) async fn queues_are_separate(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fixture.store(&[msg("same-id")]).await;
     other.store(&[msg("same-id"), msg("more")]).await;
@@ -25,8 +25,8 @@ pub(super) async fn queues_do_not_see_each_other(fixture: Fixture) {
     assert_eq!(other.stats().await.ready, 3);
 }
 
-/// Names that a prefix, a pattern, a collation or a rule for file names would mix up.
-pub(super) async fn queues_of_like_names_are_kept_apart(fixture: Fixture) {
+/// Names that are easily confused: by a prefix, a pattern, a collation or a file system.
+pub(super) async fn queues_with_similar_names_are_separate(fixture: Fixture) {
     let long = "long-".repeat(9);
     let (long_a, long_b) = (format!("{long}a"), format!("{long}b"));
     let alike = [
@@ -45,7 +45,7 @@ pub(super) async fn queues_of_like_names_are_kept_apart(fixture: Fixture) {
     }
 }
 
-pub(super) async fn a_receipt_is_worth_nothing_elsewhere(fixture: Fixture) {
+pub(super) async fn a_receipt_is_lost_in_another_queue(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fixture.store(&[msg("m")]).await;
     other.store(&[msg("m")]).await;
@@ -62,33 +62,23 @@ pub(super) async fn an_unused_queue_is_empty(fixture: Fixture) {
     assert_eq!(fixture.stats().await, QueueStats::default());
     fixture.expect_none_ready("nothing was enqueued").await;
     let waited = fixture.backend().wait(&fixture.name, Duration::ZERO).await;
-    waited.expect("there is nothing wrong with an empty queue");
+    waited.expect("an empty queue is not an error");
     let receipt = Receipt::new("1-m");
     assert_eq!(fixture.ack(&receipt).await, Lost);
     assert_eq!(fixture.change(&receipt, extend(1)).await, Lost);
 }
 
-pub(super) async fn looking_after_an_unused_queue_does_nothing(fixture: Fixture) {
-    assert!(fixture.dead_letters().await.is_empty());
-    let (admin, name) = (fixture.admin(), &fixture.name);
-    assert!(admin.peek(name, 5).await.expect("peek succeeds").is_empty());
+pub(super) async fn admin_calls_on_an_unused_queue_do_nothing(fixture: Fixture) {
+    assert!(fixture.all_dead_letters().await.is_empty());
+    assert!(fixture.peek(5).await.is_empty());
     for what in [Purge::Live, Purge::Dead] {
-        assert_eq!(admin.purge(name, what).await.expect("purge succeeds"), 0);
+        assert_eq!(fixture.purge(what).await, 0);
     }
-    assert_eq!(
-        admin
-            .redrive(name, &Redrive::All)
-            .await
-            .expect("redrive succeeds"),
-        0
-    );
-    admin
-        .delete_queue(name)
-        .await
-        .expect("deleting nothing succeeds");
+    assert_eq!(fixture.redrive(&Redrive::All).await, 0);
+    fixture.delete().await;
 }
 
-pub(super) async fn stats_follow_every_step(fixture: Fixture) {
+pub(super) async fn stats_are_exact_after_every_step(fixture: Fixture) {
     let expect = async |step: &str, ready, delayed, leased, dead| {
         let stats = fixture.stats().await;
         let counts = (stats.ready, stats.delayed, stats.leased, stats.dead);
@@ -127,10 +117,10 @@ pub(super) async fn stats_follow_every_step(fixture: Fixture) {
     fixture
         .change(&leased[0].receipt, LeaseAction::Release)
         .await;
-    expect("a return", 1, 0, 1, 1).await;
+    expect("a release", 1, 0, 1, 1).await;
 }
 
-pub(super) async fn stats_tell_the_age_of_the_oldest(fixture: Fixture) {
+pub(super) async fn stats_report_the_age_of_the_oldest(fixture: Fixture) {
     let oldest = async || {
         fixture
             .stats()
@@ -146,20 +136,24 @@ pub(super) async fn stats_tell_the_age_of_the_oldest(fixture: Fixture) {
     fixture.pass(700).await;
     assert_eq!(oldest().await, Some(700));
     fixture.lease_for(1, 1000).await;
-    assert_eq!(oldest().await, Some(300), "ready since its delay ended");
+    assert_eq!(
+        oldest().await,
+        Some(300),
+        "ready since the end of its delay"
+    );
     fixture.lease_for(1, 5000).await;
     assert_eq!(oldest().await, None);
     fixture.pass(1250).await;
-    assert_eq!(oldest().await, Some(250), "ready since its lease ran out");
+    assert_eq!(oldest().await, Some(250), "ready since its lease expired");
     let delivery = fixture.lease_one().await;
     fixture.pass(30).await;
     fixture
         .change(&delivery.receipt, LeaseAction::Release)
         .await;
-    assert_eq!(oldest().await, Some(0), "ready since its return");
+    assert_eq!(oldest().await, Some(0), "ready since its release");
 }
 
-pub(super) async fn peek_shows_and_changes_nothing(fixture: Fixture) {
+pub(super) async fn peek_changes_nothing(fixture: Fixture) {
     fixture
         .store(&[
             msg("leased"),
@@ -177,11 +171,7 @@ pub(super) async fn peek_shows_and_changes_nothing(fixture: Fixture) {
         fixture.change(&delivery.receipt, action).await;
     }
     let before = fixture.stats().await;
-    let seen = fixture
-        .admin()
-        .peek(&fixture.name, 10)
-        .await
-        .expect("peek succeeds");
+    let seen = fixture.peek(10).await;
     let shown: Vec<_> = seen
         .iter()
         .map(|m| (m.id.as_str(), m.state, m.attempts))
@@ -205,30 +195,18 @@ pub(super) async fn peek_shows_and_changes_nothing(fixture: Fixture) {
         seen[1].ready_at,
         fixture.now() + Duration::from_millis(29_999)
     );
-    assert_eq!(
-        fixture
-            .admin()
-            .peek(&fixture.name, 2)
-            .await
-            .expect("peek succeeds")
-            .len(),
-        2
-    );
-    let seen = fixture.admin().peek(&fixture.name, 0).await;
-    assert!(seen.expect("peek succeeds").is_empty(), "0 is no one");
+    assert_eq!(fixture.peek(2).await.len(), 2);
+    assert!(fixture.peek(0).await.is_empty(), "max is 0");
     assert_eq!(fixture.stats().await, before);
     assert_eq!(
         fixture.lease_one().await.attempt,
         2,
-        "being seen is no attempt"
+        "a peek is not an attempt"
     );
 }
 
-pub(super) async fn peek_tells_the_state_by_the_clock(fixture: Fixture) {
-    let state = async || {
-        let seen = fixture.admin().peek(&fixture.name, 1).await;
-        seen.expect("peek succeeds")[0].state
-    };
+pub(super) async fn peek_shows_the_state_at_this_time(fixture: Fixture) {
+    let state = async || fixture.peek(1).await[0].state;
     use MessageState::{Delayed, Leased, Ready};
     fixture
         .store(&[msg("m").with_delay(Duration::from_millis(5))])
@@ -239,26 +217,19 @@ pub(super) async fn peek_tells_the_state_by_the_clock(fixture: Fixture) {
     let delivery = fixture.lease_one().await;
     assert_eq!(state().await, Leased);
     fixture.pass(10_000).await;
-    assert_eq!(state().await, Ready, "its lease ran out");
+    assert_eq!(state().await, Ready, "its lease has expired");
     fixture.change(&delivery.receipt, extend(5)).await;
     assert_eq!(state().await, Leased);
     fixture.change(&delivery.receipt, nack(5)).await;
     assert_eq!(state().await, Delayed);
 }
 
-pub(super) async fn purge_removes_the_live_alone(fixture: Fixture) {
+pub(super) async fn purge_live_leaves_dead_letters(fixture: Fixture) {
     let other = fixture.other_queue("other");
     other.store(&[msg("stays")]).await;
     fill_every_state(&fixture).await;
-    let purge = async || {
-        fixture
-            .admin()
-            .purge(&fixture.name, Purge::Live)
-            .await
-            .expect("purge succeeds")
-    };
-    assert_eq!(purge().await, 3);
-    assert_eq!(purge().await, 0);
+    assert_eq!(fixture.purge(Purge::Live).await, 3);
+    assert_eq!(fixture.purge(Purge::Live).await, 0);
     assert_eq!(
         fixture.stats().await,
         QueueStats {
@@ -277,19 +248,12 @@ pub(super) async fn purge_removes_the_live_alone(fixture: Fixture) {
     );
 }
 
-pub(super) async fn purge_removes_the_dead_alone(fixture: Fixture) {
+pub(super) async fn purge_dead_leaves_live_messages(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fill_every_state(&other).await;
     fill_every_state(&fixture).await;
-    let purge = async || {
-        fixture
-            .admin()
-            .purge(&fixture.name, Purge::Dead)
-            .await
-            .expect("purge succeeds")
-    };
-    assert_eq!(purge().await, 1);
-    assert_eq!(purge().await, 0);
+    assert_eq!(fixture.purge(Purge::Dead).await, 1);
+    assert_eq!(fixture.purge(Purge::Dead).await, 0);
     let stats = fixture.stats().await;
     assert_eq!(
         (stats.ready, stats.delayed, stats.leased, stats.dead),
@@ -303,19 +267,11 @@ pub(super) async fn deleting_removes_one_queue(fixture: Fixture) {
     let other = fixture.other_queue("other");
     fill_every_state(&fixture).await;
     fill_every_state(&other).await;
-    fixture
-        .admin()
-        .delete_queue(&fixture.name)
-        .await
-        .expect("deleting succeeds");
-    fixture
-        .admin()
-        .delete_queue(&fixture.name)
-        .await
-        .expect("deleting may be repeated");
+    fixture.delete().await;
+    fixture.delete().await;
     assert_eq!(fixture.stats().await, QueueStats::default());
     assert_eq!(other.stats().await.dead, 1);
-    // The queue is there again as soon as it is used, here and on another connection.
+    // The queue exists again as soon as it is used, also on another connection.
     fixture.store(&[msg("dead")]).await;
     assert_eq!(ids(&fixture.reconnect().await.lease(10).await), ["dead"]);
 }
@@ -341,22 +297,14 @@ pub(super) async fn queues_are_listed(fixture: Fixture) {
     let delivery = ant.lease_one().await;
     ant.change(&delivery.receipt, dead_letter("no")).await;
     assert_eq!(listed().await, ["ant", "mole.1", "zebra"]);
-    let mole = fixture.other_queue("mole.1");
-    mole.admin()
-        .delete_queue(&mole.name)
-        .await
-        .expect("deleting succeeds");
+    fixture.other_queue("mole.1").delete().await;
     assert_eq!(listed().await, ["ant", "zebra"]);
 }
 
 pub(super) async fn a_receipt_of_a_purged_message_is_lost(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;
-    fixture
-        .admin()
-        .purge(&fixture.name, Purge::Live)
-        .await
-        .expect("purge succeeds");
+    fixture.purge(Purge::Live).await;
     fixture.store(&[msg("m")]).await;
     assert_eq!(fixture.ack(&delivery.receipt).await, Lost);
     assert_eq!(
@@ -366,7 +314,7 @@ pub(super) async fn a_receipt_of_a_purged_message_is_lost(fixture: Fixture) {
     assert_eq!(fixture.lease_one().await.id, id_of("m"));
 }
 
-/// One message in each state, named after it.
+/// Stores one message in each state. Its id is the name of the state.
 async fn fill_every_state(queue: &crate::fixture::OneQueue) {
     queue.store(&[msg("leased"), msg("dead")]).await;
     for delivery in queue.lease(2).await {

@@ -1,4 +1,4 @@
-//! A1 to A5: what acks and changes promise.
+//! A1 to A5: acks and changes.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use queue_api::{
     Receipt,
 };
 
-use crate::fixture::{Fixture, dead_letter, extend, ids, msg, nack, sorted_ids};
+use crate::fixture::{Fixture, dead_letter, extend, ids, msg, nack, receipts, sorted_ids};
 
-/// Each action there is, for checks that hold for all of them.
+/// Every action.
 fn every_action() -> [LeaseAction; 4] {
     [
         extend(60_000),
@@ -38,7 +38,7 @@ pub(super) async fn an_acked_message_is_gone(fixture: Fixture) {
     assert_eq!(fixture.stats().await, queue_api::QueueStats::default());
 }
 
-pub(super) async fn acks_in_one_batch_end_each_its_own(fixture: Fixture) {
+pub(super) async fn a_batch_of_acks_ends_exactly_its_messages(fixture: Fixture) {
     fixture
         .store(&[msg("a"), msg("b"), msg("c"), msg("d")])
         .await;
@@ -78,19 +78,18 @@ pub(super) async fn a_superseded_receipt_changes_nothing(fixture: Fixture) {
     }
     fixture.pass(9_999).await;
     fixture
-        .expect_none_ready("the second lease runs to its end")
+        .expect_none_ready("the second lease still runs")
         .await;
     fixture.pass(1).await;
     assert_eq!(fixture.lease_one().await.attempt, second.attempt + 1);
 }
 
-/// Receipts that are made of what a message has, such as its attempts, come again when that
-/// does.
-pub(super) async fn a_receipt_is_not_made_again(fixture: Fixture) {
+/// A receipt made of message and attempt would repeat after a release.
+pub(super) async fn a_receipt_is_not_repeated(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let mut old = fixture.lease_one().await.receipt;
-    for way_back in [Some(LeaseAction::Release), Some(nack(0)), None] {
-        match way_back {
+    for redelivery in [Some(LeaseAction::Release), Some(nack(0)), None] {
+        match redelivery {
             Some(action) => drop(fixture.change(&old, action).await),
             None => {
                 fixture.ack(&old).await;
@@ -153,16 +152,14 @@ pub(super) async fn a_late_change_works(fixture: Fixture) {
         let outcome = fixture.change(&delivery.receipt, action.clone()).await;
         assert_eq!(outcome, Applied, "{action:?} by an expired receipt");
         if n == 0 {
-            fixture
-                .expect_none_ready("the late nack holds it back")
-                .await;
+            fixture.expect_none_ready("the late nack delays it").await;
             fixture.pass(5).await;
         }
     }
     assert_eq!(fixture.stats().await.dead, 1);
 }
 
-pub(super) async fn a_late_extend_hides_again(fixture: Fixture) {
+pub(super) async fn a_late_extend_hides_the_message_again(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;
     fixture.pass(15_000).await;
@@ -173,7 +170,7 @@ pub(super) async fn a_late_extend_hides_again(fixture: Fixture) {
     assert_eq!(fixture.stats().await.leased, 1);
     fixture.pass(999).await;
     fixture
-        .expect_none_ready("the late extension has a tick left")
+        .expect_none_ready("1 ms of the late extension is left")
         .await;
     fixture.pass(1).await;
     assert_eq!(fixture.lease_one().await.attempt, 2);
@@ -226,12 +223,7 @@ pub(super) async fn a_receipt_twice_in_one_batch_works_once(fixture: Fixture) {
 pub(super) async fn settled_and_live_receipts_in_one_batch(fixture: Fixture) {
     let messages: Vec<_> = (0..6).map(|n| msg(&format!("m{n}"))).collect();
     fixture.store(&messages).await;
-    let receipts: Vec<_> = fixture
-        .lease(6)
-        .await
-        .into_iter()
-        .map(|d| d.receipt)
-        .collect();
+    let receipts = receipts(fixture.lease(6).await);
     fixture
         .ack_all(&[receipts[0].clone(), receipts[3].clone()])
         .await;
@@ -270,16 +262,11 @@ pub(super) async fn changes_of_one_receipt_follow_each_other(fixture: Fixture) {
 pub(super) async fn outcomes_are_in_order(fixture: Fixture) {
     let messages: Vec<_> = (0..8).map(|n| msg(&format!("m{n}"))).collect();
     fixture.store(&messages).await;
-    let mut receipts: Vec<_> = fixture
-        .lease(8)
-        .await
-        .into_iter()
-        .map(|d| d.receipt)
-        .collect();
-    // Back to front, with strangers in odd places.
+    let mut receipts = receipts(fixture.lease(8).await);
+    // In reverse, with unknown receipts in between.
     receipts.reverse();
-    receipts.insert(0, Receipt::new("stranger"));
-    receipts.insert(4, Receipt::new("another stranger"));
+    receipts.insert(0, Receipt::new("unknown"));
+    receipts.insert(4, Receipt::new("also unknown"));
     let actions = [
         nack(9),
         extend(9000),
@@ -303,7 +290,7 @@ pub(super) async fn outcomes_are_in_order(fixture: Fixture) {
     assert_eq!(fixture.ack_all(&receipts).await, expected);
 }
 
-pub(super) async fn nothing_to_settle_is_no_outcome(fixture: Fixture) {
+pub(super) async fn an_empty_batch_has_no_outcomes(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     fixture.lease_one().await;
     assert!(fixture.ack_all(&[]).await.is_empty());
@@ -322,7 +309,7 @@ pub(super) async fn extend_counts_from_now(fixture: Fixture) {
     );
     fixture.pass(9999).await;
     fixture
-        .expect_none_ready("the extension has a tick left")
+        .expect_none_ready("1 ms of the extension is left")
         .await;
     fixture.pass(1).await;
     assert_eq!(ids(&fixture.lease(10).await), ["m"]);
@@ -337,13 +324,13 @@ pub(super) async fn extend_may_shorten(fixture: Fixture) {
     );
     fixture.pass(99).await;
     fixture
-        .expect_none_ready("the shortened lease has a tick left")
+        .expect_none_ready("1 ms of the shortened lease is left")
         .await;
     fixture.pass(1).await;
     assert_eq!(fixture.lease_one().await.attempt, 2);
 }
 
-pub(super) async fn nack_delays_to_the_tick(fixture: Fixture) {
+pub(super) async fn a_nack_delay_is_exact_to_the_millisecond(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;
     fixture.pass(3000).await;
@@ -354,11 +341,11 @@ pub(super) async fn nack_delays_to_the_tick(fixture: Fixture) {
     assert_eq!(
         fixture.stats().await.delayed,
         1,
-        "a message held back is delayed, not leased"
+        "a nacked message is delayed, not leased"
     );
     fixture.pass(29_999).await;
     fixture
-        .expect_none_ready("the nack's delay has a tick left")
+        .expect_none_ready("1 ms of the nack's delay is left")
         .await;
     fixture.pass(1).await;
     assert_eq!(fixture.lease_one().await.attempt, 2);
@@ -372,7 +359,7 @@ pub(super) async fn nack_without_delay_is_ready_at_once(fixture: Fixture) {
     assert_eq!(fixture.lease_one().await.attempt, 2);
 }
 
-pub(super) async fn return_is_ready_at_once_and_does_not_count(fixture: Fixture) {
+pub(super) async fn a_released_message_is_ready_at_once_and_not_counted(fixture: Fixture) {
     fixture.store(&[msg("m").with_max_attempts(2)]).await;
     for _ in 0..5 {
         let delivery = fixture.lease_one().await;
@@ -387,17 +374,10 @@ pub(super) async fn return_is_ready_at_once_and_does_not_count(fixture: Fixture)
     }
 }
 
-pub(super) async fn changes_in_one_batch_are_kept_apart(fixture: Fixture) {
+pub(super) async fn changes_in_one_batch_are_independent(fixture: Fixture) {
     let long = |id: &str| msg(id).with_visibility_timeout(Duration::from_secs(600));
     fixture
-        .store(&[
-            long("a"),
-            long("b"),
-            long("c"),
-            long("d"),
-            long("e"),
-            long("f"),
-        ])
+        .store(&["a", "b", "c", "d", "e", "f"].map(long))
         .await;
     let mut deliveries = fixture.lease(6).await;
     deliveries.sort_by(|a, b| a.id.cmp(&b.id));

@@ -1,5 +1,5 @@
-//! W1: being told when to look. Early returns are allowed, so these checks ask only that a wait
-//! ends; one that does not is ended by the suite's watchdog.
+//! W1: waits. A wait may return early, so these checks only demand that it returns. If it does not,
+//! the check times out.
 
 use std::{pin::pin, task::Poll, time::Duration};
 
@@ -12,21 +12,20 @@ use crate::{
     panic_location::{Panic, caught},
 };
 
-/// Longer than any check may take: a wait that ends does so for its reason.
+/// Longer than any check may take, so a wait does not return just because its time is up.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
-/// A wait on a task of its own.
+/// A wait on another task.
 struct Waiting(JoinHandle<Result<(), Panic>>);
 
 impl Waiting {
     async fn ends(self) {
-        let ended = self.0.await.expect("its panics are caught");
+        let ended = self.0.await.expect("panics are caught");
         ended.unwrap_or_else(|panic| panic.resume());
     }
 }
 
-/// Starts a wait, so that it has begun for certain, and gives it the time of some round trips to
-/// get going.
+/// Starts a wait. It has certainly begun, and had the time of some round trips.
 async fn start_waiting(queue: &OneQueue) -> Waiting {
     let waiter = queue.clone();
     let (begun, has_begun) = oneshot::channel();
@@ -41,7 +40,7 @@ async fn start_waiting(queue: &OneQueue) -> Waiting {
         ended.expect("wait succeeds");
     })));
     if has_begun.await.is_err() {
-        // It panicked, which whoever awaits its end is told.
+        // It panicked. `ends` reports it.
         return waiting;
     }
     for _ in 0..5 {
@@ -111,8 +110,7 @@ pub(super) async fn wait_wakes_on_a_redrive(fixture: Fixture) {
         .change(&delivery.receipt, dead_letter("for now"))
         .await;
     let waiting = start_waiting(&fixture).await;
-    let redriven = fixture.admin().redrive(&fixture.name, &Redrive::All).await;
-    assert_eq!(redriven.expect("redrive succeeds"), 1);
+    assert_eq!(fixture.redrive(&Redrive::All).await, 1);
     waiting.ends().await;
 }
 

@@ -1,18 +1,21 @@
-//! What a random history is made of.
+//! The commands of a random history.
 //!
-//! The domains are tiny on purpose: five ids in two queues and times of a few milliseconds, so
-//! that duplicates, expiries and stale receipts are the rule and boundaries are hit exactly.
+//! The domains are tiny on purpose: five ids, two queues and a few milliseconds. So duplicates,
+//! expiries and stale receipts are common, and boundaries are hit exactly.
 
 use proptest::{collection::vec, option, prelude::*, sample::Index, sample::select};
-use queue_api::Purge;
+use queue_api::{LeaseAction, Purge};
 
-use crate::harness::Capability;
+use crate::{
+    fixture::{dead_letter, extend, nack},
+    harness::Capability,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     Enqueue {
         queue: usize,
-        messages: Vec<Sketch>,
+        messages: Vec<MessageSpec>,
     },
     Lease {
         queue: usize,
@@ -21,15 +24,15 @@ pub(crate) enum Command {
     },
     Ack {
         queue: usize,
-        picks: Vec<Pick>,
+        picks: Vec<ReceiptPick>,
     },
     Change {
         queue: usize,
-        changes: Vec<(Pick, Action)>,
+        changes: Vec<(ReceiptPick, LeaseAction)>,
     },
-    /// Lets so many milliseconds pass.
+    /// Lets this many milliseconds pass.
     Pass(u64),
-    /// Goes on over a new connection.
+    /// Continues on a new connection.
     Reconnect,
     Peek {
         queue: usize,
@@ -39,7 +42,7 @@ pub(crate) enum Command {
         queue: usize,
         what: Purge,
     },
-    /// Redrives the dead letters with these ids, or all where there are none.
+    /// Redrives the dead letters with these ids, or all if `ids` is empty.
     Redrive {
         queue: usize,
         ids: Vec<usize>,
@@ -49,49 +52,41 @@ pub(crate) enum Command {
     },
 }
 
-/// A message to be enqueued.
+/// A message to enqueue.
 #[derive(Clone, Debug)]
-pub(crate) struct Sketch {
+pub(crate) struct MessageSpec {
     pub(crate) id: usize,
-    /// What tells two messages of the same id apart.
+    /// Distinguishes messages with the same id.
     pub(crate) payload: u16,
     pub(crate) delay: u64,
     pub(crate) visibility: u64,
     pub(crate) max_attempts: u32,
 }
 
-/// A receipt to be used, if the queue has given out any.
+/// The choice of a receipt, if there is one.
 #[derive(Clone, Debug)]
-pub(crate) enum Pick {
-    /// One of those that were given out last: likely to be live.
+pub(crate) enum ReceiptPick {
+    /// One of the last receipts of the queue: probably current.
     Recent(Index),
-    /// Any that was ever given out: likely to be stale.
+    /// Any receipt of the queue: probably stale.
     Any(Index),
-    /// One of the other queue's.
-    Stranger(Index),
+    /// A receipt of the other queue.
+    OtherQueue(Index),
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Action {
-    Extend(u64),
-    Nack(u64),
-    Release,
-    DeadLetter,
-}
-
-/// How many queues a history works on.
+/// The number of queues.
 pub(crate) const QUEUES: usize = 2;
 
-/// How many ids a queue can hold.
+/// The number of ids.
 pub(crate) const IDS: usize = 5;
 
-/// Programs for a backend with the `capabilities`.
+/// Histories for a backend with these capabilities.
 pub(crate) fn histories(
     capabilities: &[Capability],
 ) -> impl Strategy<Value = Vec<Command>> + use<> {
     let command = if capabilities.contains(&Capability::Admin) {
-        // Without an admin nobody can tell which of two messages of one millisecond was buried,
-        // so there attempts do not run out.
+        // Only `QueueAdmin` shows which of two messages that became ready in the same millisecond
+        // is now a dead letter. So without it, attempts do not run out.
         prop_oneof![8 => core(vec![1, 2, 3, 100]), 1 => admin()].boxed()
     } else {
         core(vec![100]).boxed()
@@ -99,14 +94,14 @@ pub(crate) fn histories(
     vec(command, 1..40)
 }
 
-/// Most of the work is on the first queue, so that something happens to it.
+/// Mostly the first queue, so that its messages have long histories.
 fn queue() -> impl Strategy<Value = usize> {
     prop_oneof![4 => Just(0), 1 => Just(1)]
 }
 
 fn core(max_attempts: Vec<u32>) -> impl Strategy<Value = Command> {
     prop_oneof![
-        6 => (queue(), vec(sketch(max_attempts), 1..4))
+        6 => (queue(), vec(message_spec(max_attempts), 1..4))
             .prop_map(|(queue, messages)| Command::Enqueue { queue, messages }),
         8 => (queue(), 1..4_usize, option::weighted(0.3, millis(1)))
             .prop_map(|(queue, max, visibility)| Command::Lease { queue, max, visibility }),
@@ -128,10 +123,10 @@ fn admin() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn sketch(max_attempts: Vec<u32>) -> impl Strategy<Value = Sketch> {
+fn message_spec(max_attempts: Vec<u32>) -> impl Strategy<Value = MessageSpec> {
     let delay = prop_oneof![3 => Just(0), 2 => millis(1)];
     (0..IDS, any::<u16>(), delay, millis(1), select(max_attempts)).prop_map(
-        |(id, payload, delay, visibility, max_attempts)| Sketch {
+        |(id, payload, delay, visibility, max_attempts)| MessageSpec {
             id,
             payload,
             delay,
@@ -141,24 +136,24 @@ fn sketch(max_attempts: Vec<u32>) -> impl Strategy<Value = Sketch> {
     )
 }
 
-fn pick() -> impl Strategy<Value = Pick> {
+fn pick() -> impl Strategy<Value = ReceiptPick> {
     prop_oneof![
-        6 => any::<Index>().prop_map(Pick::Recent),
-        3 => any::<Index>().prop_map(Pick::Any),
-        1 => any::<Index>().prop_map(Pick::Stranger),
+        6 => any::<Index>().prop_map(ReceiptPick::Recent),
+        3 => any::<Index>().prop_map(ReceiptPick::Any),
+        1 => any::<Index>().prop_map(ReceiptPick::OtherQueue),
     ]
 }
 
-fn action() -> impl Strategy<Value = Action> {
+fn action() -> impl Strategy<Value = LeaseAction> {
     prop_oneof![
-        millis(1).prop_map(Action::Extend),
-        millis(0).prop_map(Action::Nack),
-        Just(Action::Release),
-        Just(Action::DeadLetter),
+        millis(1).prop_map(extend),
+        millis(0).prop_map(nack),
+        Just(LeaseAction::Release),
+        Just(dead_letter("no")),
     ]
 }
 
-/// Durations that fall together with each other and with the steps of time.
+/// Durations that coincide with each other and with the steps of time.
 fn millis(least: u64) -> impl Strategy<Value = u64> {
     select(vec![least, 5, 10, 20])
 }

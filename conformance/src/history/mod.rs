@@ -1,8 +1,7 @@
-//! Random histories: programs over small domains, run against a backend on a manual clock and
-//! judged by a model after every step.
+//! Random histories: commands over small domains, played on a manual clock. A model judges the
+//! backend after every step.
 //!
-//! A failing history is shrunk to a small one and printed as a timeline, with the seed that
-//! replays it.
+//! A failing history is shrunk and printed as a timeline, with the seed that replays it.
 
 mod command;
 mod model;
@@ -20,13 +19,13 @@ use tokio::{runtime::Runtime, time::Instant};
 use crate::{harness::Harness, replay, report::Outcome};
 use command::Command;
 
-/// Replays the one history that a failure named.
+/// Holds the seed of a history to replay.
 const SEED: &str = "QUEUE_CONFORMANCE_SEED";
 
-/// How many histories to try, in place of the harness's own number.
+/// Holds the number of random histories, instead of the harness.
 const HISTORIES: &str = "QUEUE_CONFORMANCE_HISTORIES";
 
-/// Tries the `shard`th of `shards` equal parts of the histories.
+/// Runs one shard of the histories.
 pub(crate) fn run_shard(
     harness: &Arc<dyn Harness>,
     runtime: &Runtime,
@@ -35,28 +34,32 @@ pub(crate) fn run_shard(
 ) -> Result<Outcome, String> {
     if let Some(seed) = number_from_env(SEED)? {
         if shard > 0 {
-            return Ok(Outcome::NotRun(format!("{SEED} is for the first share")));
+            return Ok(Outcome::NotRun(format!("{SEED} is for the first shard")));
         }
         return run_one(harness, runtime, seed).map(|()| Outcome::Passed);
     }
-    let histories = how_many(&**harness, shard, shards)?;
+    let histories = count_in_shard(&**harness, shard, shards)?;
     for _ in 0..histories {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
         run_one(harness, runtime, seed)?;
     }
-    Ok(tried(histories))
+    Ok(passed_if_any(histories))
 }
 
-/// What a share says that tried so many histories, and none of them failed.
-pub(crate) fn tried(histories: u64) -> Outcome {
+/// The outcome of a shard without failures.
+pub(crate) fn passed_if_any(histories: u64) -> Outcome {
     match histories {
-        0 => Outcome::NotRun("no history was asked of this share".to_owned()),
+        0 => Outcome::NotRun("this shard has no histories".to_owned()),
         _ => Outcome::Passed,
     }
 }
 
-/// How many histories the `shard`th of `shards` equal parts has.
-pub(crate) fn how_many(harness: &dyn Harness, shard: u32, shards: u32) -> Result<u64, String> {
+/// The number of histories in a shard.
+pub(crate) fn count_in_shard(
+    harness: &dyn Harness,
+    shard: u32,
+    shards: u32,
+) -> Result<u64, String> {
     let histories = number_from_env(HISTORIES)?.unwrap_or(u64::from(harness.histories()));
     Ok((histories + u64::from(shards - 1 - shard)) / u64::from(shards))
 }
@@ -66,30 +69,29 @@ fn number_from_env(name: &str) -> Result<Option<u64>, String> {
         return Ok(None);
     };
     let number = text.to_str().and_then(|text| text.parse().ok());
-    let number = number.ok_or_else(|| format!("{name} is {text:?}, which is not a number"))?;
+    let number = number.ok_or_else(|| format!("{name} is {text:?}; it must be a number"))?;
     Ok(Some(number))
 }
 
-/// Runs the history that `seed` stands for and, if it fails, the smaller ones made of it.
+/// Runs the history of `seed`. If it fails, shrinks it.
 fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(), String> {
-    let patience = harness.patience();
+    let timeout = harness.timeout();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config = Config {
         failure_persistence: None,
-        // Each try at something smaller costs a fresh store, and all of the patience where the
-        // backend hangs.
+        // Each attempt needs a new store, and the whole timeout if the backend hangs.
         max_shrink_iters: 2000,
-        max_shrink_time: patience.as_millis() as u32,
+        max_shrink_time: timeout.as_millis() as u32,
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
     let history = command::histories(harness.capabilities())
         .new_tree(&mut runner)
         .map_err(|why| why.to_string())?;
-    // What the harness cannot do says nothing about the backend. As the first that goes wrong it
-    // is what there is to tell, and is not made smaller; later it is no failure.
+    // An error of the harness says nothing about the backend. If it comes first, it is reported and
+    // not shrunk. If it comes while shrinking, it is ignored.
     let first_failure: RefCell<Option<play::Played>> = RefCell::new(None);
     let play = |commands: &[Command]| {
         if let Some(Err(_)) = &*first_failure.borrow() {
@@ -109,13 +111,13 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
         play(&commands).map_err(TestCaseError::fail)
     });
     if let Some(Err(why)) = &*first_failure.borrow() {
-        return Err(format!("a history could not be played: {why}"));
+        return Err(format!("a history cannot be played: {why}"));
     }
     match result {
         Ok(_) => Ok(()),
         Err(TestError::Abort(why)) => Err(why.to_string()),
         Err(TestError::Fail(why, commands)) => {
-            let (why, until) = (why.message().to_owned(), Instant::now() + patience / 4);
+            let (why, until) = (why.message().to_owned(), Instant::now() + timeout / 4);
             let (commands, why) = shrink::smallest(commands, why, |fewer| {
                 (Instant::now() < until).then(|| play(fewer).err())?
             });
@@ -132,7 +134,10 @@ fn report(seed: u64, why: &str, commands: &[Command]) -> String {
         commands.len()
     );
     let command = replay::command(SEED, seed, "random_histories_1");
-    let _ = writeln!(text, "replay it with\n\n    {command}\n\nthe commands were");
+    let _ = writeln!(
+        text,
+        "to replay it, run\n\n    {command}\n\nthe commands were"
+    );
     for command in commands {
         let _ = writeln!(text, "  {command:?}");
     }

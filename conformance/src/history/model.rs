@@ -1,8 +1,7 @@
-//! The model: what a queue must hold after what was seen so far.
+//! The model: what a queue must hold after the calls so far.
 //!
-//! It is a judge, not a predictor: where the contract leaves a choice (the order of messages
-//! that became ready in the same millisecond) it accepts each of them and follows the one that
-//! was taken.
+//! The contract leaves the order of messages that became ready in the same millisecond open. There
+//! the model accepts every choice and continues with the one that it saw.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,7 +17,7 @@ mod message;
 
 use message::{Message, State};
 
-/// Why the model does not accept what it saw.
+/// Why the model rejects an answer.
 pub(crate) type Rejection = String;
 
 macro_rules! accept {
@@ -29,7 +28,7 @@ macro_rules! accept {
     };
 }
 
-/// One queue as the contract says it must be.
+/// One queue, by the contract.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     messages: BTreeMap<MessageId, Message>,
@@ -54,8 +53,8 @@ impl Model {
         EnqueueOutcome::Stored
     }
 
-    /// Judges the answer to a lease call. Gives the ids of exhausted messages that the call may
-    /// have buried or not, because they became ready together with the last one given.
+    /// Judges the answer of a lease call. Returns exhausted messages that became ready together
+    /// with the last one delivered: the call may have made dead letters of them or not.
     pub(crate) fn lease(
         &mut self,
         max: usize,
@@ -64,29 +63,29 @@ impl Model {
         deliveries: &[Delivery],
     ) -> Result<Vec<MessageId>, Rejection> {
         let ready: Vec<MessageId> = self.ready(now);
-        let givable = ready
+        let can_be_leased = ready
             .iter()
             .filter(|id| !self.messages[*id].exhausted())
             .count();
-        let given = deliveries.len();
-        accept!(given <= max, "L4: {given} given, {max} asked for");
+        let leased = deliveries.len();
+        accept!(leased <= max, "L4: asked for {max}, got {leased}");
         let mut horizon = None;
         for delivery in deliveries {
             let ready_at = self.judge_delivery(delivery, visibility, now)?;
             accept!(
                 horizon <= Some(ready_at),
-                "L4: {} came out of order",
+                "L4: {} was delivered out of order",
                 delivery.id
             );
             horizon = Some(ready_at);
         }
-        // Only now: one too many may be one that is dead, and then that is what is wrong.
+        // Only now: if one too many is a dead letter, D1 is the better reason.
         accept!(
-            given == max.min(givable),
-            "L4: {given} given, {max} asked for, {givable} ready"
+            leased == max.min(can_be_leased),
+            "L4: asked for {max}, got {leased}, {can_be_leased} ready"
         );
-        // A call that got less than it asked for has met everything that was ready.
-        let horizon = if given == max {
+        // A call that got less than it asked for has met every ready message.
+        let horizon = if leased == max {
             horizon
         } else {
             Some(now + Duration::from_millis(1))
@@ -110,8 +109,8 @@ impl Model {
         Ok(undecided)
     }
 
-    /// Follows the choice that a lease call had with what [`lease`](Model::lease) left
-    /// undecided: those among the dead letters were buried.
+    /// Applies the backend's choice: of the messages that [`lease`](Model::lease) left undecided,
+    /// those in `dead` are dead letters now.
     pub(crate) fn decide(&mut self, undecided: &[MessageId], dead: &[DeadLetter], now: SystemTime) {
         for id in undecided
             .iter()
@@ -134,7 +133,7 @@ impl Model {
             .collect()
     }
 
-    /// Judges one delivery, takes the lease, and gives the ready time that the message had.
+    /// Judges one delivery and takes the lease. Returns the ready time before it.
     fn judge_delivery(
         &mut self,
         delivery: &Delivery,
@@ -148,7 +147,7 @@ impl Model {
         );
         let Some(message) = self.messages.get_mut(id) else {
             return Err(format!(
-                "A1: {id} was delivered, but the queue does not hold it"
+                "A1: {id} was delivered, but it is not in the queue"
             ));
         };
         let Some(ready_at) = message.ready_at() else {
@@ -160,7 +159,7 @@ impl Model {
         );
         accept!(
             !message.exhausted(),
-            "D1: {id} was delivered more often than it may be"
+            "D1: {id} was delivered more often than max_attempts"
         );
         message.attempts += 1;
         let attempts = message.attempts;
@@ -186,7 +185,7 @@ impl Model {
         let expires_at = now + visibility;
         accept!(
             delivery.visibility_timeout == visibility && delivery.max_attempts == sent.max_attempts,
-            "L2, D1: {id} has another timeout or maximum of attempts"
+            "L2, D1: {id} has another timeout or max_attempts"
         );
         accept!(
             delivery.lease_expires_at == expires_at,
@@ -199,26 +198,26 @@ impl Model {
         Ok(ready_at)
     }
 
-    /// What an ack must answer.
+    /// The expected outcome of an ack.
     pub(crate) fn ack(&mut self, receipt: &Receipt) -> LeaseOutcome {
-        let Some(id) = self.holder(receipt) else {
+        let Some(id) = self.leased_with(receipt) else {
             return LeaseOutcome::Lost;
         };
         self.messages.remove(&id);
         LeaseOutcome::Applied
     }
 
-    /// What a change must answer.
+    /// The expected outcome of a change.
     pub(crate) fn change(
         &mut self,
         receipt: &Receipt,
         action: &LeaseAction,
         now: SystemTime,
     ) -> LeaseOutcome {
-        let Some(id) = self.holder(receipt) else {
+        let Some(id) = self.leased_with(receipt) else {
             return LeaseOutcome::Lost;
         };
-        let message = self.messages.get_mut(&id).expect("it has a holder");
+        let message = self.messages.get_mut(&id).expect("it was found");
         message.state = match action {
             LeaseAction::Extend(by) => State::Live {
                 ready_at: now + *by,
@@ -243,15 +242,15 @@ impl Model {
         LeaseOutcome::Applied
     }
 
-    fn holder(&self, receipt: &Receipt) -> Option<MessageId> {
-        let held = self
+    fn leased_with(&self, receipt: &Receipt) -> Option<MessageId> {
+        let leased = self
             .messages
             .iter()
-            .find(|(_, message)| message.is_held_by(receipt));
-        held.map(|(id, _)| id.clone())
+            .find(|(_, message)| message.has_receipt(receipt));
+        leased.map(|(id, _)| id.clone())
     }
 
-    /// What a purge must answer.
+    /// The expected count of a purge.
     pub(crate) fn purge(&mut self, what: Purge) -> u64 {
         let before = self.messages.len();
         self.messages.retain(|_, message| match what {
@@ -261,7 +260,7 @@ impl Model {
         (before - self.messages.len()) as u64
     }
 
-    /// What a redrive must answer; `ids` is `None` for all.
+    /// The expected count of a redrive of `ids`, or of all.
     pub(crate) fn redrive(&mut self, ids: Option<&[MessageId]>, now: SystemTime) -> u64 {
         let mut redriven = 0;
         for (id, message) in &mut self.messages {
@@ -282,7 +281,7 @@ impl Model {
         self.messages.clear();
     }
 
-    /// What the stats must be.
+    /// The expected stats.
     pub(crate) fn stats(&self, now: SystemTime) -> QueueStats {
         let mut stats = QueueStats::default();
         for message in self.messages.values() {
@@ -304,7 +303,7 @@ impl Model {
         stats
     }
 
-    /// Judges what a peek shows.
+    /// Judges the answer of a peek.
     pub(crate) fn peek(
         &self,
         max: usize,
@@ -318,20 +317,18 @@ impl Model {
             .count();
         accept!(
             seen.len() == max.min(live),
-            "M1: peek shows {} of {live}",
+            "M1: peek returned {} of {live}",
             seen.len()
         );
         let in_order = seen.is_sorted_by_key(|message| message.ready_at);
-        accept!(in_order, "M1: peek shows messages out of order");
+        accept!(in_order, "M1: peek returned messages out of order");
         for peeked in seen {
             let id = &peeked.id;
             let Some(message) = self.messages.get(id) else {
-                return Err(format!(
-                    "M1: peek shows {id}, which the queue does not hold"
-                ));
+                return Err(format!("M1: peek returned {id}, which is not in the queue"));
             };
             let State::Live { ready_at, receipt } = &message.state else {
-                return Err(format!("M1: peek shows {id}, which is a dead letter"));
+                return Err(format!("M1: peek returned {id}, which is a dead letter"));
             };
             let expected = PeekedMessage {
                 id: id.clone(),
@@ -348,13 +345,13 @@ impl Model {
             };
             accept!(
                 *peeked == expected,
-                "M1: peek shows {peeked:?}, not {expected:?}"
+                "M1: peek returned {peeked:?}, expected {expected:?}"
             );
         }
         Ok(())
     }
 
-    /// What the list of dead letters must be.
+    /// The expected list of dead letters.
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
         let letter = |(id, message): (&MessageId, &Message)| match &message.state {
             State::Live { .. } => None,

@@ -1,4 +1,4 @@
-//! Plays a history against a backend and keeps a timeline of what was seen.
+//! Plays a history on a backend and keeps a timeline.
 
 use std::{
     fmt::{self, Debug, Display},
@@ -11,16 +11,16 @@ use queue_api::{
 };
 
 use super::{
-    command::{Action, Command, IDS, Pick, QUEUES, Sketch},
+    command::{Command, IDS, MessageSpec, QUEUES, ReceiptPick},
     model::Model,
 };
 use crate::{
     fixture::{Fixture, OneQueue, id_of},
     harness::{Harness, TestTime},
-    isolation::{guarded, on_a_store},
+    isolation::{isolated, with_store},
 };
 
-/// A history that the model rejects, or that could not be played to its end.
+/// A history that the model rejects, or that did not end.
 #[derive(Debug)]
 pub(crate) struct Failure {
     timeline: Vec<String>,
@@ -36,22 +36,20 @@ impl Display for Failure {
     }
 }
 
-/// What came of a history. The outer error is the harness's.
+/// The result of a history. The outer error is an error of the harness.
 pub(crate) type Played = Result<Result<(), Failure>, String>;
 
-/// Plays `commands` on a store of their own.
+/// Plays `commands` on a new store.
 pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
-    let patience = harness.patience();
-    // Twice the patience, so that a history that does not end still shows how far it came.
-    on_a_store(harness, time.clone(), patience * 2, async |store| {
-        let fixture = Fixture::new(store, time, patience).await?;
+    let timeout = harness.timeout();
+    // Twice the timeout, so that a history that does not end still has a timeline.
+    with_store(harness, time.clone(), timeout * 2, async |store| {
+        let fixture = Fixture::new(store, time, timeout).await?;
         let mut player = Player::new(fixture);
-        let played = guarded(patience, player.play(commands)).await;
+        let played = isolated(timeout, player.play(commands)).await;
         let timeline = player.timeline;
-        Ok(played
-            .and_then(|judged| judged)
-            .map_err(|why| Failure { timeline, why }))
+        Ok(played.flatten().map_err(|why| Failure { timeline, why }))
     })
     .await
 }
@@ -59,7 +57,7 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played 
 struct Player {
     fixture: Fixture,
     models: [Model; QUEUES],
-    /// Every receipt that each queue has given out, oldest first.
+    /// All receipts of each queue, oldest first.
     receipts: [Vec<Receipt>; QUEUES],
     elapsed: u64,
     timeline: Vec<String>,
@@ -83,7 +81,7 @@ impl Player {
                 self.compare_stats(queue).await?;
             }
         }
-        self.settle_up().await
+        self.drain().await
     }
 
     async fn step(&mut self, command: &Command) -> Result<(), String> {
@@ -108,19 +106,26 @@ impl Player {
             }
             Command::Peek { queue, max } => {
                 let on = self.queue(*queue);
-                let seen = on.admin().peek(&on.name, *max).await.map_err(told)?;
+                let seen = on.admin().peek(&on.name, *max).await.map_err(unexpected)?;
                 self.models[*queue].peek(*max, self.fixture.now(), &seen)
             }
             Command::Purge { queue, what } => {
                 let on = self.queue(*queue);
-                let purged = on.admin().purge(&on.name, *what).await.map_err(told)?;
+                let purged = on
+                    .admin()
+                    .purge(&on.name, *what)
+                    .await
+                    .map_err(unexpected)?;
                 self.note(format!("queue {queue}: purge {what:?}"), purged);
                 equal("M1: purged", purged, self.models[*queue].purge(*what))
             }
             Command::Redrive { queue, ids } => self.redrive(*queue, ids).await,
             Command::Delete { queue } => {
                 let on = self.queue(*queue);
-                on.admin().delete_queue(&on.name).await.map_err(told)?;
+                on.admin()
+                    .delete_queue(&on.name)
+                    .await
+                    .map_err(unexpected)?;
                 self.note(format!("queue {queue}: delete"), "");
                 self.models[*queue].delete();
                 Ok(())
@@ -128,15 +133,15 @@ impl Player {
         }
     }
 
-    async fn enqueue(&mut self, queue: usize, sketches: &[Sketch]) -> Result<(), String> {
-        let messages: Vec<_> = sketches.iter().map(message).collect();
+    async fn enqueue(&mut self, queue: usize, specs: &[MessageSpec]) -> Result<(), String> {
+        let messages: Vec<_> = specs.iter().map(message).collect();
         let on = self.queue(queue);
         let outcomes = on
             .backend()
             .enqueue(&on.name, &messages)
             .await
-            .map_err(told)?;
-        let shown: Vec<_> = sketches.iter().map(shown).collect();
+            .map_err(unexpected)?;
+        let shown: Vec<_> = specs.iter().map(describe).collect();
         self.note(
             format!("queue {queue}: enqueue {}", shown.join(", ")),
             format!("{outcomes:?}"),
@@ -161,15 +166,19 @@ impl Player {
             None => LeaseOptions::new(max),
             Some(timeout) => LeaseOptions::new(max).with_visibility_timeout(timeout),
         };
-        let deliveries = on.backend().lease(&on.name, &options).await.map_err(told)?;
-        let given: Vec<_> = deliveries
+        let deliveries = on
+            .backend()
+            .lease(&on.name, &options)
+            .await
+            .map_err(unexpected)?;
+        let leased: Vec<_> = deliveries
             .iter()
             .map(|delivery| format!("{} (attempt {})", delivery.id, delivery.attempt))
             .collect();
-        let for_how_long = visibility.map_or(String::new(), |millis| format!(" for {millis} ms"));
+        let timeout = visibility.map_or(String::new(), |millis| format!(" for {millis} ms"));
         self.note(
-            format!("queue {queue}: lease {max}{for_how_long}"),
-            given.join(", "),
+            format!("queue {queue}: lease {max}{timeout}"),
+            leased.join(", "),
         );
         self.receipts[queue].extend(deliveries.iter().map(|delivery| delivery.receipt.clone()));
 
@@ -177,19 +186,23 @@ impl Player {
         let visibility = visibility.map(Duration::from_millis);
         let undecided = self.models[queue].lease(max, visibility, now, &deliveries)?;
         if !undecided.is_empty() {
-            let dead = on.dead_letters().await;
+            let dead = on.all_dead_letters().await;
             self.models[queue].decide(&undecided, &dead, now);
         }
         Ok(())
     }
 
-    async fn ack(&mut self, queue: usize, picks: &[Pick]) -> Result<(), String> {
+    async fn ack(&mut self, queue: usize, picks: &[ReceiptPick]) -> Result<(), String> {
         let receipts: Vec<_> = picks
             .iter()
             .filter_map(|pick| self.receipt(queue, pick))
             .collect();
         let on = self.queue(queue);
-        let outcomes = on.backend().ack(&on.name, &receipts).await.map_err(told)?;
+        let outcomes = on
+            .backend()
+            .ack(&on.name, &receipts)
+            .await
+            .map_err(unexpected)?;
         self.note(
             format!("queue {queue}: ack {receipts:?}"),
             format!("{outcomes:?}"),
@@ -199,12 +212,16 @@ impl Player {
         equal("A1 to A4: outcomes", outcomes, expected)
     }
 
-    async fn change(&mut self, queue: usize, changes: &[(Pick, Action)]) -> Result<(), String> {
+    async fn change(
+        &mut self,
+        queue: usize,
+        changes: &[(ReceiptPick, LeaseAction)],
+    ) -> Result<(), String> {
         let pairs = changes.iter().filter_map(|(pick, action)| {
             let receipt = self.receipt(queue, pick)?;
             Some(LeaseChange {
                 receipt,
-                action: action_of(*action),
+                action: action.clone(),
             })
         });
         let changes: Vec<_> = pairs.collect();
@@ -213,7 +230,7 @@ impl Player {
             .backend()
             .change(&on.name, &changes)
             .await
-            .map_err(told)?;
+            .map_err(unexpected)?;
         for (change, outcome) in changes.iter().zip(&outcomes) {
             let what = format!("queue {queue}: {:?} {:?}", change.action, change.receipt);
             self.note(what, format!("{outcome:?}"));
@@ -234,7 +251,11 @@ impl Player {
             ids => (Redrive::Ids(ids.to_vec()), Some(ids)),
         };
         let on = self.queue(queue);
-        let redriven = on.admin().redrive(&on.name, &which).await.map_err(told)?;
+        let redriven = on
+            .admin()
+            .redrive(&on.name, &which)
+            .await
+            .map_err(unexpected)?;
         self.note(format!("queue {queue}: redrive {which:?}"), redriven);
         equal(
             "D1: redriven",
@@ -245,7 +266,7 @@ impl Player {
 
     async fn compare_stats(&self, queue: usize) -> Result<(), String> {
         let on = self.queue(queue);
-        let stats = on.backend().stats(&on.name).await.map_err(told)?;
+        let stats = on.backend().stats(&on.name).await.map_err(unexpected)?;
         equal(
             "S1: stats",
             stats,
@@ -253,18 +274,18 @@ impl Player {
         )
     }
 
-    /// At the end everything that is left has to come, however much it was held back.
-    async fn settle_up(&mut self) -> Result<(), String> {
-        let end = "the suite's own end: ten seconds pass, and all is leased that is left";
+    /// In the end every message left is delivered, whatever its delay.
+    async fn drain(&mut self) -> Result<(), String> {
+        let end = "end of the history: 10 seconds pass, and everything left is leased";
         self.timeline
             .push(format!("{:>6} ms  -- {end} --", self.elapsed));
         self.step(&Command::Pass(10_000)).await?;
         for queue in 0..QUEUES {
-            // One more than there can be, so the call meets and buries all that is exhausted.
+            // One more than there are ids, so that the call meets every exhausted message.
             self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
             if self.fixture.has_admin() {
-                let dead = self.queue(queue).dead_letters().await;
+                let dead = self.queue(queue).all_dead_letters().await;
                 equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
             }
         }
@@ -275,13 +296,13 @@ impl Player {
         self.fixture.other_queue(["first", "second"][queue])
     }
 
-    fn receipt(&self, queue: usize, pick: &Pick) -> Option<Receipt> {
+    fn receipt(&self, queue: usize, pick: &ReceiptPick) -> Option<Receipt> {
         let own = &self.receipts[queue];
         let recent = &own[own.len().saturating_sub(3)..];
         let (from, index) = match pick {
-            Pick::Recent(index) => (recent, index),
-            Pick::Any(index) => (&own[..], index),
-            Pick::Stranger(index) => (&self.receipts[1 - queue][..], index),
+            ReceiptPick::Recent(index) => (recent, index),
+            ReceiptPick::Any(index) => (&own[..], index),
+            ReceiptPick::OtherQueue(index) => (&self.receipts[1 - queue][..], index),
         };
         (!from.is_empty()).then(|| index.get(from).clone())
     }
@@ -310,47 +331,34 @@ fn letter(id: usize) -> MessageId {
     id_of(["a", "b", "c", "d", "e"][id])
 }
 
-fn message(sketch: &Sketch) -> NewMessage {
-    NewMessage::new(sketch.payload.to_string())
-        .with_id(letter(sketch.id))
-        .with_header("number", sketch.payload.to_string())
-        .with_delay(Duration::from_millis(sketch.delay))
-        .with_visibility_timeout(Duration::from_millis(sketch.visibility))
-        .with_max_attempts(sketch.max_attempts)
+fn message(message_spec: &MessageSpec) -> NewMessage {
+    NewMessage::new(message_spec.payload.to_string())
+        .with_id(letter(message_spec.id))
+        .with_header("number", message_spec.payload.to_string())
+        .with_delay(Duration::from_millis(message_spec.delay))
+        .with_visibility_timeout(Duration::from_millis(message_spec.visibility))
+        .with_max_attempts(message_spec.max_attempts)
 }
 
-fn shown(sketch: &Sketch) -> String {
-    let Sketch {
+fn describe(message_spec: &MessageSpec) -> String {
+    let MessageSpec {
         id,
         delay,
         visibility,
         max_attempts,
         ..
-    } = sketch;
+    } = message_spec;
     let id = letter(*id);
     format!("{id} (delay {delay}, visibility {visibility}, max attempts {max_attempts})")
 }
 
-fn action_of(action: Action) -> LeaseAction {
-    match action {
-        Action::Extend(by) => LeaseAction::Extend(Duration::from_millis(by)),
-        Action::Nack(delay) => LeaseAction::Nack {
-            delay: Duration::from_millis(delay),
-        },
-        Action::Release => LeaseAction::Release,
-        Action::DeadLetter => LeaseAction::DeadLetter {
-            reason: "no".to_owned(),
-        },
-    }
-}
-
-fn told(error: queue_api::Error) -> String {
-    format!("X1: an error where nothing was wrong: {error:?}")
+fn unexpected(error: queue_api::Error) -> String {
+    format!("X1: an error without a cause: {error:?}")
 }
 
 fn equal<T: PartialEq + Debug>(what: &str, seen: T, expected: T) -> Result<(), String> {
     if seen == expected {
         return Ok(());
     }
-    Err(format!("{what}: saw {seen:?}, expected {expected:?}"))
+    Err(format!("{what}: got {seen:?}, expected {expected:?}"))
 }

@@ -1,18 +1,17 @@
-//! Makes a failing history smaller where proptest leaves something over: it goes through the
-//! steps once, and what could not go then is not tried again when others are gone.
+//! Shrinks a failing history further than proptest, which tries to remove each step only once.
 
 use super::command::Command;
 
-/// What is left of a failing history when no single part of it can go any more, and why that
-/// fails. `fails` plays a history; none that it has given up on or that passes is followed.
+/// Removes single steps and parts until none can go, and returns what is left and why it fails.
+/// `fails` plays a history and returns `None` if it passes.
 pub(super) fn smallest(
     mut commands: Vec<Command>,
     mut why: String,
     mut fails: impl FnMut(&[Command]) -> Option<String>,
 ) -> (Vec<Command>, String) {
     let mut smaller = |commands: &[Command]| {
-        let mut tried = one_less(commands).into_iter();
-        tried.find_map(|fewer| fails(&fewer).map(|why| (fewer, why)))
+        let mut candidates = one_less(commands).into_iter();
+        candidates.find_map(|fewer| fails(&fewer).map(|why| (fewer, why)))
     };
     while let Some(next) = smaller(&commands) {
         (commands, why) = next;
@@ -20,7 +19,7 @@ pub(super) fn smallest(
     (commands, why)
 }
 
-/// Every history with one step or one part of a batch less, or with two passes of time in one.
+/// Every history with one step or one part of a batch less, or with two passes of time joined.
 fn one_less(commands: &[Command]) -> Vec<Vec<Command>> {
     let mut smaller = Vec::new();
     for (n, command) in commands.iter().enumerate() {
@@ -45,7 +44,7 @@ fn one_less(commands: &[Command]) -> Vec<Vec<Command>> {
     smaller
 }
 
-/// How many parts a batch has that can do without one.
+/// The number of parts of a batch. 0 if it has only one, which cannot be removed.
 fn parts(command: &Command) -> usize {
     let parts = match command {
         Command::Enqueue { messages, .. } => messages.len(),
@@ -62,17 +61,17 @@ fn without(command: &Command, part: usize) -> Command {
         Command::Enqueue { messages, .. } => drop(messages.remove(part)),
         Command::Ack { picks, .. } => drop(picks.remove(part)),
         Command::Change { changes, .. } => drop(changes.remove(part)),
-        _ => unreachable!("it has no parts"),
+        _ => unreachable!("the command has no parts"),
     }
     command
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::command::Sketch, *};
+    use super::{super::command::MessageSpec, *};
 
     fn enqueue(ids: &[usize]) -> Command {
-        let sketch = |id: &usize| Sketch {
+        let message_spec = |id: &usize| MessageSpec {
             id: *id,
             payload: 0,
             delay: 0,
@@ -81,7 +80,7 @@ mod tests {
         };
         Command::Enqueue {
             queue: 0,
-            messages: ids.iter().map(sketch).collect(),
+            messages: ids.iter().map(message_spec).collect(),
         }
     }
 
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_go_goes_also_when_it_could_not_at_first() {
+    fn a_step_is_removed_even_if_it_was_needed_at_first() {
         let history = vec![
             enqueue(&[1, 2, 1]),
             Command::Pass(5),
@@ -103,8 +102,8 @@ mod tests {
             Command::Reconnect,
             enqueue(&[1]),
         ];
-        // Fails for the id 2 and for the time that passes; and without the last enqueue only
-        // once the reconnects are gone.
+        // It fails if the id is 2 and 10 ms pass. Without the last enqueue it fails only if there
+        // is no reconnect either.
         let fails = |commands: &[Command]| {
             let text = format!("{commands:?}");
             let kept = text.contains("id: 2") && time(commands) == 10;

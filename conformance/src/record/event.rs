@@ -1,102 +1,102 @@
-//! What is recorded of a call.
+//! The recorded call.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use queue_api::{Delivery, LeaseAction, LeaseOutcome};
+use queue_api::{Delivery, LeaseAction};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// A moment, by the clock that all processes of this machine share, in nanoseconds.
+/// A moment in nanoseconds, by the monotonic clock that all processes of this machine share.
 pub type Moment = u64;
 
 /// A time by the backend's clock, in milliseconds.
 pub type Millis = u64;
 
-/// One call, from just before it began to just after it ended.
+/// One call, with the interval in which it took effect.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Call {
-    /// Which task or process made it.
+    /// The task or process that made the call.
     pub by: String,
-    /// How many calls it had made, with this one.
+    /// The number of the call among those of its caller, from 1.
     pub number: u64,
-    /// A batch is recorded as a call for each part of it: which part this is, from 0.
+    /// The part of a batch, from 0. A batch is recorded as one call for each part.
     pub part: usize,
     /// Before the call was made.
     pub began: Moment,
-    /// After it was answered. None for a call that may take effect at any time after it began:
-    /// it failed, or its caller was killed.
+    /// After it was answered. `None` if the call failed or its caller was killed: it may then take
+    /// effect at any time after it began.
     pub ended: Option<Moment>,
-    /// The earliest that the backend's clock may have shown during the call.
+    /// The earliest time that the backend's clock may have shown during the call.
     pub clock_from: Millis,
-    /// The latest that it may have shown.
+    /// The latest time that it may have shown.
     pub clock_to: Millis,
-    /// What was asked and answered.
-    pub what: What,
+    /// The request and its answer.
+    pub operation: Operation,
 }
 
-/// What was asked, and what was answered. An answer of none is an unknown outcome: the call was
-/// dropped, failed, or its caller was killed.
+/// A request and its answer. Without an answer the outcome is unknown: the call was dropped,
+/// failed, or its caller was killed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum What {
-    /// A message was sent.
+pub enum Operation {
+    /// Store a message.
     Enqueue {
         /// The message.
         id: String,
-        /// Not delivered before so many milliseconds have passed.
+        /// The delay of the message.
         delay: Millis,
-        /// Whether it was stored for certain.
+        /// Whether the message was stored for certain.
         answered: bool,
     },
-    /// Messages were asked for.
+    /// Lease messages.
     Lease {
-        /// For how long.
+        /// The visibility timeout.
         visibility: Millis,
-        /// What was given.
-        answer: Option<Vec<Given>>,
+        /// The messages that were leased.
+        answer: Option<Vec<RecordedDelivery>>,
     },
-    /// A receipt was used.
+    /// Use a receipt.
     Settle {
         /// The receipt.
         receipt: String,
-        /// The message that it stands for.
+        /// The message of the receipt.
         id: String,
-        /// What for.
-        action: Action,
-        /// Whether that was applied.
+        /// What to do with the message.
+        action: ReceiptAction,
+        /// Whether the action was applied.
         answer: Option<bool>,
     },
 }
 
-/// A delivery.
+/// A delivery, as far as it is recorded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Given {
+pub struct RecordedDelivery {
     /// The message.
     pub id: String,
     /// Its receipt.
     pub receipt: String,
-    /// The how manieth delivery it is.
+    /// Delivery number, from 1.
     pub attempt: u32,
-    /// When the lease runs out, by the backend's clock.
+    /// When the lease expires, by the backend's clock.
     pub expires: Millis,
 }
 
-/// What was asked for a receipt.
+/// What a receipt is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Action {
+pub enum ReceiptAction {
     /// End the message.
     Ack,
-    /// Keep it for so long from now.
+    /// Extend the lease to this long from now.
     Extend(Millis),
-    /// Give it up, and have it back after so long.
+    /// End the lease. The message is ready again after this delay.
     Nack(Millis),
-    /// Give it up, and take the attempt back.
+    /// End the lease without an attempt.
     Release,
-    /// Make it a dead letter.
+    /// Make the message a dead letter.
     DeadLetter,
 }
 
-impl Action {
-    /// As the change that it is; none for an ack, which is a call of its own.
+impl ReceiptAction {
+    /// `None` for an ack, which is a call of its own.
     pub(super) fn change(self) -> Option<LeaseAction> {
         match self {
             Self::Ack => None,
@@ -111,26 +111,19 @@ impl Action {
         }
     }
 
-    /// Whether nobody is given the message any more after it.
+    /// Whether the message is not delivered any more.
     pub(super) fn ends(self) -> bool {
         matches!(self, Self::Ack | Self::DeadLetter)
     }
 
-    /// Whether the receipt is used up by it.
+    /// Whether the receipt is lost afterwards.
     pub(super) fn settles(self) -> bool {
         !matches!(self, Self::Extend(_))
     }
 }
 
-/// A receipt, and the id of the message that it was given with.
-pub(super) type Held = (String, String);
-
-impl Given {
-    pub(super) fn held(&self) -> Held {
-        (self.receipt.clone(), self.id.clone())
-    }
-
-    /// What is recorded of a delivery.
+impl RecordedDelivery {
+    /// Records a delivery.
     pub fn new(delivery: &Delivery) -> Self {
         Self {
             id: delivery.id.to_string(),
@@ -141,26 +134,22 @@ impl Given {
     }
 }
 
-pub(super) fn applied(outcome: LeaseOutcome) -> bool {
-    outcome == LeaseOutcome::Applied
-}
-
 pub(super) fn millis(time: SystemTime) -> Millis {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis() as Millis
 }
 
-/// Now, by the machine's wall clock.
+/// The machine's wall clock now.
 ///
-/// It is read from the kernel and not through the C library, so it is right also in a process
-/// whose own idea of the time was made wrong on purpose.
+/// It is read from the kernel, not through the C library. So it is right even in a process whose
+/// C library reports a wrong time on purpose.
 pub fn wall_clock() -> Millis {
     let now = clock_gettime(ClockId::Realtime);
     now.tv_sec as Millis * 1000 + now.tv_nsec as Millis / 1_000_000
 }
 
-/// Now, by the clock that all processes of this machine share: what orders their calls.
+/// The monotonic clock now. It orders the calls of all processes of this machine.
 pub fn moment() -> Moment {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as Moment * 1_000_000_000 + now.tv_nsec as Moment
@@ -169,9 +158,9 @@ pub fn moment() -> Moment {
 impl Call {
     /// Whether the call is about the message with this id.
     pub(super) fn concerns(&self, message: &str) -> bool {
-        match &self.what {
-            What::Enqueue { id, .. } | What::Settle { id, .. } => id == message,
-            What::Lease { answer, .. } => answer.iter().flatten().any(|given| given.id == message),
+        match &self.operation {
+            Operation::Enqueue { id, .. } | Operation::Settle { id, .. } => id == message,
+            Operation::Lease { answer, .. } => answer.iter().flatten().any(|d| d.id == message),
         }
     }
 }

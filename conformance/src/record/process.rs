@@ -1,8 +1,8 @@
 //! Processes that work on one store and are killed at random moments.
 //!
-//! The children are the test binary itself, started again with what it needs to know in its
-//! environment. Each tells its parent of every call before it makes it and when it has the
-//! answer, so that whatever moment it is killed at, the parent knows what may have happened.
+//! A child is the test binary, started again with its name and the store's address in the
+//! environment. It prints each call before it makes it and again when it has the answer. So the
+//! parent knows what may have happened whenever the child is killed.
 
 use std::{
     collections::BTreeMap,
@@ -14,38 +14,37 @@ use std::{
     time::Duration,
 };
 
-use queue_api::QueueName;
 use tokio::time::Instant;
 
 use super::{
-    event::{Action, Call},
-    recorder::{Board, Random, Recorder, Time},
-    verdict,
+    event::{Call, ReceiptAction},
+    judge_and_keep,
+    recorder::{CallClock, Random, Recorder, SharedRecord},
     wrong_clock::WrongClock,
 };
 use crate::{
     fixture::{Fixture, name},
     harness::{Connection, Harness, TestTime},
-    isolation::{guarded, on_a_store},
+    isolation::{isolated, with_store},
 };
 
-/// Tells a child the address of the store, behind its own name and a space.
+/// Holds the name of a child and the address of its store, with a space between them.
 const CHILD: &str = "QUEUE_CONFORMANCE_CHILD";
 
-/// How many children work at a time.
+/// The number of children at a time.
 const CHILDREN: usize = 3;
 
-/// How many of them are killed, one after another.
+/// The number of children that are killed, one after another.
 const KILLS: usize = 12;
 
-/// How far the backend's clock may be off this machine's.
+/// The most milliseconds by which the backend's clock may differ from this machine's.
 const SLACK: u64 = 250;
 
-/// Runs as a child, if the environment says so, until the parent kills it or goes away.
+/// If the environment says so, runs as a child until the parent kills it or ends.
 pub(crate) fn child_main(harness: &dyn Harness) -> Option<ExitCode> {
-    let told = env::var(CHILD).ok()?;
-    let (by, address) = told.split_once(' ')?;
-    // The parent holds the other end; when it goes away, however it does, so does the child.
+    let child = env::var(CHILD).ok()?;
+    let (by, address) = child.split_once(' ')?;
+    // The parent holds the other end of stdin. It is closed when the parent ends, in any way.
     thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
@@ -57,7 +56,7 @@ pub(crate) fn child_main(harness: &dyn Harness) -> Option<ExitCode> {
     let runtime = runtime.expect("the system gives a thread to a runtime");
     runtime.block_on(async {
         let connection = harness.attach(address).await.expect("the harness attaches");
-        work_for_ever(recorder(by.to_owned(), &connection)).await
+        work_for_ever(recorder(by.to_owned(), connection)).await
     })
 }
 
@@ -66,93 +65,81 @@ async fn work_for_ever(mut recorder: Recorder) -> ! {
     for n in 0.. {
         recorder.enqueue(&format!("{by}-{n}"), 0).await;
         let visibility = 600 + recorder.random.below(300);
-        for given in recorder.lease(2, visibility).await {
+        for delivery in recorder.lease(2, visibility).await {
             let action = match recorder.random.below(12) {
-                0 => Action::Nack(0),
-                1 => Action::Release,
-                2 => Action::Extend(900),
-                3 => Action::DeadLetter,
-                4 => continue, // nobody says anything, and the lease runs out
-                _ => Action::Ack,
+                0 => ReceiptAction::Nack(0),
+                1 => ReceiptAction::Release,
+                2 => ReceiptAction::Extend(900),
+                3 => ReceiptAction::DeadLetter,
+                4 => continue, // the lease expires
+                _ => ReceiptAction::Ack,
             };
-            recorder.settle(&[given.held()], action).await;
+            recorder.settle(&[delivery], action).await;
         }
     }
-    unreachable!("the numbers do not run out")
+    unreachable!("the numbers do not end")
 }
 
-/// Prints a call for the parent to read. A line is written as a whole, and before the call.
-pub(super) fn announce(call: &Call) {
+/// In a child, prints a call for the parent.
+fn announce(call: &Call) {
     if env::var_os(CHILD).is_some() {
-        println!(
-            "{}",
-            serde_json::to_string(call).expect("a call is plain data")
-        );
+        let line = serde_json::to_string(call).expect("a call is plain data");
+        println!("{line}");
     }
 }
 
-fn recorder(by: String, connection: &Connection) -> Recorder {
+fn recorder(by: String, connection: Connection) -> Recorder {
     Recorder {
         by,
         drop_one_in: u64::MAX,
-        backend: connection.backend.clone(),
-        queue: queue(),
-        time: Time::Real { slack: SLACK },
-        board: Board::default(),
+        connection,
+        queue: name("killed"),
+        clock: CallClock::Real { slack: SLACK },
+        record: SharedRecord::default(),
         random: Random::new(),
         made: 0,
+        announce,
     }
 }
 
-fn queue() -> QueueName {
-    name("killed")
-}
-
-/// What clocks the processes have.
+/// The wall clocks of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clocks {
     /// The machine's.
-    Right,
+    Correct,
     /// One ten minutes fast, one ten minutes slow, one that jumps between the two.
     Wrong,
 }
 
-/// Kills processes that work on one store, and judges whether its books balance afterwards.
-pub(crate) async fn kills(harness: &dyn Harness, clocks: Clocks) -> Result<(), String> {
-    let patience = harness.patience();
-    on_a_store(
-        harness,
-        TestTime::Real,
-        patience * PATIENCES,
-        async |store| {
-            // First of all: without it, nothing that the processes do could be judged.
-            let fixture = Fixture::new(store.clone(), TestTime::Real, patience).await?;
-            let address = store.address();
-            let kill = move || kill_one_after_another(&address, clocks, patience);
-            let killed = tokio::task::spawn_blocking(kill).await;
-            let seen = killed.map_err(|panic| panic.to_string())??;
-            let settled = settle_up(harness, &fixture.connection, seen);
-            guarded(patience * 2, settled)
-                .await
-                .and_then(|judged| judged)
-        },
-    )
+/// Kills processes that work on one store. Nothing may be lost.
+pub(crate) async fn kill_processes(harness: &dyn Harness, clocks: Clocks) -> Result<(), String> {
+    let timeout = harness.timeout();
+    with_store(harness, TestTime::Real, timeout * TIMEOUTS, async |store| {
+        // First of all: if the harness cannot connect, say that.
+        let fixture = Fixture::new(store.clone(), TestTime::Real, timeout).await?;
+        let address = store.address();
+        let kill = move || kill_one_after_another(&address, clocks, timeout);
+        let killed = tokio::task::spawn_blocking(kill).await;
+        let seen = killed.map_err(|panic| panic.to_string())??;
+        let judged = drain_and_judge(timeout, fixture.connection.clone(), seen);
+        isolated(timeout * 2, judged).await.flatten()
+    })
     .await
 }
 
-/// How often the patience may be tried: once for each kill, and at the beginning and the end.
-const PATIENCES: u32 = KILLS as u32 + 4;
+/// One timeout for each kill, and some for the start and the end.
+const TIMEOUTS: u32 = KILLS as u32 + 4;
 
-/// What the children said of each call: by whom it was and its number tell them apart.
+/// The calls of the children, by caller, number and part.
 type Seen = Arc<Mutex<BTreeMap<(String, u64, usize), Call>>>;
 
 fn kill_one_after_another(
     address: &str,
     clocks: Clocks,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Vec<Call>, String> {
     let wrong_clock = match clocks {
-        Clocks::Right => None,
+        Clocks::Correct => None,
         Clocks::Wrong => Some(WrongClock::build()?),
     };
     let seen = Seen::default();
@@ -161,28 +148,28 @@ fn kill_one_after_another(
     let mut readers = Vec::new();
     for n in 0..CHILDREN + KILLS {
         if n >= CHILDREN {
-            // At a moment that is random in what the children do, not in time.
-            wait_for_more(&seen, 10 + random.below(60) as usize, patience)?;
+            // After a random number of calls: random in what the children do, not in time.
+            wait_for_more(&seen, 10 + random.below(60) as usize, timeout)?;
             let chosen = random.below(CHILDREN as u64) as usize;
-            end(children.remove(chosen));
+            kill(children.remove(chosen));
         }
         let mut command = child_command(&format!("child{n}"), address)?;
         if let Some(wrong_clock) = &wrong_clock {
-            wrong_clock.give_to(&mut command, n);
+            wrong_clock.apply_to(&mut command, n);
         }
         let spawned = command.spawn();
-        let mut child = spawned.map_err(|error| format!("a child cannot be started: {error}"))?;
-        let told = child.stdout.take().expect("it is piped");
+        let mut child = spawned.map_err(|error| format!("a child does not start: {error}"))?;
+        let stdout = child.stdout.take().expect("stdout is piped");
         let seen = seen.clone();
-        readers.push(thread::spawn(move || read(told, &seen)));
+        readers.push(thread::spawn(move || read(stdout, &seen)));
         children.push(child);
     }
-    wait_for_more(&seen, 50, patience)?;
-    children.into_iter().for_each(end);
+    wait_for_more(&seen, 50, timeout)?;
+    children.into_iter().for_each(kill);
     for reader in readers {
         reader
             .join()
-            .map_err(|_| "a child said something that is no call")?;
+            .map_err(|_| "the output of a child cannot be read")?;
     }
     let seen = std::mem::take(&mut *seen.lock().expect("no reader panicked"));
     Ok(seen.into_values().collect())
@@ -198,15 +185,15 @@ fn child_command(by: &str, address: &str) -> Result<Command, String> {
     Ok(command)
 }
 
-/// SIGKILL: the child has no say in it.
-fn end(mut child: Child) {
+/// SIGKILL, which a process cannot catch.
+fn kill(mut child: Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
-fn read(told: ChildStdout, seen: &Seen) {
-    for line in BufReader::new(told).lines().map_while(Result::ok) {
-        // The last line of a child may be cut off; the call before it was announced whole.
+fn read(stdout: ChildStdout, seen: &Seen) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        // The last line of a child may be cut off. Its call was printed before, when it began.
         if let Ok(call) = serde_json::from_str::<Call>(&line) {
             let key = (call.by.clone(), call.number, call.part);
             seen.lock().expect("no reader panicked").insert(key, call);
@@ -214,46 +201,44 @@ fn read(told: ChildStdout, seen: &Seen) {
     }
 }
 
-/// Waits until the children have made so many more calls.
+/// Waits until the children have made this many more calls.
 #[allow(clippy::disallowed_methods)] // waits for real processes, on a thread of its own
-fn wait_for_more(seen: &Seen, calls: usize, patience: Duration) -> Result<(), String> {
+fn wait_for_more(seen: &Seen, calls: usize, timeout: Duration) -> Result<(), String> {
     let count = || seen.lock().expect("no reader panicked").len();
     let (enough, started) = (count() + calls, Instant::now());
     while count() < enough {
-        if started.elapsed() > patience {
-            return Err("the children make no calls any more".into());
+        if started.elapsed() > timeout {
+            return Err(format!("the children made no {calls} calls in {timeout:?}"));
         }
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
 
-/// Acks whatever is left, adds that to what was seen, and judges the whole.
-async fn settle_up(
-    harness: &dyn Harness,
-    connection: &Connection,
+/// Acks everything that is left, and judges the complete record.
+async fn drain_and_judge(
+    timeout: Duration,
+    connection: Connection,
     mut seen: Vec<Call>,
 ) -> Result<(), String> {
     let mut cleaner = recorder("cleaner".to_owned(), connection);
-    let backend = cleaner.backend.clone();
+    let backend = cleaner.connection.backend.clone();
     let started = Instant::now();
     loop {
         if cleaner.ack_a_batch().await > 0 {
             continue;
         }
-        let stats = backend
-            .stats(&cleaner.queue)
-            .await
-            .map_err(|error| error.to_string())?;
+        let stats = backend.stats(&cleaner.queue).await;
+        let stats = stats.map_err(|error| error.to_string())?;
         if stats.ready + stats.leased + stats.delayed == 0 {
             break;
         }
-        if started.elapsed() > harness.patience() {
-            return Err(format!("E1: what is left does not come: {stats:?}"));
+        if started.elapsed() > timeout {
+            return Err(format!("E1: these messages are not delivered: {stats:?}"));
         }
         let waited = backend.wait(&cleaner.queue, Duration::from_secs(1)).await;
         waited.map_err(|error| error.to_string())?;
     }
-    seen.extend(cleaner.board.calls());
-    verdict(&seen)
+    seen.extend(cleaner.record.calls());
+    judge_and_keep(&seen)
 }

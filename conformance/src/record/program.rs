@@ -1,4 +1,4 @@
-//! Random programs on several tasks, on a manual clock that another task moves.
+//! Random programs on several tasks. Another task moves their manual clock.
 
 use std::sync::Arc;
 
@@ -9,130 +9,126 @@ use tokio::runtime::Runtime;
 use super::{
     RECORD,
     event::Call,
-    judged, kept_record,
-    recorder::{Board, Random, Recorder, Time},
-    verdict,
+    judge_and_keep, judge_record, record_from_env,
+    recorder::{CallClock, Random, Recorder, SharedRecord},
 };
 use crate::{
     fixture::Fixture,
     harness::{Fault, Faults, Harness, Store, TestTime},
-    history::{how_many, tried},
-    isolation::{all_of, on_a_store},
+    history::{count_in_shard, passed_if_any},
+    isolation::{run_all, with_store},
     report::Outcome,
 };
 
-/// Records the `shard`th of `shards` equal parts of the histories, and judges each.
+/// Records and judges one shard of the histories.
 pub(crate) fn run_shard(
     harness: &Arc<dyn Harness>,
     runtime: &Runtime,
     shard: u32,
     shards: u32,
 ) -> Result<Outcome, String> {
-    if let Some(calls) = kept_record()? {
+    if let Some(calls) = record_from_env()? {
         if shard > 0 {
-            return Ok(Outcome::NotRun(format!("{RECORD} is for the first share")));
+            return Ok(Outcome::NotRun(format!("{RECORD} is for the first shard")));
         }
-        return judged(&calls).map(|()| Outcome::Passed);
+        return judge_record(&calls).map(|()| Outcome::Passed);
     }
-    let histories = how_many(&**harness, shard, shards)?.div_ceil(FEWER);
+    let histories = count_in_shard(&**harness, shard, shards)?.div_ceil(FEWER);
     for _ in 0..histories {
         let calls = runtime.block_on(record(&**harness))?;
-        verdict(&calls)?;
+        judge_and_keep(&calls)?;
     }
-    Ok(tried(histories))
+    Ok(passed_if_any(histories))
 }
 
-/// A concurrent history makes a few times as many calls as a random one, so there are fewer.
+/// A concurrent history makes about three times as many calls as a random one.
 const FEWER: u64 = 3;
 
-/// How many tasks lease and settle.
+/// The number of tasks that lease and settle.
 const WORKERS: usize = 4;
 
-/// How many calls each of them makes.
+/// The number of calls of each of them.
 const CALLS: usize = 12;
 
-/// How many histories there are for each whose server is made to fail, on average.
-const SABOTAGED_ONE_IN: u64 = 3;
+/// One in this many histories has a server that fails.
+const FAULTS_ONE_IN: u64 = 3;
 
-/// How many messages the program is about.
 const MESSAGES: usize = 5;
 
 async fn record(harness: &dyn Harness) -> Result<Vec<Call>, String> {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
-    let patience = harness.patience();
-    on_a_store(harness, time.clone(), patience, async |store| {
-        let fixture = Fixture::new(store.clone(), time, patience).await?;
+    let timeout = harness.timeout();
+    with_store(harness, time.clone(), timeout, async |store| {
+        let fixture = Fixture::new(store.clone(), time, timeout).await?;
         Ok(play(&*store, &fixture).await)
     })
     .await
 }
 
-/// Runs a program on `fixture` to its end, and gives its record.
+/// Runs a program and returns its record.
 async fn play(store: &dyn Store, fixture: &Fixture) -> Vec<Call> {
     let elsewhere = fixture.reconnect().await;
-    let board = Board::default();
+    let record = SharedRecord::default();
     let recorder = |by: String, fixture: &Fixture| Recorder {
         by,
         drop_one_in: 10,
-        backend: fixture.connection.backend.clone(),
+        connection: fixture.connection.clone(),
         queue: fixture.name.clone(),
-        time: Time::Manual(fixture.clone()),
-        board: board.clone(),
+        clock: CallClock::Manual(fixture.clone()),
+        record: record.clone(),
         random: Random::new(),
         made: 0,
+        announce: |_| (),
     };
-    // Not each time: a server can often fail for one store alone at a time, and the others wait.
+    // Not always: many servers can fail for one store at a time, and the others wait.
     let faults = store
         .faults()
-        .filter(|_| Random::new().below(SABOTAGED_ONE_IN) == 0);
+        .filter(|_| Random::new().below(FAULTS_ONE_IN) == 0);
     if let Some(faults) = &faults {
         inject_any(&**faults, &mut Random::new()).await;
     }
     let mut tasks: Vec<BoxFuture<'static, ()>> = Vec::new();
     for n in 0..WORKERS {
         let fixture = if n % 2 == 0 { fixture } else { &elsewhere };
-        tasks.push(Box::pin(
-            recorder(format!("worker {n}"), fixture).work(CALLS),
-        ));
+        let worker = recorder(format!("worker {n}"), fixture);
+        tasks.push(Box::pin(worker.work(CALLS)));
     }
     let sender = recorder("sender".to_owned(), fixture);
     tasks.push(Box::pin(sender.send(MESSAGES)));
     tasks.push(Box::pin(pass_time(fixture.clone(), Random::new())));
     if let Some(faults) = faults.clone() {
-        tasks.push(Box::pin(sabotage(faults, Random::new())));
+        tasks.push(Box::pin(inject_some(faults, Random::new())));
     }
-    all_of(tasks).await;
-    // Not sooner: the last fault is to strike too, if anybody is left to meet it.
+    run_all(tasks).await;
+    // Not before the tasks end, so that the last fault can take effect.
     if let Some(faults) = faults {
-        let healed = faults.heal().await;
-        healed.expect("the harness takes its faults back");
+        let cleared = faults.clear().await;
+        cleared.expect("the harness clears its faults");
     }
     let mut cleaner = recorder("cleaner".to_owned(), fixture);
     cleaner.drop_one_in = u64::MAX;
-    cleaner.clean_up().await;
-    board.calls()
+    cleaner.drain().await;
+    record.calls()
 }
 
 async fn pass_time(fixture: Fixture, mut random: Random) {
     for _ in 0..CALLS {
         fixture.pass(random.below(8)).await;
-        random.dawdle().await;
+        random.yield_randomly().await;
     }
 }
 
-/// Makes the server fail now and then while the others work. What a call did that failed is as
-/// unknown as what a dropped one did.
-async fn sabotage(faults: Arc<dyn Faults>, mut random: Random) {
+/// Makes the server fail while the others work. The outcome of a call that fails is unknown, like
+/// that of a dropped one.
+async fn inject_some(faults: Arc<dyn Faults>, mut random: Random) {
     for _ in 0..CALLS / 3 {
-        random.dawdle().await;
+        random.yield_randomly().await;
         inject_any(&*faults, &mut random).await;
     }
 }
 
 async fn inject_any(faults: &dyn Faults, random: &mut Random) {
     let fault = Fault::ALL[random.below(Fault::ALL.len() as u64) as usize];
-    faults
-        .inject(fault)
-        .await
-        .expect("the harness injects a fault");
+    let injected = faults.inject(fault).await;
+    injected.expect("the harness injects a fault");
 }

@@ -1,4 +1,4 @@
-//! One task of a program: makes random calls and records them.
+//! A task that makes random calls and records them.
 
 use std::{
     future::Future,
@@ -7,29 +7,31 @@ use std::{
     time::Duration,
 };
 
-use queue_api::{LeaseChange, LeaseOptions, NewMessage, QueueBackend, QueueName, Receipt};
+use queue_api::{LeaseChange, LeaseOptions, LeaseOutcome, NewMessage, QueueName, Receipt};
 
-use super::event::{Action, Call, Given, Held, Millis, What, applied, millis, moment, wall_clock};
+use super::event::{
+    Call, Millis, Operation, ReceiptAction, RecordedDelivery, millis, moment, wall_clock,
+};
 use crate::{
-    drop_after::DropAfter,
     fixture::{Fixture, id_of},
+    harness::Connection,
+    poll_at_most::poll_at_most,
 };
 
-/// What the tasks of a program share: the record, and the receipts that were given out, so that
-/// one may use another's.
+/// The record of all tasks, and the deliveries so far: a task may use the receipt of another.
 #[derive(Clone, Default)]
-pub(super) struct Board {
+pub(super) struct SharedRecord {
     calls: Arc<Mutex<Vec<Call>>>,
-    receipts: Arc<Mutex<Vec<Held>>>,
+    deliveries: Arc<Mutex<Vec<RecordedDelivery>>>,
 }
 
-impl Board {
+impl SharedRecord {
     pub(super) fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut *self.calls.lock().expect("recording does not panic"))
     }
 }
 
-/// Randomness that needs no replay: what a task did is in the record.
+/// Randomness without a seed: the record shows what a task did.
 pub(super) struct Random(fastrand::Rng);
 
 impl Random {
@@ -41,23 +43,22 @@ impl Random {
         self.0.u64(..end)
     }
 
-    /// Lets others go first, now and then.
-    pub(super) async fn dawdle(&mut self) {
+    pub(super) async fn yield_randomly(&mut self) {
         for _ in 0..self.below(4) {
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// What time a call may have been made at, by the backend's clock.
-pub(super) enum Time {
-    /// The manual clock only moves forward, so it bounds the call from both sides.
+/// The backend's clock, as far as a recorder knows it.
+pub(super) enum CallClock {
+    /// The manual clock only moves forward, so it bounds a call from both sides.
     Manual(Fixture),
-    /// The backend's own clock, which may be off this machine's by so much.
+    /// The backend's own clock. It may differ from this machine's by `slack`.
     Real { slack: Millis },
 }
 
-impl Time {
+impl CallClock {
     fn now(&self) -> Millis {
         match self {
             Self::Manual(fixture) => millis(fixture.now()),
@@ -73,24 +74,26 @@ impl Time {
     }
 }
 
-/// One task: makes calls and records them.
+/// One task.
 pub(super) struct Recorder {
     pub(super) by: String,
-    /// How many calls there are for each that is dropped on its way, on average.
+    /// One in this many calls is dropped on its way.
     pub(super) drop_one_in: u64,
-    pub(super) backend: Arc<dyn QueueBackend>,
+    pub(super) connection: Connection,
     pub(super) queue: QueueName,
-    pub(super) time: Time,
-    pub(super) board: Board,
+    pub(super) clock: CallClock,
+    pub(super) record: SharedRecord,
     pub(super) random: Random,
-    /// How many calls it has made.
+    /// The number of calls so far.
     pub(super) made: u64,
+    /// Called before each call and after it.
+    pub(super) announce: fn(&Call),
 }
 
 impl Recorder {
     pub(super) async fn work(mut self, calls: usize) {
         for _ in 0..calls {
-            self.random.dawdle().await;
+            self.random.yield_randomly().await;
             if self.random.below(2) == 0 {
                 let visibility = 1 + self.random_millis();
                 self.lease(3, visibility).await;
@@ -106,107 +109,103 @@ impl Recorder {
 
     pub(super) async fn send(mut self, messages: usize) {
         for n in 0..messages {
-            self.random.dawdle().await;
+            self.random.yield_randomly().await;
             let delay = self.random_millis();
             self.enqueue(&format!("m{n}"), delay).await;
         }
     }
 
-    /// Settles receipts that somebody was given, perhaps long ago, in one call.
     async fn settle_some(&mut self) {
-        let picked = self.pick_receipts();
+        let picked = self.pick_deliveries();
         if picked.is_empty() {
             return;
         }
         let delay = self.random_millis();
         let action = match self.random.below(14) {
-            0..=4 => Action::Ack,
-            5..=8 => Action::Nack(delay),
-            9 | 10 => Action::Extend(delay + 1),
-            11 => Action::DeadLetter,
-            _ => Action::Release,
+            0..=4 => ReceiptAction::Ack,
+            5..=8 => ReceiptAction::Nack(delay),
+            9 | 10 => ReceiptAction::Extend(delay + 1),
+            11 => ReceiptAction::DeadLetter,
+            _ => ReceiptAction::Release,
         };
         self.settle(&picked, action).await;
     }
 
-    /// One to three of the receipts that were given out last.
-    fn pick_receipts(&mut self) -> Vec<Held> {
-        let board = self.board.clone();
-        let receipts = board.receipts.lock().expect("recording does not panic");
-        let recent = &receipts[receipts.len().saturating_sub(6)..];
-        let mut picked = recent.to_vec();
+    /// One to three of the last deliveries.
+    fn pick_deliveries(&mut self) -> Vec<RecordedDelivery> {
+        let deliveries = self.record.deliveries.lock();
+        let deliveries = deliveries.expect("recording does not panic");
+        let mut picked = deliveries[deliveries.len().saturating_sub(6)..].to_vec();
+        drop(deliveries);
         self.random.0.shuffle(&mut picked);
         picked.truncate(1 + self.random.below(3) as usize);
         picked
     }
 
-    /// Enqueues once, whatever comes of it: a repeat might find that the message was delivered
-    /// and acked meanwhile, and store a second one of the same id, which the judge could not
-    /// tell from the first.
+    /// Enqueues once, also after an error. A repeat could store a second message with the same id,
+    /// if the first was acked meanwhile. The judge could not tell the two apart.
     pub(super) async fn enqueue(&mut self, id: &str, delay: Millis) {
         let message = NewMessage::new(id.to_owned())
             .with_id(id_of(id))
             .with_delay(Duration::from_millis(delay))
             .with_max_attempts(1000);
-        let (backend, queue) = (self.backend.clone(), self.queue.clone());
-        let what = |answered| What::Enqueue {
+        let operation = |answered| Operation::Enqueue {
             id: id.to_owned(),
             delay,
             answered,
         };
+        let (backend, queue) = (self.connection.backend.clone(), self.queue.clone());
         self.made += 1;
-        let call = self.begin(0, what(false));
+        let call = self.begin(0, operation(false));
         let messages = std::slice::from_ref(&message);
         let answer = self.maybe_drop(backend.enqueue(&queue, messages)).await;
         let answered = matches!(answer, Some(Ok(_)));
-        self.end(call, what(answered), answered);
+        self.end(call, operation(answered), answered);
     }
 
-    pub(super) async fn lease(&mut self, max: usize, visibility: Millis) -> Vec<Given> {
+    pub(super) async fn lease(&mut self, max: usize, visibility: Millis) -> Vec<RecordedDelivery> {
         let options =
             LeaseOptions::new(max).with_visibility_timeout(Duration::from_millis(visibility));
-        let (backend, queue) = (self.backend.clone(), self.queue.clone());
+        let operation = |answer| Operation::Lease { visibility, answer };
+        let (backend, queue) = (self.connection.backend.clone(), self.queue.clone());
         self.made += 1;
-        let unknown = What::Lease {
-            visibility,
-            answer: None,
-        };
-        let call = self.begin(0, unknown);
+        let call = self.begin(0, operation(None));
         let answer = self.maybe_drop(backend.lease(&queue, &options)).await;
-        let answer = answer.and_then(Result::ok);
-        let answer: Option<Vec<_>> =
-            answer.map(|deliveries| deliveries.iter().map(Given::new).collect());
-        let given = answer.clone().unwrap_or_default();
+        let answer: Option<Vec<_>> = answer
+            .and_then(Result::ok)
+            .map(|deliveries| deliveries.iter().map(RecordedDelivery::new).collect());
+        let leased = answer.clone().unwrap_or_default();
         let answered = answer.is_some();
-        self.end(call, What::Lease { visibility, answer }, answered);
-        let mut receipts = self
-            .board
-            .receipts
-            .lock()
-            .expect("recording does not panic");
-        receipts.extend(given.iter().map(Given::held));
-        drop(receipts);
-        given
+        self.end(call, operation(answer), answered);
+        let deliveries = self.record.deliveries.lock();
+        deliveries
+            .expect("recording does not panic")
+            .extend(leased.iter().cloned());
+        leased
     }
 
-    /// One call for all of them, which the record has as one for each.
-    pub(super) async fn settle(&mut self, held: &[Held], action: Action) -> Option<Vec<bool>> {
-        let what = |(receipt, id): &Held, answer| What::Settle {
-            receipt: receipt.clone(),
-            id: id.clone(),
+    /// Settles in one batch, which is recorded as one call for each part.
+    pub(super) async fn settle(
+        &mut self,
+        deliveries: &[RecordedDelivery],
+        action: ReceiptAction,
+    ) -> Option<Vec<bool>> {
+        let operation = |delivery: &RecordedDelivery, answer| Operation::Settle {
+            receipt: delivery.receipt.clone(),
+            id: delivery.id.clone(),
             action,
             answer,
         };
-        let (backend, queue) = (self.backend.clone(), self.queue.clone());
-        let receipts: Vec<_> = held
+        let (backend, queue) = (self.connection.backend.clone(), self.queue.clone());
+        let receipts: Vec<_> = deliveries
             .iter()
-            .map(|(receipt, _)| Receipt::new(receipt.as_str()))
+            .map(|delivery| Receipt::new(delivery.receipt.as_str()))
             .collect();
         self.made += 1;
-        let calls: Vec<_> = held
+        let calls: Vec<_> = deliveries
             .iter()
             .enumerate()
-            .map(|(part, held)| self.begin(part, what(held, None)))
+            .map(|(part, delivery)| self.begin(part, operation(delivery, None)))
             .collect();
         let outcomes = match action.change() {
             None => self.maybe_drop(backend.ack(&queue, &receipts)).await,
@@ -219,68 +218,56 @@ impl Recorder {
                 self.maybe_drop(backend.change(&queue, &changes)).await
             }
         };
+        let applied = |outcome| outcome == LeaseOutcome::Applied;
         let answers: Option<Vec<bool>> = outcomes
             .and_then(Result::ok)
             .map(|outcomes| outcomes.into_iter().map(applied).collect());
-        for (n, call) in calls.into_iter().enumerate() {
-            let answer = answers.as_ref().map(|answers| answers[n]);
-            self.end(call, what(&held[n], answer), answer.is_some());
+        for (part, call) in calls.into_iter().enumerate() {
+            let answer = answers.as_ref().map(|answers| answers[part]);
+            self.end(call, operation(&deliveries[part], answer), answer.is_some());
         }
         answers
     }
 
-    /// Runs a call to its end or, now and then, drops it on the way.
     async fn maybe_drop<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
         if self.random.below(self.drop_one_in) > 0 {
             return Some(call.await);
         }
         let polls = self.random.below(6) as usize + 1;
-        DropAfter::new(pin!(call), polls).await
+        poll_at_most(polls, pin!(call)).await
     }
 
-    fn begin(&self, part: usize, what: What) -> Call {
-        let clock = self.time.now();
+    fn begin(&self, part: usize, operation: Operation) -> Call {
         let call = Call {
             by: self.by.clone(),
             number: self.made,
             part,
+            clock_from: self.clock.now().saturating_sub(self.clock.slack()),
             began: moment(),
             ended: None,
-            clock_from: clock.saturating_sub(self.time.slack()),
             clock_to: Millis::MAX,
-            what,
+            operation,
         };
-        self.announce(&call);
+        (self.announce)(&call);
         call
     }
 
-    /// Records the end of a call. One that was not answered has none: it may take effect later,
-    /// though nobody waits for it any more.
-    fn end(&mut self, mut call: Call, what: What, answered: bool) {
-        call.what = what;
+    /// A call without an answer has no end: it may still take effect later.
+    fn end(&mut self, mut call: Call, operation: Operation, answered: bool) {
+        call.operation = operation;
         if answered {
             call.ended = Some(moment());
-            call.clock_to = self.time.now() + self.time.slack();
+            call.clock_to = self.clock.now() + self.clock.slack();
         }
-        self.announce(&call);
-        self.board
-            .calls
-            .lock()
-            .expect("recording does not panic")
-            .push(call);
+        (self.announce)(&call);
+        let calls = self.record.calls.lock();
+        calls.expect("recording does not panic").push(call);
     }
 
-    /// Tells the parent of a process what it must know even if this process is killed now.
-    fn announce(&self, call: &Call) {
-        if let Time::Real { .. } = self.time {
-            super::process::announce(call);
-        }
-    }
-
-    /// Lets all leases run out and acks whatever is left, so that everything has to turn up.
-    pub(super) async fn clean_up(&mut self) {
+    /// Lets all leases expire and acks everything, so that the record is complete.
+    pub(super) async fn drain(&mut self) {
         for _ in 0..3 {
-            if let Time::Manual(fixture) = &self.time {
+            if let CallClock::Manual(fixture) = &self.clock {
                 fixture.pass(10_000).await;
             }
             while self.ack_a_batch().await > 0 {}
@@ -288,14 +275,15 @@ impl Recorder {
     }
 
     pub(super) async fn ack_a_batch(&mut self) -> usize {
-        let most = self.backend.limits().max_batch.min(100);
-        let given = self.lease(most, 5_000).await;
-        for given in &given {
-            while self.settle(&[given.held()], Action::Ack).await.is_none() {
-                // A backend that fails at once must not keep the watchdog from running.
+        let most = self.connection.backend.limits().max_batch.min(100);
+        let leased = self.lease(most, 5_000).await;
+        for delivery in &leased {
+            let one = std::slice::from_ref(delivery);
+            while self.settle(one, ReceiptAction::Ack).await.is_none() {
+                // If the backend fails at once, the timeout of the check still has to run.
                 tokio::task::yield_now().await;
             }
         }
-        given.len()
+        leased.len()
     }
 }

@@ -1,51 +1,51 @@
-//! What happened to one message, as text for whoever looks for the bug.
+//! The calls about one message, as text.
 
 use std::fmt::Write;
 
-use super::event::{Call, Given, Millis, What};
+use super::event::{Call, Millis, Operation};
 
-/// What stands below each timeline: how to read it.
+/// How to read a timeline.
 const LEGEND: &str = "  \
-  Moments are in microseconds since the first of these calls, the backend's clock in milliseconds
-  since the record began. ==> marks the calls that break the contract together; #n is the nth call
-  of its task, and what was settled in one batch has the same. Calls that overlap may have taken
-  effect in either order: only what is broken in each order is rejected.
+  Moments are microseconds since the first of these calls. Clock times are milliseconds since the
+  record began, by the backend's clock. ==> marks the calls that together break the contract. #n is
+  the nth call of its task; the parts of one batch have the same n. Overlapping calls may have taken
+  effect in either order: a record is rejected only if it breaks the contract in every order.
 ";
 
-/// The calls that concern the message `id`, in the order in which they began, with those that
-/// broke something marked.
-pub(super) fn timeline(calls: &[Call], id: &str, broken: &str, by: &[&Call]) -> String {
-    let mut concerned: Vec<_> = calls.iter().filter(|call| call.concerns(id)).collect();
-    concerned.sort_by_key(|call| call.began);
-    let start = concerned.first().map_or(0, |call| call.began);
+/// The calls about message `id`, in the order in which they began. Those in `broken_by` are marked.
+pub(super) fn timeline(calls: &[Call], id: &str, why: &str, broken_by: &[&Call]) -> String {
+    let mut about: Vec<_> = calls.iter().filter(|call| call.concerns(id)).collect();
+    about.sort_by_key(|call| call.began);
+    let start = about.first().map_or(0, |call| call.began);
     let clock_start = calls.iter().map(|call| call.clock_from).min().unwrap_or(0);
+    let since = |moment: u64| (moment - start) / 1000;
     let mut text = format!("message {id}\n");
-    for call in concerned {
-        let mark = match by.iter().any(|broke| std::ptr::eq(*broke, call)) {
-            true => "==>",
-            false => "",
-        };
-        let since = |moment: u64| (moment - start) / 1000;
-        let ended = call.ended.map(|ended| (since(ended), call.clock_to));
-        let (ended, clock_to) = match ended {
+    for call in about {
+        let is_marked = broken_by.iter().any(|marked| std::ptr::eq(*marked, call));
+        let mark = if is_marked { "==>" } else { "" };
+        let (ended, clock_to) = match call.ended {
             None => ("?".to_owned(), "?".to_owned()),
-            Some((ended, clock)) => (ended.to_string(), (clock - clock_start).to_string()),
+            Some(ended) => (
+                since(ended).to_string(),
+                (call.clock_to - clock_start).to_string(),
+            ),
         };
         let (began, clock_from) = (since(call.began), call.clock_from - clock_start);
-        let (by, number, what) = (&call.by, call.number, told(&call.what, clock_start));
+        let (by, number) = (&call.by, call.number);
+        let operation = describe(&call.operation, clock_start);
         let _ = writeln!(
             text,
             "  {mark:3} {began:>8} to {ended:>8} us, clock {clock_from:>6} to {clock_to:>6}  \
-             {by} #{number}: {what}"
+             {by} #{number}: {operation}"
         );
     }
-    let _ = write!(text, "  ==> {broken}\n\n{LEGEND}");
+    let _ = write!(text, "  ==> {why}\n\n{LEGEND}");
     text
 }
 
-fn told(what: &What, clock_start: Millis) -> String {
-    match what {
-        What::Enqueue {
+fn describe(operation: &Operation, clock_start: Millis) -> String {
+    match operation {
+        Operation::Enqueue {
             id,
             delay,
             answered,
@@ -53,25 +53,20 @@ fn told(what: &What, clock_start: Millis) -> String {
             let answer = if *answered { "stored" } else { "?" };
             format!("enqueue {id} (delay {delay} ms) -> {answer}")
         }
-        What::Lease { answer: None, .. } => "lease -> ?".to_owned(),
-        What::Lease {
-            answer: Some(given),
+        Operation::Lease { answer: None, .. } => "lease -> ?".to_owned(),
+        Operation::Lease {
+            answer: Some(deliveries),
             ..
         } => {
-            let given = given.iter().map(|given| {
-                let Given {
-                    id,
-                    attempt,
-                    receipt,
-                    ..
-                } = given;
-                // What a backend says may be before the start, if it is wrong.
-                let until = i128::from(given.expires) - i128::from(clock_start);
+            let leased = deliveries.iter().map(|delivery| {
+                let (id, attempt, receipt) = (&delivery.id, delivery.attempt, &delivery.receipt);
+                // A wrong backend may report a time before the start.
+                let until = i128::from(delivery.expires) - i128::from(clock_start);
                 format!("{id} (attempt {attempt}, until {until}, receipt {receipt})")
             });
-            format!("lease -> {}", given.collect::<Vec<_>>().join(", "))
+            format!("lease -> {}", leased.collect::<Vec<_>>().join(", "))
         }
-        What::Settle {
+        Operation::Settle {
             receipt,
             id,
             action,
@@ -90,9 +85,9 @@ fn told(what: &What, clock_start: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::judge::judge, *};
-    use crate::record::event::Action;
+    use crate::record::event::{ReceiptAction, RecordedDelivery};
 
-    fn call(number: u64, (began, ended): (u64, u64), what: What) -> Call {
+    fn call(number: u64, (began, ended): (u64, u64), operation: Operation) -> Call {
         Call {
             by: "worker".to_owned(),
             number,
@@ -101,35 +96,35 @@ mod tests {
             ended: Some(ended * 1000),
             clock_from: 7000,
             clock_to: 7000,
-            what,
+            operation,
         }
     }
 
-    fn ack(receipt: &str, applied: bool) -> What {
-        What::Settle {
+    fn ack(receipt: &str, applied: bool) -> Operation {
+        Operation::Settle {
             receipt: receipt.to_owned(),
             id: "m".to_owned(),
-            action: Action::Ack,
+            action: ReceiptAction::Ack,
             answer: Some(applied),
         }
     }
 
-    /// A message that is stored, leased and acked, and then whatever else is said to happen.
-    fn record(second_ack: What, when: (u64, u64)) -> Vec<Call> {
-        let enqueue = What::Enqueue {
+    /// A message is stored, leased and acked, then acked again.
+    fn record(second_ack: Operation, when: (u64, u64)) -> Vec<Call> {
+        let enqueue = Operation::Enqueue {
             id: "m".to_owned(),
             delay: 0,
             answered: true,
         };
-        let given = Given {
+        let delivery = RecordedDelivery {
             id: "m".to_owned(),
             receipt: "r1".to_owned(),
             attempt: 1,
             expires: 7020,
         };
-        let lease = What::Lease {
+        let lease = Operation::Lease {
             visibility: 20,
-            answer: Some(vec![given]),
+            answer: Some(vec![delivery]),
         };
         vec![
             call(1, (0, 10), enqueue),
@@ -140,27 +135,27 @@ mod tests {
     }
 
     #[test]
-    fn what_broke_is_marked_and_the_receipt_named() {
-        let told = judge(&record(ack("r1", true), (60, 70)))[0].to_string();
-        let marked: Vec<_> = told.lines().filter(|line| line.contains("==>")).collect();
+    fn the_calls_that_break_the_contract_are_marked() {
+        let text = judge(&record(ack("r1", true), (60, 70)))[0].to_string();
+        let marked: Vec<_> = text.lines().filter(|line| line.contains("==>")).collect();
         assert_eq!(
             marked.len(),
             4,
-            "two calls, what they break, the legend: {told}"
+            "two calls, the reason and the legend: {text}"
         );
-        assert!(marked[0].contains("#3: Ack m (receipt r1)"), "{told}");
-        assert!(marked[1].contains("#4: Ack m (receipt r1)"), "{told}");
-        assert!(marked[2].contains("A4: receipt r1 worked after"), "{told}");
-        assert!(told.contains("clock      0 to      0"), "{told}");
-        assert!(told.contains("until 20, receipt r1"), "{told}");
+        assert!(marked[0].contains("#3: Ack m (receipt r1)"), "{text}");
+        assert!(marked[1].contains("#4: Ack m (receipt r1)"), "{text}");
+        assert!(marked[2].contains("A4: receipt r1 worked after"), "{text}");
+        assert!(text.contains("clock      0 to      0"), "{text}");
+        assert!(text.contains("until 20, receipt r1"), "{text}");
     }
 
     #[test]
-    fn calls_that_overlap_are_given_the_benefit_of_the_doubt() {
-        // The lost one began first, and may have been made after the other.
+    fn overlapping_calls_may_have_either_order() {
+        // The lost ack began first, but may have taken effect second.
         assert!(judge(&record(ack("r1", false), (35, 45))).is_empty());
-        // Nothing had used it up.
-        let told = judge(&record(ack("r1", false), (32, 38)))[0].to_string();
-        assert!(told.contains("A3: receipt r1 was lost"), "{told}");
+        // The lost ack ended before the other began.
+        let text = judge(&record(ack("r1", false), (32, 38)))[0].to_string();
+        assert!(text.contains("A3: receipt r1 was lost"), "{text}");
     }
 }

@@ -1,11 +1,11 @@
-//! What the judge says of a message that the contract was broken for.
+//! What the judge reports.
 
 use std::fmt;
 
 use super::{event::Call, timeline::timeline};
 use crate::contract::Line;
 
-/// A message that the contract was broken for, for certain.
+/// A message for which the contract was certainly broken.
 #[derive(Clone, Debug)]
 pub struct Violation {
     message: String,
@@ -14,28 +14,28 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// What is wrong with a message, and the calls that make it so.
-    pub(super) fn new(calls: &[Call], message: &str, why: String, by: &[&Call]) -> Self {
+    /// `broken_by` are the calls that break the contract together.
+    pub(super) fn new(calls: &[Call], message: &str, why: String, broken_by: &[&Call]) -> Self {
         Self {
             message: message.to_owned(),
-            timeline: timeline(calls, message, &why, by),
+            timeline: timeline(calls, message, &why, broken_by),
             why,
         }
     }
 
-    /// The message.
+    /// The id of the message.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether it is this line that was broken.
+    /// Whether this line of the contract was broken.
     pub fn is_about(&self, line: Line) -> bool {
         let lines = self.why.split(':').next().unwrap_or_default();
         lines.split(", ").any(|code| code == line.code())
     }
 }
 
-/// The calls that concern the message, and what is wrong with them.
+/// The calls about the message, and why they break the contract.
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.timeline)

@@ -1,8 +1,8 @@
 //! Processes whose wall clock is wrong.
 //!
-//! The time of a process cannot be set by itself, but the C library's answer to what time it is
-//! can be replaced: a few lines of C, preloaded into the process. Timers and the monotonic clock
-//! are left alone, as they are when somebody sets a machine's clock.
+//! A few lines of C, preloaded into the process, replace the functions of the C library that read
+//! the wall clock. Timers and the monotonic clock stay correct, as they do when an operator sets a
+//! machine's clock.
 
 use std::{
     fs,
@@ -10,8 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What `clock_gettime` and its kin answer in a process with a wrong clock. Linux's C libraries
-/// and Rust's standard library ask for the time by way of these.
+/// On Linux, Rust's standard library and the C libraries read the time through these functions.
 const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -25,7 +24,7 @@ static long skew(void) {
     if (!text) return 0;
     long seconds = atol(text);
     if (seconds) return seconds;
-    /* Not a number: jumps back and forth, by the clock that nobody sets. */
+    /* Not a number: jumps back and forth with the monotonic clock. */
     struct timespec now;
     syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
     return now.tv_nsec / 250000000 % 2 ? 600 : -600;
@@ -54,10 +53,10 @@ time_t time(time_t *out) {
 }
 "#;
 
-/// How wrong the clocks of the processes are, in turn: seconds, or jumping.
+/// The errors of the processes' clocks, in turn: seconds, or jumping.
 const SKEWS: [&str; 3] = ["600", "-600", "jumps"];
 
-/// A library that makes a process's clock wrong; removed when this is dropped.
+/// A library that makes a process's clock wrong. Dropping this removes the library.
 pub(super) struct WrongClock {
     folder: PathBuf,
 }
@@ -76,10 +75,10 @@ impl WrongClock {
             .output();
         let compiler = compiler.map_err(|error| format!("cc cannot be run: {error}"))?;
         if !compiler.status.success() {
-            let said = String::from_utf8_lossy(&compiler.stderr).into_owned();
-            return Err(format!("the wrong clock does not compile: {said}"));
+            let stderr = String::from_utf8_lossy(&compiler.stderr);
+            return Err(format!("the wrong clock does not compile: {stderr}"));
         }
-        clock.prove()?;
+        clock.self_test()?;
         Ok(clock)
     }
 
@@ -87,28 +86,27 @@ impl WrongClock {
         self.folder.join("clock.so")
     }
 
-    /// Makes the clock of a process wrong, the `n`th in its own way.
-    pub(super) fn give_to(&self, command: &mut Command, n: usize) {
+    /// Makes the clock of the `n`th process wrong.
+    pub(super) fn apply_to(&self, command: &mut Command, n: usize) {
         command.env("LD_PRELOAD", self.library());
         command.env("QUEUE_CONFORMANCE_SKEW", SKEWS[n % SKEWS.len()]);
     }
 
-    /// A process must really see another time, or what it is used for would test nothing.
-    fn prove(&self) -> Result<(), String> {
+    /// Checks that a process sees another time. Without that, the suite would test nothing.
+    fn self_test(&self) -> Result<(), String> {
         let year_of = |skew: &str| {
             let mut date = Command::new("date");
             date.args(["-u", "+%Y"]).env("LD_PRELOAD", self.library());
             date.env("QUEUE_CONFORMANCE_SKEW", skew);
-            let said = date
-                .output()
-                .map_err(|error| format!("date cannot be run: {error}"))?;
-            Ok::<_, String>(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+            let output = date.output();
+            let output = output.map_err(|error| format!("date cannot be run: {error}"))?;
+            Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         // Ten years, in seconds.
         let (now, later) = (year_of("1")?, year_of("315576000")?);
         if now == later {
             return Err(format!(
-                "a preloaded clock makes no difference: {now:?}, {later:?}"
+                "a preloaded clock has no effect: the year is {now} and {later}"
             ));
         }
         Ok(())

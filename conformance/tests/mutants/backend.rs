@@ -1,191 +1,180 @@
-//! A plain backend, broken in one way or in none: the traits on top of [`State`].
-//!
-//! Nothing in it is fast or clever, so that what a bug does is seen in the place where it is.
+//! The memory backend behind a wrapper with a bug.
 
 use std::{
+    collections::HashMap,
     future::pending,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use queue_api::{
-    Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseAction,
-    LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage, PeekedMessage, Purge, QueueAdmin,
-    QueueBackend, QueueName, QueueStats, Receipt, Redrive, Result, async_trait,
+    Bytes, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
+    LeaseOptions,
+    LeaseOutcome::{self, Applied, Lost},
+    Limits, MessageId, NewMessage, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName,
+    QueueStats, Receipt, Redrive, Result, async_trait,
 };
-use tokio::sync::{Notify, watch};
+use queue_memory::MemoryBackend;
 
-use crate::{
-    bug::Bug,
-    file::{Folder, Locked},
-    given::demand,
-    harness::Mutant,
-    message::{Millis, to_millis, to_time},
-    settle::{Action, Use},
-    state::{Caller, State, refused},
-};
+use crate::preconditions;
 
-/// What all connections to one store share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) bug: Option<Bug>,
-    limits: Limits,
-    clock: Arc<dyn Clock>,
-    /// A std mutex: no operation holds it over an await. Those that should and do not are the
-    /// bugs in `torn.rs`.
-    state: Mutex<State>,
-    /// Where the state really is, if processes share it.
-    folder: Option<Folder>,
-    changed: watch::Sender<()>,
-    /// In place of `changed`, for the bug that wakes one wait only.
-    next_waiter: Notify,
-    anybody_waits: AtomicBool,
-    connections: AtomicU64,
-    pub(crate) lease_calls: AtomicU64,
-    pub(crate) lease_under_way: Arc<()>,
+/// One bug of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A part of a message is not stored.
+    HeadersLost,
+    /// An enqueue with a stored id is an upsert.
+    DuplicateOverwritesPayload,
+    /// A lease does not guard its message.
+    LeaseLastsOneMillisecond,
+    /// A time is off by one.
+    ExpiryOneMillisecondLate,
+    /// Every delivery is the first attempt.
+    AttemptsNotCounted,
+    /// The right messages come in the wrong order.
+    AnswerSortedById,
+    /// An ack looks at the message of the receipt, not at the delivery.
+    AckIgnoresReceipt,
+    /// The backend panics on unexpected input.
+    LostPanics,
+    /// The outcomes of a batch are not in the order of the batch.
+    OutcomesReversed,
+    /// A release does not take the attempt back.
+    ReleaseCounts,
+    /// A message is delivered without end.
+    MaxAttemptsIgnored,
+    /// The second page leaves out a dead letter.
+    DeadPageSkips,
+    /// A receipt works in every queue.
+    ReceiptsOfAnyQueue,
+    /// A state is counted as another.
+    DelayedCountsAsReady,
+    /// A wait does not return.
+    WaitMissesEnqueue,
+    /// A call to one queue changes the others.
+    PurgeEmptiesEveryQueue,
+    /// Two writes with an await point between them: a dropped call makes only the first.
+    AckHidesFirst,
+    /// A lease reads a message and takes whatever has its id later.
+    LeaseGuardsIdsOnly,
+    /// Every connection has its own queues.
+    StateLostOnReconnect,
+    /// The backend's own clock does not move.
+    DefaultClockStandsStill,
 }
 
-impl Shared {
-    pub(crate) fn new(mutant: &Mutant, clock: Arc<dyn Clock>, folder: Option<Folder>) -> Self {
-        let bug = mutant.bug;
+/// A clone is another connection to the same queues.
+#[derive(Clone, Debug)]
+pub(crate) struct Mutant {
+    inner: MemoryBackend,
+    bug: Option<Bug>,
+    limits: &'static Limits,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What only a backend with a bug remembers.
+#[derive(Debug, Default)]
+struct Memory {
+    overwritten: HashMap<(QueueName, MessageId), Bytes>,
+    /// The message of each receipt, and the last receipt of each message.
+    messages: HashMap<Receipt, MessageId>,
+    last_receipts: HashMap<MessageId, Receipt>,
+}
+
+impl Mutant {
+    pub(crate) fn new(inner: MemoryBackend, bug: Option<Bug>, limits: &'static Limits) -> Self {
         Self {
+            inner,
             bug,
-            limits: mutant.limits.clone(),
-            clock,
-            folder,
-            state: Mutex::new(State::new(bug, mutant.ties)),
-            changed: watch::Sender::new(()),
-            next_waiter: Notify::new(),
-            anybody_waits: AtomicBool::new(false),
-            connections: AtomicU64::new(0),
-            lease_calls: AtomicU64::new(0),
-            lease_under_way: Arc::new(()),
-        }
-    }
-}
-
-/// One connection to a store.
-#[derive(Debug)]
-pub(crate) struct Backend {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) caller: Caller,
-    own_changes: watch::Sender<()>,
-    /// What was enqueued and has not reached the store.
-    buffer: Mutex<Vec<(QueueName, Vec<NewMessage>, Millis)>>,
-    /// The leases that were taken here.
-    own_receipts: Mutex<Vec<Receipt>>,
-}
-
-impl Backend {
-    pub(crate) fn connect(shared: Arc<Shared>) -> Self {
-        Self {
-            caller: Caller {
-                connection: shared.connections.fetch_add(1, Ordering::Relaxed),
-                receipts: AtomicU64::new(0),
-            },
-            shared,
-            own_changes: watch::Sender::new(()),
-            buffer: Mutex::default(),
-            own_receipts: Mutex::default(),
+            limits,
+            memory: Arc::default(),
         }
     }
 
-    pub(crate) fn has(&self, bug: Bug) -> bool {
-        self.shared.bug == Some(bug)
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
     }
 
-    pub(crate) fn now(&self) -> Millis {
-        to_millis(self.shared.clock.now())
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("no holder panics")
     }
 
-    pub(crate) fn lock(&self) -> Locked<'_> {
-        Locked::new(&self.shared.state, self.shared.folder.as_ref())
-    }
-
-    /// What passes between the halves of an operation that is torn in two. Some yields rather
-    /// than one, so that among a few tasks there is always another that gets in between; and
-    /// among processes long enough that some are killed in it.
-    pub(crate) async fn window(&self) {
+    /// Lets other calls run between two halves of an operation.
+    async fn yield_now(&self) {
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
-        if self.shared.folder.is_some() {
-            let soon = self.shared.clock.now() + Duration::from_millis(5);
-            self.shared.clock.sleep_until(soon).await;
-        }
     }
 
-    /// What comes first in every call: the queue that is meant.
-    fn enter(&self, queue: &QueueName) -> Result<QueueName> {
-        let buffered = std::mem::take(&mut *self.buffer.lock().expect("no holder panics"));
-        for (queue, messages, at) in buffered {
-            self.lock().enqueue(&queue, &messages, at)?;
-        }
-        match self.shared.bug {
-            Some(Bug::QueueNamesIgnoreCase) => QueueName::new(&queue.as_str().to_lowercase()),
-            Some(Bug::QueueNamesLoseDots) => QueueName::new(&queue.as_str().replace('.', "-")),
-            Some(Bug::QueueNamesCutAt32) => {
-                QueueName::new(&queue.as_str()[..queue.as_str().len().min(32)])
+    /// Extends the leases that were just taken to a wrong time.
+    async fn move_expiry(&self, queue: &QueueName, deliveries: &[Delivery]) -> Result<()> {
+        let timeout = |delivery: &Delivery| match self.bug {
+            Some(Bug::LeaseLastsOneMillisecond) => Some(Duration::from_millis(1)),
+            Some(Bug::ExpiryOneMillisecondLate) => {
+                Some(delivery.visibility_timeout + Duration::from_millis(1))
             }
-            _ => Ok(queue.clone()),
-        }
+            _ => None,
+        };
+        let changes: Vec<_> = deliveries
+            .iter()
+            .filter_map(|d| Some(LeaseChange::extend(d.receipt.clone(), timeout(d)?)))
+            .collect();
+        self.inner.change(queue, &changes).await.map(drop)
     }
 
-    /// Tells those who wait that a call changed something, unless the bug is that it does not.
-    fn tell_unless(&self, silent: Bug) {
-        if self.has(silent) {
-            return;
-        }
-        if self.has(Bug::DroppedWaitSilencesOthers)
-            && !self.shared.anybody_waits.load(Ordering::SeqCst)
-        {
-            return;
-        }
-        if self.has(Bug::WaitWakesOne) {
-            self.shared.next_waiter.notify_one();
-        }
-        self.changes().send_replace(());
-    }
-
-    fn changes(&self) -> &watch::Sender<()> {
-        match self.shared.bug {
-            Some(Bug::WaitHearsItselfOnly) => &self.own_changes,
-            _ => &self.shared.changed,
-        }
-    }
-
-    async fn settle(
-        &self,
-        queue: &QueueName,
-        uses: Vec<Use>,
-        written_back: Bug,
-    ) -> Result<Vec<LeaseOutcome>> {
-        let now = self.now();
-        if self.has(Bug::ReceiptsOfConnection) {
-            let own = self.own_receipts.lock().expect("no holder panics").clone();
-            if uses.iter().any(|wanted| !own.contains(&wanted.receipt)) {
-                return Ok(vec![LeaseOutcome::Lost; uses.len()]);
+    /// Applies the bugs that show in what a delivery says.
+    fn change_deliveries(&self, queue: &QueueName, deliveries: &mut [Delivery]) {
+        let mut memory = self.memory();
+        for delivery in &mut *deliveries {
+            let (id, receipt) = (delivery.id.clone(), delivery.receipt.clone());
+            match self.bug {
+                Some(Bug::DuplicateOverwritesPayload) => {
+                    let overwritten = memory.overwritten.get(&(queue.clone(), id));
+                    delivery.payload = overwritten.unwrap_or(&delivery.payload).clone();
+                }
+                Some(Bug::AttemptsNotCounted) => delivery.attempt = 1,
+                Some(Bug::AckIgnoresReceipt) => {
+                    memory.messages.insert(receipt.clone(), id.clone());
+                    memory.last_receipts.insert(id, receipt);
+                }
+                _ => {}
             }
         }
-        if let Some(torn) = self.torn_settle(queue, &uses, now).await {
-            return torn;
+        if self.has(Bug::AnswerSortedById) {
+            deliveries.sort_by(|a, b| a.id.cmp(&b.id));
         }
-        let settle = |state: &mut State| state.settle(queue, &uses, now);
-        let outcomes = self.operate(queue, written_back, settle).await?;
-        if self.has(Bug::LostNeverAnswers) && outcomes.contains(&LeaseOutcome::Lost) {
-            pending().await
+    }
+
+    fn change_outcomes(&self, mut outcomes: Vec<LeaseOutcome>) -> Vec<LeaseOutcome> {
+        if self.has(Bug::LostPanics) && outcomes.contains(&Lost) {
+            panic!("a receipt is lost");
+        }
+        if self.has(Bug::OutcomesReversed) {
+            outcomes.reverse();
+        }
+        outcomes
+    }
+
+    async fn ack_in_any_queue(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
+        let mut outcomes = vec![Lost; receipts.len()];
+        for queue in self.inner.list_queues().await? {
+            for (outcome, other) in outcomes
+                .iter_mut()
+                .zip(self.inner.ack(&queue, receipts).await?)
+            {
+                if other == Applied {
+                    *outcome = Applied;
+                }
+            }
         }
         Ok(outcomes)
     }
 }
 
 #[async_trait]
-impl QueueBackend for Backend {
+impl QueueBackend for Mutant {
     fn limits(&self) -> Limits {
-        self.shared.limits.clone()
+        self.limits.clone()
     }
 
     async fn enqueue(
@@ -193,65 +182,70 @@ impl QueueBackend for Backend {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        demand(&self.shared.limits, messages.len(), messages)?;
-        let queue = &self.enter(queue)?;
-        let now = self.now();
-        let outcomes = if self.has(Bug::EnqueueBuffered) {
-            let outcomes = self.lock().clone().enqueue(queue, messages, now);
-            let mut buffer = self.buffer.lock().expect("no holder panics");
-            buffer.push((queue.clone(), messages.to_vec(), now));
-            outcomes
-        } else if let Some(torn) = self.torn_enqueue(queue, messages, now).await {
-            torn
-        } else {
-            let enqueue = |state: &mut State| state.enqueue(queue, messages, now);
-            self.operate(queue, Bug::EnqueueWritesBack, enqueue).await
-        };
-        self.tell_unless(Bug::WaitMissesEnqueue);
-        outcomes
+        preconditions::batch(self.limits, messages.len());
+        let mut stored = messages.to_vec();
+        for message in &mut stored {
+            preconditions::message(self.limits, message);
+            match self.bug {
+                Some(Bug::HeadersLost) => message.headers.clear(),
+                Some(Bug::MaxAttemptsIgnored) => message.max_attempts = u32::MAX,
+                _ => {}
+            }
+        }
+        let outcomes = self.inner.enqueue(queue, &stored).await?;
+        if self.has(Bug::DuplicateOverwritesPayload) {
+            let mut memory = self.memory();
+            for message in messages {
+                let key = (queue.clone(), message.id.clone());
+                memory.overwritten.insert(key, message.payload.clone());
+            }
+        }
+        Ok(outcomes)
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let asked = options.max_messages();
-        demand(&self.shared.limits, asked, std::slice::from_ref(options))?;
-        let queue = &self.enter(queue)?;
-        let now = self.now();
-        self.lock().expect_used(queue, Bug::UnusedQueueIsAnError)?;
-        let deliveries = match self.torn_lease(queue, options, now).await {
-            Some(torn) => torn,
-            None => {
-                let lease = |state: &mut State| {
-                    let met = state.met(queue, options, now, &self.caller);
-                    state.lease(queue, &met, options, now, &self.caller)
-                };
-                self.operate(queue, Bug::LeaseWritesBack, lease).await
-            }
-        };
-        if deliveries.is_empty() && self.has(Bug::EmptyLeaseIsAnError) {
-            return Err(refused("lease", "no messages"));
+        preconditions::lease(self.limits, options);
+        let mut seen = HashMap::new();
+        if self.has(Bug::LeaseGuardsIdsOnly) {
+            let messages = self.inner.peek(queue, 1000).await?;
+            seen.extend(messages.into_iter().map(|m| (m.id, m.payload)));
+            self.yield_now().await;
         }
-        let mut own = self.own_receipts.lock().expect("no holder panics");
-        own.extend(deliveries.iter().map(|delivery| delivery.receipt.clone()));
+        let mut deliveries = self.inner.lease(queue, options).await?;
+        for delivery in &mut deliveries {
+            if let Some(payload) = seen.get(&delivery.id) {
+                delivery.payload = payload.clone();
+            }
+        }
+        self.move_expiry(queue, &deliveries).await?;
+        self.change_deliveries(queue, &mut deliveries);
         Ok(deliveries)
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        demand(&self.shared.limits, receipts.len(), receipts)?;
-        let queue = &self.enter(queue)?;
+        preconditions::batch(self.limits, receipts.len());
         let mut receipts = receipts.to_vec();
-        if receipts.is_empty() && self.has(Bug::EmptyAckIsForAll) {
-            let state = self.lock();
-            let leases = state
-                .messages(queue)
-                .iter()
-                .filter_map(|m| m.lease.as_ref());
-            receipts.extend(leases.map(|lease| lease.receipt.clone()));
+        match self.bug {
+            Some(Bug::ReceiptsOfAnyQueue) => return self.ack_in_any_queue(&receipts).await,
+            Some(Bug::AckIgnoresReceipt) => {
+                let memory = self.memory();
+                for receipt in &mut receipts {
+                    let message = memory.messages.get(receipt);
+                    let last = message.and_then(|id| memory.last_receipts.get(id));
+                    *receipt = last.unwrap_or(receipt).clone();
+                }
+            }
+            Some(Bug::AckHidesFirst) => {
+                let hide = |receipt: &Receipt| {
+                    LeaseChange::extend(receipt.clone(), self.limits.max_visibility_timeout)
+                };
+                let hide: Vec<_> = receipts.iter().map(hide).collect();
+                self.inner.change(queue, &hide).await?;
+                self.yield_now().await;
+            }
+            _ => {}
         }
-        let uses = receipts.into_iter().map(|receipt| Use {
-            receipt,
-            action: Action::Ack,
-        });
-        self.settle(queue, uses.collect(), Bug::AckWritesBack).await
+        Ok(self.change_outcomes(self.inner.ack(queue, &receipts).await?))
     }
 
     async fn change(
@@ -259,98 +253,48 @@ impl QueueBackend for Backend {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        demand(&self.shared.limits, changes.len(), changes)?;
-        let queue = &self.enter(queue)?;
-        let uses = changes.iter().map(|change| Use {
-            receipt: change.receipt.clone(),
-            action: Action::Change(change.action.clone()),
-        });
-        let outcomes = self
-            .settle(queue, uses.collect(), Bug::ChangeWritesBack)
-            .await;
-        let extends = |change: &LeaseChange| matches!(change.action, LeaseAction::Extend(_));
-        let silent = if changes.iter().any(extends) {
-            Bug::WaitMissesExtend
-        } else {
-            Bug::WaitMissesNack
-        };
-        self.tell_unless(silent);
-        outcomes
+        preconditions::batch(self.limits, changes.len());
+        let mut changes = changes.to_vec();
+        for change in &mut changes {
+            preconditions::change(self.limits, change);
+            if self.has(Bug::ReleaseCounts) && change.action == LeaseAction::Release {
+                let delay = Duration::ZERO;
+                change.action = LeaseAction::Nack { delay };
+            }
+        }
+        Ok(self.change_outcomes(self.inner.change(queue, &changes).await?))
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let queue = &self.enter(queue)?;
-        self.lock()
-            .expect_used(queue, Bug::WaitOnUnusedQueueFails)?;
-        let deadline = self.now().saturating_add(at_most.as_millis() as Millis);
-        let _waiting = self.has(Bug::DroppedWaitSilencesOthers).then(|| {
-            self.shared.anybody_waits.store(true, Ordering::SeqCst);
-            SignOff(&self.shared.anybody_waits)
-        });
-        let mut changed = self.changes().subscribe();
-        loop {
-            let now = self.now();
-            let due = self.lock().next_due(queue, now);
-            let limit = if self.has(Bug::WaitIgnoresLimit) {
-                None
-            } else {
-                Some(deadline)
-            };
-            let until = due.into_iter().chain(limit).min();
-            if until.is_some_and(|until| until <= now) {
-                return match due {
-                    None if self.has(Bug::WaitLimitIsAnError) => too_late(),
-                    Some(due) if due > now && self.has(Bug::WaitLimitIsAnError) => too_late(),
-                    _ => Ok(()),
-                };
-            }
-            let alarm = async {
-                match until {
-                    Some(until) => self.shared.clock.sleep_until(to_time(until)).await,
-                    None => pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.shared.next_waiter.notified(), if self.has(Bug::WaitWakesOne) => {}
-                _ = changed.changed(), if !self.has(Bug::WaitWakesOne) => {}
-                () = alarm => {}
-            }
+        if self.has(Bug::WaitMissesEnqueue) && self.inner.stats(queue).await?.ready == 0 {
+            pending::<()>().await;
         }
+        self.inner.wait(queue, at_most).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        let queue = &self.enter(queue)?;
-        let state = self.lock();
-        state.expect_used(queue, Bug::UnusedQueueIsAnError)?;
-        Ok(state.stats(queue, self.now()))
-    }
-}
-
-fn too_late() -> Result<()> {
-    Err(Error::new(ErrorKind::TimedOut, "wait", "nothing came"))
-}
-
-/// Says that nobody waits any more, whether that is true or not.
-struct SignOff<'a>(&'a AtomicBool);
-
-impl Drop for SignOff<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
+        let mut stats = self.inner.stats(queue).await?;
+        if self.has(Bug::DelayedCountsAsReady) {
+            stats.ready += std::mem::take(&mut stats.delayed);
+        }
+        Ok(stats)
     }
 }
 
 #[async_trait]
-impl QueueAdmin for Backend {
+impl QueueAdmin for Mutant {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
-        let queue = &self.enter(queue)?;
-        Ok(self.lock().peek(queue, max, self.now()))
+        self.inner.peek(queue, max).await
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
-        let queue = &self.enter(queue)?;
-        self.lock()
-            .expect_used(queue, Bug::AdminOfUnusedQueueFails)?;
-        Ok(self.lock().purge(queue, what, self.now()))
+        let purged = self.inner.purge(queue, what).await?;
+        if self.has(Bug::PurgeEmptiesEveryQueue) {
+            for other in self.inner.list_queues().await? {
+                self.inner.purge(&other, what).await?;
+            }
+        }
+        Ok(purged)
     }
 
     async fn dead_letters(
@@ -358,25 +302,22 @@ impl QueueAdmin for Backend {
         queue: &QueueName,
         page: &DeadLetterPage,
     ) -> Result<Vec<DeadLetter>> {
-        let queue = &self.enter(queue)?;
-        Ok(self.lock().dead_letters(queue, page))
+        let mut letters = self.inner.dead_letters(queue, page).await?;
+        if self.has(Bug::DeadPageSkips) && page.after().is_some() && !letters.is_empty() {
+            letters.remove(0);
+        }
+        Ok(letters)
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
-        let queue = &self.enter(queue)?;
-        self.torn_redrive(queue).await;
-        let redriven = self.lock().redrive(queue, which, self.now());
-        self.tell_unless(Bug::WaitMissesRedrive);
-        Ok(redriven)
+        self.inner.redrive(queue, which).await
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
-        let queue = &self.enter(queue)?;
-        self.lock().delete(queue);
-        Ok(())
+        self.inner.delete_queue(queue).await
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
-        Ok(self.lock().names())
+        self.inner.list_queues().await
     }
 }

@@ -1,118 +1,139 @@
-//! Proof that the suite rejects broken backends: each bug of the table by the check that is
-//! there for it, and no check without a bug.
+//! A red suite is red: every backend with a bug is rejected, each by the check of its kind. The
+//! same backend without a bug passes.
 //!
-//! `cargo test --test mutants NackTickEarly` examines one mutant alone.
-//! `QUEUE_CONFORMANCE_MATRIX` names a file that what rejects what is written to.
+//! `cargo test --test mutants OutcomesReversed` runs one of them.
 
-mod admin;
 mod backend;
-mod bug;
-mod file;
-mod given;
-mod harness;
-mod kept;
-mod lease;
-mod look;
-mod matrix;
-mod message;
-mod settle;
-mod state;
-mod torn;
+mod preconditions;
 
-use std::{
-    env, fs,
-    process::ExitCode,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use queue_conformance::{Outcome, Report, examine};
+use queue_api::{Limits, ManualClock, async_trait};
+use queue_conformance::{
+    Capability, CheckResult, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime,
+    report,
+};
+use queue_memory::MemoryBackend;
 
-use crate::{bug::Bug, harness::Mutant, matrix::Matrix, message::Ties};
+use crate::backend::{Bug, Mutant};
 
-/// What the suite sets for the processes that it starts in order to kill them.
-const CHILD: &str = "QUEUE_CONFORMANCE_CHILD";
+/// Each bug with the checks that must reject it.
+const BUGS: &[(Bug, &[&str])] = &[
+    (Bug::HeadersLost, &["headers_come_back_as_sent"]),
+    (
+        Bug::DuplicateOverwritesPayload,
+        &["a_duplicate_changes_nothing"],
+    ),
+    (
+        Bug::LeaseLastsOneMillisecond,
+        &[
+            "a_leased_message_is_not_leased_again",
+            "random_histories",
+            "concurrent_histories",
+        ],
+    ),
+    (
+        Bug::ExpiryOneMillisecondLate,
+        &["a_lease_expires_to_the_millisecond", "random_histories"],
+    ),
+    (Bug::AttemptsNotCounted, &["attempts_count_from_one"]),
+    (Bug::AnswerSortedById, &["in_order_of_ready_time"]),
+    (
+        Bug::AckIgnoresReceipt,
+        &["a_superseded_receipt_acks_nothing"],
+    ),
+    (Bug::LostPanics, &["a_settled_receipt_is_lost"]),
+    (Bug::OutcomesReversed, &["outcomes_are_in_order"]),
+    (
+        Bug::ReleaseCounts,
+        &["a_released_message_is_ready_at_once_and_not_counted"],
+    ),
+    (
+        Bug::MaxAttemptsIgnored,
+        &["after_max_attempts_a_message_becomes_a_dead_letter"],
+    ),
+    (Bug::DeadPageSkips, &["dead_letters_are_listed_in_pages"]),
+    (
+        Bug::ReceiptsOfAnyQueue,
+        &["a_receipt_is_lost_in_another_queue"],
+    ),
+    (
+        Bug::DelayedCountsAsReady,
+        &["stats_are_exact_after_every_step"],
+    ),
+    (Bug::WaitMissesEnqueue, &["wait_wakes_on_an_enqueue"]),
+    (
+        Bug::PurgeEmptiesEveryQueue,
+        &["purge_live_leaves_dead_letters"],
+    ),
+    (Bug::AckHidesFirst, &["a_dropped_ack_is_done_or_not"]),
+    (Bug::LeaseGuardsIdsOnly, &["a_reused_id_is_a_new_message"]),
+    (
+        Bug::StateLostOnReconnect,
+        &["a_new_connection_sees_everything"],
+    ),
+    (
+        Bug::DefaultClockStandsStill,
+        &["a_delay_passes_in_real_time"],
+    ),
+];
 
-/// Where to write the matrix.
-const MATRIX: &str = "QUEUE_CONFORMANCE_MATRIX";
-
-/// How many mutants are examined side by side, and on how many threads each: many more than
-/// there are processors, because what takes time is waiting, for the patience with a mutant that
-/// hangs and in the checks in real time.
-const MUTANTS: usize = 8;
+/// Many more than there are processors: most of the time is waiting, for checks in real time and
+/// for timeouts of backends that hang.
+const MUTANTS: usize = 4;
 const THREADS: usize = 8;
 
-/// Longer than the checks in real time take on a busy machine, and no longer, because every
-/// mutant that hangs costs it.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Longer than the checks in real time take on a busy machine. A backend that hangs takes all of
+/// it.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The backend without a bug must not fail by chance.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The smallest limits that the suite supports.
+const LEAST_LIMITS: Limits = Limits {
+    max_batch: 10,
+    max_payload_bytes: 100_000,
+    max_header_bytes: 1000,
+    max_visibility_timeout: Duration::from_secs(7200),
+    max_delay: Duration::from_secs(7200),
+};
 
 fn main() -> ExitCode {
-    if env::var_os(CHILD).is_some() {
-        // Its bug comes with the store's address.
-        return queue_conformance::run(Mutant::new(None, PATIENCE));
-    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(MUTANTS);
-    // A mutant fails checks by the dozen, and each would print its panic.
+    // Each bug fails many checks, and each would print its panic.
     std::panic::set_hook(Box::new(|_| {}));
-    let matrix = Arc::new(Mutex::new(Matrix::default()));
-    let mutants = Bug::ALL.iter().map(|bug| mutant(*bug, &matrix));
-    let sound = |ties| Mutant::new(None, CONTROL_PATIENCE).with_ties(ties);
-    let controls = [
-        control(&matrix),
-        passes(
-            "the_backend_at_its_least",
-            sound(Ties::FirstStored).at_its_least(),
-        ),
-        passes(
-            "the_backend_that_gives_the_last_stored_first",
-            sound(Ties::LastStored),
-        ),
-        passes(
-            "the_backend_that_gives_in_order_of_a_hash",
-            sound(Ties::Hashed),
-        ),
+    let whole = MutantHarness {
+        bug: None,
+        limits: &Limits::STANDARD,
+        capabilities: &[Capability::Admin],
+        timeout: CONTROL_TIMEOUT,
+    };
+    let least = MutantHarness {
+        limits: &LEAST_LIMITS,
+        capabilities: &[],
+        ..whole
+    };
+    let mut trials = vec![
+        passes("the_backend_without_a_bug_passes", whole),
+        passes("the_same_with_the_least_limits_and_no_admin_passes", least),
     ];
-    let trials: Vec<_> = controls.into_iter().chain(mutants).collect();
-    let all = trials.len() as u64;
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    if conclusion.num_passed + conclusion.num_failed < all {
-        return conclusion.exit_code();
-    }
-    let matrix = matrix.lock().expect("no holder panics");
-    if let Some(path) = env::var_os(MATRIX)
-        && let Err(error) = fs::write(&path, matrix.to_markdown())
-    {
-        eprintln!("{} could not be written: {error}", path.display());
-        return ExitCode::FAILURE;
-    }
-    let idle = matrix.idle_checks();
-    if !idle.is_empty() {
-        println!("no bug is there for these checks, so nobody knows that they can fail: {idle:#?}");
-        return ExitCode::FAILURE;
-    }
-    conclusion.exit_code()
+    trials.extend(BUGS.iter().map(|(bug, checks)| {
+        let mutant = MutantHarness {
+            bug: Some(*bug),
+            timeout: TIMEOUT,
+            ..whole
+        };
+        Trial::test(format!("{bug:?}"), move || is_rejected(mutant, checks))
+    }));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// The backend without a bug has all the patience that a backend is given by default: it must
-/// not fail by chance.
-const CONTROL_PATIENCE: Duration = Duration::from_secs(60);
-
-fn control(matrix: &Arc<Mutex<Matrix>>) -> Trial {
-    let matrix = matrix.clone();
-    Trial::test("the_backend_without_a_bug_passes", move || {
-        let report = examine(Mutant::new(None, CONTROL_PATIENCE), THREADS);
-        let mut matrix = matrix.lock().expect("no holder panics");
-        Ok(matrix.enter_control(&report)?)
-    })
-}
-
-/// What a backend does not offer, what is beyond its limits, and what the contract leaves open
-/// is not asked of it.
-fn passes(name: &str, backend: Mutant) -> Trial {
-    Trial::test(format!("{name}_passes"), move || {
-        let report = examine(backend, THREADS);
+fn passes(name: &str, harness: MutantHarness) -> Trial {
+    Trial::test(name, move || {
+        let report = report(harness, THREADS);
         match report.passed() {
             true => Ok(()),
             false => Err(Failed::from(report)),
@@ -120,26 +141,103 @@ fn passes(name: &str, backend: Mutant) -> Trial {
     })
 }
 
-fn mutant(bug: Bug, matrix: &Arc<Mutex<Matrix>>) -> Trial {
-    let matrix = matrix.clone();
-    Trial::test(format!("{bug:?}"), move || {
-        let report = examine(Mutant::new(Some(bug), PATIENCE), THREADS);
-        remove_records(&report);
-        let mut matrix = matrix.lock().expect("no holder panics");
-        Ok(matrix.enter(bug, &report)?)
-    })
+fn is_rejected(harness: MutantHarness, checks: &[&str]) -> Result<(), Failed> {
+    let report = report(harness, THREADS);
+    remove_records(&report);
+    report.results.iter().try_for_each(names_its_line)?;
+    let failed: Vec<_> = report.failed_checks().collect();
+    for check in checks {
+        if !failed.iter().any(|name| name.contains(check)) {
+            let bug = harness.bug;
+            return Err(format!("{check} accepts {bug:?}; these reject it: {failed:?}").into());
+        }
+    }
+    Ok(())
 }
 
-/// Histories under concurrency that fail are kept as files, for people who look for a bug. Here
-/// the bug is known, and there would be hundreds of them.
+/// A named check that fails shows its own line and the statement there, unless it timed out.
+fn names_its_line(result: &CheckResult) -> Result<(), String> {
+    let (Some(_), Outcome::Failed(why)) = (result.line, &result.outcome) else {
+        return Ok(());
+    };
+    let line = why.split_once("\nat ").map(|(_, line)| line);
+    let is_named = line.is_some_and(|line| {
+        line.contains("src/checks/") && line.lines().nth(1).is_some_and(|l| l.starts_with("    "))
+    });
+    match is_named || why.starts_with("did not end within") {
+        true => Ok(()),
+        false => Err(format!("{} does not name its line:\n{why}", result.check)),
+    }
+}
+
+/// Removes the kept records of failing histories.
 fn remove_records(report: &Report) {
-    for verdict in &report.verdicts {
-        if let Outcome::Failed(why) = &verdict.outcome
-            && let Some((_, path)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
+    for result in &report.results {
+        if let Outcome::Failed(why) = &result.outcome
+            && let Some((_, command)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
         {
-            // One that is gone already is as good.
-            let path = path.split_whitespace().next().unwrap_or_default();
-            let _ = fs::remove_file(path);
+            let path = command.split_whitespace().next().unwrap_or_default();
+            let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct MutantHarness {
+    bug: Option<Bug>,
+    limits: &'static Limits,
+    capabilities: &'static [Capability],
+    timeout: Duration,
+}
+
+struct MutantStore {
+    harness: MutantHarness,
+    mutant: Mutant,
+}
+
+#[async_trait]
+impl Harness for MutantHarness {
+    async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
+        let stands_still = || TestTime::Manual(Arc::new(ManualClock::new()));
+        let time = match time {
+            TestTime::Real if self.bug == Some(Bug::DefaultClockStandsStill) => stands_still(),
+            time => time,
+        };
+        let backend = time.give_to(MemoryBackend::new(), MemoryBackend::with_clock);
+        Ok(Arc::new(MutantStore {
+            harness: *self,
+            mutant: Mutant::new(backend, self.bug, self.limits),
+        }))
+    }
+
+    fn histories(&self) -> u32 {
+        40
+    }
+
+    fn capabilities(&self) -> &'static [Capability] {
+        self.capabilities
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+#[async_trait]
+impl Store for MutantStore {
+    async fn connect(&self) -> Result<Connection, HarnessError> {
+        let MutantHarness { bug, limits, .. } = self.harness;
+        let mutant = match bug {
+            Some(Bug::StateLostOnReconnect) => Mutant::new(MemoryBackend::new(), bug, limits),
+            _ => self.mutant.clone(),
+        };
+        Ok(match self.harness.capabilities.is_empty() {
+            true => Connection::without_admin(mutant),
+            false => Connection::new(mutant),
+        })
+    }
+
+    async fn remove(&self) -> Result<(), HarnessError> {
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use queue_api::{
     QueueBackend, QueueName, QueueStats, Receipt, Result, async_trait,
 };
 use queue_conformance::{
-    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime, examine,
+    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime, 
 };
 use sqlite_backend::SqliteBackend;
 use tempfile::TempDir;
@@ -25,7 +25,7 @@ const BUGS: [(Bug, &str); 2] = [
     (Bug::UsesOwnClocks, "clients_with_wrong_clocks_do_no_harm"),
     (
         Bug::StoresLater,
-        "processes_are_killed_and_the_books_balance",
+        "killed_processes_lose_nothing",
     ),
 ];
 
@@ -35,9 +35,9 @@ fn main() -> ExitCode {
     let mut missed = 0;
     for (bug, check) in BUGS {
         // In a process that the suite starts, the first call does not return.
-        let report = examine(Mutant(bug), 4);
+        let report = queue_conformance::report(Mutant(bug), 4);
         remove_records(&report);
-        let rejected = report.rejections().any(|name| name.ends_with(check));
+        let rejected = report.failed_checks().any(|name| name.ends_with(check));
         println!("{bug:?}: rejected by {check}: {rejected}");
         missed += usize::from(!rejected);
     }
@@ -47,8 +47,8 @@ fn main() -> ExitCode {
 
 /// The suite keeps the records of failed histories as files, to look into. These are expected.
 fn remove_records(report: &Report) {
-    for verdict in &report.verdicts {
-        if let Outcome::Failed(why) = &verdict.outcome
+    for result in &report.results {
+        if let Outcome::Failed(why) = &result.outcome
             && let Some((_, command)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
         {
             let path = command.split_whitespace().next().unwrap_or_default();
@@ -92,7 +92,7 @@ impl Harness for Mutant {
         Ok(connection(bug, SqliteBackend::open(file).await?))
     }
 
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Duration::from_secs(15)
     }
 }

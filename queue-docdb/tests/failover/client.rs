@@ -15,7 +15,7 @@ use std::{
 use queue_api::{
     Delivery, EnqueueOutcome, LeaseOptions, LeaseOutcome, MessageId, NewMessage, Queue, Result,
 };
-use queue_conformance::record::{Action, Given, What};
+use queue_conformance::record::{ReceiptAction, RecordedDelivery, Operation};
 use queue_docdb::DocDbBackend;
 
 use crate::report::{Answer, Reporter};
@@ -106,14 +106,14 @@ impl Client {
     /// Sends messages, with the same ids in each attempt and the attempt as the payload. Returns
     /// whether it succeeded.
     async fn enqueue(&mut self, ids: &[String], attempt: u32) -> bool {
-        let what = |id: &String, answered| What::Enqueue {
+        let operation = |id: &String, answered| Operation::Enqueue {
             id: copy(id, &attempt.to_string()),
             delay: 0,
             answered,
         };
         let begun: Vec<_> = ids
             .iter()
-            .map(|id| self.reporter.begin(what(id, false)))
+            .map(|id| self.reporter.begin(operation(id, false)))
             .collect();
         let messages: Vec<NewMessage> = ids
             .iter()
@@ -132,7 +132,7 @@ impl Client {
                 Err(error) => Answer::failed(error),
             };
             let stored = matches!(answer, Answer::Ok);
-            self.reporter.end(begun, what(id, stored), answer);
+            self.reporter.end(begun, operation(id, stored), answer);
         }
         outcome.is_ok()
     }
@@ -153,18 +153,18 @@ impl Client {
             for delivery in &deliveries {
                 let one = std::slice::from_ref(delivery);
                 match self.random.u32(..30) {
-                    0 | 1 => self.settle(one, Action::Nack(0)).await,
-                    2 => self.settle(one, Action::Release).await,
+                    0 | 1 => self.settle(one, ReceiptAction::Nack(0)).await,
+                    2 => self.settle(one, ReceiptAction::Release).await,
                     3 => {
-                        self.settle(one, Action::Extend(3000)).await;
+                        self.settle(one, ReceiptAction::Extend(3000)).await;
                         done.push(delivery.clone());
                     }
-                    4..10 => self.settle(one, Action::Ack).await,
+                    4..10 => self.settle(one, ReceiptAction::Ack).await,
                     _ => done.push(delivery.clone()),
                 }
             }
             if !done.is_empty() {
-                self.settle(&done, Action::Ack).await;
+                self.settle(&done, ReceiptAction::Ack).await;
             }
             self.pause(2..6).await;
         }
@@ -174,29 +174,29 @@ impl Client {
         let visibility = self.random.u64(2000..4000);
         let options = LeaseOptions::new(self.random.usize(1..=12))
             .with_visibility_timeout(Duration::from_millis(visibility));
-        let what = |answer| What::Lease { visibility, answer };
-        let begun = self.reporter.begin(what(None));
+        let operation = |answer| Operation::Lease { visibility, answer };
+        let begun = self.reporter.begin(operation(None));
         match self.queue.lease_batch(&options).await {
             Ok(deliveries) => {
-                let given = deliveries.iter().map(|delivery| Given {
+                let given = deliveries.iter().map(|delivery| RecordedDelivery {
                     id: copy_of(delivery),
-                    ..Given::new(delivery)
+                    ..RecordedDelivery::new(delivery)
                 });
-                let what = what(Some(given.collect()));
-                self.reporter.end(begun, what, Answer::Ok);
+                let operation = operation(Some(given.collect()));
+                self.reporter.end(begun, operation, Answer::Ok);
                 Some(deliveries)
             }
             Err(error) => {
                 let answer = Answer::failed(&error);
-                self.reporter.end(begun, what(None), answer);
+                self.reporter.end(begun, operation(None), answer);
                 None
             }
         }
     }
 
     /// Settles receipts in one call, and retries until it succeeds.
-    async fn settle(&mut self, deliveries: &[Delivery], action: Action) {
-        let what = |delivery: &Delivery, answer| What::Settle {
+    async fn settle(&mut self, deliveries: &[Delivery], action: ReceiptAction) {
+        let operation = |delivery: &Delivery, answer| Operation::Settle {
             receipt: delivery.receipt.to_string(),
             id: copy_of(delivery),
             action,
@@ -205,7 +205,7 @@ impl Client {
         loop {
             let begun: Vec<_> = deliveries
                 .iter()
-                .map(|delivery| self.reporter.begin(what(delivery, None)))
+                .map(|delivery| self.reporter.begin(operation(delivery, None)))
                 .collect();
             let outcomes = self.settle_once(deliveries, action).await;
             for (index, (begun, delivery)) in begun.into_iter().zip(deliveries).enumerate() {
@@ -216,7 +216,7 @@ impl Client {
                     }
                     Err(error) => (None, Answer::failed(error)),
                 };
-                self.reporter.end(begun, what(delivery, applied), answer);
+                self.reporter.end(begun, operation(delivery, applied), answer);
             }
             if outcomes.is_ok() {
                 return;
@@ -228,25 +228,25 @@ impl Client {
     async fn settle_once(
         &self,
         deliveries: &[Delivery],
-        action: Action,
+        action: ReceiptAction,
     ) -> Result<Vec<LeaseOutcome>> {
         let receipt = &deliveries[0].receipt;
         let one = |outcome| vec![outcome];
         match action {
-            Action::Extend(millis) => {
+            ReceiptAction::Extend(millis) => {
                 let extended = self.queue.extend(receipt, Duration::from_millis(millis));
                 extended.await.map(one)
             }
-            Action::Nack(millis) => {
+            ReceiptAction::Nack(millis) => {
                 let nacked = self.queue.nack(receipt, Duration::from_millis(millis));
                 nacked.await.map(one)
             }
-            Action::Release => self.queue.release(receipt).await.map(one),
-            Action::DeadLetter => {
+            ReceiptAction::Release => self.queue.release(receipt).await.map(one),
+            ReceiptAction::DeadLetter => {
                 let moved = self.queue.dead_letter(receipt, "recorded");
                 moved.await.map(one)
             }
-            Action::Ack => {
+            ReceiptAction::Ack => {
                 let receipts: Vec<_> = deliveries.iter().map(|it| it.receipt.clone()).collect();
                 self.queue.ack_batch(&receipts).await
             }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use queue_api::Error;
-use queue_conformance::record::{Call, Millis, What, moment, wall_clock};
+use queue_conformance::record::{Call, Millis, Operation, moment, wall_clock};
 use serde::{Deserialize, Serialize};
 
 /// One call.
@@ -44,10 +44,10 @@ impl Answer {
 impl Report {
     /// Whether a message was sent or settled.
     pub(crate) fn is_progress(&self) -> bool {
-        match &self.call.what {
-            What::Enqueue { .. } => matches!(self.answer, Answer::Ok | Answer::Duplicate),
-            What::Settle { answer, .. } => *answer == Some(true),
-            What::Lease { .. } => false,
+        match &self.call.operation {
+            Operation::Enqueue { .. } => matches!(self.answer, Answer::Ok | Answer::Duplicate),
+            Operation::Settle { answer, .. } => *answer == Some(true),
+            Operation::Lease { .. } => false,
         }
     }
 }
@@ -64,7 +64,7 @@ impl Reporter {
         Self { by, calls: 0 }
     }
 
-    pub(crate) fn begin(&mut self, what: What) -> Report {
+    pub(crate) fn begin(&mut self, operation: Operation) -> Report {
         self.calls += 1;
         let report = Report {
             call: Call {
@@ -75,7 +75,7 @@ impl Reporter {
                 ended: None,
                 clock_from: wall_clock(),
                 clock_to: Millis::MAX,
-                what,
+                operation,
             },
             answer: Answer::Pending,
         };
@@ -84,8 +84,8 @@ impl Reporter {
     }
 
     /// A call that failed has no end: it may take effect later.
-    pub(crate) fn end(&self, mut report: Report, what: What, answer: Answer) {
-        report.call.what = what;
+    pub(crate) fn end(&self, mut report: Report, operation: Operation, answer: Answer) {
+        report.call.operation = operation;
         if !matches!(answer, Answer::Failed { .. }) {
             report.call.ended = Some(moment());
             report.call.clock_to = wall_clock();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue_conformance::record::{Action, Call, Given, Millis, What};
+use queue_conformance::record::{ReceiptAction, Call, RecordedDelivery, Millis, Operation};
 
 use crate::{
     report::{Answer, Report},
@@ -16,7 +16,7 @@ use crate::{
 struct Record(Vec<Report>);
 
 impl Record {
-    fn call(mut self, what: What, answer: Answer) -> Self {
+    fn call(mut self, operation: Operation, answer: Answer) -> Self {
         let second = self.0.len() as u64 + 1;
         let failed = matches!(answer, Answer::Failed { .. });
         self.0.push(Report {
@@ -28,7 +28,7 @@ impl Record {
                 ended: (!failed).then_some(second * 1_000_000_000 + 1),
                 clock_from: second * 1000,
                 clock_to: if failed { Millis::MAX } else { second * 1000 },
-                what,
+                operation,
             },
             answer,
         });
@@ -36,34 +36,34 @@ impl Record {
     }
 
     fn enqueue(self, id: &str, answer: Answer) -> Self {
-        let what = What::Enqueue {
+        let operation = Operation::Enqueue {
             id: id.to_owned(),
             delay: 0,
             answered: matches!(answer, Answer::Ok),
         };
-        self.call(what, answer)
+        self.call(operation, answer)
     }
 
     fn lease(self, id: &str, attempt: u32, visibility: Millis) -> Self {
         let expires = (self.0.len() as u64 + 1) * 1000 + visibility;
-        let given = Given {
+        let given = RecordedDelivery {
             id: id.to_owned(),
             receipt: format!("{id}/{attempt}"),
             attempt,
             expires,
         };
         let answer = Some(vec![given]);
-        self.call(What::Lease { visibility, answer }, Answer::Ok)
+        self.call(Operation::Lease { visibility, answer }, Answer::Ok)
     }
 
     fn ack(self, id: &str, attempt: u32) -> Self {
-        let what = What::Settle {
+        let operation = Operation::Settle {
             receipt: format!("{id}/{attempt}"),
             id: id.to_owned(),
-            action: Action::Ack,
+            action: ReceiptAction::Ack,
             answer: Some(true),
         };
-        self.call(what, Answer::Ok)
+        self.call(operation, Answer::Ok)
     }
 
     /// The table's row, without the times, and whether the table accepts it.

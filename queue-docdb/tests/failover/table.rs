@@ -8,7 +8,7 @@ use std::{
 
 use queue_conformance::{
     Line,
-    record::{Action, Call, Moment, Violation, What, judge},
+    record::{ReceiptAction, Call, Moment, Violation, Operation, judge},
 };
 
 use crate::{
@@ -159,8 +159,8 @@ fn with_bound(record: &[Call], bound: Duration) -> Vec<Call> {
 fn messages(reports: &[Report]) -> BTreeMap<&str, Message> {
     let mut messages: BTreeMap<&str, Message> = BTreeMap::new();
     for Report { call, answer } in reports {
-        match &call.what {
-            What::Enqueue { id, .. } => {
+        match &call.operation {
+            Operation::Enqueue { id, .. } => {
                 let message = messages.entry(id_of_copy(id)).or_insert_with(|| Message {
                     first_sent: call.began,
                     ..Message::default()
@@ -168,20 +168,20 @@ fn messages(reports: &[Report]) -> BTreeMap<&str, Message> {
                 message.first_sent = message.first_sent.min(call.began);
                 message.is_duplicate |= matches!(answer, Answer::Duplicate);
             }
-            What::Lease { answer, .. } => {
+            Operation::Lease { answer, .. } => {
                 for given in answer.iter().flatten() {
                     let message = messages.entry(id_of_copy(&given.id)).or_default();
                     message.deliveries += 1;
                     message.copies.insert(given.id.clone());
                 }
             }
-            What::Settle {
+            Operation::Settle {
                 id, action, answer, ..
             } => {
                 let message = messages.entry(id_of_copy(id)).or_default();
                 match action {
-                    Action::Ack => message.may_be_acked |= *answer != Some(false),
-                    Action::Nack(_) | Action::Release if *answer == Some(true) => {
+                    ReceiptAction::Ack => message.may_be_acked |= *answer != Some(false),
+                    ReceiptAction::Nack(_) | ReceiptAction::Release if *answer == Some(true) => {
                         message.released += 1;
                     }
                     _ => {}

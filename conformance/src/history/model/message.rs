@@ -1,4 +1,4 @@
-//! One message, as the model has it.
+//! A message of the model.
 
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ pub(super) struct Message {
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// Delayed or ready, or leased where there is a receipt; by the clock.
+    /// Ready, delayed, or leased if there is a receipt: that depends on the time.
     Live {
         ready_at: SystemTime,
         receipt: Option<Receipt>,
@@ -37,7 +37,7 @@ impl Message {
         self.attempts >= self.sent.max_attempts
     }
 
-    pub(super) fn is_held_by(&self, receipt: &Receipt) -> bool {
-        matches!(&self.state, State::Live { receipt: Some(held), .. } if held == receipt)
+    pub(super) fn has_receipt(&self, receipt: &Receipt) -> bool {
+        matches!(&self.state, State::Live { receipt: Some(current), .. } if current == receipt)
     }
 }

@@ -4,7 +4,7 @@ use queue_api::ManualClock;
 use super::*;
 
 #[test]
-fn an_exhausted_message_that_is_given_breaks_the_line_about_dead_letters() {
+fn the_delivery_of_an_exhausted_message_breaks_d1() {
     let now = ManualClock::new().now();
     let id = MessageId::new("m").expect("it is valid");
     let message = NewMessage::new("")
