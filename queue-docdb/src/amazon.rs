@@ -29,7 +29,7 @@ fn domain(host: &ServerAddress) -> Option<&'static str> {
     DOMAINS.into_iter().find(|domain| name.ends_with(domain))
 }
 
-/// Sets how DocumentDB's users log in. Refuses what DocumentDB cannot do and nobody overrides.
+/// Sets how DocumentDB's users log in, and refuses what it does not support.
 pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Error> {
     match options.repl_set_name.as_deref() {
         None | Some("rs0") => {}

@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// Every setting that `override_settings` replaces. None is refused, on Amazon's hosts either.
+    /// Every setting that `override_settings` replaces. Amazon's hosts accept them too.
     #[tokio::test]
     async fn settings_that_are_overridden_are_accepted() {
         let overridden = |options: ClientOptions| {

@@ -1,6 +1,6 @@
 //! Each command of each call fails in each way, and the answers are true.
 //!
-//! The test prints the table of `docs/failures.md`, and compares the two.
+//! The test prints the table of `docs/faults.md`, and compares the two.
 
 use std::{
     collections::BTreeSet,
