@@ -9,7 +9,7 @@ use crate::{
     collection::{Query, QueueCollection},
     document,
     error::StoreError,
-    receipt::Held,
+    receipt::ParsedReceipt,
 };
 
 /// The parts of a document that tell whose it is.
@@ -25,10 +25,10 @@ impl QueueCollection {
     pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
         // Of two uses of a receipt the first one settles it.
         let mut used = HashSet::new();
-        let uses: Vec<(usize, Held)> = receipts
+        let uses: Vec<(usize, ParsedReceipt)> = receipts
             .iter()
             .enumerate()
-            .filter_map(|(index, receipt)| Some((index, Held::parse(receipt)?)))
+            .filter_map(|(index, receipt)| Some((index, ParsedReceipt::parse(receipt)?)))
             .filter(|(_, held)| used.insert(held.clone()))
             .collect();
         let applied = match uses.as_slice() {
@@ -36,7 +36,7 @@ impl QueueCollection {
             [(_, held)] if self.ack_one(held).await? => HashSet::from([held]),
             [_] => HashSet::new(),
             _ => {
-                let held: Vec<&Held> = uses.iter().map(|(_, held)| held).collect();
+                let held: Vec<&ParsedReceipt> = uses.iter().map(|(_, held)| held).collect();
                 self.ack_several(&held).await?
             }
         };
@@ -50,7 +50,7 @@ impl QueueCollection {
     }
 
     /// Deletes one message. It needs no look beforehand: the number of deleted documents tells.
-    async fn ack_one(&self, held: &Held) -> Result<bool, StoreError> {
+    async fn ack_one(&self, held: &ParsedReceipt) -> Result<bool, StoreError> {
         let mut retries = self.deadline.retries();
         // A try that was given up may still arrive, and delete what a later one then misses.
         let mut may_arrive_late = false;
@@ -82,9 +82,12 @@ impl QueueCollection {
 
     /// Deletes a batch in one command. Its answer is a number, which does not say whose
     /// receipt was good, so who owns what is looked up before.
-    async fn ack_several<'a>(&self, held: &[&'a Held]) -> Result<HashSet<&'a Held>, StoreError> {
+    async fn ack_several<'a>(
+        &self,
+        held: &[&'a ParsedReceipt],
+    ) -> Result<HashSet<&'a ParsedReceipt>, StoreError> {
         let before = self.ownership(held).await?;
-        let mut ours: Vec<&Held> = held
+        let mut ours: Vec<&ParsedReceipt> = held
             .iter()
             .copied()
             .filter(|held| {
@@ -132,10 +135,10 @@ impl QueueCollection {
     /// Which receipts a command applied that deleted fewer documents than it was sent for.
     async fn which<'a>(
         &self,
-        ours: &[&'a Held],
+        ours: &[&'a ParsedReceipt],
         before: &HashMap<MessageId, Ownership>,
         deleted: u64,
-    ) -> Result<HashSet<&'a Held>, StoreError> {
+    ) -> Result<HashSet<&'a ParsedReceipt>, StoreError> {
         // Somebody came between. What is still there was not deleted by anyone, so its receipt
         // is lost; where the same number is gone that this call deleted, it deleted all of
         // them. Otherwise another ack of the same receipts is in there, or a purge.
@@ -150,7 +153,7 @@ impl QueueCollection {
     /// Who owns the messages of these receipts; those that are not there are left out.
     pub(crate) async fn ownership(
         &self,
-        held: &[&Held],
+        held: &[&ParsedReceipt],
     ) -> Result<HashMap<MessageId, Ownership>, StoreError> {
         let ids: Vec<&str> = held.iter().map(|held| held.id.as_str()).collect();
         let query = Query::by_ids(doc! { "_id": { "$in": ids } }, held.len())
@@ -171,11 +174,11 @@ impl QueueCollection {
 
 /// The receipts whose messages are there no more, or only later ones of the same ids.
 fn gone<'a>(
-    held: &[&'a Held],
+    held: &[&'a ParsedReceipt],
     before: &HashMap<MessageId, Ownership>,
     after: &HashMap<MessageId, Ownership>,
-) -> HashSet<&'a Held> {
-    let birth = |seen: &HashMap<MessageId, Ownership>, held: &Held| {
+) -> HashSet<&'a ParsedReceipt> {
+    let birth = |seen: &HashMap<MessageId, Ownership>, held: &ParsedReceipt| {
         seen.get(&held.id).map(|ownership| ownership.birth)
     };
     held.iter()
@@ -185,7 +188,7 @@ fn gone<'a>(
 }
 
 /// One statement for each claim that the receipts come from.
-pub(crate) fn deletions(held: &[&Held]) -> Vec<Document> {
+pub(crate) fn deletions(held: &[&ParsedReceipt]) -> Vec<Document> {
     let mut claims: HashMap<[u8; 16], Vec<&str>> = HashMap::new();
     for held in held {
         claims

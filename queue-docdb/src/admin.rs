@@ -1,4 +1,4 @@
-//! Looking after queues.
+//! Administration: peek, purge, dead letters, redrive, delete.
 
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 use queue_api::{
@@ -13,8 +13,7 @@ use crate::{
     stats::{dead_letters_after, live},
 };
 
-/// How many messages a command removes or redrives: each command holds locks, and each chunk
-/// has the operation timeout to be done.
+/// How many messages one command removes or redrives. Each such chunk has the operation timeout.
 const CHUNK: usize = 1000;
 
 impl QueueCollection {
@@ -42,12 +41,12 @@ impl QueueCollection {
             );
             let found = step
                 .find(query, |document| {
-                    (document::any_id(document), behind(what, document))
+                    (document::any_id(document), filter_after(what, document))
                 })
                 .await?;
-            let (found_ids, mut behind): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+            let (found_ids, mut next): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             let ids: Vec<Bson> = found_ids.iter().flatten().cloned().collect();
-            // What changed its state meanwhile stays: a message that was just redriven, say.
+            // A message that changed its state meanwhile stays, for example after a redrive.
             let is_dead = matches!(what, Purge::Dead);
             let chunk = doc! { "_id": { "$in": ids }, "dead": { "$exists": is_dead } };
             let deleted = step.delete(vec![doc! { "q": chunk, "limit": 0 }]).await;
@@ -55,11 +54,11 @@ impl QueueCollection {
             if found_ids.len() < CHUNK {
                 return Ok(purged);
             }
-            // None deleted may mean that another purge was faster, and more are left. But the
-            // same ones again cannot be deleted, so it goes on behind them.
+            // The same ones again cannot be deleted, so they are skipped. A count of 0 does not
+            // show that: another purge may have been faster.
             if found_ids == before {
-                match behind.pop().flatten() {
-                    Some(behind) => filter = behind,
+                match next.pop().flatten() {
+                    Some(next) => filter = next,
                     None => return Ok(purged),
                 }
             }
@@ -84,8 +83,7 @@ impl QueueCollection {
                 })
                 .await?;
             let is_last = found.len() < wanted;
-            // The page goes on behind what it could not list, so that it is full unless it
-            // is the last.
+            // Damaged ones are not listed, so there may be room for more.
             let last = found.last().and_then(|(id, _)| id.clone());
             letters.extend(found.into_iter().filter_map(|(_, letter)| letter));
             match last {
@@ -115,8 +113,8 @@ impl QueueCollection {
         Ok(redriven)
     }
 
-    /// One pass in order of id. A dead letter that cannot be delivered is back at the next
-    /// lease, so "until there are none" might never end.
+    /// Redrives in one pass, by id. A damaged message becomes a dead letter again at once, so
+    /// redriving until none is left might never end.
     async fn redrive_all(&self) -> Result<u64, StoreError> {
         let mut redriven = 0;
         let mut after = String::new();
@@ -140,7 +138,7 @@ impl QueueCollection {
                 (document::any_id(document), dead_id(document))
             })
             .await?;
-        // A damaged one at the end is no reason to leave out what lies behind it.
+        // The last ones may have no readable id.
         let last = found.iter().rev().find_map(|(_, dead_id)| dead_id.clone());
         let ids: Vec<Bson> = found.into_iter().filter_map(|(id, _)| id).collect();
         if ids.is_empty() {
@@ -168,15 +166,15 @@ impl QueueCollection {
     }
 }
 
-/// What became of a chunk of dead letters.
+/// One chunk of a redrive.
 struct Chunk {
     redriven: u64,
-    /// The id of the last one, if there were any.
+    /// The last id; `None` if there were no more dead letters.
     last: Option<String>,
 }
 
-/// Selects what a purge meets behind this document.
-fn behind(what: Purge, document: &RawDocument) -> Option<Document> {
+/// Selects what a purge finds after this document.
+fn filter_after(what: Purge, document: &RawDocument) -> Option<Document> {
     match what {
         Purge::Live => {
             let time = document::date(document, "visible_at")?;
@@ -191,7 +189,7 @@ fn dead_id(document: &RawDocument) -> Option<String> {
     Some(dead.get_str("id").ok()?.to_owned())
 }
 
-/// `None` for a damaged document, which the next lease buries.
+/// `None` for a damaged document. The next lease call makes it a dead letter.
 fn peeked(document: &RawDocument, now: DateTime) -> Option<PeekedMessage> {
     let ready_at = document::date(document, "visible_at")?;
     let stored = document::read(document).ok()?;

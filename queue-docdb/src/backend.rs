@@ -1,4 +1,4 @@
-//! The backend: the contract's calls, each handed to the module that knows how.
+//! The backend: each call of the contract opens the queue's collection and passes on.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,7 +10,6 @@ use queue_api::{
 };
 
 use crate::{
-    builder::{DocDbBuilder, WakeMode},
     clock::Time,
     collection::QueueCollection,
     error::{StoreError, during},
@@ -18,12 +17,12 @@ use crate::{
     names::Prefix,
     queues::Queues,
     retry::Deadline,
-    watch::Watch,
+    watch::{WakeMode, Watch},
 };
 
 /// Queues in a database of Amazon DocumentDB or MongoDB.
 ///
-/// Cloning it is cheap and gives another handle on the same connections.
+/// A clone is cheap and uses the same connections. Dropping the last one closes them.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -37,6 +36,7 @@ use crate::{
 ///     .await?;
 /// let queue = Queue::new(Arc::new(backend), "mail")?;
 /// queue.enqueue(&NewMessage::new("welcome, Ada")).await?;
+/// assert_eq!(queue.stats().await?.ready, 1);
 /// # Ok(())
 /// # }
 /// ```
@@ -64,45 +64,18 @@ impl Drop for Shared {
 }
 
 impl DocDbBackend {
-    /// Begins to say how to reach a database, by a `mongodb://` or `mongodb+srv://` URI.
-    pub fn builder(uri: impl Into<String>) -> DocDbBuilder {
-        DocDbBuilder::new(uri.into())
-    }
-
-    /// Begins with a database that the application has a client for: its connections, its
-    /// credentials and its TLS are used as they are.
-    ///
-    /// Reads go to the primary and writes to a majority whatever the client says. Its retryable
-    /// writes are its own matter: on DocumentDB before 8.0.2 they must be off
-    /// (`retryWrites=false`), as for everything else that the application does there.
-    ///
-    /// ```no_run
-    /// use queue_docdb::{DocDbBackend, mongodb::Client};
-    ///
-    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = Client::with_uri_str("mongodb://localhost:27017").await?;
-    /// let backend = DocDbBackend::from_database(client.database("shop"))
-    ///     .connect()
-    ///     .await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn from_database(database: Database) -> DocDbBuilder {
-        DocDbBuilder::from_database(database)
-    }
-
     pub(crate) fn new(
         database: Database,
         prefix: Prefix,
         timeout: Duration,
         time: Time,
-        news: WakeMode,
+        wake_mode: WakeMode,
         lanes: Lanes,
     ) -> Self {
         let queues = Arc::<Queues>::default();
-        let watch = match news {
-            WakeMode::Polled => None,
-            WakeMode::Streamed => Some(Watch::new(
+        let watch = match wake_mode {
+            WakeMode::Polling => None,
+            WakeMode::ChangeStream => Some(Watch::new(
                 database.clone(),
                 timeout,
                 prefix.clone(),
@@ -150,9 +123,7 @@ impl DocDbBackend {
         queue.check_schema().await.map_err(during(operation))?;
         Ok(queue)
     }
-}
 
-impl DocDbBackend {
     async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
         let deadline = Deadline::after(self.shared.timeout);
         let mut retries = deadline.retries();
@@ -168,7 +139,7 @@ impl DocDbBackend {
 
 impl fmt::Debug for DocDbBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the database itself: the driver prints its credentials' user name with it.
+        // The driver's `Debug` of a database shows the user name.
         f.debug_struct("DocDbBackend")
             .field("database", &self.shared.database.name())
             .field("prefix", &self.shared.prefix)
@@ -179,7 +150,7 @@ impl fmt::Debug for DocDbBackend {
 #[async_trait]
 impl QueueBackend for DocDbBackend {
     fn limits(&self) -> Limits {
-        // A document may have 16 MiB, so the standard leaves plenty of room.
+        // A document may have 16 MiB, so these leave plenty of room.
         Limits::STANDARD
     }
 

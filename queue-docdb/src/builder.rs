@@ -1,4 +1,4 @@
-//! How to reach a database.
+//! The builder: how to reach a database, and how the backend uses it.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,118 +12,122 @@ use crate::{
     amazon,
     backend::DocDbBackend,
     clock::{ServerClock, Time},
-    connect,
+    connect::{self, ClientSettings},
     error::{StoreError, during},
     lanes::Lanes,
     names::{Prefix, check_database},
+    watch::WakeMode,
 };
 
-/// Says how to reach a database; made by [`DocDbBackend::builder`] or
+/// A pool of one connection has none to spare for a change stream.
+const TOO_SMALL_FOR_STREAMS: u32 = 1;
+
+/// Settings of a [`DocDbBackend`], made by [`DocDbBackend::builder`] or
 /// [`DocDbBackend::from_database`].
+///
+/// ```
+/// use queue_docdb::DocDbBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let builder = DocDbBackend::builder("mongodb://localhost:27017")
+///     .database("shop")
+///     .max_pool_size(0);
+/// let error = builder.connect().await.unwrap_err();
+/// assert_eq!(error.to_string(), "connect: max_pool_size is 0; it must be at least 1");
+/// # }
+/// ```
 pub struct DocDbBuilder {
     source: Source,
     database: Option<String>,
     collection_prefix: String,
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
-    news: WakeMode,
+    wake_mode: WakeMode,
     lanes: usize,
     client: ClientSettings,
-}
-
-/// How a wait learns what other processes do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum WakeMode {
-    /// By a change stream where one can be had, else by looking.
-    Streamed,
-    /// By looking at intervals.
-    Polled,
 }
 
 /// Where the connections come from.
 enum Source {
     Uri(String),
-    /// A client of the application's.
+    /// The application's own client.
     Database(Database),
 }
 
-/// What a client is made with, beside its URI.
-#[derive(Default)]
-pub(crate) struct ClientSettings {
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) application_name: Option<String>,
-    pub(crate) max_pool_size: Option<u32>,
-    pub(crate) command_events: Option<EventHandler<CommandEvent>>,
-}
+impl DocDbBackend {
+    /// Starts a builder for a `mongodb://` or `mongodb+srv://` URI.
+    pub fn builder(uri: impl Into<String>) -> DocDbBuilder {
+        DocDbBuilder::new(Source::Uri(uri.into()))
+    }
 
-impl ClientSettings {
-    /// The name of a setting that was made, if any was.
-    fn first_made(&self) -> Option<&'static str> {
-        let Self {
-            ca_file,
-            application_name,
-            max_pool_size,
-            command_events,
-        } = self;
-        [
-            (ca_file.is_some(), "CA file"),
-            (application_name.is_some(), "application name"),
-            (max_pool_size.is_some(), "pool size"),
-            (command_events.is_some(), "command event handler"),
-        ]
-        .into_iter()
-        .find_map(|(is_made, name)| is_made.then_some(name))
+    /// Starts a builder for a database of the application's own client. Its connections,
+    /// credentials and TLS are used as they are.
+    ///
+    /// The backend reads from the primary and writes to a majority, whatever the client says. It
+    /// cannot override `retryWrites`: on DocumentDB before 8.0.2 the client must have
+    /// `retryWrites=false`.
+    ///
+    /// ```no_run
+    /// use queue_docdb::{DocDbBackend, mongodb::Client};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::with_uri_str("mongodb://localhost:27017").await?;
+    /// let backend = DocDbBackend::from_database(client.database("shop"))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_database(database: Database) -> DocDbBuilder {
+        DocDbBuilder::new(Source::Database(database))
     }
 }
 
 impl DocDbBuilder {
-    /// What the collections of queues are called, before the queue's name.
+    /// The default of [`collection_prefix`](Self::collection_prefix).
     pub const DEFAULT_COLLECTION_PREFIX: &'static str = "queue.";
 
-    /// How long an operation may take.
+    /// The default of [`operation_timeout`](Self::operation_timeout).
     pub const DEFAULT_OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-    pub(crate) fn new(uri: String) -> Self {
-        Self::of(Source::Uri(uri))
-    }
-
-    pub(crate) fn from_database(database: Database) -> Self {
-        Self::of(Source::Database(database))
-    }
-
-    fn of(source: Source) -> Self {
+    fn new(source: Source) -> Self {
         Self {
             source,
             database: None,
             collection_prefix: Self::DEFAULT_COLLECTION_PREFIX.to_owned(),
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
-            news: WakeMode::Streamed,
+            wake_mode: WakeMode::ChangeStream,
             lanes: Lanes::MOST.count(),
             client: ClientSettings::default(),
         }
     }
 
-    /// The database that holds the queues; needed unless the URI names one.
+    /// The name of the database with the queues, in 1 to 63 bytes. The default is the database
+    /// that the URI names; one of the two is required.
     #[must_use]
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = Some(name.into());
         self
     }
 
-    /// What collection names begin with: a queue is the collection prefix + queue name. The
-    /// default is [`DEFAULT_COLLECTION_PREFIX`](Self::DEFAULT_COLLECTION_PREFIX).
+    /// What the name of a queue's collection begins with; the queue's name follows. The default
+    /// is [`DEFAULT_COLLECTION_PREFIX`](Self::DEFAULT_COLLECTION_PREFIX), `queue.`.
     ///
-    /// It may be empty, for a database that holds nothing but queues, and has at most 9
-    /// bytes: DocumentDB allows 57 for a collection name, and a queue's takes up to 48.
+    /// Allowed are 0 to 9 bytes: a collection name on DocumentDB has up to 57 bytes, and a
+    /// queue's name up to 48. It is at most 8 if the database's name has 63 bytes. Use an empty
+    /// prefix only in a database that has nothing but queues.
     #[must_use]
     pub fn collection_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.collection_prefix = prefix.into();
         self
     }
 
-    /// The PEM file of the certificates that the server's is signed by; it turns TLS on. For
-    /// DocumentDB it is the
+    /// A PEM file with the certificate authorities to trust. It turns TLS on. The default is the
+    /// URI's `tlsCAFile`, if any.
+    ///
+    /// DocumentDB needs the
     /// [bundle of AWS](https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem).
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
@@ -131,103 +135,100 @@ impl DocDbBuilder {
         self
     }
 
-    /// What the connections are called in the server's logs and in `currentOp`, at most 128
-    /// bytes. The default is what the URI says (`appName`), else `queue-docdb/` and this
-    /// crate's version.
+    /// The name of the connections in the server's logs and in `currentOp`, in up to 128 bytes.
+    /// The default is the URI's `appName`, else `queue-docdb/` and this crate's version.
     #[must_use]
     pub fn application_name(mut self, name: impl Into<String>) -> Self {
         self.client.application_name = Some(name.into());
         self
     }
 
-    /// How many connections there are at most to each server; the default is what the URI says
-    /// (`maxPoolSize`), else 10. Calls beyond that wait for a free one, within their operation
-    /// timeout. A small instance of DocumentDB takes 1000 of all its clients together.
+    /// The largest number of connections to each server, at least 1. The default is the URI's
+    /// `maxPoolSize`, else 10.
+    ///
+    /// Further calls wait for a free connection, within their operation timeout.
     #[must_use]
     pub fn max_pool_size(mut self, connections: u32) -> Self {
         self.client.max_pool_size = Some(connections);
         self
     }
 
-    /// How long a call may take before it is an error, connecting included, and whatever it
-    /// consists of: the commands, and trying them again after a failure that passes. 10 seconds
-    /// unless set.
+    /// How long a call may take, with all its commands and retries; at least 1 ms. Connecting is
+    /// a call too. The default is
+    /// [`DEFAULT_OPERATION_TIMEOUT`](Self::DEFAULT_OPERATION_TIMEOUT), 10 seconds.
     ///
-    /// Purging and redriving take this long at most for each thousand messages, and `wait` for
-    /// each look at the database.
+    /// `purge` and `redrive` may take this long for each thousand messages, and `wait` for each
+    /// look at the database.
     #[must_use]
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;
         self
     }
 
-    /// The clock that all times are taken from. The default is the server's time, which all
-    /// processes that use the queue share; another clock is for tests.
+    /// The clock for all times. The default is the server's time, which all processes share. Use
+    /// another clock in tests only.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// Does without a change stream: waits look at the queue at intervals of up to 2 seconds.
+    /// Waits poll the queue, at least every 2 seconds. By default they use a change stream where
+    /// the server has one.
     ///
-    /// Without this, the first wait opens one for the database, which stays open while anybody
-    /// waits; where the server has none, waits look all the same, and Amazon's elastic clusters are
-    /// not asked. It takes a connection of the pool while somebody waits, one of the server's
-    /// cursors and, on DocumentDB, I/O for each change that is recorded. In a pool of one
-    /// connection there is none.
+    /// An open change stream takes one connection of the pool, one cursor and, on DocumentDB, I/O
+    /// for each recorded change. It is never opened on an elastic cluster, nor in a pool of one
+    /// connection.
     #[must_use]
     pub fn without_change_stream(mut self) -> Self {
-        self.news = WakeMode::Polled;
+        self.wake_mode = WakeMode::Polling;
         self
     }
 
-    /// Into how many lanes this instance divides a queue when others compete with it for its
-    /// messages: 1 to 16, and 16 unless set. With 1 it does not.
+    /// How many parts this instance divides a queue into while it competes with other processes:
+    /// 1 to 16. The default is 16; with 1 it does not divide.
     ///
-    /// Each of its claims then keeps to one lane, and the next claim to another, so that claims
-    /// of different instances rarely meet. A claim so looks at as many index keys for each
-    /// message as there are lanes. Whoever is alone takes messages in order of ready time, and
-    /// looks at one. Instances with different numbers work together well.
+    /// A claim then takes messages of one part, so that claims of different processes rarely
+    /// meet. It reads as many index keys for each message as there are parts. Processes may have
+    /// different numbers.
     #[must_use]
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = lanes;
         self
     }
 
-    /// Tells `handler` of every command that is sent and how it went: for metrics, traces, or
-    /// a test that wants to know.
+    /// Calls `handler` for every command that is sent and for its result. The default is none.
     ///
-    /// It is called where the command is sent, so it must not block. Each command is copied
-    /// for it, payloads included.
+    /// The handler must not block. It gets a copy of each command, payloads included.
     #[must_use]
     pub fn command_event_handler(mut self, handler: impl Into<EventHandler<CommandEvent>>) -> Self {
         self.client.command_events = Some(handler.into());
         self
     }
 
-    /// Connects, and makes sure that the database answers and takes the credentials.
+    /// Connects, and checks that the server answers and accepts the credentials.
+    ///
+    /// It does not check the user's permissions: a missing one shows as
+    /// [`Denied`](queue_api::ErrorKind::Denied) in the first call that needs it.
     ///
     /// # Errors
-    /// - [`InvalidInput`](queue_api::ErrorKind::InvalidInput): the URI, a name, the timeout or
-    ///   the CA file is not usable, or the server's certificate is not signed by it.
+    /// - [`InvalidInput`](queue_api::ErrorKind::InvalidInput): a setting or the URI is not valid,
+    ///   or the CA file does not fit the server's certificate.
     /// - [`Denied`](queue_api::ErrorKind::Denied): the server refuses the credentials.
     /// - [`Unavailable`](queue_api::ErrorKind::Unavailable) or
-    ///   [`TimedOut`](queue_api::ErrorKind::TimedOut): nobody answered within the operation
+    ///   [`TimedOut`](queue_api::ErrorKind::TimedOut): no server answered within the operation
     ///   timeout.
-    ///
-    /// What the user may do is not tried: without the right to write, the first write is
-    /// `Denied`.
     pub async fn connect(self) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
-        if timeout.is_zero() {
-            return Err(Error::invalid("connect", "an operation timeout of nothing"));
+        if timeout < Duration::from_millis(1) {
+            let message = format!("operation_timeout is {timeout:?}; it must be at least 1 ms");
+            return Err(Error::invalid("connect", message));
         }
         let Some(lanes) = Lanes::new(self.lanes) else {
-            let message = format!("{} lanes, where 1 to 16 are possible", self.lanes);
+            let message = format!("lanes is {}; it must be 1 to 16", self.lanes);
             return Err(Error::invalid("connect", message));
         };
-        // Each step has a timeout of its own, and explains better what it waited for.
+        // Each step has the same timeout, and its error says more than this one.
         match tokio::time::timeout(timeout, self.connect_in_steps(lanes)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(StoreError::TimedOut(timeout).during("connect")),
@@ -236,39 +237,39 @@ impl DocDbBuilder {
 
     async fn connect_in_steps(self, lanes: Lanes) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
-        let mut news = self.news;
+        let mut wake_mode = self.wake_mode;
         let database = match self.source {
             Source::Uri(uri) => {
-                let options = connect::options(&uri, self.client, timeout).await?;
-                // A stream holds a connection while it waits for news, and calls need one.
-                let is_alone = options.max_pool_size == Some(1);
-                if is_alone || amazon::is_elastic(&options.hosts) {
-                    news = WakeMode::Polled;
+                let options = connect::client_options(&uri, self.client, timeout).await?;
+                let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
+                if is_small || amazon::is_elastic(&options.hosts) {
+                    wake_mode = WakeMode::Polling;
                 }
                 let name = self.database.or_else(|| options.default_database.clone());
                 let name = name.ok_or_else(|| {
-                    Error::invalid(
-                        "connect",
-                        "neither the URI nor the builder names a database",
-                    )
+                    let message = "neither the URI nor the builder names a database";
+                    Error::invalid("connect", message)
                 })?;
                 check_database(&name)?;
-                // Before anybody is asked, as what is wrong here is wrong everywhere.
+                // Checked before the connection, for an early error.
                 Prefix::new(&name, self.collection_prefix.clone())?;
                 connect::client(options, timeout).await?.database(&name)
             }
-            Source::Database(given) => {
-                let settings = [self.database.map(|_| "database"), self.client.first_made()];
+            Source::Database(database) => {
+                let settings = [self.database.map(|_| "database"), self.client.first_set()];
                 if let Some(setting) = settings.into_iter().flatten().next() {
-                    let message = format!("a {setting}, where the database is handed in with it");
+                    let message = format!(
+                        "{setting} is set, but from_database uses the application's client; set \
+                         it there"
+                    );
                     return Err(Error::invalid("connect", message));
                 }
-                connect::given(&given, timeout).await?
+                connect::application_database(&database, timeout).await?
             }
         };
         let prefix = Prefix::new(database.name(), self.collection_prefix)?;
         let time = match self.clock {
-            Some(clock) => Time::Given(clock),
+            Some(clock) => Time::Custom(clock),
             None => {
                 let admin = database.client().database("admin");
                 let clock = ServerClock::measure(admin, timeout).await;
@@ -276,21 +277,21 @@ impl DocDbBuilder {
             }
         };
         Ok(DocDbBackend::new(
-            database, prefix, timeout, time, news, lanes,
+            database, prefix, timeout, time, wake_mode, lanes,
         ))
     }
 }
 
 impl fmt::Debug for DocDbBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URI may hold a password.
+        // The URI may contain a password.
         f.debug_struct("DocDbBuilder")
             .field("database", &self.database)
             .field("collection_prefix", &self.collection_prefix)
             .field("ca_file", &self.client.ca_file)
             .field("operation_timeout", &self.operation_timeout)
             .field("clock", &self.clock)
-            .field("news", &self.news)
+            .field("wake_mode", &self.wake_mode)
             .field("lanes", &self.lanes)
             .finish_non_exhaustive()
     }

@@ -8,12 +8,12 @@ use std::{
 use mongodb::bson::{DateTime, Document, Uuid, doc};
 use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, millis};
 
-use crate::{collection::QueueCollection, error::StoreError, instant, receipt::Held};
+use crate::{collection::QueueCollection, error::StoreError, instant, receipt::ParsedReceipt};
 
 /// One change, and where in the batch it stands.
 struct Use<'a> {
     index: usize,
-    held: Held,
+    held: ParsedReceipt,
     action: &'a LeaseAction,
 }
 
@@ -28,7 +28,7 @@ impl QueueCollection {
             .iter()
             .enumerate()
             .filter_map(|(index, change)| {
-                let held = Held::parse(&change.receipt)?;
+                let held = ParsedReceipt::parse(&change.receipt)?;
                 Some(Use {
                     index,
                     held,
@@ -75,7 +75,7 @@ impl QueueCollection {
         } else if matched == uses.len() as u64 {
             uses.iter().collect()
         } else {
-            let held: Vec<&Held> = uses.iter().map(|each| &each.held).collect();
+            let held: Vec<&ParsedReceipt> = uses.iter().map(|each| &each.held).collect();
             let after = self.ownership(&held).await?;
             // A lease that is there now was there before, for nonces do not come back. A
             // settled one is gone, so what settles leaves a token behind.
@@ -113,7 +113,7 @@ impl QueueCollection {
         uses: &[Use<'_>],
         mut error: StoreError,
     ) -> Result<(), StoreError> {
-        let held: Vec<&Held> = uses.iter().map(|each| &each.held).collect();
+        let held: Vec<&ParsedReceipt> = uses.iter().map(|each| &each.held).collect();
         let mut retries = self.deadline.retries();
         loop {
             retries.after(error).await?;
@@ -203,7 +203,7 @@ impl Call {
     }
 
     /// A statement of its own, because a dead letter is indexed by its id.
-    fn dead_letter(&self, held: &Held, reason: &str) -> Document {
+    fn dead_letter(&self, held: &ParsedReceipt, reason: &str) -> Document {
         let id = held.id.as_str();
         let dead = doc! { "id": id, "at": self.now, "reason": reason };
         let update = doc! {

@@ -15,7 +15,7 @@ use crate::{
     document::{self, Stored},
     error::{Effect, StoreError},
     instant,
-    receipt::Held,
+    receipt::ParsedReceipt,
     unsettled::{Sent, Unsettled},
 };
 
@@ -334,7 +334,7 @@ impl Claim {
     fn delivery(&self, stored: Stored) -> Delivery {
         let visibility_millis = self.visibility_millis(&stored);
         let expires_at = instant::after(self.leased_at, visibility_millis);
-        let held = Held {
+        let held = ParsedReceipt {
             nonce: self.nonce,
             id: stored.id,
         };

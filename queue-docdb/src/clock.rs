@@ -1,6 +1,6 @@
-//! Time: the server's, unless the builder is given another clock.
+//! Time: the server's, unless the builder has another clock.
 //!
-//! This is the one module that reads the machine's clocks.
+//! No other module reads this machine's clocks.
 
 use std::{
     sync::{
@@ -16,21 +16,22 @@ use mongodb::{
 };
 use queue_api::{Clock, async_trait};
 
-use crate::{collection::run, error::StoreError, instant};
+use crate::{error::StoreError, instant, retry::Deadline};
 
 /// Where the backend takes its time from.
 #[derive(Debug)]
 pub(crate) enum Time {
     Server(ServerClock),
-    Given(Arc<dyn Clock>),
+    /// The builder's, in tests.
+    Custom(Arc<dyn Clock>),
 }
 
 impl Time {
-    /// The time now, measured again first where that is due and can be done within `at_most`.
+    /// The time now. If a new measurement is due, it is made first, within `at_most`.
     pub(crate) async fn now(&self, at_most: Duration) -> DateTime {
         if let Self::Server(clock) = self {
-            // Whoever runs out of time here goes on with the last measurement. A server that does
-            // not answer is not to cost a call its time before it has begun.
+            // After a timeout, the last measurement is good enough. A silent server must not use
+            // up a call's time before its first command.
             let at_most = at_most.min(MEASURE_WITHIN);
             let _ = tokio::time::timeout(at_most, clock.refresh()).await;
         }
@@ -40,30 +41,29 @@ impl Time {
     pub(crate) fn clock(&self) -> &dyn Clock {
         match self {
             Self::Server(clock) => clock,
-            Self::Given(clock) => clock.as_ref(),
+            Self::Custom(clock) => clock.as_ref(),
         }
     }
 }
 
-/// The server's clock, as well as it can be known here: what `hello` said last, and from then
-/// on the monotonic clock of this machine.
+/// The server's clock: the time in the last answer to `hello`, plus this machine's monotonic
+/// clock since then.
 ///
-/// So a client whose wall clock is ten minutes off neither steals leases nor delays messages.
-/// How far it may be off is half a round trip plus what two clocks drift apart between two
-/// measurements; the wall clock is never asked.
+/// A wrong wall clock does no harm, because it is not used. The error is at most half a round
+/// trip, plus the drift since the last measurement.
 #[derive(Debug)]
 pub(crate) struct ServerClock {
     admin: Database,
     timeout: Duration,
-    /// A std mutex: it is held for a copy only, never across an await.
+    /// A std mutex, locked for a copy only, never across an await.
     anchor: Mutex<Anchor>,
-    /// When to measure again. Held by whoever measures; the others go on with the anchor that
-    /// there is.
+    /// When to measure again. Locked during a measurement; other calls use the last one then.
     due: tokio::sync::Mutex<Instant>,
-    /// The latest time that was given out, in ms since the epoch: a new measurement may lie
-    /// behind the last, but time that was given out never goes back. A message that was just
-    /// returned would otherwise not be ready yet.
-    given: AtomicU64,
+    /// The latest time that `now` returned, in ms since the epoch. A new measurement may be
+    /// behind the last one, but time never goes back: a message that was just released would
+    /// not be ready yet.
+    latest: AtomicU64,
+    /// Whether a warning was logged that the server does not report its time.
     warned: AtomicBool,
 }
 
@@ -75,22 +75,22 @@ struct Anchor {
     uncertainty: Duration,
 }
 
-/// Clocks drift apart by some ten parts in a million: less than a millisecond in this time.
+/// Clocks usually drift by about ten parts in a million: less than a millisecond in this time.
 const REFRESH_AFTER: Duration = Duration::from_secs(30);
 
 /// How long a call waits for a new measurement.
 const MEASURE_WITHIN: Duration = Duration::from_secs(1);
 
-/// When to try again after a measurement that failed or was too coarse.
+/// When to measure again after a measurement failed or was too coarse.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What clocks may drift apart: a hundred parts in a million, to be safe.
+/// Clocks are assumed to drift by at most one part in this many.
 const DRIFT: u32 = 10_000;
 
-/// How much worse a measurement may be in any case: the unit that times are kept in.
+/// How much coarser a new measurement may be in any case: the unit of stored times.
 const TOLERANCE: Duration = Duration::from_millis(1);
 
-/// How often to ask when the first measurement is made; the shortest round trip counts.
+/// How often to ask for the first measurement; the shortest round trip counts.
 const FIRST_MEASUREMENTS: usize = 3;
 
 impl ServerClock {
@@ -109,14 +109,13 @@ impl ServerClock {
             timeout,
             anchor: Mutex::new(best),
             due: tokio::sync::Mutex::new(monotonic_now() + REFRESH_AFTER),
-            given: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
             warned,
         })
     }
 
-    /// Measures again when the last time is too long ago. What fails here fails again, and
-    /// better explained, in the operation that wanted to know the time; until then the
-    /// monotonic clock is good enough.
+    /// Measures again if that is due. A failure is not an error: the last measurement is good
+    /// enough, and the caller's own command reports what is wrong.
     async fn refresh(&self) {
         let Ok(mut due) = self.due.try_lock() else {
             return;
@@ -124,17 +123,16 @@ impl ServerClock {
         if monotonic_now() < *due {
             return;
         }
-        // Also where the measurement is dropped because it takes too long: not every call is to
-        // wait for the next one.
+        // Set before the measurement, which may be dropped: the next call must not wait again.
         *due = monotonic_now() + RETRY_AFTER;
         let pause = match measure(&self.admin, self.timeout, &self.warned).await {
-            Ok(anchor) if self.anchor().is_outdone_by(&anchor) => {
+            Ok(anchor) if self.anchor().may_be_replaced_by(&anchor) => {
                 *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor;
                 REFRESH_AFTER
             }
             Ok(_) => RETRY_AFTER,
             Err(error) => {
-                tracing::warn!(%error, "the server's time could not be asked for");
+                tracing::warn!(%error, "cannot read the server's time; the last one is used");
                 RETRY_AFTER
             }
         };
@@ -153,11 +151,11 @@ impl Clock for ServerClock {
         let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         });
-        let before = self.given.fetch_max(millis, Ordering::Relaxed);
+        let before = self.latest.fetch_max(millis, Ordering::Relaxed);
         UNIX_EPOCH + Duration::from_millis(millis.max(before))
     }
 
-    #[allow(clippy::disallowed_methods)] // this is the clock that others wait through
+    #[allow(clippy::disallowed_methods)] // this is the clock that others sleep by
     async fn sleep_until(&self, deadline: SystemTime) {
         while let Ok(left) = deadline.duration_since(self.now()) {
             if left.is_zero() {
@@ -181,13 +179,13 @@ async fn measure(
     Ok(Anchor::new(sent, round_trip, local_time))
 }
 
-/// The time in a greeting, which DocumentDB does not promise to tell.
+/// The time in an answer to `hello`. DocumentDB does not document that it is there.
 fn server_time(reply: &Document, round_trip: Duration, warned: &AtomicBool) -> SystemTime {
     match reply.get_datetime("localTime") {
         Ok(time) => time.to_system_time(),
         Err(_) => {
             if !warned.swap(true, Ordering::Relaxed) {
-                tracing::warn!("the server does not tell its time, this machine's is used");
+                tracing::warn!("the server does not report its time; this machine's clock is used");
             }
             wall_clock_now() - round_trip / 2
         }
@@ -195,24 +193,22 @@ fn server_time(reply: &Document, round_trip: Duration, warned: &AtomicBool) -> S
 }
 
 impl Anchor {
-    /// The server read its clock at some point of the round trip: in the middle of it, give
-    /// or take half.
+    /// The server read its clock during the round trip. The middle of it is off by half at most.
     fn new(sent: Instant, round_trip: Duration, local_time: SystemTime) -> Self {
         let uncertainty = round_trip / 2;
         Self {
             at: sent + uncertainty,
-            // It is told in whole milliseconds; on average half of one is cut.
+            // The server cuts its time to milliseconds, which is half a millisecond on average.
             server_time: local_time + Duration::from_micros(500),
             uncertainty,
         }
     }
 
-    /// Whether `newer` is about as good as this one is by now.
+    /// Whether `newer` is about as precise as this one is by now.
     ///
-    /// A round trip may include a wait for a pooled connection. The server's clock was then
-    /// read near its end, and the middle is off by up to half of it, always forwards; and
-    /// time that was given out does not go back.
-    fn is_outdone_by(&self, newer: &Self) -> bool {
+    /// A round trip may include a wait for a connection. The middle is then too early by up to
+    /// half of it, so the time would jump forward, and it never goes back.
+    fn may_be_replaced_by(&self, newer: &Self) -> bool {
         let age = newer.at.saturating_duration_since(self.at);
         newer.uncertainty <= self.uncertainty + age / DRIFT + TOLERANCE
     }
@@ -225,14 +221,15 @@ impl Anchor {
     }
 }
 
-/// The server's greeting, by whichever name it knows it.
+/// The server's answer to `hello`, or to the older `isMaster`.
 pub(crate) async fn hello(admin: &Database, timeout: Duration) -> Result<Document, StoreError> {
-    // Command not found; feature not supported, in the words of DocumentDB.
+    // Command not found; on DocumentDB, feature not supported.
     const UNKNOWN: [i32; 2] = [59, 303];
-    match run(timeout, admin.run_command(doc! { "hello": 1 })).await {
-        // DocumentDB before 5.0 knows the older name only.
+    let ask = |command| Deadline::after(timeout).run(admin.run_command(doc! { command: 1 }));
+    match ask("hello").await {
+        // DocumentDB before 5.0 has the older name only.
         Err(StoreError::Driver(error)) if is_command_error(&error, &UNKNOWN) => {
-            run(timeout, admin.run_command(doc! { "isMaster": 1 })).await
+            ask("isMaster").await
         }
         answer => answer,
     }
@@ -242,8 +239,8 @@ fn is_command_error(error: &mongodb::error::Error, among: &[i32]) -> bool {
     matches!(&*error.kind, mongodb::error::ErrorKind::Command(command) if among.contains(&command.code))
 }
 
-// Not tokio's clock: a test may pause that one, while the server's goes on.
-#[allow(clippy::disallowed_methods)] // the place where time enters
+// Not tokio's clock, which a test may pause. The server's goes on.
+#[allow(clippy::disallowed_methods)] // the one place that reads it
 fn monotonic_now() -> Instant {
     Instant::now()
 }
@@ -262,22 +259,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_time_is_that_of_the_middle_of_the_round_trip() {
+    fn the_server_reads_its_clock_in_the_middle_of_the_round_trip() {
         let sent = monotonic_now();
-        // A server whose clock is years off, and an answer that takes 40 ms.
+        // The server's clock is years off, and its answer takes 40 ms.
         let local_time = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let anchor = Anchor::new(sent, Duration::from_millis(40), local_time);
         assert_eq!(anchor.uncertainty, Duration::from_millis(20));
-        let told = local_time + Duration::from_micros(500);
-        assert_eq!(anchor.time_at(sent + Duration::from_millis(20)), told);
+        let expected = local_time + Duration::from_micros(500);
+        assert_eq!(anchor.time_at(sent + Duration::from_millis(20)), expected);
         assert_eq!(
             anchor.time_at(sent + Duration::from_secs(60)),
-            told + Duration::from_millis(59_980)
+            expected + Duration::from_millis(59_980)
         );
-        assert_eq!(anchor.time_at(sent), told - Duration::from_millis(20));
+        assert_eq!(anchor.time_at(sent), expected - Duration::from_millis(20));
     }
 
-    /// Counts events, which are all warnings here.
+    /// Counts events; all of them are warnings here.
     #[derive(Clone, Default)]
     struct Warnings(Arc<AtomicU64>);
 
@@ -298,15 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_tell_its_time_is_complained_of_once() {
+    fn a_server_without_its_time_is_logged_once() {
         let warnings = Warnings::default();
         let warned = AtomicBool::new(false);
         let silent = doc! { "ok": 1, "isWritablePrimary": true };
-        let told = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let talking = doc! { "ok": 1, "localTime": DateTime::from_system_time(told) };
+        let server = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let complete = doc! { "ok": 1, "localTime": DateTime::from_system_time(server) };
         tracing::subscriber::with_default(warnings.clone(), || {
             let time = |reply| server_time(reply, Duration::ZERO, &warned);
-            assert_eq!(time(&talking), told);
+            assert_eq!(time(&complete), server);
             assert_eq!(warnings.0.load(Ordering::Relaxed), 0);
             for _ in 0..3 {
                 let before = wall_clock_now();
@@ -325,15 +322,15 @@ mod tests {
             Anchor::new(sent, Duration::from_millis(round_trip_millis), UNIX_EPOCH)
         };
         let first = measured(0, 2);
-        assert!(first.is_outdone_by(&measured(30, 1)));
-        // In 30 s clocks drift by up to 3 ms, and a millisecond does not count.
-        assert!(first.is_outdone_by(&measured(30, 9)));
-        assert!(!first.is_outdone_by(&measured(30, 12)));
+        assert!(first.may_be_replaced_by(&measured(30, 1)));
+        // The drift in 30 s is up to 3 ms, and the tolerance 1 ms.
+        assert!(first.may_be_replaced_by(&measured(30, 9)));
+        assert!(!first.may_be_replaced_by(&measured(30, 12)));
         assert!(
-            !first.is_outdone_by(&measured(30, 6000)),
+            !first.may_be_replaced_by(&measured(30, 6000)),
             "a wait for a connection"
         );
-        // Better than what has drifted for days.
-        assert!(first.is_outdone_by(&measured(100_000, 6000)));
+        // More precise than a measurement of yesterday.
+        assert!(first.may_be_replaced_by(&measured(100_000, 6000)));
     }
 }

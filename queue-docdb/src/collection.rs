@@ -1,39 +1,44 @@
-//! One queue's collection: every command that this crate sends for a queue passes here.
+//! One queue's collection, and the commands on it.
 
-use std::{future::IntoFuture, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use mongodb::{
     Collection, Database,
-    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, Uuid, doc},
+    bson::{DateTime, Document, RawDocument, RawDocumentBuf, Uuid, doc},
     options::{FindOptions, Hint},
 };
+use queue_api::ErrorKind;
 
 use crate::{
     clock::Time,
-    error::{Effect, Refusal, StoreError},
+    error::{Effect, StoreError},
     index::Index,
     lanes::Lanes,
     queues::QueueState,
     retry::Deadline,
     watch::Watch,
+    write_reply,
 };
 
-/// A queue's collection as one call uses it, with what this instance knows about it.
+/// How often an index build is tried. DocumentDB refuses one while another process builds.
+const INDEX_TRIES: u32 = 5;
+
+/// A queue's collection for one call, with what this instance knows about the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueCollection {
     pub(crate) database: Database,
     pub(crate) messages: Collection<RawDocumentBuf>,
     pub(crate) timeout: Duration,
-    /// When the call has to be done.
+    /// When the call must end.
     pub(crate) deadline: Deadline,
     pub(crate) time: Arc<Time>,
     pub(crate) state: Arc<QueueState>,
     pub(crate) lanes: Lanes,
-    /// None where the builder was told to do without.
+    /// None if waits poll.
     pub(crate) watch: Option<Arc<Watch>>,
 }
 
-/// How much a reply of the server holds.
+/// The size of a reply of the server.
 pub(crate) const REPLY_BYTES: usize = 16 << 20;
 
 /// What to find.
@@ -44,7 +49,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// At most `limit` documents, in order of `index`, found by it.
+    /// At most `limit` documents, found by `index` and in its order.
     pub(crate) fn in_order_of(index: Index, filter: Document, limit: usize) -> Self {
         let mut query = Self::unordered(filter, limit);
         query.options.sort = Some(index.keys());
@@ -52,7 +57,7 @@ impl Query {
         query
     }
 
-    /// The documents with these `_id`s, for which filters need no hint.
+    /// At most `ids` documents, found by `_id`. Such filters need no hint.
     pub(crate) fn by_ids(filter: Document, ids: usize) -> Self {
         Self::unordered(filter, ids)
     }
@@ -60,8 +65,8 @@ impl Query {
     fn unordered(filter: Document, limit: usize) -> Self {
         let mut options = FindOptions::default();
         options.limit = Some(i64::try_from(limit).unwrap_or(i64::MAX));
-        // One more than the limit, so that the server ends the cursor with the first batch:
-        // small instances of DocumentDB have six cursors in all.
+        // One more than the limit, so that the server closes the cursor with the first batch.
+        // The smallest instances of DocumentDB have six cursors.
         options.batch_size = Some(u32::try_from(limit).unwrap_or(u32::MAX).min(1 << 30) + 1);
         Self { filter, options }
     }
@@ -82,8 +87,7 @@ impl QueueCollection {
         self.time.now(self.deadline.left() / 2).await
     }
 
-    /// The same for another step of a call that may take as long as there is work: each step
-    /// has the operation timeout.
+    /// The same collection for the next step of a long call. Each step has the operation timeout.
     pub(crate) fn next_step(&self) -> Self {
         Self {
             deadline: Deadline::after(self.timeout),
@@ -91,7 +95,7 @@ impl QueueCollection {
         }
     }
 
-    /// What `read` makes of each document found, in order.
+    /// Finds documents, and returns what `read` makes of each, in order.
     pub(crate) async fn find<T: Send>(
         &self,
         query: Query,
@@ -100,8 +104,7 @@ impl QueueCollection {
         Ok(self.find_within(usize::MAX, query, read).await?.0)
     }
 
-    /// The same with the first documents only, when all of them have more than about
-    /// `max_bytes`; and whether that are all.
+    /// The same, up to about `max_bytes` of documents, and whether these are all.
     pub(crate) async fn find_within<T: Send>(
         &self,
         max_bytes: usize,
@@ -133,13 +136,13 @@ impl QueueCollection {
         let found = self.messages.find(query.filter).with_options(query.options);
         let mut cursor = self.deadline.run(found).await?;
         let (mut all, mut bytes) = (Vec::new(), 0_usize);
-        // A batch ends at 16 MiB whatever its size in documents, so there may be more of them.
+        // A batch ends at 16 MiB, so there may be more than one.
         while self.deadline.run(cursor.advance()).await? {
             let document = cursor.current();
             all.push(read(document));
             let size = document.as_bytes().len();
             bytes = bytes.saturating_add(size);
-            // Another one like this would not fit, and to ask for it may bring a whole batch.
+            // Another one of this size would not fit, and may cost a whole batch.
             if bytes.saturating_add(size) > max_bytes {
                 return Ok((all, false));
             }
@@ -147,8 +150,8 @@ impl QueueCollection {
         Ok((all, true))
     }
 
-    /// How many documents there are. Without a hint: DocumentDB does not document one for an
-    /// aggregate, which is what the driver sends.
+    /// Counts documents. Without a hint: the driver sends an aggregate, for which DocumentDB does
+    /// not document one.
     pub(crate) async fn count(&self, filter: Document) -> Result<u64, StoreError> {
         let mut retries = self.deadline.retries();
         loop {
@@ -160,32 +163,34 @@ impl QueueCollection {
         }
     }
 
-    /// Carries out update statements in one command and says how many documents they matched.
+    /// Sends update statements in one command, and returns how many documents they matched.
     ///
-    /// The driver's own calls take one statement each, and each costs a round trip. All of them name
-    /// messages by `_id`, and say by a hint that this is how to find them: the planner may else
-    /// take the index on time, and look at every message that is ready.
+    /// The driver's own calls send one statement each. The statements must find messages by `_id`.
+    /// They get a hint: the planner may otherwise use the index on time and read every ready
+    /// message.
     ///
-    /// What certainly had no effect is tried again; after any other error the caller has to
-    /// find out what was done.
+    /// A command that certainly had no effect is sent again. After any other error, the caller
+    /// must find out what was done.
     pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
         self.write("update", "updates", by_id(statements)).await
     }
 
-    /// The same, and never tried again: for statements with a time in them that must be fresh.
+    /// The same, but never sent again. For statements with a time that must be fresh.
     pub(crate) async fn update_once(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
         self.write_once(self.command("update", "updates", by_id(statements)))
             .await
     }
 
-    /// Carries out delete statements in one command and says how many documents are gone; as
-    /// for [`update`](Self::update). They take no hint, because DocumentDB does not document one:
-    /// so their filters must be about `_id` and nothing else that has an index.
+    /// Sends delete statements in one command, and returns how many documents are deleted. Errors
+    /// are as for [`update`](Self::update).
+    ///
+    /// DocumentDB documents no hint for a delete. So the filters must use `_id`, and no other
+    /// indexed field.
     pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
         self.write("delete", "deletes", statements).await
     }
 
-    /// The documents that a write matched, once a majority has it.
+    /// The number of documents that a write matched, once a majority has the write.
     pub(crate) async fn confirmed(
         &self,
         answer: Result<u64, StoreError>,
@@ -199,14 +204,62 @@ impl QueueCollection {
         }
     }
 
-    /// Returns when a majority has all that was written before: a write that finds nothing to
-    /// do waits for that, too.
+    /// Returns when a majority has all earlier writes. A write that matches nothing waits for that.
     pub(crate) async fn confirm(&self) -> Result<(), StoreError> {
         let nothing = doc! { "q": { "_id": "", "birth": Uuid::new() }, "limit": 1 };
         let mut retries = self.deadline.retries();
         loop {
             match self.delete(vec![nothing.clone()]).await {
                 Ok(_) => return Ok(()),
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    /// Creates the indexes, and with them the collection, unless this instance has done so.
+    ///
+    /// The schema version is written first, so that a queue of another version gets no index.
+    pub(crate) async fn ensure_indexes(&self) -> Result<(), StoreError> {
+        if self.state.indexes.are_made() {
+            return Ok(());
+        }
+        let _building = self.state.indexes.building.lock().await;
+        // Another call may have made them meanwhile.
+        if self.state.indexes.are_made() {
+            return Ok(());
+        }
+        self.claim_schema().await?;
+        for index in [Index::Claim, Index::DeadLetters] {
+            self.make_index(index).await?;
+        }
+        self.state.indexes.remember();
+        Ok(())
+    }
+
+    /// Creates the indexes again after a hint failed: another process deleted the queue, or
+    /// upgraded it to another schema version.
+    async fn restore_indexes(&self) -> Result<(), StoreError> {
+        self.state.indexes.forget();
+        self.state.schema.forget();
+        self.ensure_indexes().await
+    }
+
+    async fn make_index(&self, index: Index) -> Result<(), StoreError> {
+        let command = doc! {
+            "createIndexes": self.messages.name(),
+            "indexes": [index.specification()],
+        };
+        let mut tries = 1;
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            match self.deadline.run(sent).await {
+                Ok(_) => return Ok(()),
+                // DocumentDB documents no code for "another build is running".
+                Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
+                    pause(Duration::from_millis(50 << tries)).await;
+                    tries += 1;
+                }
                 Err(error) => retries.after(error).await?,
             }
         }
@@ -230,15 +283,14 @@ impl QueueCollection {
 
     async fn write_once(&self, command: Document) -> Result<u64, StoreError> {
         let sent = self.database.run_command(command);
-        read_write_reply(&self.deadline.run(sent).await?)
+        write_reply::matched(&self.deadline.run(sent).await?)
     }
 
     fn command(&self, name: &str, statements_field: &str, statements: Vec<Document>) -> Document {
         doc! {
             name: self.messages.name(),
             statements_field: statements,
-            // The statements are about different documents, so one that fails says nothing
-            // about the others.
+            // The statements are independent of each other.
             "ordered": false,
             "writeConcern": { "w": "majority" },
         }
@@ -252,82 +304,7 @@ fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
     statements
 }
 
-/// The number of documents in the reply to an update or a delete. Statements that were
-/// refused are in there too: the driver does not look for them.
-pub(crate) fn read_write_reply(reply: &Document) -> Result<u64, StoreError> {
-    if let Ok(errors) = reply.get_array("writeErrors")
-        && let Some(Bson::Document(first)) = errors.first()
-    {
-        return Err(StoreError::Refused(refusal(first)));
-    }
-    let matched = integer(reply.get("n"))
-        .and_then(|n| u64::try_from(n).ok())
-        .ok_or_else(|| StoreError::Unreadable(format!("no count in {reply}")))?;
-    match reply.get_document("writeConcernError") {
-        Ok(failure) => Err(StoreError::Unconfirmed {
-            matched,
-            reason: refusal(failure),
-        }),
-        Err(_) => Ok(matched),
-    }
-}
-
-fn refusal(failure: &Document) -> Refusal {
-    Refusal {
-        code: integer(failure.get("code")).map_or(0, |code| code as i32),
-        message: failure.get_str("errmsg").unwrap_or_default().to_owned(),
-    }
-}
-
-fn integer(value: Option<&Bson>) -> Option<i64> {
-    match value? {
-        Bson::Int32(number) => Some(i64::from(*number)),
-        Bson::Int64(number) => Some(*number),
-        Bson::Double(number) => Some(*number as i64),
-        _ => None,
-    }
-}
-
-/// The driver's answer, or the news that it took longer than `timeout`.
-///
-/// Dropping the driver's future is safe: it closes the connection that waits for the answer.
-pub(crate) async fn run<T>(
-    timeout: Duration,
-    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
-) -> Result<T, StoreError> {
-    match tokio::time::timeout(timeout, call.into_future()).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(StoreError::TimedOut(timeout)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replies_are_read_whatever_the_type_of_their_numbers() {
-        assert_eq!(read_write_reply(&doc! { "ok": 1, "n": 3_i32 }).unwrap(), 3);
-        assert_eq!(read_write_reply(&doc! { "ok": 1, "n": 3_i64 }).unwrap(), 3);
-        assert_eq!(read_write_reply(&doc! { "ok": 1, "n": 3.0 }).unwrap(), 3);
-        assert!(read_write_reply(&doc! { "ok": 1 }).is_err());
-    }
-
-    #[test]
-    fn refused_statements_are_errors() {
-        let error = doc! { "index": 0, "code": 13, "errmsg": "not you" };
-        let errors = doc! { "ok": 1, "n": 1, "writeErrors": [error.clone()] };
-        let concern = doc! { "ok": 1, "n": 1, "writeConcernError": error };
-        let said = |refusal: Refusal| {
-            assert_eq!((refusal.code, refusal.message.as_str()), (13, "not you"));
-        };
-        match read_write_reply(&errors) {
-            Err(StoreError::Refused(refusal)) => said(refusal),
-            other => panic!("{other:?}"),
-        }
-        match read_write_reply(&concern) {
-            Err(StoreError::Unconfirmed { matched: 1, reason }) => said(reason),
-            other => panic!("{other:?}"),
-        }
-    }
+#[allow(clippy::disallowed_methods)] // waits for another process, whatever the queue's clock says
+async fn pause(duration: Duration) {
+    tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64())).await;
 }

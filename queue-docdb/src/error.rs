@@ -1,48 +1,46 @@
-//! What can go wrong between here and the database, and the one place where it becomes an
-//! [`Error`].
+//! Errors of the store, and their mapping to [`Error`].
 
 use std::{collections::HashSet, time::Duration};
 
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
 use queue_api::{Error, ErrorKind};
 
-/// A failure below the contract.
+/// What went wrong between this crate and the database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// The driver's own errors, among them most refusals of the server.
-    #[error("the driver failed")]
+    /// The driver's own errors, and most errors of the server.
+    #[error(transparent)]
     Driver(#[from] DriverError),
     /// The operation timeout passed first.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// The server took a command but refused a statement in it.
+    /// The server accepted a command and refused a statement in it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A write took effect, but whether a majority has it is not known: a failover may undo it.
-    #[error("{matched} documents, and then: {reason}")]
+    /// A write took effect, but a majority may not have it. A failover may undo it.
+    #[error("{matched} documents were written, but not confirmed by a majority: {reason}")]
     Unconfirmed { matched: u64, reason: Refusal },
-    /// The server's answer lacks what it must have.
-    #[error("the database's answer was not understood: {0}")]
+    /// The server's answer lacks a required field.
+    #[error("the database's answer is not valid: {0}")]
     Unreadable(String),
-    /// Calls with the same receipts met, and whose call did what cannot be told. To say `Lost`
-    /// would be wrong for some.
+    /// Another call settled some of the same messages. `Lost` would be wrong for some of them.
     #[error(
-        "others settled some of the same messages meanwhile; which of them this call ended \
-         cannot be told"
+        "another call settled some of the same messages at the same time; it is unknown which \
+         ones this call settled"
     )]
     Uncertain,
-    /// Two transactions, or one and somebody else, wrote the same message.
-    #[error("the transaction is void")]
-    Void(#[source] DriverError),
-    /// A queue that cannot have a collection.
+    /// Another writer enqueued the same id during a transaction, which has ended it.
+    #[error("the transaction conflicts with another write")]
+    TransactionConflict(#[source] DriverError),
+    /// The queue's collection would have a reserved name.
     #[error("{0}")]
     Name(String),
-    /// A queue that another version of this library has made its own.
+    /// Another version of this library writes the queue's documents.
     #[error("{0}")]
     Schema(String),
 }
 
-/// What the server says about a statement that it did not carry out.
+/// The server's error about one statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("code {code}: {message}")]
 pub(crate) struct Refusal {
@@ -51,33 +49,34 @@ pub(crate) struct Refusal {
 }
 
 impl StoreError {
-    /// Whether the server did not find the index that a hint names.
+    /// Whether the index of a hint does not exist.
     pub(crate) fn is_missing_index(&self) -> bool {
-        // MongoDB reports a bad hint as BadValue; IndexNotFound is what its name says. Only
-        // asked of commands that carry a hint and that are otherwise known to be well formed.
+        // MongoDB reports a missing index as BadValue. That has other reasons too, but not for
+        // this crate's commands with a hint.
         const BAD_VALUE: i32 = 2;
         const INDEX_NOT_FOUND: i32 = 27;
         matches!(self, Self::Driver(error)
             if matches!(codes(error).as_slice(), [BAD_VALUE | INDEX_NOT_FOUND]))
     }
 
-    /// Whether an `_id` was stored already.
+    /// Whether the `_id` is stored already.
     pub(crate) fn is_duplicate(&self) -> bool {
         matches!(self, Self::Driver(error) if codes(error).contains(&DUPLICATE_KEY))
     }
 
-    /// What the same failure means to a transaction, which an id that is there already ends.
+    /// The same error within a transaction. A stored id ends the transaction.
     pub(crate) fn within_transaction(self) -> Self {
         match self {
-            Self::Driver(error) if codes(&error).contains(&DUPLICATE_KEY) => Self::Void(error),
+            Self::Driver(error) if codes(&error).contains(&DUPLICATE_KEY) => {
+                Self::TransactionConflict(error)
+            }
             other => other,
         }
     }
 
-    /// Whether the same command may succeed in a moment: after a failover, or when whoever was
-    /// in the way is gone.
-    pub(crate) fn is_passing(&self) -> bool {
-        // Memory and disks come back when somebody acts, not in the time of a call.
+    /// Whether the same command may soon succeed, for example after a failover.
+    pub(crate) fn is_transient(&self) -> bool {
+        // Out of memory or disk space: an operator must act, so a retry does not help.
         const EXHAUSTED: [i32; 2] = [146, 14031];
         match self {
             Self::Driver(error) => {
@@ -92,20 +91,21 @@ impl StoreError {
         }
     }
 
-    /// What a write may have done that ended with this.
+    /// What a write with this error may have done.
     pub(crate) fn effect(&self) -> Effect {
         match self {
             Self::Driver(error) => effect_of_driver_error(error),
             Self::Name(_) | Self::Schema(_) => Effect::None,
-            // A statement was refused, and others may have been carried out.
+            // The command may have other statements than the refused one.
             Self::Refused(_) | Self::Unconfirmed { .. } => Effect::Unknown,
-            Self::TimedOut(_) | Self::Unreadable(_) | Self::Uncertain | Self::Void(_) => {
-                Effect::Unknown
-            }
+            Self::TimedOut(_)
+            | Self::Unreadable(_)
+            | Self::Uncertain
+            | Self::TransactionConflict(_) => Effect::Unknown,
         }
     }
 
-    /// What to branch on.
+    /// The kind of the public error.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Driver(error) => kind_of_driver_error(error),
@@ -114,7 +114,7 @@ impl StoreError {
             | Self::Unconfirmed {
                 reason: refusal, ..
             } => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
-            Self::Uncertain | Self::Void(_) => ErrorKind::Unavailable,
+            Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
             Self::Name(_) | Self::Schema(_) => ErrorKind::InvalidInput,
         }
@@ -130,9 +130,9 @@ impl StoreError {
             Self::Refused(source) => {
                 Error::new(kind, operation, explanation(kind)).with_source(source)
             }
-            Self::Void(source) => {
-                let message = "somebody else stored one of the messages meanwhile, so the \
-                               transaction is void";
+            Self::TransactionConflict(source) => {
+                let message = "another writer enqueued one of the ids at the same time; abort the \
+                               transaction and try again";
                 Error::new(kind, operation, message).with_source(source)
             }
             Self::Unconfirmed { reason, .. } => {
@@ -152,18 +152,18 @@ fn is_retryable(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
 }
 
-/// What a write that failed did.
+/// What a failed write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing, for certain: it may be sent again.
+    /// Certainly nothing. It may be sent again.
     None,
-    /// All of it, or a part, or nothing; or it still goes on.
+    /// All, a part or nothing, or it still runs.
     Unknown,
 }
 
 fn effect_of_driver_error(error: &DriverError) -> Effect {
     match &*error.kind {
-        // No connection was had, so nothing was sent.
+        // There was no connection, so nothing was sent.
         DriverKind::ServerSelection { .. }
         | DriverKind::ConnectionPoolCleared { .. }
         | DriverKind::DnsResolve { .. }
@@ -173,15 +173,14 @@ fn effect_of_driver_error(error: &DriverError) -> Effect {
         DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
             Effect::None
         }
-        // An error in place of an answer: the command was turned away before its first
-        // statement, unless it was broken off.
+        // The server refused the command before its first statement, unless it interrupted it.
         DriverKind::Command(command) if !is_interruption(command.code) => Effect::None,
         _ => Effect::Unknown,
     }
 }
 
-/// Whether a command that had begun may end like this: interrupted by a shutdown, by a change
-/// of primary, by an operator or a time limit, or cut off from the server behind a proxy.
+/// Whether a command may end with this code after it has begun: by a shutdown, a change of
+/// primary, an operator, a time limit, or a proxy that lost its server.
 fn is_interruption(code: i32) -> bool {
     matches!(
         code,
@@ -197,11 +196,13 @@ pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Erro
 /// An `_id` that is stored already.
 pub(crate) const DUPLICATE_KEY: i32 = 11000;
 
-/// What a kind means for whoever reads the message; the details are in the source.
+/// The message for a kind. The source has the details.
 fn explanation(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Unavailable => "the database is not available",
-        ErrorKind::TimedOut => "the database gave up; whether a write took effect is unknown",
+        ErrorKind::TimedOut => {
+            "the database reached a time limit; whether a write took effect is unknown"
+        }
         ErrorKind::Denied => "the database refuses this user",
         ErrorKind::InvalidInput => "the database does not accept this",
         _ => "the database answered with an error",
@@ -225,19 +226,18 @@ fn kind_of_driver_error(error: &DriverError) -> ErrorKind {
         DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. } => {
             ErrorKind::InvalidInput
         }
-        // What the server itself marks as passing.
-        _ if is_labelled_passing(error.labels()) => ErrorKind::Unavailable,
+        _ if is_labelled_transient(error.labels()) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
 }
 
-fn is_labelled_passing(labels: &HashSet<String>) -> bool {
+fn is_labelled_transient(labels: &HashSet<String>) -> bool {
     ["RetryableWriteError", "TransientTransactionError"]
         .iter()
         .any(|label| labels.contains(*label))
 }
 
-/// Every code that the server put into an error.
+/// All codes of the server in an error.
 fn codes(error: &DriverError) -> Vec<i32> {
     match &*error.kind {
         DriverKind::Command(command) => vec![command.code],
@@ -252,11 +252,11 @@ fn codes(error: &DriverError) -> Vec<i32> {
     }
 }
 
-/// The kinds behind MongoDB's and DocumentDB's codes, where a code says more than "error".
+/// The kind of an error code of MongoDB or DocumentDB, if it says more than "error".
 fn kind_of_code(code: i32) -> Option<ErrorKind> {
     match code {
-        // Unauthorized, authentication failed, "auth error" of the service itself, an
-        // unsupported mechanism (DocumentDB), user not found, authenticate again.
+        // Unauthorized, authentication failed, "auth error" of the Atlas service, unsupported
+        // mechanism (DocumentDB), user not found, reauthentication required.
         13 | 18 | 8000 | -301 | 11 | 391 => Some(ErrorKind::Denied),
         // Not primary, recovering, shutting down: a failover.
         10107 | 13435 | 10058 | 11600 | 11602 | 13436 | 189 | 91 => Some(ErrorKind::Unavailable),
@@ -265,15 +265,14 @@ fn kind_of_code(code: i32) -> Option<ErrorKind> {
         // Write conflict, lock timeout or busy, interrupted, a cursor killed or gone, the
         // collection dropped under a find.
         112 | 24 | 46 | 11601 | 237 | 43 | 175 => Some(ErrorKind::Unavailable),
-        // A transaction that the server gave up: timed out or forgotten in a restart, too old,
-        // or its snapshot is gone. All of it may be tried again.
+        // The server has ended the transaction: by a timeout or restart, because it was too old,
+        // or its snapshot is gone. The whole transaction may be tried again.
         251 | 225 | 246 => Some(ErrorKind::Unavailable),
-        // Out of memory or disk space: passes when somebody acts.
+        // Out of memory or disk space.
         146 | 14031 => Some(ErrorKind::Unavailable),
-        // DocumentDB before 8.0.2 to a client whose retryable writes are on: in its own words,
-        // and as a field that it does not know.
+        // DocumentDB before 8.0.2, if the client's retryable writes are on.
         301 | 9 => Some(ErrorKind::InvalidInput),
-        // Time limits; a write concern that was not reached in time.
+        // Time limits, among them that of a write concern.
         50 | 262 | 64 => Some(ErrorKind::TimedOut),
         _ => None,
     }
@@ -286,7 +285,7 @@ mod tests {
     use super::*;
 
     fn refused(code: i32) -> StoreError {
-        let message = "said the server".to_owned();
+        let message = "no rights".to_owned();
         StoreError::Refused(Refusal { code, message })
     }
 
@@ -303,12 +302,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_turned_away_had_no_effect() {
+    fn only_a_refused_command_had_no_effect() {
         let io = |kind| StoreError::from(DriverError::from(io::Error::from(kind)));
         assert_eq!(
             io(io::ErrorKind::ConnectionRefused).effect(),
             Effect::None,
-            "nobody was there to be told"
+            "no server was there"
         );
         let unknown = [
             io(io::ErrorKind::BrokenPipe),
@@ -323,15 +322,15 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_what_may_be_repeated() {
+    fn transient_errors_may_be_retried() {
         for code in [10107, 189, 112, 64, 6] {
-            assert!(refused(code).is_passing(), "{code}");
+            assert!(refused(code).is_transient(), "{code}");
         }
         for code in [13, 121, 146, 14031] {
-            assert!(!refused(code).is_passing(), "{code}");
+            assert!(!refused(code).is_transient(), "{code}");
         }
-        assert!(!StoreError::TimedOut(Duration::ZERO).is_passing());
-        assert!(!StoreError::Uncertain.is_passing());
+        assert!(!StoreError::TimedOut(Duration::ZERO).is_transient());
+        assert!(!StoreError::Uncertain.is_transient());
     }
 
     #[test]
@@ -342,18 +341,18 @@ mod tests {
         let late = io::Error::from(io::ErrorKind::TimedOut);
         assert_eq!(kind(late.into()), ErrorKind::TimedOut);
         assert_eq!(
-            kind(DriverError::custom("who knows")),
+            kind(DriverError::custom("unknown")),
             ErrorKind::Internal,
-            "an error that nobody foresaw"
+            "an unknown error"
         );
     }
 
     #[test]
-    fn the_message_leaves_the_cause_to_the_source() {
+    fn the_message_does_not_repeat_its_source() {
         let error = refused(13).during("ack");
         assert_eq!(error.to_string(), "ack: the database refuses this user");
         let source = error.source().expect("the refusal is the source");
-        assert_eq!(source.to_string(), "code 13: said the server");
+        assert_eq!(source.to_string(), "code 13: no rights");
         assert!(!error.is_retryable());
         assert!(refused(91).during("ack").is_retryable());
     }

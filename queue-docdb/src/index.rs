@@ -1,27 +1,22 @@
-//! The two indexes of a queue, made on first use.
-
-use std::time::Duration;
+//! The two indexes of a queue's collection.
 
 use mongodb::bson::{Document, doc};
 
-use crate::{collection::QueueCollection, error::StoreError};
-
 /// An index of a queue's collection.
 ///
-/// Hints name it by its keys: elastic clusters take no other kind of hint. Hints are given
-/// at all because the planner of DocumentDB may scan a small collection in spite of an index,
-/// and uses a sparse one only for `$exists`, or when it is told to.
+/// Finds name it in a hint. Without one, DocumentDB may scan a small collection, and uses a
+/// sparse index only for `$exists`. Hints are by keys, because elastic clusters take no names.
 /// <https://docs.aws.amazon.com/documentdb/latest/developerguide/best_practices.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Index {
-    /// Live messages in order of ready time, and of turn within a millisecond.
+    /// Live messages, by ready time, and by turn within a millisecond.
     Claim,
-    /// Dead letters in order of id; sparse, so that live messages cost it nothing.
+    /// Dead letters, by id. It is sparse, so live messages cost nothing.
     DeadLetters,
 }
 
 impl Index {
-    /// Its keys, which are also the order that it gives.
+    /// Its keys, which are also its order.
     pub(crate) fn keys(self) -> Document {
         match self {
             Self::Claim => doc! { "visible_at": 1, "turn": 1 },
@@ -29,8 +24,8 @@ impl Index {
         }
     }
 
-    fn specification(self) -> Document {
-        // DocumentDB locks the collection for a build that is not in the background.
+    pub(crate) fn specification(self) -> Document {
+        // DocumentDB locks the collection during a build in the foreground.
         // https://docs.aws.amazon.com/documentdb/latest/developerguide/user_diagnostics.html
         match self {
             Self::Claim => doc! {
@@ -41,67 +36,4 @@ impl Index {
             },
         }
     }
-}
-
-/// How often a build is tried: DocumentDB fails it while another process builds.
-const TRIES: u32 = 5;
-
-impl QueueCollection {
-    /// Makes the indexes, and with them the collection, unless this instance has done so. The
-    /// version comes first, so that no index is made on what is not ours.
-    pub(crate) async fn ensure_indexes(&self) -> Result<(), StoreError> {
-        if self.state.indexes.is_made() {
-            return Ok(());
-        }
-        let _building = self.state.indexes.building.lock().await;
-        // Somebody may have made them while this waited.
-        if self.state.indexes.is_made() {
-            return Ok(());
-        }
-        self.claim_schema().await?;
-        for index in [Index::Claim, Index::DeadLetters] {
-            self.make_index(index).await?;
-        }
-        self.state.indexes.remember();
-        Ok(())
-    }
-
-    /// Makes the indexes again: a hint failed, so somebody deleted the queue meanwhile, or made
-    /// it that of another version.
-    pub(crate) async fn restore_indexes(&self) -> Result<(), StoreError> {
-        self.state.indexes.forget();
-        self.state.schema.forget();
-        self.ensure_indexes().await
-    }
-
-    async fn make_index(&self, index: Index) -> Result<(), StoreError> {
-        let command = doc! {
-            "createIndexes": self.messages.name(),
-            "indexes": [index.specification()],
-        };
-        let mut tries = 1;
-        let mut retries = self.deadline.retries();
-        loop {
-            let sent = self.database.run_command(command.clone());
-            match self.deadline.run(sent).await {
-                Ok(_) => return Ok(()),
-                Err(error) if tries < TRIES && is_worth_a_retry(&error) => {
-                    pause(Duration::from_millis(50 << tries)).await;
-                    tries += 1;
-                }
-                Err(error) => retries.after(error).await?,
-            }
-        }
-    }
-}
-
-/// No code is documented for "another build is running", so all that is no clear verdict
-/// about this user or this connection is tried again.
-fn is_worth_a_retry(error: &StoreError) -> bool {
-    error.kind() == queue_api::ErrorKind::Internal
-}
-
-#[allow(clippy::disallowed_methods)] // waits for another process, whatever time it is here
-async fn pause(duration: Duration) {
-    tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64())).await;
 }

@@ -1,25 +1,24 @@
-//! Points in time as the database keeps them: whole milliseconds.
+//! Points in time as the database stores them: in whole milliseconds.
 
 use std::time::{Duration, SystemTime};
 
 use mongodb::bson::DateTime;
 use queue_api::millis;
 
-/// The earliest time there is here: `$gte` of it selects every document that has a time, and
-/// none where the field is absent.
+/// The earliest time. `$gte` of it selects every document that has the field.
 pub(crate) const EARLIEST: DateTime = DateTime::from_millis(0);
 
-/// `time` without its fraction of a millisecond. There is no time before [`EARLIEST`].
+/// `time` rounded down to a millisecond, and not before [`EARLIEST`].
 pub(crate) fn floor(time: SystemTime) -> DateTime {
     DateTime::from_millis(millis::floor(time))
 }
 
-/// The point `millis` after `start`.
+/// The time `millis` after `start`.
 pub(crate) fn after(start: DateTime, millis: i64) -> DateTime {
     DateTime::from_millis(start.timestamp_millis().saturating_add(millis))
 }
 
-/// How long `earlier` lies before `later`; nothing where it does not.
+/// The time from `earlier` to `later`; zero if it is not earlier.
 pub(crate) fn between(earlier: DateTime, later: DateTime) -> Duration {
     let millis = later
         .timestamp_millis()
@@ -34,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_floored() {
+    fn times_are_rounded_down() {
         let time = UNIX_EPOCH + Duration::from_micros(1_999);
         assert_eq!(floor(time).timestamp_millis(), 1);
         assert_eq!(floor(UNIX_EPOCH - Duration::from_micros(1)), EARLIEST);

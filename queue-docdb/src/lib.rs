@@ -21,6 +21,7 @@ mod index;
 mod instant;
 mod lanes;
 mod names;
+mod poll;
 mod queues;
 mod receipt;
 mod retry;
@@ -30,9 +31,10 @@ mod transaction;
 mod unsettled;
 mod wait;
 mod watch;
+mod write_reply;
 
 pub use backend::DocDbBackend;
 pub use builder::DocDbBuilder;
-/// The driver, for what the builder and [`DocDbBackend::from_database`] take of it.
+/// The driver. The builder and [`DocDbBackend::from_database`] take its types.
 pub use mongodb;
 pub use transaction::InTransaction;

@@ -12,18 +12,18 @@ const MAX_DATABASE_BYTES: usize = 63;
 /// The longest `database.collection`, in bytes.
 const MAX_NAMESPACE_BYTES: usize = 120;
 
-/// What collection names begin with; the rest is the queue's name.
+/// What the collections' names begin with. The queue's name follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Prefix(String);
 
 impl Prefix {
-    /// Checks that with `prefix` every queue of `database` has a name that DocumentDB takes.
+    /// Checks that DocumentDB allows `prefix` with every queue's name in `database`.
     pub(crate) fn new(database: &str, prefix: String) -> Result<Self, Error> {
         let most = (MAX_COLLECTION_BYTES - QueueName::MAX_BYTES)
             .min(MAX_NAMESPACE_BYTES.saturating_sub(database.len() + 1 + QueueName::MAX_BYTES));
         if prefix.len() > most {
             return Err(invalid(format!(
-                "the collection prefix {prefix:?} has {} bytes, at most {most} are allowed",
+                "collection_prefix is {prefix:?}, {} bytes; it may have at most {most}",
                 prefix.len()
             )));
         }
@@ -36,8 +36,8 @@ impl Prefix {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if !first_is_plain || !all_allowed || prefix.starts_with("system.") {
             return Err(invalid(format!(
-                "{prefix:?} is not a collection prefix: ASCII letters, digits, '-', '_' or '.', \
-                 beginning with a letter, a digit or '_', and not with \"system.\""
+                "collection_prefix is {prefix:?}; it may have ASCII letters, digits, '-', '_' and \
+                 '.', and must begin with a letter, a digit or '_', but not with \"system.\""
             )));
         }
         Ok(Self(prefix))
@@ -47,20 +47,20 @@ impl Prefix {
     pub(crate) fn collection(&self, queue: &QueueName) -> Result<String, StoreError> {
         let name = format!("{}{}", self.0, queue.as_str());
         if name.starts_with("system.") {
-            // The server keeps such collections to itself.
             return Err(StoreError::Name(format!(
-                "the queue {queue} would be the collection {name}, which the database reserves"
+                "the queue {queue} needs the collection {name}; the server reserves names that \
+                 begin with \"system.\""
             )));
         }
         Ok(name)
     }
 
-    /// A regular expression for the names of the queues' collections; none where all match.
+    /// A regular expression for the collections' names; `None` if every name matches.
     pub(crate) fn pattern(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| format!("^{}", self.0.replace('.', "\\.")))
     }
 
-    /// The queue of a collection, if it is one's.
+    /// The queue of a collection; `None` if it is not a queue's.
     pub(crate) fn queue(&self, collection: &str) -> Option<QueueName> {
         let queue = QueueName::new(collection.strip_prefix(&self.0)?).ok()?;
         self.collection(&queue).is_ok().then_some(queue)
@@ -74,8 +74,8 @@ pub(crate) fn check_database(name: &str) -> Result<(), Error> {
         .all(|c| !c.is_whitespace() && !c.is_control() && !"/\\.\"$*<>:|?".contains(c));
     if name.is_empty() || name.len() > MAX_DATABASE_BYTES || !all_allowed {
         return Err(invalid(format!(
-            "{name:?} is not a database name: 1 to {MAX_DATABASE_BYTES} bytes without white \
-             space or any of /\\.\"$*<>:|?"
+            "the database name is {name:?}; it must have 1 to {MAX_DATABASE_BYTES} bytes, without \
+             white space and /\\.\"$*<>:|?"
         )));
     }
     Ok(())
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_server_takes_is_refused() {
+    fn invalid_names_are_refused() {
         for prefix in ["0123456789", "system.", ".a", "a$", "a b", "-a", "ä"] {
             let error = Prefix::new("shop", prefix.to_owned()).expect_err(prefix);
             assert_eq!(error.kind(), queue_api::ErrorKind::InvalidInput);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_collections_are_no_queues() {
+    fn reserved_collections_are_not_queues() {
         let prefix = Prefix::new("shop", String::new()).expect("a prefix");
         assert!(prefix.collection(&queue("system.users")).is_err());
         assert_eq!(prefix.queue("system.users"), None);

@@ -1,5 +1,4 @@
-//! What an instance of the backend remembers about queues: nothing that it could not find out
-//! again.
+//! What an instance of the backend remembers about queues. It could find all of it out again.
 
 use std::{
     collections::HashMap,
@@ -16,15 +15,15 @@ use crate::{
     apart::Apart,
     head::Head,
     lanes::{Rivals, Turns},
+    poll::PollInterval,
     schema::SchemaMemory,
     unsettled::UnsettledClaims,
-    wait::Idle,
 };
 
-/// What an instance of the backend remembers about each queue.
+/// The state of each queue that this instance has used.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
-    /// A std mutex: it is held for a look-up only, never across an await.
+    /// A std mutex, locked for a look-up only, never across an await.
     states: std::sync::Mutex<HashMap<QueueName, Arc<QueueState>>>,
 }
 
@@ -37,14 +36,14 @@ impl Queues {
         }
     }
 
-    /// Tells those who wait for this queue, if anybody here has used it.
+    /// Wakes the waits of this instance on this queue.
     pub(crate) fn wake(&self, queue: &QueueName) {
         if let Some(state) = self.states().get(queue) {
             state.changed.notify_waiters();
         }
     }
 
-    /// Tells everybody who waits.
+    /// Wakes all waits of this instance.
     pub(crate) fn wake_all(&self) {
         for state in self.states().values() {
             state.changed.notify_waiters();
@@ -56,7 +55,7 @@ impl Queues {
     }
 }
 
-/// What an instance of the backend remembers about a queue.
+/// The state of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct QueueState {
     pub(crate) indexes: IndexMemory,
@@ -65,25 +64,25 @@ pub(crate) struct QueueState {
     pub(crate) rivals: Rivals,
     pub(crate) head: Head,
     pub(crate) apart: Apart,
-    /// Told whenever something happened that may make a message ready sooner: in this instance,
-    /// or elsewhere where a change stream tells.
+    /// Notified when a message may be ready sooner than known: by a call of this instance, or by
+    /// a change stream.
     pub(crate) changed: Notify,
-    pub(crate) idle: Idle,
-    /// Claims of which it is not known whether they took anything.
+    pub(crate) poll_interval: PollInterval,
+    /// Claims whose outcome is unknown.
     pub(crate) unsettled: UnsettledClaims,
 }
 
-/// Whether this instance has seen to it that the indexes exist.
+/// Whether this instance has made sure that the indexes exist.
 #[derive(Debug, Default)]
 pub(crate) struct IndexMemory {
     made: AtomicBool,
-    /// Held while they are built, because DocumentDB builds one at a time. Tokio's mutex, as
-    /// the build awaits.
+    /// Locked during a build: DocumentDB builds one index at a time. A tokio mutex, because the
+    /// build awaits.
     pub(crate) building: Mutex<()>,
 }
 
 impl IndexMemory {
-    pub(crate) fn is_made(&self) -> bool {
+    pub(crate) fn are_made(&self) -> bool {
         self.made.load(Ordering::Acquire)
     }
 

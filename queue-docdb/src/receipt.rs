@@ -1,31 +1,31 @@
-//! What a receipt says: which claim, which message.
+//! Receipts: the claim and the message that a receipt stands for.
 
 use std::fmt::{self, Write};
 
 use mongodb::bson::Uuid;
 use queue_api::{MessageId, Receipt};
 
-/// A receipt of this backend, taken apart.
+/// A parsed receipt of this backend.
 ///
-/// As text it is the claim's nonce in hex, a dot, and the message id; the bytes of an id that
-/// a receipt must not hold, and those outside ASCII, are percent-encoded.
+/// As text it is the claim's nonce in hex, a dot, and the message id. Bytes of the id that are
+/// not printable ASCII are percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Held {
+pub(crate) struct ParsedReceipt {
     pub(crate) nonce: Uuid,
     pub(crate) id: MessageId,
 }
 
-impl Held {
-    /// What `receipt` says, unless this backend cannot have made it.
+impl ParsedReceipt {
+    /// Parses `receipt`; `None` if this backend cannot have made it.
     pub(crate) fn parse(receipt: &Receipt) -> Option<Self> {
         let (nonce, id) = receipt.as_str().split_once('.')?;
         let nonce = u128::from_str_radix(nonce, 16).ok()?;
-        let held = Self {
+        let parsed = Self {
             nonce: Uuid::from_bytes(nonce.to_be_bytes()),
             id: MessageId::new(&percent_decoded(id)?).ok()?,
         };
-        // One receipt, one text: "4F" and "%61" were never given out where "4f" and "a" were.
-        (held.to_string() == receipt.as_str()).then_some(held)
+        // A receipt has one text: "4F" is not "4f", and "%61" is not "a".
+        (parsed.to_string() == receipt.as_str()).then_some(parsed)
     }
 
     pub(crate) fn receipt(&self) -> Receipt {
@@ -33,7 +33,7 @@ impl Held {
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for ParsedReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}.", u128::from_be_bytes(self.nonce.bytes()))?;
         for byte in self.id.as_str().bytes() {
@@ -71,29 +71,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(id in "[^\\p{Cc}]{1,32}", nonce: [u8; 16]) {
-            let held = Held {
+        fn a_receipt_is_parsed_as_it_was_made(id in "[^\\p{Cc}]{1,32}", nonce: [u8; 16]) {
+            let parsed = ParsedReceipt {
                 nonce: Uuid::from_bytes(nonce),
                 id: MessageId::new(&id).expect("1 to 128 bytes, no control characters"),
             };
-            let receipt = held.receipt();
+            let receipt = parsed.receipt();
             prop_assert!(receipt.as_str().bytes().all(|b| b.is_ascii_graphic()));
-            prop_assert_eq!(Held::parse(&receipt), Some(held));
+            prop_assert_eq!(ParsedReceipt::parse(&receipt), Some(parsed));
         }
 
         #[test]
-        fn other_text_is_nobodys_receipt(text in "\\PC*") {
-            prop_assert_eq!(Held::parse(&Receipt::new(text)), None);
+        fn other_text_is_not_a_receipt(text in "\\PC*") {
+            prop_assert_eq!(ParsedReceipt::parse(&Receipt::new(text)), None);
         }
     }
 
     #[test]
     fn a_receipt_has_one_text() {
-        let held = Held {
+        let parsed = ParsedReceipt {
             nonce: Uuid::from_bytes([0xab; 16]),
             id: MessageId::new("a.b 100%").expect("valid"),
         };
-        let text = held.to_string();
+        let text = parsed.to_string();
         assert_eq!(text, "abababababababababababababababab.a.b%20100%25");
         for forged in [
             text.to_uppercase(),
@@ -107,7 +107,7 @@ mod tests {
             text.replace("%25", "%2é"),
         ] {
             assert_eq!(
-                Held::parse(&Receipt::new(forged.as_str())),
+                ParsedReceipt::parse(&Receipt::new(forged.as_str())),
                 None,
                 "{forged}"
             );

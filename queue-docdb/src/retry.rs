@@ -1,7 +1,7 @@
-//! Retries: ours alone, bounded by the operation timeout of the call, with jitter.
+//! Deadlines and retries: a call retries until its operation timeout, with jitter.
 //!
-//! The driver's own are off: DocumentDB before 8.0.2 refuses retryable writes, and a retry
-//! that does not know what the first try did would tell the caller something wrong.
+//! The driver's retries are off. DocumentDB before 8.0.2 refuses retryable writes, and the driver
+//! does not know what the first try did.
 
 use std::{future::IntoFuture, time::Duration};
 
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use crate::error::StoreError;
 
-/// How long to pause before the second try, at most.
+/// The longest pause before the second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long before any later one. An election takes seconds; whoever looks again much later
-/// than it is over only adds to the stall.
+/// The longest pause before a later try. An election takes seconds, and a longer pause would only
+/// add to that.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// When a call of the backend has to be done, whatever it consists of.
+/// When a call of the backend must end, whatever commands it sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     at: Instant,
@@ -31,9 +31,9 @@ impl Deadline {
         }
     }
 
-    /// The driver's answer, or the news that the call's time is up.
+    /// The driver's answer, or [`StoreError::TimedOut`].
     ///
-    /// Dropping the driver's future is safe: it closes the connection that waits for the answer.
+    /// Dropping the driver's future is safe: it closes the connection.
     pub(crate) async fn run<T>(
         self,
         call: impl IntoFuture<Output = mongodb::error::Result<T>>,
@@ -66,33 +66,33 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    /// Waits until it is time for another try.
+    /// Pauses before the next try.
     ///
     /// # Errors
-    /// What the call ends with: `error` will not pass, or there is no time left. A try that ran
-    /// out of time says less than the one before, so then it is the error of that one.
+    /// The error of the call: `error` is not transient, or no time is left. If the last try timed
+    /// out, it is the error of the try before, which says more.
     pub(crate) async fn after(&mut self, error: StoreError) -> Result<(), StoreError> {
         if matches!(error, StoreError::TimedOut(_)) {
             return Err(self.last.take().unwrap_or(error));
         }
         let pause = self.longest.mul_f64(0.5 + fastrand::f64() / 2.0);
-        if !error.is_passing() || self.deadline.left() <= pause {
+        if !error.is_transient() || self.deadline.left() <= pause {
             return Err(error);
         }
-        tracing::debug!(%error, ?pause, "trying again");
+        tracing::debug!(%error, ?pause, "retrying");
         self.last = Some(error);
         real_time(pause).await;
         self.longest = (self.longest * 2).min(LONGEST_PAUSE);
         Ok(())
     }
 
-    /// The error that the last try ended with, for a call that cannot be tried again.
+    /// The error of the last try, for a call that must not be retried.
     pub(crate) fn into_last(self) -> StoreError {
         self.last.unwrap_or(StoreError::Uncertain)
     }
 }
 
-/// The database recovers in real time, whatever clock the backend was given.
+/// The database recovers in real time, not by the queue's clock.
 #[allow(clippy::disallowed_methods)]
 async fn real_time(pause: Duration) {
     tokio::time::sleep(pause).await;

@@ -1,4 +1,4 @@
-//! Stats: counts by index.
+//! Stats: counts of messages by state.
 
 use mongodb::bson::{DateTime, Document, doc};
 use queue_api::QueueStats;
@@ -11,8 +11,8 @@ use crate::{
     instant,
 };
 
-/// Selects dead letters. DocumentDB's first planner uses a sparse index only where the
-/// filter says `$exists`; the bound keeps to ids that this library wrote.
+/// Selects the dead letters after `id`. DocumentDB's first planner uses a sparse index only for
+/// `$exists`.
 pub(crate) fn dead_letters_after(id: &str) -> Document {
     doc! { "dead.id": { "$exists": true, "$gt": id } }
 }
@@ -41,7 +41,7 @@ impl QueueCollection {
         })
     }
 
-    /// When the first live message that the filter selects too became ready, or will.
+    /// The earliest ready time of the live messages that the filter selects.
     pub(crate) async fn first_ready_time(
         &self,
         filter: Document,
@@ -53,12 +53,12 @@ impl QueueCollection {
         let found = self
             .find(query, |found| document::date(found, "visible_at"))
             .await?;
-        // One that cannot be read is damaged, and a lease call is to bury it now.
+        // A damaged one is due: the next lease call makes it a dead letter.
         Ok(found.first().map(|date| date.unwrap_or(instant::EARLIEST)))
     }
 }
 
-/// Selects every live message: those that have a ready time.
+/// Selects the live messages: those with a ready time.
 pub(crate) fn live() -> Document {
     doc! { "visible_at": { "$gte": instant::EARLIEST } }
 }

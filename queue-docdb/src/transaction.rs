@@ -13,10 +13,11 @@ use queue_api::{
 use crate::{
     ack::deletions,
     backend::DocDbBackend,
-    collection::{Query, QueueCollection, run},
+    collection::{Query, QueueCollection},
     document,
     error::{StoreError, during},
-    receipt::Held,
+    receipt::ParsedReceipt,
+    retry::Deadline,
 };
 
 impl DocDbBackend {
@@ -33,7 +34,8 @@ impl DocDbBackend {
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable): no server answered.
     pub async fn start_session(&self) -> Result<ClientSession> {
         let starting = self.client().start_session().causal_consistency(false);
-        run(self.timeout(), starting)
+        Deadline::after(self.timeout())
+            .run(starting)
             .await
             .map_err(during("start session"))
     }
@@ -207,7 +209,7 @@ impl QueueCollection {
         session: &mut ClientSession,
         receipts: &[Receipt],
     ) -> std::result::Result<Vec<LeaseOutcome>, StoreError> {
-        let uses: Vec<Option<Held>> = receipts.iter().map(Held::parse).collect();
+        let uses: Vec<Option<ParsedReceipt>> = receipts.iter().map(ParsedReceipt::parse).collect();
         let ids: Vec<&str> = uses.iter().flatten().map(|held| held.id.as_str()).collect();
         let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
             .with_projection(doc! { "lease": 1 });
@@ -220,7 +222,7 @@ impl QueueCollection {
             .flatten()
             .collect();
         // Each is taken out by its first use.
-        let mut outcome_of = |held: &Option<Held>| match held {
+        let mut outcome_of = |held: &Option<ParsedReceipt>| match held {
             Some(held) if leases.get(&held.id) == Some(&held.nonce) => {
                 leases.remove(&held.id);
                 LeaseOutcome::Applied
@@ -228,7 +230,7 @@ impl QueueCollection {
             _ => LeaseOutcome::Lost,
         };
         let outcomes: Vec<LeaseOutcome> = uses.iter().map(&mut outcome_of).collect();
-        let ours: Vec<&Held> = uses
+        let ours: Vec<&ParsedReceipt> = uses
             .iter()
             .zip(&outcomes)
             .filter(|(_, outcome)| **outcome == LeaseOutcome::Applied)
@@ -275,6 +277,6 @@ impl QueueCollection {
         let command = doc! { "delete": self.messages.name(), "deletes": statements };
         let delete = self.database.run_command(command).session(session);
         let reply = self.deadline.run(delete).await?;
-        crate::collection::read_write_reply(&reply)
+        crate::write_reply::matched(&reply)
     }
 }

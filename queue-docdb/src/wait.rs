@@ -1,34 +1,24 @@
-//! Wait: until the next message is due, somebody here tells, a claim that was about to take
-//! messages is through, or it is time to look again.
+//! Wait: until a message is due, this process or a change stream reports a change, or it is time
+//! to look again.
 
-use std::{
-    pin::pin,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{collection::QueueCollection, error::StoreError, head::From, watch::Watch};
 
-/// How long to leave the database alone at first, where another process may enqueue and no
-/// change stream tells of it.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The pause between two looks while a change stream is open. It is only a hint, and may miss a
+/// change.
+const STREAM_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long at most. An idle consumer so sends less than a command a second.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// How long where a change stream tells: it is a hint, and hints get lost.
-const TOLD_PAUSE: Duration = Duration::from_secs(30);
-
-/// As good as for ever: about a year.
+/// The longest wait: about a year, so that adding it to a time cannot overflow.
 const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl QueueCollection {
     /// Returns when a message may be ready, or after `at_most`.
     ///
-    /// `at_most` passes by the backend's clock and by real time, whichever is first: a test
-    /// may hold the one still.
+    /// `at_most` ends by the backend's clock or by real time, whichever is first. A test may stop
+    /// the backend's clock.
     pub(crate) async fn wait(&self, at_most: Duration) -> Result<(), StoreError> {
         let at_most = at_most.min(LONGEST_WAIT);
         let clock = self.time.clock();
@@ -36,17 +26,17 @@ impl QueueCollection {
         let deadline = Instant::now() + at_most;
         let _waiting = self.watch.as_ref().map(Watch::join);
         loop {
-            // Registered before the look, so that what happens in between is not missed.
+            // Registered before the look, so that no change in between is missed.
             let mut changed = pin!(self.state.changed.notified());
             changed.as_mut().enable();
             let mut through = pin!(self.state.apart.through());
             through.as_mut().enable();
 
-            // What another claim is about to take is no reason to make one. Asked first, since a
-            // claim is unsettled before it lets go of what it found.
+            // Messages that another claim is about to take do not end the wait. This is read first:
+            // a claim becomes unsettled before it gives up the messages it found.
             let apart = self.state.apart.filter(From::Beginning);
             let is_claimed = !apart.is_empty();
-            // What a claim took whose answer never came is delivered by the next lease call.
+            // The next lease call delivers what a claim without an answer took.
             if !self.state.unsettled.is_empty() {
                 return Ok(());
             }
@@ -57,25 +47,25 @@ impl QueueCollection {
                 .map(|first| first.to_system_time());
             let now = look.now().await.to_system_time();
             if first.is_some_and(|first| first <= now) {
-                self.state.idle.reset();
+                self.state.poll_interval.reset();
                 return Ok(());
             }
             if now >= give_up {
                 return Ok(());
             }
             if is_claimed {
-                // There is a lot to do here, so news from elsewhere are waited for less long.
-                self.state.idle.reset();
+                // The queue is busy, so look again soon.
+                self.state.poll_interval.reset();
             }
             let pause = match &self.watch {
-                Some(watch) if watch.is_open() => TOLD_PAUSE,
-                _ => self.state.idle.next_pause(),
+                Some(watch) if watch.is_open() => STREAM_PAUSE,
+                _ => self.state.poll_interval.next(),
             };
             let due = first.map_or(give_up, |first| first.min(give_up));
             tokio::select! {
                 () = clock.sleep_until(due) => return Ok(()),
                 () = real_time(deadline) => return Ok(()),
-                // A delayed message may have come in, so the next one due is looked for.
+                // The next message may be due at another time now, so look again.
                 () = changed => {}
                 () = through, if is_claimed => {}
                 () = real_time(Instant::now() + jittered(pause)) => {}
@@ -84,34 +74,12 @@ impl QueueCollection {
     }
 }
 
-/// How long a queue was found empty. It outlives the waits, because a consumer waits again and
-/// again, and would otherwise begin with short pauses each time.
-#[derive(Debug, Default)]
-pub(crate) struct Idle {
-    /// How often it was looked at in vain.
-    looks: AtomicU32,
-}
-
-impl Idle {
-    fn reset(&self) {
-        self.looks.store(0, Ordering::Relaxed);
-    }
-
-    /// Twice as long each time.
-    fn next_pause(&self) -> Duration {
-        let looks = self.looks.fetch_add(1, Ordering::Relaxed).min(16);
-        (FIRST_PAUSE * (1 << looks)).min(LONGEST_PAUSE)
-    }
-}
-
-/// Between half of `longest` and all of it, so that many waiting processes do not look in
-/// step.
+/// Between half of `longest` and all of it, so that processes do not look at the same time.
 fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// Pauses between two looks at the database, which is shared with processes that have other
-/// clocks: they pass in real time, whatever clock the backend was given.
+/// Polling for other processes' changes uses real time, not the queue's clock.
 #[allow(clippy::disallowed_methods)]
 async fn real_time(until: Instant) {
     tokio::time::sleep_until(until).await;

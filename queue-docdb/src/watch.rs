@@ -1,9 +1,8 @@
-//! WakeMode of what other processes do: one change stream for the database, open while somebody
-//! waits.
+//! The change stream: wakes waits when another process changes a queue.
 //!
-//! It is a hint that saves looking, and nothing depends on it: DocumentDB has it switched off
-//! until somebody switches it on, elastic clusters lack it, and it may stall behind a long
-//! write. Where there is none, waits look again at intervals.
+//! It is a hint that saves polling, and nothing depends on it. DocumentDB has change streams off
+//! by default, elastic clusters have none, and a stream may stall behind a long write. Without
+//! one, waits poll.
 //! <https://docs.aws.amazon.com/documentdb/latest/developerguide/change_streams.html>
 
 use std::{
@@ -21,24 +20,32 @@ use mongodb::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::{collection::run, error::StoreError, names::Prefix, queues::Queues};
+use crate::{error::StoreError, names::Prefix, queues::Queues, retry::Deadline};
 
-/// For how long the server holds a question for news while there is none: one command in this
-/// time is all that an open stream costs while nothing happens.
-const AWAIT_NEWS: Duration = Duration::from_secs(10);
+/// How a wait learns of changes by other processes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WakeMode {
+    /// By a change stream where the server has one, else by polling.
+    ChangeStream,
+    Polling,
+}
 
-/// How long a question takes at least where the server does not hold it.
-const LEAST_WAIT: Duration = Duration::from_secs(1);
+/// How long the server holds a `getMore` while nothing changes. An idle stream costs one command
+/// in this time.
+const MAX_AWAIT: Duration = Duration::from_secs(10);
 
-/// How long a stream stays open after the last wait: a consumer that works waits again soon.
+/// The time between two `getMore`s if the server does not hold them.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a stream stays open after the last wait. A working consumer waits again soon.
 const LINGER: Duration = Duration::from_secs(20);
 
-/// When to try again to open a stream, at first and at most. Where it is switched off, it will
-/// be for long.
+/// The first and the longest pause before a stream is opened again. If streams are off, they
+/// usually stay off.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LAST_RETRY: Duration = Duration::from_secs(120);
+const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
-/// The change stream of one instance of the backend, and who wants it.
+/// The change stream of one backend: one for the database, open while a call waits.
 #[derive(Debug)]
 pub(crate) struct Watch {
     database: Database,
@@ -46,19 +53,19 @@ pub(crate) struct Watch {
     prefix: Prefix,
     queues: Arc<Queues>,
     is_open: AtomicBool,
-    /// A std mutex: it is held for a look, never across an await.
-    interest: Mutex<Interest>,
+    /// A std mutex, locked for a look only, never across an await.
+    usage: Mutex<Usage>,
 }
 
 #[derive(Debug)]
-struct Interest {
+struct Usage {
     waiting: usize,
-    last_left: Instant,
-    /// None while nobody reads the stream.
+    last_wait_ended: Instant,
+    /// The task that reads the stream.
     reader: Option<JoinHandle<()>>,
 }
 
-/// Somebody waits, as long as this lives.
+/// A wait that uses the stream, until it is dropped.
 pub(crate) struct Waiting<'a>(&'a Watch);
 
 impl Watch {
@@ -74,90 +81,89 @@ impl Watch {
             prefix,
             queues,
             is_open: AtomicBool::new(false),
-            interest: Mutex::new(Interest {
+            usage: Mutex::new(Usage {
                 waiting: 0,
-                last_left: Instant::now(),
+                last_wait_ended: Instant::now(),
                 reader: None,
             }),
         })
     }
 
-    /// Whether what happens from now on is told.
+    /// Whether changes from now on wake waits.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::SeqCst)
     }
 
-    /// Takes note that somebody waits, and sees to it that the stream is being read.
+    /// Counts a wait, and starts to read the stream unless that is under way.
     pub(crate) fn join(self: &Arc<Self>) -> Waiting<'_> {
-        let mut interest = self.interest();
-        interest.waiting += 1;
-        // A reader whose runtime was shut down is finished too.
-        if interest.reader.as_ref().is_none_or(JoinHandle::is_finished) {
-            interest.reader = Some(tokio::spawn(Arc::clone(self).read()));
+        let mut usage = self.usage();
+        usage.waiting += 1;
+        // The reader is also finished if its runtime was shut down.
+        if usage.reader.as_ref().is_none_or(JoinHandle::is_finished) {
+            usage.reader = Some(tokio::spawn(Arc::clone(self).read()));
         }
         Waiting(self)
     }
 
-    /// Ends the reading at once: the backend goes away.
+    /// Stops reading at once, because the backend is dropped.
     pub(crate) fn close(&self) {
-        if let Some(reader) = self.interest().reader.take() {
+        if let Some(reader) = self.usage().reader.take() {
             reader.abort();
         }
     }
 
-    fn interest(&self) -> MutexGuard<'_, Interest> {
-        self.interest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs the reader off, if nobody has waited for a while. Under the lock, so that whoever
-    /// comes next starts another.
-    fn is_forgotten(&self) -> bool {
-        let mut interest = self.interest();
-        let forgotten = interest.waiting == 0 && interest.last_left.elapsed() > LINGER;
-        if forgotten {
-            interest.reader = None;
+    /// Removes the reader if no call has waited for a while. It does so under the lock, so that
+    /// the next wait starts another.
+    fn remove_unused_reader(&self) -> bool {
+        let mut usage = self.usage();
+        let is_unused = usage.waiting == 0 && usage.last_wait_ended.elapsed() > LINGER;
+        if is_unused {
+            usage.reader = None;
         }
-        forgotten
+        is_unused
     }
 
     async fn read(self: Arc<Self>) {
         let mut retry = FIRST_RETRY;
         loop {
             match self.follow(&mut retry).await {
-                Ok(Ended::Forgotten) => return,
+                Ok(Ended::Unused) => return,
                 Ok(Ended::Closed) => {}
-                // Switched off on DocumentDB, or a failover; a consumer is none the worse.
-                Err(error) => tracing::debug!(%error, "no change stream, so queues are looked at"),
+                // Expected: streams are off on DocumentDB, or there was a failover.
+                Err(error) => tracing::debug!(%error, "no change stream; waits poll"),
             }
             pause(retry).await;
-            retry = (retry * 2).min(LAST_RETRY);
-            if self.is_forgotten() {
+            retry = (retry * 2).min(LONGEST_RETRY);
+            if self.remove_unused_reader() {
                 return;
             }
         }
     }
 
-    /// Opens a stream and passes its news on until it ends.
+    /// Opens a stream and wakes waits by it until it ends.
     async fn follow(&self, retry: &mut Duration) -> Result<Ended, StoreError> {
         let opening = self
             .database
             .watch()
-            .pipeline(news_of(&self.prefix))
-            .max_await_time(AWAIT_NEWS);
-        let mut stream = run(self.timeout, opening).await?;
+            .pipeline(pipeline(&self.prefix))
+            .max_await_time(MAX_AWAIT);
+        let mut stream = Deadline::after(self.timeout).run(opening).await?;
         let _open = Open::new(self);
         while stream.is_alive() {
-            if self.is_forgotten() {
-                return Ok(Ended::Forgotten);
+            if self.remove_unused_reader() {
+                return Ok(Ended::Unused);
             }
             let asked = Instant::now();
-            let news = run(AWAIT_NEWS + self.timeout, stream.next_if_any()).await?;
-            // Only now: some may open a stream that they cannot read.
+            let deadline = Deadline::after(MAX_AWAIT + self.timeout);
+            let event = deadline.run(stream.next_if_any()).await?;
+            // Only now: a user may be able to open a stream and not to read it.
             *retry = FIRST_RETRY;
-            let Some(ChangeStreamEvent { ns: Some(ns), .. }) = news else {
-                // A server that does not hold the question is not to be asked in a loop.
-                let rest = LEAST_WAIT.saturating_sub(asked.elapsed());
-                pause(rest).await;
+            let Some(ChangeStreamEvent { ns: Some(ns), .. }) = event else {
+                pause(MIN_PAUSE.saturating_sub(asked.elapsed())).await;
                 continue;
             };
             if let Some(queue) = ns.coll.and_then(|name| self.prefix.queue(&name)) {
@@ -170,22 +176,22 @@ impl Watch {
 
 /// Why a stream ended.
 enum Ended {
-    /// Nobody waits any more, and its reader has been signed off.
-    Forgotten,
-    /// The server closed it, because the database was dropped for one.
+    /// No call waits any more, and the reader is removed.
+    Unused,
+    /// The server closed it, for example because the database was dropped.
     Closed,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut interest = self.0.interest();
-        interest.waiting -= 1;
-        interest.last_left = Instant::now();
+        let mut usage = self.0.usage();
+        usage.waiting -= 1;
+        usage.last_wait_ended = Instant::now();
     }
 }
 
-/// Says that the stream is open for as long as it is, however it ends. Whoever waits looks again
-/// at either end: what happened before was not told, and what happens after will not be.
+/// Marks the stream as open until it is dropped. All waits look again at the start and at the
+/// end, because a change outside the stream's life wakes no wait.
 struct Open<'a>(&'a Watch);
 
 impl<'a> Open<'a> {
@@ -203,23 +209,23 @@ impl Drop for Open<'_> {
     }
 }
 
-/// What may make a message ready sooner: it came in, or was changed by anything but a claim,
-/// which is what sets a lease. Payloads stay where they are.
-fn news_of(prefix: &Prefix) -> [Document; 2] {
-    let changed = doc! {
+/// Selects changes that may make a message ready sooner: inserts, and updates other than claims,
+/// which set `lease`. Payloads are left out.
+fn pipeline(prefix: &Prefix) -> [Document; 2] {
+    let update = doc! {
         "operationType": "update",
         "updateDescription.updatedFields.lease": { "$exists": false },
     };
-    let mut news = doc! { "$or": [{ "operationType": "insert" }, changed] };
+    let mut changes = doc! { "$or": [{ "operationType": "insert" }, update] };
     if let Some(collections) = prefix.pattern() {
-        news.insert("ns.coll", doc! { "$regex": collections });
+        changes.insert("ns.coll", doc! { "$regex": collections });
     }
-    // The driver needs all three of them.
-    let names = doc! { "_id": 1, "operationType": 1, "ns": 1 };
-    [doc! { "$match": news }, doc! { "$project": names }]
+    // The driver needs these three.
+    let fields = doc! { "_id": 1, "operationType": 1, "ns": 1 };
+    [doc! { "$match": changes }, doc! { "$project": fields }]
 }
 
-#[allow(clippy::disallowed_methods)] // leaves the server alone, whatever time it is here
+#[allow(clippy::disallowed_methods)] // spares the server, whatever the queue's clock says
 async fn pause(duration: Duration) {
     tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
 }

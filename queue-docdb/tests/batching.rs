@@ -1,9 +1,9 @@
-//! The contract, on a real MongoDB with shared round trips.
+//! The conformance suite on a real MongoDB, with calls batched by `Batching`.
 
-// Its `main` is that of the other target.
+// That target's `main` is unused here.
 #[allow(dead_code)]
 #[path = "conformance.rs"]
-mod plain;
+mod docdb;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -11,7 +11,7 @@ use queue_api::Batching;
 use queue_conformance::Wrapped;
 
 fn main() -> ExitCode {
-    let harness = Wrapped::new(plain::DocDb::USUAL, |backend| {
+    let harness = Wrapped::new(docdb::DocDb::DEFAULT, |backend| {
         Arc::new(Batching::new(backend))
     });
     queue_conformance::run(harness.with_histories(20))

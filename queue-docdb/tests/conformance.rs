@@ -1,4 +1,4 @@
-//! The contract, on a real MongoDB.
+//! The conformance suite on a real MongoDB.
 
 use std::{env, fs, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -19,14 +19,14 @@ use queue_docdb::DocDbBackend;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 pub(crate) struct DocDb {
-    /// Into how many lanes claims that compete divide a queue.
+    /// The builder's `lanes`.
     pub(crate) lanes: usize,
     pub(crate) histories: u32,
 }
 
 impl DocDb {
-    /// As it is unless told otherwise.
-    pub(crate) const USUAL: Self = Self {
+    /// The builder's defaults.
+    pub(crate) const DEFAULT: Self = Self {
         lanes: 16,
         histories: 100,
     };
@@ -38,20 +38,20 @@ struct Database {
     time: TestTime,
     lanes: usize,
     has_fail_points: bool,
-    /// Judges every command; the check that sent what some engine refuses fails.
+    /// Judges every command. A check fails if an engine refuses one of its commands.
     gate: Gate,
 }
 
 #[async_trait]
 impl Harness for DocDb {
     async fn store(&self, time: TestTime) -> Result<Arc<dyn Store>, HarnessError> {
-        // A server of somebody else's may lack them (`enableTestCommands`); ours have them.
+        // A server of the user's may lack them: they need `enableTestCommands`.
         static HAS_FAIL_POINTS: OnceCell<bool> = OnceCell::const_new();
         let server = MongoServer::shared().await?;
         let probe = async || {
             let answer = FailPoint::new(server.uri(), "").clear().await;
             if let Err(why) = &answer {
-                eprintln!("this MongoDB has no fail points, so none are used: {why}");
+                eprintln!("this MongoDB has no fail points, so no faults are injected: {why}");
             }
             answer.is_ok()
         };
@@ -81,13 +81,12 @@ impl Harness for DocDb {
         let (database, uri) = address
             .split_once(' ')
             .ok_or("an address is a database and a URI")?;
-        // This process will be killed, so whoever reads the note is its parent.
+        // This process will be killed, so it leaves a note for its parent.
         let note = refusals(database);
-        let tell = move |refused: &dyn std::fmt::Display| {
-            fs::write(&note, refused.to_string()).expect("a writable folder");
-        };
         let gate = Gate::new(engines(&TestTime::Real));
-        let events = gate.watch_and_report(move |refused| tell(refused));
+        let events = gate.watch_and_report(move |refused| {
+            fs::write(&note, refused.to_string()).expect("a writable folder");
+        });
         connect(uri, database, &TestTime::Real, self.lanes, events).await
     }
 }
@@ -121,15 +120,15 @@ impl Store for Database {
     }
 }
 
-/// mongod's `failCommand`. It strikes only connections of this store's application name; but it is
-/// one for the whole server, so stores take turns.
+/// mongod's `failCommand`, for the connections with this store's application name. A server has
+/// only one, so stores use it one after another.
 struct FailPoint {
     uri: &'static str,
     app_name: String,
-    turn: Mutex<Option<MutexGuard<'static, ()>>>,
+    in_use: Mutex<Option<MutexGuard<'static, ()>>>,
 }
 
-static TURN: Mutex<()> = Mutex::const_new(());
+static IN_USE: Mutex<()> = Mutex::const_new(());
 
 #[async_trait]
 impl Faults for FailPoint {
@@ -139,7 +138,7 @@ impl Faults for FailPoint {
             "appName": &self.app_name,
         };
         match fault {
-            // A write conflict, which passes.
+            // A write conflict, which is transient.
             Fault::ErrorBefore => data.insert("errorCode", 112),
             Fault::ErrorAfter => data.insert(
                 "writeConcernError",
@@ -147,18 +146,18 @@ impl Faults for FailPoint {
             ),
             Fault::Disconnect => data.insert("closeConnection", true),
         };
-        let mut turn = self.turn.lock().await;
-        if turn.is_none() {
-            *turn = Some(TURN.lock().await);
+        let mut in_use = self.in_use.lock().await;
+        if in_use.is_none() {
+            *in_use = Some(IN_USE.lock().await);
         }
         self.set(doc! { "mode": { "times": 1 }, "data": data })
             .await
     }
 
     async fn clear(&self) -> Result<(), HarnessError> {
-        let mut turn = self.turn.lock().await;
+        let mut in_use = self.in_use.lock().await;
         self.set(doc! { "mode": "off" }).await?;
-        *turn = None;
+        *in_use = None;
         Ok(())
     }
 }
@@ -168,7 +167,7 @@ impl FailPoint {
         Self {
             uri,
             app_name: app_name.to_owned(),
-            turn: Mutex::new(None),
+            in_use: Mutex::new(None),
         }
     }
 
@@ -181,8 +180,8 @@ impl FailPoint {
     }
 }
 
-/// Those that have to take what is sent. In real time waits use a change stream, by default, and
-/// elastic clusters have none.
+/// The engines that must accept every command. In real time, waits use a change stream, which
+/// elastic clusters do not have.
 fn engines(time: &TestTime) -> Engines {
     match time {
         TestTime::Manual(_) => Engines::ALL,
@@ -208,22 +207,22 @@ async fn connect(
     Ok(Connection::new(builder.connect().await?))
 }
 
-/// The URI with a name for its connections, by which the fail point knows those of a store.
+/// The URI with an application name, by which the fail point finds a store's connections.
 fn with_app_name(uri: &str, name: &str) -> String {
     let hosts = uri.find("://").map_or(0, |scheme| scheme + 3);
-    let joint = match (uri.contains('?'), uri[hosts..].contains('/')) {
+    let separator = match (uri.contains('?'), uri[hosts..].contains('/')) {
         (true, _) => "&",
         (false, true) => "?",
         (false, false) => "/?",
     };
-    format!("{uri}{joint}appName={name}")
+    format!("{uri}{separator}appName={name}")
 }
 
-/// Where the processes that work on a database note what the gate refuses.
+/// The file in which a process notes what the gate refused.
 fn refusals(database: &str) -> PathBuf {
     env::temp_dir().join(format!("{database}.refused"))
 }
 
 fn main() -> ExitCode {
-    queue_conformance::run(DocDb::USUAL)
+    queue_conformance::run(DocDb::DEFAULT)
 }

@@ -1,14 +1,14 @@
-//! The contract, on a real MongoDB with four lanes.
+//! The conformance suite on a real MongoDB, with four lanes.
 
-// Its `main` is that of the other target.
+// That target's `main` is unused here.
 #[allow(dead_code)]
 #[path = "conformance.rs"]
-mod plain;
+mod docdb;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    queue_conformance::run(plain::DocDb {
+    queue_conformance::run(docdb::DocDb {
         lanes: 4,
         histories: 20,
     })

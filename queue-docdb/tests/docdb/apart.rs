@@ -1,4 +1,4 @@
-//! Claims of one instance keep apart.
+//! Concurrent claims of one instance: each skips what the others are about to take.
 
 use std::{future::pending, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
 
 const PATIENT: Duration = Duration::from_secs(10);
 
-/// A queue of so many messages, and an instance that has used it, which stops where it is told.
+/// A queue with messages, of an instance that stops at the events that `is_stop` selects.
 async fn stopping(
     fixture: &Fixture,
     messages: usize,
@@ -30,18 +30,18 @@ async fn stopping(
     let stops = pause.clone();
     let watched = fixture.watched_and_streaming(move |event| {
         if is_stop(event) {
-            stops.come_by();
+            stops.stop();
         }
     });
     let queue = queue_of(&watched.connect().await.unwrap());
     let messages: Vec<_> = names(0..messages).iter().map(|id| message(id)).collect();
     queue.enqueue_batch(&messages).await.unwrap();
-    // It knows the queue, so that its next find is that of a claim.
+    // It knows the queue, so its next find is that of a claim.
     assert_eq!(queue.stats().await.unwrap().ready, messages.len() as u64);
     (pause, queue)
 }
 
-/// A claim of so many messages that has come to where the instance stops.
+/// A claim that has stopped.
 async fn stopped_claim(
     pause: &Pause,
     queue: &Queue,
@@ -54,12 +54,12 @@ async fn stopped_claim(
     (stopped, claim)
 }
 
-/// A claim has found messages, and is about to take them.
+/// A claim has found messages, and is about to update them.
 fn is_update(event: &CommandEvent) -> bool {
     matches!(event, CommandEvent::Started(update) if update.command_name == "update")
 }
 
-/// A claim is about to learn what it has found.
+/// A claim is about to read what it has found.
 fn is_find(event: &CommandEvent) -> bool {
     matches!(event, CommandEvent::Succeeded(find) if find.command_name == "find")
 }
@@ -69,21 +69,21 @@ fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_claim_looks_behind_what_another_is_about_to_take() {
+async fn a_claim_skips_what_another_is_about_to_take() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 30, is_update).await;
     let (stopped, first) = stopped_claim(&pause, &queue, 10).await;
     assert_eq!(ids(&lease(&queue, 10).await), names(10..20));
-    // What is left is all that there is for others.
+    // Others get what is left, and no more.
     assert_eq!(ids(&lease(&queue, 20).await), names(20..30));
     assert!(lease(&queue, 1).await.is_empty());
-    stopped.go_on();
+    stopped.resume();
     assert_eq!(ids(&first.await.unwrap()), names(0..10));
 }
 
-/// Whoever waits would otherwise lease nothing, wait for nothing, and lease again without a pause.
+/// A consumer would otherwise lease nothing, wait no time, and lease again without a pause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_is_woken_for_what_another_is_about_to_take() {
+async fn no_wait_ends_for_what_a_claim_is_about_to_take() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let (pause, queue) = stopping(&fixture, 1, is_update).await;
     let (stopped, dropped) = stopped_claim(&pause, &queue, 1).await;
@@ -92,54 +92,54 @@ async fn nobody_is_woken_for_what_another_is_about_to_take() {
         let queue = queue.clone();
         async move { queue.wait(PATIENT * 6).await }
     });
-    // It looks again when the stream is open, and then leaves the database alone.
+    // The wait looks again when the stream is open, and then no more.
     open_stream(&fixture).await;
     let early = timeout(Duration::from_millis(500), &mut waiting).await;
-    assert!(early.is_err(), "nothing is there for it");
+    assert!(early.is_err(), "the only message is about to be taken");
     dropped.abort();
-    stopped.go_on();
+    stopped.resume();
     assert!(dropped.await.unwrap_err().is_cancelled());
-    // No stream tells of a claim that came to nothing.
+    // A claim that took nothing is not in the stream.
     let woken = timeout(PATIENT, waiting).await;
-    woken.expect("the other is through").unwrap().unwrap();
+    woken.expect("the claim ended").unwrap().unwrap();
     assert_eq!(lease(&queue, 1).await.len(), 1);
 }
 
-/// Also those who keep to lanes keep apart, so that an instance whose rivals are gone notices.
+/// Otherwise the claim at the head would lose messages, and stay in the lanes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn claims_at_the_head_pass_over_those_in_lanes() {
+async fn a_claim_at_the_head_skips_what_a_claim_in_a_lane_is_about_to_take() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 400, is_update).await;
-    let rival = fixture.queue();
-    // It finds the first ones, and somebody else takes one of them.
+    let other = fixture.queue();
+    // It finds the first messages, and another instance takes one of them.
     let (stopped, losing) = stopped_claim(&pause, &queue, 10).await;
-    assert_eq!(lease(&rival, 1).await.len(), 1);
-    stopped.go_on();
+    assert_eq!(lease(&other, 1).await.len(), 1);
+    stopped.resume();
     assert_eq!(losing.await.unwrap().len(), 9);
-    // In a lane now, until after the others are back at the head.
+    // The next claim is in a lane, and stopped until later ones are back at the head.
     let (stopped, in_a_lane) = stopped_claim(&pause, &queue, 10).await;
-    // The lanes are left when somebody looks whether the rival is still there.
-    let longer_than_caution = timeout(Duration::from_millis(1100), pending::<()>());
-    assert!(longer_than_caution.await.is_err());
+    // After at most a second, a claim looks at the head again.
+    let longer_than_lanes = timeout(Duration::from_millis(1100), pending::<()>());
+    assert!(longer_than_lanes.await.is_err());
     let at_the_head = lease(&queue, 50).await;
     assert_eq!(at_the_head.len(), 50, "nothing was lost");
-    stopped.go_on();
+    stopped.resume();
     assert_eq!(in_a_lane.await.unwrap().len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_dropped_claim_was_about_to_take_is_there_for_others() {
+async fn others_get_what_a_dropped_claim_was_about_to_take() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
     let (stopped, dropped) = stopped_claim(&pause, &queue, 10).await;
     dropped.abort();
-    stopped.go_on();
+    stopped.resume();
     assert!(dropped.await.unwrap_err().is_cancelled());
     assert_eq!(ids(&lease(&queue, 20).await), names(0..20));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_look_that_takes_long_keeps_nobody_from_looking() {
+async fn a_slow_find_does_not_stop_other_claims() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
     let (stopped, slow) = stopped_claim(&pause, &queue, 10).await;
@@ -148,14 +148,14 @@ async fn a_look_that_takes_long_keeps_nobody_from_looking() {
         ids(&quick.expect("it does not wait for long")),
         names(0..10)
     );
-    stopped.go_on();
+    stopped.resume();
     let others = slow.await.unwrap();
     let mut others = ids(&others);
     others.sort_unstable();
     assert_eq!(others, names(10..20));
 }
 
-/// No claim loses anything, so none takes a third command to find out what it has.
+/// No claim loses messages, so none needs a third command to find out what it has taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_of_one_process_do_not_compete() {
     const CALLERS: usize = 8;
@@ -174,7 +174,7 @@ async fn callers_of_one_process_do_not_compete() {
     });
     let leased = join_all(callers.collect::<Vec<_>>()).await;
     let leased: Vec<usize> = leased.into_iter().map(|it| it.unwrap().len()).collect();
-    // On a machine that is this slow they stop waiting for each other.
+    // On a slow machine, claims stop waiting for each other's finds.
     let was_slow = began.elapsed() > Duration::from_millis(900);
     assert!(leased == [10; CALLERS] || was_slow, "{leased:?}");
     let (finds, updates): (Vec<_>, Vec<_>) =

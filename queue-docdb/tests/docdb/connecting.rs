@@ -1,4 +1,4 @@
-//! Connecting, and failing to.
+//! Connecting: settings, errors, TLS, credentials and permissions.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,9 +14,9 @@ use tokio::net::TcpListener;
 
 use crate::fixture::{self, queue_of};
 
-/// How long a test waits for what cannot succeed.
+/// The timeout of a connection that fails.
 const SHORT: Duration = Duration::from_millis(1500);
-/// How long it waits for what succeeds.
+/// The timeout of a connection that succeeds.
 const LONG: Duration = Duration::from_secs(30);
 
 fn builder(uri: &str) -> DocDbBuilder {
@@ -46,9 +46,9 @@ async fn a_host_that_never_answers_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let silent = tokio::spawn(async move {
-        let mut held = Vec::new();
+        let mut open = Vec::new();
         while let Ok(connection) = listener.accept().await {
-            held.push(connection);
+            open.push(connection);
         }
     });
     let error = refused(builder(&format!("mongodb://127.0.0.1:{port}"))).await;
@@ -60,7 +60,7 @@ async fn a_host_that_never_answers_is_unavailable() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_input_is_said_before_anything_is_sent() {
+async fn invalid_settings_are_refused_before_anything_is_sent() {
     let uri = "mongodb://localhost";
     let missing = PathBuf::from("/nonexistent/bundle.pem");
     for (builder, hint) in [
@@ -69,12 +69,17 @@ async fn what_is_wrong_with_the_input_is_said_before_anything_is_sent() {
         (builder(uri).database("no/slash"), "database name"),
         (builder(uri).collection_prefix("0123456789"), "prefix"),
         (builder(uri).collection_prefix("system."), "prefix"),
-        (builder(uri).operation_timeout(Duration::ZERO), "timeout"),
-        (builder(uri).max_pool_size(0), "pool"),
+        (
+            builder(uri).operation_timeout(Duration::ZERO),
+            "operation_timeout is 0ns; it must be at least 1 ms",
+        ),
+        (builder(uri).max_pool_size(0), "must be at least 1"),
+        (builder(uri).lanes(0), "lanes is 0; it must be 1 to 16"),
+        (builder(uri).lanes(17), "must be 1 to 16"),
         (builder(uri).application_name("x".repeat(129)), "129 bytes"),
         (
-            builder("mongodb://shop.x.eu-west-1.docdb.amazonaws.com/?retryWrites=true"),
-            "write retryWrites=false",
+            builder("mongodb://shop.x.eu-west-1.docdb.amazonaws.com/?replicaSet=rs1"),
+            "must be rs0",
         ),
         (
             builder("mongodb://localhost/?authMechanism=MONGODB-AWS"),
@@ -106,7 +111,7 @@ async fn the_uri_may_name_the_database() {
     assert!(format!("{backend:?}").contains(database.name()));
 }
 
-/// A client of an application's own, with settings that a queue could not live with.
+/// An application's client, with settings that the backend must override.
 async fn application(server: &MongoServer, gate: &Gate) -> mongodb::Client {
     let uri = format!("{}&readPreference=secondaryPreferred&w=1", server.uri());
     let mut options = mongodb::options::ClientOptions::parse(uri).await.unwrap();
@@ -116,24 +121,30 @@ async fn application(server: &MongoServer, gate: &Gate) -> mongodb::Client {
 }
 
 #[tokio::test]
-async fn a_database_may_be_handed_in() {
+async fn the_application_may_have_its_own_client() {
     let server = MongoServer::shared().await.unwrap();
     let (database, gate) = (server.scratch_database(), Gate::new(Engines::ALL));
     let client = application(server, &gate).await;
-    let given = || DocDbBackend::from_database(client.database(database.name()));
-    let backend = given().connect().await.unwrap();
+    let of_client = || DocDbBackend::from_database(client.database(database.name()));
+    let backend = of_client().connect().await.unwrap();
     let queue = queue_of(&backend);
-    queue.enqueue(&NewMessage::new("kept")).await.unwrap();
+    queue.enqueue(&NewMessage::new("a")).await.unwrap();
     let delivery = queue.lease().await.unwrap().expect("ready");
     queue.ack(&delivery.receipt).await.unwrap();
-    assert!(gate.commands().contains("delete"), "its own connections");
+    assert!(
+        gate.commands().contains("delete"),
+        "the application's connections are used"
+    );
 
     for (builder, hint) in [
-        (given().database("other"), "database"),
-        (given().ca_file("/bundle.pem"), "CA file"),
-        (given().application_name("mail"), "application name"),
-        (given().max_pool_size(5), "pool size"),
-        (given().command_event_handler(gate.watch()), "event handler"),
+        (of_client().database("other"), "database"),
+        (of_client().ca_file("/bundle.pem"), "ca_file"),
+        (of_client().application_name("mail"), "application_name"),
+        (of_client().max_pool_size(5), "max_pool_size"),
+        (
+            of_client().command_event_handler(gate.watch()),
+            "command_event_handler",
+        ),
     ] {
         let error = refused(builder).await;
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
@@ -141,12 +152,12 @@ async fn a_database_may_be_handed_in() {
     }
     let mut options = mongodb::options::DatabaseOptions::default();
     options.read_concern = Some(mongodb::options::ReadConcern::linearizable());
-    let slow = client.database_with_options(database.name(), options);
-    let error = refused(DocDbBackend::from_database(slow)).await;
+    let linearizable = client.database_with_options(database.name(), options);
+    let error = refused(DocDbBackend::from_database(linearizable)).await;
     assert!(error.to_string().contains("read concern"), "{error}");
 }
 
-/// A certificate authority of a test, and a server's certificate that it signed.
+/// A certificate authority, and a server's certificate that it has signed.
 struct Authority {
     certificate: String,
     server: String,
@@ -170,7 +181,7 @@ impl Authority {
     }
 }
 
-/// A file that is gone with this.
+/// A file that is deleted on drop.
 struct PemFile(PathBuf);
 
 impl PemFile {
@@ -188,10 +199,10 @@ impl Drop for PemFile {
     }
 }
 
-/// One server with encryption and access control, because starting one takes a second.
+/// One test, because it needs one server with TLS and access control.
 #[tokio::test]
-async fn encryption_credentials_and_rights() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+async fn tls_credentials_and_permissions() {
+    let (authority, other) = (Authority::new(), Authority::new());
     let options = ServerOptions::new()
         .with_file("server.pem", authority.server.clone(), 0o400)
         .with_arguments([
@@ -212,7 +223,7 @@ async fn encryption_credentials_and_rights() {
         admin.database("shop").run_command(create).await.unwrap();
     }
     let right = PemFile::new("right", &authority.certificate);
-    let wrong = PemFile::new("wrong", &stranger.certificate);
+    let wrong = PemFile::new("wrong", &other.certificate);
     let garbled = PemFile::new(
         "garbled",
         "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
@@ -233,7 +244,7 @@ async fn encryption_credentials_and_rights() {
         .await
         .unwrap();
     let queue = queue_of(&backend);
-    queue.enqueue(&NewMessage::new("kept")).await.unwrap();
+    queue.enqueue(&NewMessage::new("a")).await.unwrap();
 
     for file in [&wrong, &garbled] {
         let error = refused(
@@ -265,7 +276,7 @@ async fn encryption_credentials_and_rights() {
     for error in denied {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     }
-    // Nobody in particular may connect, and nothing else.
+    // A client without credentials can connect, and do nothing else.
     let anonymous = fixture::builder(server.uri(), &gate)
         .database("shop")
         .connect()

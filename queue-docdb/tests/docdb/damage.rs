@@ -1,4 +1,4 @@
-//! Documents that this library did not write, or that somebody changed.
+//! Documents that another program wrote or changed.
 
 use mongodb::bson::{Bson, doc, oid::ObjectId};
 use queue_api::{DeadLetterPage, DeadReason, QueueAdmin, Redrive};
@@ -6,7 +6,7 @@ use queue_api::{DeadLetterPage, DeadReason, QueueAdmin, Redrive};
 use crate::fixture::{Fixture, MINUTE, ids, lease, message, name};
 
 #[tokio::test]
-async fn what_cannot_be_read_is_buried_and_the_rest_is_delivered() {
+async fn damaged_documents_become_dead_letters_and_the_others_are_delivered() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     let fields = [
@@ -26,7 +26,7 @@ async fn what_cannot_be_read_is_buried_and_the_rest_is_delivered() {
         ] {
             let id = format!("{field} {kind}");
             queue.enqueue(&message(&id)).await.unwrap();
-            fixture.meddle(&id, update).await;
+            fixture.change_document(&id, update).await;
         }
     }
     for foreign in [
@@ -35,23 +35,23 @@ async fn what_cannot_be_read_is_buried_and_the_rest_is_delivered() {
         doc! { "_id": { "strange": "id" }, "visible_at": mongodb::bson::DateTime::from_millis(1) },
         doc! { "_id": "x".repeat(300), "visible_at": [mongodb::bson::DateTime::from_millis(1)] },
         doc! { "_id": "", "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        // These are in nobody's way, because no claim meets them.
+        // No claim finds these.
         doc! { "_id": "no time" },
         doc! { "_id": "wrong time", "visible_at": "tomorrow" },
         doc! { "_id": "half dead", "dead": true },
     ] {
         fixture.documents().insert_one(foreign).await.unwrap();
     }
-    queue.enqueue(&message("sound")).await.unwrap();
+    queue.enqueue(&message("intact")).await.unwrap();
 
-    let buried = 3 * fields.len() as u64 + 5;
-    assert_eq!(queue.stats().await.unwrap().ready, buried + 1);
+    let damaged = 3 * fields.len() as u64 + 5;
+    assert_eq!(queue.stats().await.unwrap().ready, damaged + 1);
     assert_eq!(fixture.backend.peek(&name(), 100).await.unwrap().len(), 1);
-    assert_eq!(ids(&lease(&queue, 1).await), ["sound"]);
+    assert_eq!(ids(&lease(&queue, 1).await), ["intact"]);
     let stats = queue.stats().await.unwrap();
-    assert_eq!((stats.ready, stats.dead), (0, buried));
+    assert_eq!((stats.ready, stats.dead), (0, damaged));
 
-    // One by one, which must come to an end.
+    // Listed one by one, which must end.
     let mut page = DeadLetterPage::new(1);
     let mut letters = Vec::new();
     loop {
@@ -60,7 +60,7 @@ async fn what_cannot_be_read_is_buried_and_the_rest_is_delivered() {
         page = DeadLetterPage::new(1).starting_after(letter.id.clone());
         letters.push(letter);
     }
-    assert_eq!(letters.len() as u64, buried);
+    assert_eq!(letters.len() as u64, damaged);
     for letter in &letters {
         let DeadReason::Rejected(reason) = &letter.reason else {
             panic!("{letter:?}");
@@ -71,41 +71,41 @@ async fn what_cannot_be_read_is_buried_and_the_rest_is_delivered() {
         .iter()
         .find(|letter| letter.id.as_str() == "attempts missing");
     assert_eq!(
-        letter.expect("buried").payload,
+        letter.expect("listed").payload,
         "payload of attempts missing"
     );
 
-    // Redriven, they are buried again, and redriving ends.
+    // A redrive of all ends, though the next lease call finds them damaged again.
     assert_eq!(
         fixture
             .backend
             .redrive(&name(), &Redrive::All)
             .await
             .unwrap(),
-        buried
+        damaged
     );
-    // The number of attempts is what redriving repairs.
+    // A redrive sets the number of attempts, and so repairs these three.
     assert_eq!(lease(&queue, 100).await.len(), 3);
-    assert_eq!(queue.stats().await.unwrap().dead, buried - 3);
+    assert_eq!(queue.stats().await.unwrap().dead, damaged - 3);
 }
 
 #[tokio::test]
-async fn numbers_and_reasons_of_other_types_are_read_where_they_make_sense() {
+async fn numbers_of_other_types_are_read() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     queue
         .enqueue(&message("a").with_max_attempts(2))
         .await
         .unwrap();
-    // What an old shell makes of every number.
+    // An old shell turns every number into a double.
     let doubles = doc! { "attempts": 0.0, "max_attempts": 2.0, "visibility": 1000 };
-    fixture.meddle("a", doc! { "$set": doubles }).await;
+    fixture.change_document("a", doc! { "$set": doubles }).await;
     let delivery = queue.lease().await.unwrap().expect("still readable");
     assert_eq!(delivery.attempt, 1);
     queue.dead_letter(&delivery.receipt, "no").await.unwrap();
     for reason in [Bson::Int32(5), Bson::Null] {
         fixture
-            .meddle("a", doc! { "$set": { "dead.reason": reason } })
+            .change_document("a", doc! { "$set": { "dead.reason": reason } })
             .await;
         let page = DeadLetterPage::new(9);
         let letters = fixture.backend.dead_letters(&name(), &page).await.unwrap();

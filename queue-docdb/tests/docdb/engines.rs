@@ -1,4 +1,4 @@
-//! Which engines take what each call sends, as the gate saw it.
+//! Which engines accept the commands of each call. The gate judges every command.
 
 use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
@@ -8,8 +8,7 @@ use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, MINUTE, lease, message, name, queue_of};
 
-/// Makes every kind of call once, and lists what was sent by each: the commands, and who
-/// refuses something in them.
+/// Makes every kind of call once. Lists the commands of each, and the engines that refuse one.
 async fn table(fixture: &Fixture) -> String {
     let (queue, backend) = (fixture.queue(), &fixture.backend);
     let mut table = String::from("| call | commands |");
@@ -28,11 +27,11 @@ async fn table(fixture: &Fixture) -> String {
                 .filter(|finding| finding.refused_by.contains(engine))
                 .map(|finding| finding.item.as_str())
                 .collect();
-            let verdict = match refused.len() {
+            let answer = match refused.len() {
                 0 => "yes".to_owned(),
                 _ => format!("no: {}", refused.into_iter().collect::<Vec<_>>().join(", ")),
             };
-            write!(table, " {verdict} |").unwrap();
+            write!(table, " {answer} |").unwrap();
         }
         table.push('\n');
         fixture.gate.verify().unwrap();
@@ -54,7 +53,7 @@ async fn table(fixture: &Fixture) -> String {
         LeaseChange::release(receipts[0].clone()),
     ];
     queue.change_batch(&changes).await.unwrap();
-    note("extend, nack, return, dead-letter");
+    note("extend, nack, release, dead-letter");
     queue.wait(Duration::ZERO).await.unwrap();
     note("wait");
     queue.stats().await.unwrap();
@@ -74,13 +73,13 @@ async fn table(fixture: &Fixture) -> String {
     queue.enqueue(&message("first again")).await.unwrap();
     lease(&queue, 1).await;
     fixture.gate.verify().unwrap();
-    // At the end, because its client goes on to send until the table is done.
+    // Last, because its client sends until it is dropped.
     let _streaming = wait_for_a_change_stream(fixture).await;
     note("wait with a change stream");
     table
 }
 
-/// Until there is news by it.
+/// Waits until a change stream reports a message.
 async fn wait_for_a_change_stream(fixture: &Fixture) -> DocDbBackend {
     let streaming = fixture.streaming().connect().await.unwrap();
     let waits = queue_of(&streaming);
@@ -88,7 +87,7 @@ async fn wait_for_a_change_stream(fixture: &Fixture) -> DocDbBackend {
         while !fixture.gate.commands().contains("getMore") {
             tokio::task::yield_now().await;
         }
-        fixture.queue().enqueue(&message("news")).await
+        fixture.queue().enqueue(&message("streamed")).await
     });
     waited.unwrap();
     sent.unwrap();
@@ -107,12 +106,12 @@ async fn transact(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn the_readme_says_which_engines_take_what_is_sent() {
-    // No engine has to take all of it: the table says who does.
+async fn the_table_of_engines_is_up_to_date() {
+    // No engine must accept every command, so the gate does not fail the test.
     let table = table(&Fixture::for_engines(Engines::of(&[])).await).await;
     println!("{table}");
     assert!(
-        include_str!("../../README.md").contains(&table),
-        "the README has another table:\n{table}"
+        include_str!("../../docs/engines.md").contains(&table),
+        "docs/engines.md has another table:\n{table}"
     );
 }

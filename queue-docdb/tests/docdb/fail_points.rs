@@ -1,6 +1,6 @@
-//! Every command of every call fails in every way, and the caller is told the truth.
+//! Each command of each call fails in each way, and the answers are true.
 //!
-//! The table that this test prints is the one in the README.
+//! The test prints the table of `docs/faults.md`, and compares the two.
 
 use std::{
     collections::BTreeSet,
@@ -15,14 +15,14 @@ use queue_api::{
 use queue_docdb::DocDbBackend;
 
 use crate::{
-    faults::{Bench, FAULTS, Fault, Patient},
+    faults::{Case, FAILURES, FailingServer, Failure},
     fixture::{MINUTE, message},
 };
 
-/// A call, and what is to be seen when it is over.
+/// A call of the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    /// Makes the queue: its version and its indexes.
+enum Operation {
+    /// The queue's first: it also makes the schema version and the indexes.
     EnqueueFirst,
     Enqueue,
     /// One of two is stored already.
@@ -39,33 +39,33 @@ enum Call {
     ListQueues,
 }
 
-const CASES: [(Call, &str, &str); 16] = [
-    (Call::EnqueueFirst, "first enqueue", "insert"),
-    (Call::EnqueueFirst, "first enqueue", "createIndexes"),
-    (Call::Enqueue, "enqueue", "insert"),
+const CASES: [(Operation, &str, &str); 16] = [
+    (Operation::EnqueueFirst, "first enqueue", "insert"),
+    (Operation::EnqueueFirst, "first enqueue", "createIndexes"),
+    (Operation::Enqueue, "enqueue", "insert"),
     (
-        Call::EnqueueAgain,
+        Operation::EnqueueAgain,
         "enqueue, one of two stored before",
         "insert",
     ),
-    (Call::Lease, "lease", "find"),
-    (Call::Lease, "lease", "update"),
-    (Call::Ack, "ack of one", "delete"),
-    (Call::AckBatch, "ack of several", "find"),
-    (Call::AckBatch, "ack of several", "delete"),
-    (Call::Nack, "nack of several", "update"),
-    (Call::Extend, "extend", "update"),
-    (Call::Stats, "stats", "aggregate"),
-    (Call::Purge, "purge", "delete"),
-    (Call::Redrive, "redrive", "update"),
-    (Call::DeleteQueue, "delete queue", "drop"),
-    (Call::ListQueues, "list queues", "listCollections"),
+    (Operation::Lease, "lease", "find"),
+    (Operation::Lease, "lease", "update"),
+    (Operation::Ack, "ack of one", "delete"),
+    (Operation::AckBatch, "ack of several", "find"),
+    (Operation::AckBatch, "ack of several", "delete"),
+    (Operation::Nack, "nack of several", "update"),
+    (Operation::Extend, "extend", "update"),
+    (Operation::Stats, "stats", "aggregate"),
+    (Operation::Purge, "purge", "delete"),
+    (Operation::Redrive, "redrive", "update"),
+    (Operation::DeleteQueue, "delete queue", "drop"),
+    (Operation::ListQueues, "list queues", "listCollections"),
 ];
 
-/// Two messages, of which each call has to make something.
+/// The messages of each case.
 const IDS: [&str; 2] = ["a", "b"];
 
-impl Patient {
+impl Case {
     fn queue(&self, backend: &DocDbBackend) -> Queue {
         Queue::new(Arc::new(backend.clone()), self.name.as_str()).unwrap()
     }
@@ -76,28 +76,28 @@ impl Patient {
         deliveries.into_iter().map(|each| each.receipt).collect()
     }
 
-    /// What has to be there before the call, made by the healthy one.
-    async fn prepare(&self, call: Call) -> Vec<Receipt> {
-        if call == Call::EnqueueFirst {
+    /// Prepares the queue by the backend that does not fail.
+    async fn prepare(&self, operation: Operation) -> Vec<Receipt> {
+        if operation == Operation::EnqueueFirst {
             return Vec::new();
         }
-        // The failing one knows the queue, so that it sends what the call is about and no more.
+        // The failing backend knows the queue, so that it sends nothing but the call's commands.
         self.backend.prepare(&self.name).await.unwrap();
         self.sent.store(0, Ordering::Relaxed);
-        if call == Call::Enqueue {
+        if operation == Operation::Enqueue {
             return Vec::new();
         }
         let queue = self.queue(&self.healthy);
-        if call == Call::EnqueueAgain {
+        if operation == Operation::EnqueueAgain {
             queue.enqueue(&message(IDS[0])).await.unwrap();
             return Vec::new();
         }
         queue.enqueue_batch(&IDS.map(message)).await.unwrap();
-        match call {
-            Call::Ack | Call::AckBatch | Call::Nack | Call::Extend => {
+        match operation {
+            Operation::Ack | Operation::AckBatch | Operation::Nack | Operation::Extend => {
                 self.lease_all(&self.healthy).await
             }
-            Call::Redrive => {
+            Operation::Redrive => {
                 let receipts = self.lease_all(&self.healthy).await;
                 let letters: Vec<_> = receipts
                     .into_iter()
@@ -110,97 +110,102 @@ impl Patient {
         }
     }
 
-    /// Makes the call, and says in a word what it answered.
-    async fn make(&self, call: Call, receipts: &[Receipt]) -> Result<String, Error> {
+    /// Makes the call, and returns its answer in a word.
+    async fn make(&self, operation: Operation, receipts: &[Receipt]) -> Result<String, Error> {
         let (queue, backend) = (self.queue(&self.backend), &self.backend);
-        Ok(match call {
-            Call::EnqueueFirst | Call::Enqueue | Call::EnqueueAgain => {
+        Ok(match operation {
+            Operation::EnqueueFirst | Operation::Enqueue | Operation::EnqueueAgain => {
                 one_word(queue.enqueue_batch(&IDS.map(message)).await?)
             }
-            Call::Lease => {
+            Operation::Lease => {
                 let deliveries = queue.lease_batch(&LeaseOptions::new(2)).await?;
                 assert!(deliveries.iter().all(|each| each.attempt == 1));
                 format!("{} leased", deliveries.len())
             }
-            Call::Ack => one_word([queue.ack(&receipts[0]).await?]),
-            Call::AckBatch => one_word(queue.ack_batch(receipts).await?),
-            Call::Nack => {
+            Operation::Ack => one_word([queue.ack(&receipts[0]).await?]),
+            Operation::AckBatch => one_word(queue.ack_batch(receipts).await?),
+            Operation::Nack => {
                 let nack = |receipt: &Receipt| LeaseChange::nack(receipt.clone(), MINUTE);
                 let nacks: Vec<_> = receipts.iter().map(nack).collect();
                 one_word(queue.change_batch(&nacks).await?)
             }
-            Call::Extend => one_word([queue.extend(&receipts[0], MINUTE).await?]),
-            Call::Stats => format!("{} ready", queue.stats().await?.ready),
-            Call::Purge => format!("{} purged", backend.purge(&self.name, Purge::Live).await?),
-            Call::Redrive => {
+            Operation::Extend => one_word([queue.extend(&receipts[0], MINUTE).await?]),
+            Operation::Stats => format!("{} ready", queue.stats().await?.ready),
+            Operation::Purge => format!("{} purged", backend.purge(&self.name, Purge::Live).await?),
+            Operation::Redrive => {
                 let redriven = backend.redrive(&self.name, &Redrive::All).await?;
                 format!("{redriven} redriven")
             }
-            Call::DeleteQueue => {
+            Operation::DeleteQueue => {
                 backend.delete_queue(&self.name).await?;
                 "deleted".to_owned()
             }
-            Call::ListQueues => format!("{} listed", backend.list_queues().await?.len()),
+            Operation::ListQueues => format!("{} listed", backend.list_queues().await?.len()),
         })
     }
 
-    /// Whether the answer was true, and whether an error may be followed by a repeat.
-    async fn examine(&self, call: Call, receipts: &[Receipt], answer: &Result<String, Error>) {
+    /// Checks that the answer was true, and that the call can be repeated after an error.
+    async fn check(
+        &self,
+        operation: Operation,
+        receipts: &[Receipt],
+        answer: &Result<String, Error>,
+    ) {
         let stats = async || self.queue(&self.healthy).stats().await.unwrap();
         let before = stats().await;
         let repeat = match answer {
             Ok(_) => None,
             Err(error) => {
-                assert!(error.is_retryable(), "{call:?}: {error:?}");
-                Some(self.make(call, receipts).await.unwrap())
+                assert!(error.is_retryable(), "{operation:?}: {error:?}");
+                Some(self.make(operation, receipts).await.unwrap())
             }
         };
         let after = stats().await;
-        let said = answer.as_deref().unwrap_or("an error");
-        match call {
-            Call::EnqueueFirst | Call::Enqueue => {
+        let word = answer.as_deref().unwrap_or("an error");
+        match operation {
+            Operation::EnqueueFirst | Operation::Enqueue => {
                 assert_eq!(after.ready, 2, "{answer:?}, then {repeat:?}");
-                assert_ne!(said, "Duplicate", "nobody else has stored them");
+                assert_ne!(word, "Duplicate", "no other call has stored them");
             }
-            Call::EnqueueAgain => {
+            Operation::EnqueueAgain => {
                 assert_eq!(after.ready, 2, "{answer:?}, then {repeat:?}");
                 if answer.is_ok() {
-                    assert_eq!(said, "Duplicate and Stored");
+                    assert_eq!(word, "Duplicate and Stored");
                 }
             }
-            Call::Lease => {
-                // No time has passed, so what is not leased by now stays hidden.
+            Operation::Lease => {
+                // No time has passed, so a message that is not leased now stays hidden.
                 assert_eq!(after.leased, 2);
-                let said = repeat.as_deref().unwrap_or(said);
-                assert_eq!(said, "2 leased", "nothing is hidden");
+                let word = repeat.as_deref().unwrap_or(word);
+                assert_eq!(word, "2 leased", "nothing is hidden");
             }
-            Call::Ack | Call::AckBatch => {
-                let acked = if call == Call::Ack { 1 } else { 2 };
+            Operation::Ack | Operation::AckBatch => {
+                let acked = if operation == Operation::Ack { 1 } else { 2 };
                 assert_eq!(after.leased, 2 - acked, "{answer:?}, then {repeat:?}");
-                assert_ne!(said, "Lost", "the receipts were good");
-                if said == "Applied" {
+                assert_ne!(word, "Lost", "the receipts were good");
+                if word == "Applied" {
                     assert_eq!(before.leased, 2 - acked);
                 }
             }
-            Call::Nack => {
+            Operation::Nack => {
                 assert_eq!(after.delayed, 2, "{answer:?}, then {repeat:?}");
-                assert_ne!(said, "Lost", "the receipts were good");
+                assert_ne!(word, "Lost", "the receipts were good");
             }
-            Call::Extend => assert_eq!(repeat.as_deref().unwrap_or(said), "Applied"),
-            Call::Stats => assert_eq!(repeat.as_deref().unwrap_or(said), "2 ready"),
-            Call::Purge => assert_eq!(after.ready, 0),
-            Call::Redrive => assert_eq!((after.ready, after.dead), (2, 0)),
-            Call::DeleteQueue => assert_eq!(self.healthy.list_queues().await.unwrap(), []),
-            Call::ListQueues => assert_eq!(repeat.as_deref().unwrap_or(said), "1 listed"),
+            Operation::Extend => assert_eq!(repeat.as_deref().unwrap_or(word), "Applied"),
+            Operation::Stats => assert_eq!(repeat.as_deref().unwrap_or(word), "2 ready"),
+            Operation::Purge => assert_eq!(after.ready, 0),
+            Operation::Redrive => assert_eq!((after.ready, after.dead), (2, 0)),
+            Operation::DeleteQueue => assert_eq!(self.healthy.list_queues().await.unwrap(), []),
+            Operation::ListQueues => assert_eq!(repeat.as_deref().unwrap_or(word), "1 listed"),
         }
-        // Nothing is left over that would turn up later.
+        // Nothing is left that would appear later.
         let page = DeadLetterPage::new(9);
         let dead = self.healthy.dead_letters(&self.name, &page).await.unwrap();
         assert!(dead.is_empty(), "{dead:?}");
     }
 }
 
-/// What all outcomes are, in a word.
+/// The different outcomes.
 fn one_word<O: std::fmt::Debug>(outcomes: impl IntoIterator<Item = O>) -> String {
     let words: BTreeSet<String> = outcomes
         .into_iter()
@@ -209,138 +214,136 @@ fn one_word<O: std::fmt::Debug>(outcomes: impl IntoIterator<Item = O>) -> String
     words.into_iter().collect::<Vec<_>>().join(" and ")
 }
 
-/// What happens when `command` fails during `call`: the answer, and how often it was sent.
-async fn cell(bench: &Bench, number: usize, case: (Call, &'static str), fault: Fault) -> String {
-    let (call, command) = case;
-    let patient = bench.patient(number, command, fault).await;
-    let receipts = patient.prepare(call).await;
-    bench.arm(command, fault).await;
-    let answer = patient.make(call, &receipts).await;
-    let sent = patient.sent.load(Ordering::Relaxed);
-    bench.heal().await;
-    patient.examine(call, &receipts, &answer).await;
-    bench
-        .server
+/// The answer when `command` fails during a call, and how often the command was sent.
+async fn cell(
+    server: &FailingServer,
+    number: usize,
+    (operation, command): (Operation, &'static str),
+    failure: Failure,
+) -> String {
+    let case = server.case(number, command, failure).await;
+    let receipts = case.prepare(operation).await;
+    server.arm(command, failure).await;
+    let answer = case.make(operation, &receipts).await;
+    let sent = case.sent.load(Ordering::Relaxed);
+    server.heal().await;
+    case.check(operation, &receipts, &answer).await;
+    server
+        .mongod
         .drop_database(&format!("case{number}"))
         .await
         .unwrap();
-    let said = match answer {
-        Ok(said) => said,
+    let answer = match answer {
+        Ok(answer) => answer,
         Err(error) => format!("{:?}", error.kind()),
     };
     match sent {
-        1 => said,
-        // It counts in several commands at once.
-        _ if call == Call::Stats => said,
-        times => format!("{said}, sent {times}×"),
+        1 => answer,
+        // It sends several at once.
+        _ if operation == Operation::Stats => answer,
+        times => format!("{answer}, sent {times}×"),
     }
 }
 
-/// The cells of some faults, on a server of their own: a fail point is one for a whole server.
-async fn columns(faults: &'static [(Fault, &'static str)]) -> Vec<Vec<String>> {
-    let bench = Bench::new().await;
+/// The columns of some failures. Each has its own server, because a server has one fail point.
+async fn columns(failures: &'static [(Failure, &'static str)]) -> Vec<Vec<String>> {
+    let server = FailingServer::new().await;
     let mut columns = Vec::new();
     let mut number = 0;
-    for &(fault, _) in faults {
+    for &(failure, _) in failures {
         let mut column = Vec::new();
-        for (call, _, command) in CASES {
+        for (operation, _, command) in CASES {
             number += 1;
             let is_read = matches!(command, "find" | "aggregate" | "listCollections");
-            column.push(match fault {
-                Fault::Unconfirmed if is_read => "–".to_owned(),
-                _ => cell(&bench, number, (call, command), fault).await,
+            column.push(match failure {
+                Failure::Unconfirmed if is_read => "–".to_owned(),
+                _ => cell(&server, number, (operation, command), failure).await,
             });
         }
         columns.push(column);
     }
-    bench.gate.verify().unwrap();
-    bench.server.stop().await.unwrap();
+    server.gate.verify().unwrap();
+    server.mongod.stop().await.unwrap();
     columns
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_fails_the_caller_is_told_the_truth() {
-    // Most of the time is spent waiting for the driver to look at its server again.
-    let servers: Vec<_> = FAULTS
+async fn answers_are_true_whatever_fails() {
+    // In parallel, because the driver pauses before it checks a server again.
+    let servers: Vec<_> = FAILURES
         .chunks(2)
-        .map(|faults| tokio::spawn(columns(faults)))
+        .map(|failures| tokio::spawn(columns(failures)))
         .collect();
     let mut all = Vec::new();
     for server in servers {
         all.extend(server.await.unwrap());
     }
-    let names: Vec<&str> = FAULTS.iter().map(|(_, name)| *name).collect();
+    let names: Vec<&str> = FAILURES.iter().map(|(_, name)| *name).collect();
     let mut table = format!("| call | command | {} |\n", names.join(" | "));
-    writeln!(table, "|{}", "---|".repeat(2 + FAULTS.len())).unwrap();
+    writeln!(table, "|{}", "---|".repeat(2 + FAILURES.len())).unwrap();
     for (row, (_, name, command)) in CASES.iter().enumerate() {
         let cells: Vec<&str> = all.iter().map(|column| column[row].as_str()).collect();
         writeln!(table, "| {name} | {command} | {} |", cells.join(" | ")).unwrap();
     }
     println!("{table}");
     assert!(
-        include_str!("../../README.md").contains(&table),
-        "the README has another table:\n{table}"
+        include_str!("../../docs/faults.md").contains(&table),
+        "docs/faults.md has another table:\n{table}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_claim_took_is_delivered_piece_by_piece() {
-    let bench = Bench::new().await;
-    let patient = bench.patient(0, "update", Fault::SlowReply).await;
-    patient.prepare(Call::Lease).await;
-    bench.arm("update", Fault::SlowReply).await;
-    patient.make(Call::Lease, &[]).await.unwrap_err();
-    bench.heal().await;
+async fn messages_of_a_claim_without_an_answer_are_delivered_one_by_one() {
+    let server = FailingServer::new().await;
+    let case = server.case(0, "update", Failure::SlowReply).await;
+    case.prepare(Operation::Lease).await;
+    server.arm("update", Failure::SlowReply).await;
+    case.make(Operation::Lease, &[]).await.unwrap_err();
+    server.heal().await;
 
-    let queue = patient.queue(&patient.backend);
+    let queue = case.queue(&case.backend);
     let mut seen = BTreeSet::new();
     for _ in IDS {
-        let delivery = queue.lease().await.unwrap().expect("it is not hidden");
+        let delivery = queue.lease().await.unwrap().expect("a message is ready");
         assert_eq!(delivery.attempt, 1);
         assert_eq!(queue.ack(&delivery.receipt).await.unwrap(), Applied);
         seen.insert(delivery.id.to_string());
     }
     assert_eq!(seen, IDS.map(str::to_owned).into());
     assert!(queue.lease().await.unwrap().is_none());
-    bench.gate.verify().unwrap();
-    bench.server.stop().await.unwrap();
+    server.gate.verify().unwrap();
+    server.mongod.stop().await.unwrap();
 }
 
-/// What a first try deleted that was given up and arrived after all must not be called lost by
-/// the second.
+/// The first try arrives late and deletes the message. The second finds nothing, and must not say
+/// `Lost`.
 #[tokio::test]
-async fn an_ack_whose_first_try_arrives_late_is_not_called_lost() {
-    let bench = Bench::new().await;
-    for (number, call) in [(100, Call::Ack), (101, Call::AckBatch)] {
-        let fault = Fault::ArrivesLate;
-        let patient = bench.patient(number, "delete", fault).await;
-        let receipts = patient.prepare(call).await;
-        bench.arm("delete", fault).await;
-        let answer = patient.make(call, &receipts).await;
-        let error = answer.expect_err("one of the tries did it, and which is not known");
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{call:?}");
-        let left = patient
-            .queue(&patient.healthy)
-            .stats()
-            .await
-            .unwrap()
-            .leased;
-        let acked = if call == Call::Ack { 1 } else { 2 };
-        assert_eq!(left, 2 - acked, "{call:?}");
+async fn an_ack_whose_first_try_arrives_late_is_an_error() {
+    let server = FailingServer::new().await;
+    for (number, operation) in [(100, Operation::Ack), (101, Operation::AckBatch)] {
+        let failure = Failure::ArrivesLate;
+        let case = server.case(number, "delete", failure).await;
+        let receipts = case.prepare(operation).await;
+        server.arm("delete", failure).await;
+        let answer = case.make(operation, &receipts).await;
+        let error = answer.expect_err("it is unknown which try deleted it");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{operation:?}");
+        let left = case.queue(&case.healthy).stats().await.unwrap().leased;
+        let acked = if operation == Operation::Ack { 1 } else { 2 };
+        assert_eq!(left, 2 - acked, "{operation:?}");
     }
 }
 
-/// What a claim took whose answer never came is there for this process at once.
 #[tokio::test]
-async fn a_wait_does_not_sleep_on_what_a_lost_claim_took() {
-    let bench = Bench::new().await;
-    let patient = bench.patient(102, "update", Fault::SlowReply).await;
-    patient.prepare(Call::Lease).await;
-    bench.arm("update", Fault::SlowReply).await;
-    let queue = patient.queue(&patient.backend);
+async fn a_wait_returns_for_messages_of_a_claim_without_an_answer() {
+    let server = FailingServer::new().await;
+    let case = server.case(102, "update", Failure::SlowReply).await;
+    case.prepare(Operation::Lease).await;
+    server.arm("update", Failure::SlowReply).await;
+    let queue = case.queue(&case.backend);
     queue.lease_batch(&LeaseOptions::new(2)).await.unwrap_err();
-    bench.heal().await;
-    // On a clock that stands still it would sleep for as long as it may.
+    server.heal().await;
+    // The clock stands still, so the wait would otherwise not end.
     queue.wait(60 * MINUTE).await.unwrap();
     let deliveries = queue.lease_batch(&LeaseOptions::new(2)).await.unwrap();
     assert_eq!(deliveries.len(), 2);

@@ -1,4 +1,4 @@
-//! A server whose commands fail, by its own fail points or by a proxy in front of it.
+//! A server whose commands fail: by its own fail points, or by a proxy in front of it.
 
 use std::{
     sync::{
@@ -26,45 +26,46 @@ use crate::{
 
 /// How a command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Failure {
     Code(i32),
     Unconfirmed,
     ClosedBefore,
     ClosedAfter,
     SlowReply,
-    /// Not in the table: it takes two of the command.
+    /// Not in the table: it needs the command twice.
     ArrivesLate,
 }
 
-pub(crate) static FAULTS: [(Fault, &str); 8] = [
-    (Fault::Code(112), "write conflict"),
-    (Fault::Code(10107), "not primary"),
-    (Fault::Code(11600), "shutting down"),
-    (Fault::Code(189), "stepped down"),
-    (Fault::Unconfirmed, "done, not by a majority"),
-    (Fault::ClosedBefore, "closed before"),
-    (Fault::ClosedAfter, "done, then closed"),
-    (Fault::SlowReply, "done, no answer in time"),
+pub(crate) static FAILURES: [(Failure, &str); 8] = [
+    (Failure::Code(112), "write conflict"),
+    (Failure::Code(10107), "not primary"),
+    (Failure::Code(11600), "shutting down"),
+    (Failure::Code(189), "stepped down"),
+    (Failure::Unconfirmed, "done, not by a majority"),
+    (Failure::ClosedBefore, "closed before"),
+    (Failure::ClosedAfter, "done, then closed"),
+    (Failure::SlowReply, "done, no answer in time"),
 ];
 
 /// A server whose commands fail.
-pub(crate) struct Bench {
-    pub(crate) server: MongoServer,
+pub(crate) struct FailingServer {
+    pub(crate) mongod: MongoServer,
     proxy: Proxy,
     admin: mongodb::Database,
     pub(crate) gate: Gate,
 }
 
-/// One case: a queue, seen by a backend that nothing happens to and by one that suffers.
-pub(crate) struct Patient {
+/// A queue with two backends, of which one fails.
+pub(crate) struct Case {
     pub(crate) name: QueueName,
+    /// This one does not fail.
     pub(crate) healthy: DocDbBackend,
     pub(crate) backend: DocDbBackend,
     /// How often the command that fails was sent.
     pub(crate) sent: Arc<AtomicUsize>,
 }
 
-impl Bench {
+impl FailingServer {
     pub(crate) async fn new() -> Self {
         let server = MongoServer::start_dedicated(ServerOptions::new())
             .await
@@ -76,19 +77,19 @@ impl Bench {
             proxy: Proxy::start(address).await,
             admin: client.database("admin"),
             gate: Gate::new(Engines::ALL),
-            server,
+            mongod: server,
         }
     }
 
-    pub(crate) async fn patient(
+    pub(crate) async fn case(
         &self,
         number: usize,
         command: &'static str,
-        fault: Fault,
-    ) -> Patient {
+        failure: Failure,
+    ) -> Case {
         let clock = Arc::new(ManualClock::new());
         let database = format!("case{number}");
-        let healthy = builder(self.server.uri(), &self.gate)
+        let healthy = builder(self.mongod.uri(), &self.gate)
             .database(&database)
             .clock(clock.clone())
             .connect();
@@ -104,10 +105,9 @@ impl Bench {
                 judge(event);
             }
         });
-        // A server that says it is not primary, and is, does not announce the next primary. So
-        // the driver is told to look again as often as it can.
+        // After "not primary", the driver waits for its next check of the server.
         let uri = format!(
-            "mongodb://{}/?directConnection=true&appName=patient&heartbeatFrequencyMS=500",
+            "mongodb://{}/?directConnection=true&appName=failing&heartbeatFrequencyMS=500",
             self.proxy.address()
         );
         let backend = DocDbBackend::builder(uri)
@@ -115,12 +115,12 @@ impl Bench {
             .database(&database)
             .clock(clock)
             .command_event_handler(events)
-            .operation_timeout(Duration::from_millis(match fault {
-                Fault::SlowReply => 1500,
+            .operation_timeout(Duration::from_millis(match failure {
+                Failure::SlowReply => 1500,
                 _ => 10_000,
             }))
             .connect();
-        Patient {
+        Case {
             name: QueueName::new("mail").unwrap(),
             healthy: healthy.await.unwrap(),
             backend: backend.await.unwrap(),
@@ -128,18 +128,18 @@ impl Bench {
         }
     }
 
-    pub(crate) async fn arm(&self, command: &str, fault: Fault) {
-        let what = match fault {
-            Fault::Code(code) => doc! { "errorCode": code },
-            Fault::Unconfirmed => {
+    pub(crate) async fn arm(&self, command: &str, failure: Failure) {
+        let what = match failure {
+            Failure::Code(code) => doc! { "errorCode": code },
+            Failure::Unconfirmed => {
                 doc! { "writeConcernError": { "code": 64, "errmsg": "timed out" } }
             }
-            Fault::ClosedBefore => doc! { "closeConnection": true },
-            Fault::ClosedAfter => return self.proxy.set(command, Loss::Close),
-            Fault::SlowReply => return self.proxy.set(command, Loss::Withhold),
-            Fault::ArrivesLate => return self.proxy.set(command, Loss::ArriveLate),
+            Failure::ClosedBefore => doc! { "closeConnection": true },
+            Failure::ClosedAfter => return self.proxy.set(command, Loss::Close),
+            Failure::SlowReply => return self.proxy.set(command, Loss::Withhold),
+            Failure::ArrivesLate => return self.proxy.set(command, Loss::ArriveLate),
         };
-        let mut data = doc! { "failCommands": [command], "appName": "patient" };
+        let mut data = doc! { "failCommands": [command], "appName": "failing" };
         data.extend(what);
         self.fail_point(doc! { "mode": { "times": 1 }, "data": data })
             .await;

@@ -1,4 +1,4 @@
-//! A backend on a database of its own, in time that the test moves.
+//! A backend on its own database, with a manual clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,14 +18,14 @@ use queue_docdb::{DocDbBackend, DocDbBuilder};
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// A database of its own, dropped with this.
+/// A backend on its own database, which is dropped with this.
 pub(crate) struct Fixture {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) backend: DocDbBackend,
-    /// The same database, past the backend.
+    /// The same database, without the backend.
     pub(crate) raw: mongodb::Database,
     pub(crate) database: ScratchDatabase,
-    /// Judges what the backends send, and fails the test that it was dropped in.
+    /// Judges every command. Its drop fails the test if an engine refuses one.
     pub(crate) gate: Gate,
     server: &'static MongoServer,
 }
@@ -35,7 +35,7 @@ impl Fixture {
         Self::for_engines(Engines::ALL).await
     }
 
-    /// For what some engines refuse: only these have to take what is sent.
+    /// Only these engines must accept the commands.
     pub(crate) async fn for_engines(engines: Engines) -> Self {
         let server = MongoServer::shared().await.expect("a MongoDB");
         let database = server.scratch_database();
@@ -59,7 +59,7 @@ impl Fixture {
         }
     }
 
-    /// Another process, as far as the database can tell.
+    /// Another instance, which the database cannot tell from another process.
     pub(crate) async fn another_backend(&self, clock: Arc<dyn Clock>) -> DocDbBackend {
         let builder = builder(self.server.uri(), &self.gate)
             .database(self.database.name())
@@ -67,7 +67,7 @@ impl Fixture {
         builder.connect().await.expect("a backend")
     }
 
-    /// How another process would begin, on the same clock, with a change stream.
+    /// A builder of another instance, on the same clock, with a change stream.
     pub(crate) fn streaming(&self) -> DocDbBuilder {
         DocDbBackend::builder(self.server.uri())
             .command_event_handler(self.gate.watch())
@@ -75,7 +75,7 @@ impl Fixture {
             .clock(self.clock.clone())
     }
 
-    /// How another process would begin whose commands are looked at.
+    /// A builder of another instance. `see` is called for its command events.
     pub(crate) fn watched(
         &self,
         see: impl Fn(&CommandEvent) + Send + Sync + 'static,
@@ -112,8 +112,8 @@ impl Fixture {
         found.expect("a find").expect("a document")
     }
 
-    /// Changes a stored document past the backend.
-    pub(crate) async fn meddle(&self, id: &str, update: Document) {
+    /// Changes a stored document without the backend.
+    pub(crate) async fn change_document(&self, id: &str, update: Document) {
         let updated = self
             .documents()
             .update_one(doc! { "_id": id }, update)
@@ -122,10 +122,9 @@ impl Fixture {
     }
 }
 
-/// A builder whose commands are judged. Tests begin with it and not with a builder of their
-/// own, so that nothing is sent that nobody judges.
+/// A builder whose commands are judged, without a change stream, which elastic clusters lack.
 ///
-/// Without a change stream, which elastic clusters lack.
+/// Tests use it instead of their own builder, so that every command is judged.
 pub(crate) fn builder(uri: &str, gate: &Gate) -> DocDbBuilder {
     DocDbBackend::builder(uri)
         .command_event_handler(gate.watch())

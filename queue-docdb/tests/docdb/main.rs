@@ -1,7 +1,6 @@
-//! What is particular to this backend. The contract itself is checked by the suite.
+//! Tests of what the conformance suite does not check.
 
 mod apart;
-mod clocks;
 mod connecting;
 mod damage;
 mod documents;

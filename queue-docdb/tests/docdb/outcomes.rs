@@ -1,4 +1,4 @@
-//! Outcomes: who is told what, in batches where some receipts are good and some are not.
+//! Outcomes of batches in which some receipts are lost.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use EnqueueOutcome::{Duplicate, Stored};
 use LeaseOutcome::{Applied, Lost};
 
 #[tokio::test]
-async fn a_message_lives_and_dies() {
+async fn a_message_is_enqueued_leased_and_acked() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     assert!(
@@ -44,7 +44,7 @@ async fn a_message_lives_and_dies() {
 }
 
 #[tokio::test]
-async fn duplicates_are_told_apart_from_the_rest_of_their_batch() {
+async fn a_batch_of_enqueues_has_an_outcome_for_each() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     queue.enqueue(&message("b")).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_batch_of_acks_has_an_outcome_for_each() {
         stale,
         receipts[2].clone(),
         receipts[1].clone(),
-        Receipt::new("nobody's"),
+        Receipt::new("made up"),
     ];
     let outcomes = queue.ack_batch(&batch).await.unwrap();
     assert_eq!(outcomes, [Lost, Applied, Lost, Applied, Lost, Lost]);
@@ -107,7 +107,7 @@ async fn changes_of_one_message_in_a_batch_are_made_in_order() {
         LeaseChange::release(receipt(1)),
         LeaseChange::dead_letter(receipt(2), "poison"),
         LeaseChange::extend(receipt(3), 5 * MINUTE),
-        LeaseChange::extend(Receipt::new("nobody's"), MINUTE),
+        LeaseChange::extend(Receipt::new("made up"), MINUTE),
     ];
     let outcomes = queue.change_batch(&changes).await.unwrap();
     assert_eq!(
@@ -126,15 +126,15 @@ async fn changes_of_one_message_in_a_batch_are_made_in_order() {
         oldest_ready: Some(Duration::ZERO),
     };
     assert_eq!(stats, expected);
-    let returned = lease(&queue, 4).await.remove(0);
-    assert_eq!((returned.id.as_str(), returned.attempt), ("b", 1));
+    let released = lease(&queue, 4).await.remove(0);
+    assert_eq!((released.id.as_str(), released.attempt), ("b", 1));
     fixture.clock.advance(SECOND);
     let nacked = lease(&queue, 4).await.remove(0);
     assert_eq!((nacked.id.as_str(), nacked.attempt), ("a", 2));
 }
 
 #[tokio::test]
-async fn an_expired_lease_that_nobody_took_over_still_counts() {
+async fn an_expired_lease_can_still_be_settled() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     queue.enqueue_batch(&["a", "b"].map(message)).await.unwrap();
@@ -148,10 +148,10 @@ async fn an_expired_lease_that_nobody_took_over_still_counts() {
 }
 
 #[tokio::test]
-async fn exhausted_messages_are_buried_as_they_are_met() {
+async fn a_claim_makes_dead_letters_of_the_exhausted_messages_it_finds() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
-    // Of ten messages every other one has one attempt only, and uses it.
+    // Every other message has one attempt only.
     for index in 0..10 {
         let attempts = if index % 2 == 0 { 1 } else { 5 };
         let sent = message(&format!("m{index}")).with_max_attempts(attempts);
@@ -165,7 +165,7 @@ async fn exhausted_messages_are_buried_as_they_are_met() {
     assert_eq!(
         queue.stats().await.unwrap().dead,
         2,
-        "m0 and m2 were met, m4 was not"
+        "m0 and m2 were found, m4 was not"
     );
     assert_eq!(ids(&lease(&queue, 9).await), ["m5", "m7", "m9"]);
     let dead = fixture
@@ -187,7 +187,7 @@ async fn exhausted_messages_are_buried_as_they_are_met() {
 }
 
 #[tokio::test]
-async fn a_queue_is_looked_after() {
+async fn a_queue_is_administered() {
     let fixture = Fixture::new().await;
     let (queue, backend) = (fixture.queue(), &fixture.backend);
     let later = message("later").with_delay(MINUTE);
@@ -213,8 +213,8 @@ async fn a_queue_is_looked_after() {
     assert_eq!(states, expected);
     assert_eq!(backend.list_queues().await.unwrap(), [name()]);
 
-    let strangers = Redrive::Ids(vec![id("poison"), id("now"), id("nobody")]);
-    assert_eq!(backend.redrive(&name(), &strangers).await.unwrap(), 1);
+    let some = Redrive::Ids(vec![id("poison"), id("now"), id("unknown")]);
+    assert_eq!(backend.redrive(&name(), &some).await.unwrap(), 1);
     assert_eq!(backend.redrive(&name(), &Redrive::All).await.unwrap(), 0);
     let redriven = lease(&queue, 2).await;
     assert_eq!(
@@ -242,14 +242,14 @@ async fn a_queue_is_looked_after() {
 async fn wait_returns_for_what_becomes_ready() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
-    // Nothing there: an enqueue of this instance wakes the waiting.
+    // Nothing is there: an enqueue of this instance ends the wait.
     let sent = message("a");
     let (waited, stored) = tokio::join!(queue.wait(60 * MINUTE), queue.enqueue(&sent));
     waited.unwrap();
     assert_eq!(stored.unwrap(), Stored);
-    // Something is ready.
+    // A message is ready.
     queue.wait(60 * MINUTE).await.unwrap();
-    // Something will be when time gets there.
+    // A message becomes ready.
     let delivery = queue.lease().await.unwrap().expect("enqueued");
     let move_time = async {
         tokio::task::yield_now().await;
@@ -258,7 +258,7 @@ async fn wait_returns_for_what_becomes_ready() {
     let (waited, ()) = tokio::join!(queue.wait(60 * MINUTE), move_time);
     waited.unwrap();
     assert_eq!(queue.ack(&delivery.receipt).await.unwrap(), Applied);
-    // Nothing comes, and the backend's time passes.
+    // Nothing comes, and the time passes.
     let (waited, ()) = tokio::join!(queue.wait(MINUTE), async {
         tokio::task::yield_now().await;
         fixture.clock.advance(MINUTE);

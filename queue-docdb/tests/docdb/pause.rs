@@ -1,55 +1,59 @@
-//! A moment in the life of a command in which others act.
+//! Stops a backend at a command, while the test does something else.
 
 use std::sync::{Arc, Mutex, mpsc};
 
-/// Where handlers of command events stop when they are told.
+/// A point at which a handler of command events stops if the test asks for it.
 ///
-/// They hold a thread meanwhile, so a test needs a runtime with several.
+/// A stopped handler blocks a thread, so the test needs a runtime with several.
 #[derive(Clone, Default)]
 pub(crate) struct Pause(Arc<Mutex<Option<Stop>>>);
 
 struct Stop {
     reached: mpsc::Sender<()>,
-    go_on: mpsc::Receiver<()>,
+    resume: mpsc::Receiver<()>,
 }
 
-/// Whoever has stopped, or is about to.
+/// The test's side of a stop.
 pub(crate) struct Stopped {
-    is_reached: Option<mpsc::Receiver<()>>,
-    tell: mpsc::Sender<()>,
+    reached: Option<mpsc::Receiver<()>>,
+    resume: mpsc::Sender<()>,
 }
 
 impl Pause {
-    /// Stops the next one who comes by.
+    /// Stops the next handler that calls [`stop`](Self::stop).
     pub(crate) fn next(&self) -> Stopped {
-        let (reached, is_reached) = mpsc::channel();
-        let (tell, go_on) = mpsc::channel();
-        *self.0.lock().unwrap() = Some(Stop { reached, go_on });
+        let (is_reached, reached) = mpsc::channel();
+        let (resume, is_resumed) = mpsc::channel();
+        *self.0.lock().unwrap() = Some(Stop {
+            reached: is_reached,
+            resume: is_resumed,
+        });
         Stopped {
-            is_reached: Some(is_reached),
-            tell,
+            reached: Some(reached),
+            resume,
         }
     }
 
-    pub(crate) fn come_by(&self) {
+    /// Called by a handler: stops here if the test asked for it.
+    pub(crate) fn stop(&self) {
         let stop = self.0.lock().unwrap().take();
-        if let Some(Stop { reached, go_on }) = stop {
-            reached.send(()).expect("somebody waits for this");
-            // A worker that just blocked would keep the runtime's timers and sockets to itself.
-            tokio::task::block_in_place(|| go_on.recv().expect("somebody says so"));
+        if let Some(Stop { reached, resume }) = stop {
+            reached.send(()).expect("the test waits");
+            // A plain block would also stop the runtime's timers and sockets.
+            tokio::task::block_in_place(|| resume.recv().expect("the test resumes"));
         }
     }
 }
 
 impl Stopped {
-    /// Returns when somebody has come by.
+    /// Returns when a handler has stopped.
     pub(crate) async fn reached(&mut self) {
-        let is_reached = self.is_reached.take().expect("it is reached once");
-        let waiting = tokio::task::spawn_blocking(move || is_reached.recv().unwrap());
+        let reached = self.reached.take().expect("called once");
+        let waiting = tokio::task::spawn_blocking(move || reached.recv().unwrap());
         waiting.await.unwrap();
     }
 
-    pub(crate) fn go_on(self) {
-        self.tell.send(()).expect("somebody has stopped");
+    pub(crate) fn resume(self) {
+        self.resume.send(()).expect("a handler has stopped");
     }
 }

@@ -1,4 +1,4 @@
-//! How the server carries out what it is sent, as its profiler saw it.
+//! The server's query plans, by its profiler.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn start_profiling(fixture: &Fixture) {
     fixture.raw.run_command(start).await.unwrap();
 }
 
-/// Everything that was done in the database since profiling began.
+/// All operations on the queue since profiling began.
 async fn profile(fixture: &Fixture) -> Vec<Document> {
     fixture
         .raw
@@ -41,7 +41,7 @@ fn number(operation: &Document, field: &str) -> i64 {
     }
 }
 
-/// A queue of each kind of message, so that a plan that looks at too many of them shows.
+/// A queue with messages in each state, so that a plan that reads too many shows.
 async fn crowded(size: usize) -> Fixture {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -59,7 +59,7 @@ async fn crowded(size: usize) -> Fixture {
     fixture
 }
 
-/// Four callers at a time: each waits for the disk.
+/// Enqueues by four calls at a time, because each waits for the disk.
 async fn store(queue: &Queue, kind: &str, size: usize, delay: Duration) {
     let numbers: Vec<usize> = (0..size).collect();
     let batches = numbers.chunks(1000).map(|numbers| async {
@@ -71,17 +71,17 @@ async fn store(queue: &Queue, kind: &str, size: usize, delay: Duration) {
     stored.try_collect::<()>().await.unwrap();
 }
 
-/// As small as a queue is on its first day, and as large as on its worst.
+/// A nearly empty queue, and a large backlog.
 const SIZES: [usize; 2] = [10, 100_000];
 
 #[tokio::test]
 async fn nothing_scans_a_collection_or_sorts_in_memory() {
     for size in SIZES {
-        use_all_of_it(&crowded(size).await).await;
+        check_plans_of_all_calls(&crowded(size).await).await;
     }
 }
 
-async fn use_all_of_it(fixture: &Fixture) {
+async fn check_plans_of_all_calls(fixture: &Fixture) {
     let (queue, backend) = (fixture.queue(), &fixture.backend);
     start_profiling(fixture).await;
 
@@ -105,16 +105,16 @@ async fn use_all_of_it(fixture: &Fixture) {
     let some = Redrive::Ids(vec![crate::fixture::id("dead1")]);
     assert_eq!(backend.redrive(&name(), &some).await.unwrap(), 1);
     assert_eq!(backend.redrive(&name(), &Redrive::All).await.unwrap(), 199);
-    // One of them passes over what the other is about to take.
+    // One of them skips what the other is about to take.
     tokio::join!(lease(&queue, 5), lease(&queue, 5));
     backend.purge(&name(), Purge::Dead).await.unwrap();
 
     let mut operations = profile(fixture).await;
-    let passed_over = |operation: &Document| operation.to_string().contains("$nin");
-    assert!(operations.iter().any(passed_over), "they kept apart");
+    let skips = |operation: &Document| operation.to_string().contains("$nin");
+    assert!(operations.iter().any(skips), "no claim skipped messages");
     let profiled = operations.len();
     assert!(profiled > 15, "the profiler saw {profiled}");
-    // By itself, since with all that it takes the profiler forgets what was before.
+    // Alone, because the profiler keeps a limited number of operations.
     start_profiling(fixture).await;
     backend.purge(&name(), Purge::Live).await.unwrap();
     operations.extend(profile(fixture).await);
@@ -125,7 +125,7 @@ async fn use_all_of_it(fixture: &Fixture) {
             !operation.get_bool("hasSortStage").unwrap_or(false),
             "{operation}"
         );
-        // Where there is a choice, a server that chose well once may choose badly the next time.
+        // The server compared several plans, and may choose another one next time.
         assert!(
             !operation.get_bool("fromMultiPlanner").unwrap_or(false),
             "{operation}"
@@ -134,13 +134,13 @@ async fn use_all_of_it(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn a_claim_looks_at_what_it_takes_and_no_more() {
+async fn a_claim_reads_what_it_takes_and_no_more() {
     for size in SIZES {
-        claims_ten(&crowded(size).await).await;
+        check_plan_of_a_claim(&crowded(size).await).await;
     }
 }
 
-async fn claims_ten(fixture: &Fixture) {
+async fn check_plan_of_a_claim(fixture: &Fixture) {
     start_profiling(fixture).await;
     assert_eq!(lease(&fixture.queue(), 10).await.len(), 10);
     let operations = profile(fixture).await;
@@ -160,6 +160,6 @@ async fn claims_ten(fixture: &Fixture) {
     );
     assert_eq!(update.get_str("planSummary").unwrap(), "IXSCAN { _id: 1 }");
     assert_eq!(number(update, "docsExamined"), 10);
-    // One more for the end of each interval of keys.
+    // One more key for the end of each interval.
     assert!(number(update, "keysExamined") <= 21, "{update}");
 }

@@ -1,5 +1,5 @@
-//! A proxy that takes away the reply to one command: the server has done it, and the client
-//! never hears of it. No fail point of mongod does that.
+//! A proxy that drops the reply to one command: the server carries it out, and the client gets no
+//! answer. No fail point of mongod does that.
 
 use std::{
     io,
@@ -22,8 +22,8 @@ pub(crate) enum Loss {
     Close,
     /// Nothing: the client waits.
     Withhold,
-    /// The connection is closed, and the command arrives all the same, just before the next of its
-    /// name: as from a server that was frozen, or out of a buffer on the way.
+    /// The connection is closed, and the command arrives late, just before the next of its name: as
+    /// out of a buffer in the network.
     ArriveLate,
 }
 
@@ -42,7 +42,7 @@ struct Trap {
     loss: Loss,
 }
 
-/// A proxy in front of a server, gone with this.
+/// A proxy in front of a server. It ends on drop.
 pub(crate) struct Proxy {
     address: String,
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! What a backend sends for what it is asked, and where its claims begin to look.
+//! The commands of each call, and where claims start.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,12 +10,12 @@ use queue_api::{LeaseChange, NewMessage, Queue};
 
 use crate::fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of};
 
-/// The commands of a backend since they were last asked for.
+/// The commands of a backend since the last `take`.
 #[derive(Clone, Default)]
 pub(crate) struct Sent(Arc<Mutex<Vec<Document>>>);
 
 impl Sent {
-    /// A queue of another process, which knows it already.
+    /// The queue of another instance, which has used it before.
     pub(crate) async fn by_another(fixture: &Fixture) -> (Self, Queue) {
         let sent = Self::default();
         let seen = sent.clone();
@@ -45,7 +45,7 @@ impl Sent {
 }
 
 #[tokio::test]
-async fn each_call_takes_as_few_round_trips_as_it_can() {
+async fn each_call_sends_as_few_commands_as_it_can() {
     let fixture = Fixture::new().await;
     let (sent, queue) = Sent::by_another(&fixture).await;
     let messages: Vec<_> = (0..500).map(|n| message(&format!("m{n}"))).collect();
@@ -73,8 +73,8 @@ async fn each_call_takes_as_few_round_trips_as_it_can() {
     assert_eq!(sent.names(), ["find", "delete"]);
 }
 
-/// When a find looks from, if not from the beginning.
-fn floor(find: &Document) -> Option<DateTime> {
+/// The ready time from which a find starts; `None` for the beginning.
+fn start(find: &Document) -> Option<DateTime> {
     let filter = find.get_document("filter").ok()?;
     filter
         .get_document("visible_at")
@@ -85,32 +85,32 @@ fn floor(find: &Document) -> Option<DateTime> {
 }
 
 #[tokio::test]
-async fn claims_on_a_backlog_begin_where_the_last_one_did() {
+async fn claims_on_a_backlog_start_where_the_last_one_did() {
     let fixture = Fixture::new().await;
     let (sent, queue) = Sent::by_another(&fixture).await;
     for n in 0..6 {
         queue.enqueue(&message(&format!("m{n}"))).await.unwrap();
         fixture.clock.advance(SECOND);
     }
-    // Now and then, and on a slow machine often, one looks from the beginning.
-    let mut began = Vec::new();
+    // Some start at the beginning; on a slow machine, many do.
+    let mut starts = Vec::new();
     for _ in 0..50 {
         sent.take();
         let one = queue.lease().await.unwrap().expect("there are six");
-        began.extend(floor(&sent.take()[0]));
+        starts.extend(start(&sent.take()[0]));
         queue.release(&one.receipt).await.unwrap();
     }
-    assert!(!began.is_empty(), "each looked from the beginning");
+    assert!(!starts.is_empty(), "each started at the beginning");
     let first = *fixture
         .document("m5")
         .await
         .get_datetime("visible_at")
         .unwrap();
 
-    // A message of somebody whose clock is behind, or whose transaction took its time.
+    // A message that comes in late, from a slow clock or a long transaction.
     let early = DateTime::from_millis(first.timestamp_millis() - 60_000);
     fixture
-        .meddle("m5", doc! { "$set": { "visible_at": early } })
+        .change_document("m5", doc! { "$set": { "visible_at": early } })
         .await;
     let rest = lease(&queue, 9).await;
     let mut rest = ids(&rest);

@@ -1,11 +1,11 @@
-//! The version of a queue's documents.
+//! The schema version of a queue.
 
 use mongodb::bson::{Document, doc};
 use queue_api::{ErrorKind, NewMessage, Purge, QueueAdmin};
 
 use crate::fixture::{Fixture, lease, message, name};
 
-/// What claims go by.
+/// The index of claims.
 const INDEX: &str = "visible_at_1_turn_1";
 
 fn id() -> Document {
@@ -13,7 +13,7 @@ fn id() -> Document {
 }
 
 impl Fixture {
-    /// What another version of the library would do that makes this queue its own.
+    /// Does what another version of the library would do with the queue.
     async fn upgrade(&self) {
         let version = doc! { "$set": { "version": 3_i64 } };
         let documents = self.documents();
@@ -23,14 +23,14 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_queue_says_of_which_version_it_is() {
+async fn a_queue_has_its_schema_version() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     queue.enqueue(&message("a")).await.unwrap();
-    let said = fixture.documents().find_one(id()).await.unwrap();
-    assert_eq!(said.unwrap().get_i64("version").unwrap(), 2);
+    let version = fixture.documents().find_one(id()).await.unwrap();
+    assert_eq!(version.unwrap().get_i64("version").unwrap(), 2);
 
-    // It is no message, whatever is done to messages.
+    // It is not a message, for any call.
     let stats = queue.stats().await.unwrap();
     assert_eq!((stats.ready, stats.delayed, stats.dead), (1, 0, 0));
     assert_eq!(fixture.backend.peek(&name(), 9).await.unwrap().len(), 1);
@@ -43,7 +43,7 @@ async fn a_queue_says_of_which_version_it_is() {
 }
 
 #[tokio::test]
-async fn a_queue_of_another_version_is_refused_and_left_alone() {
+async fn a_queue_of_another_version_is_refused_and_not_changed() {
     let fixture = Fixture::new().await;
     fixture.upgrade().await;
     let queue = fixture.queue();
@@ -87,30 +87,30 @@ async fn an_instance_that_trusts_the_old_version_notices_the_new_one() {
 }
 
 #[tokio::test]
-async fn of_many_that_begin_at_once_each_finds_the_queue_its_own() {
+async fn many_instances_may_start_at_once() {
     let fixture = Fixture::new().await;
-    let mut begun = tokio::task::JoinSet::new();
+    let mut started = tokio::task::JoinSet::new();
     for n in 0..8 {
         let other = fixture.another_backend(fixture.clock.clone()).await;
         let queue = crate::fixture::queue_of(&other);
-        begun.spawn(async move { queue.enqueue(&message(&format!("m{n}"))).await });
+        started.spawn(async move { queue.enqueue(&message(&format!("m{n}"))).await });
     }
-    while let Some(done) = begun.join_next().await {
+    while let Some(done) = started.join_next().await {
         done.unwrap().unwrap();
     }
     assert_eq!(fixture.queue().stats().await.unwrap().ready, 8);
 }
 
 #[tokio::test]
-async fn a_queue_that_was_dropped_says_its_version_again() {
+async fn a_dropped_queue_gets_its_version_again() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     queue.enqueue(&message("a")).await.unwrap();
     fixture.documents().drop().await.unwrap();
-    // Another process, which trusts nothing yet, finds no version; this one misses the index.
+    // This instance notices that the index is missing.
     queue.enqueue(&message("b")).await.unwrap();
     assert_eq!(lease(&queue, 9).await.len(), 1);
     queue.enqueue(&message("c")).await.unwrap();
-    let said = fixture.documents().find_one(id()).await.unwrap();
-    assert_eq!(said.unwrap().get_i64("version").unwrap(), 2);
+    let version = fixture.documents().find_one(id()).await.unwrap();
+    assert_eq!(version.unwrap().get_i64("version").unwrap(), 2);
 }

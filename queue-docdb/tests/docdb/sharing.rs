@@ -1,25 +1,22 @@
-//! Several processes on one queue.
+//! Several instances on one queue.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use mongodb::bson::doc;
 use mongodb_test_server::MongoServer;
-use queue_api::{
-    ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, ManualClock, Purge, Queue, QueueAdmin,
-    Receipt,
-};
+use queue_api::{ErrorKind, LeaseChange, LeaseOutcome, Purge, Queue, QueueAdmin, Receipt};
 
 use crate::fixture::{Fixture, MINUTE, builder, ids, lease, message, name, queue_of};
 
 #[tokio::test]
-async fn a_queue_that_another_process_deleted_works_again() {
+async fn a_queue_works_after_another_instance_has_deleted_it() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     queue.enqueue(&message("a")).await.unwrap();
     let other = fixture.another_backend(fixture.clock.clone()).await;
     other.delete_queue(&name()).await.unwrap();
 
-    // This instance believes that there are indexes, and every call meets that belief.
+    // This instance takes the indexes for made. Each call must notice that they are not.
     queue.enqueue(&message("b")).await.unwrap();
     assert_eq!(ids(&lease(&queue, 9).await), ["b"]);
     other.delete_queue(&name()).await.unwrap();
@@ -40,7 +37,7 @@ async fn a_queue_that_another_process_deleted_works_again() {
 }
 
 #[tokio::test]
-async fn looking_at_an_unused_queue_does_not_make_it() {
+async fn reading_an_unused_queue_does_not_create_it() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     assert!(lease(&queue, 9).await.is_empty());
@@ -53,72 +50,8 @@ async fn looking_at_an_unused_queue_does_not_make_it() {
     assert_eq!(fixture.raw.list_collection_names().await.unwrap(), [""; 0]);
 }
 
-#[tokio::test]
-async fn clocks_that_disagree_do_not_break_exclusion_or_receipts() {
-    let fixture = Fixture::new().await;
-    let fast = Arc::new(ManualClock::new());
-    fast.advance(10 * MINUTE);
-    let ahead = queue_of(&fixture.another_backend(fast).await);
-    let queue = fixture.queue();
-    queue.enqueue(&message("a")).await.unwrap();
-    let slow = queue.lease().await.unwrap().expect("ready");
-    // The other one's clock takes the lease for expired; that is what clocks do. But the
-    // superseded receipt is fenced off, whatever any clock says.
-    let taken = ahead.lease().await.unwrap().expect("expired by that clock");
-    assert_eq!(taken.attempt, 2);
-    assert_eq!(queue.ack(&slow.receipt).await.unwrap(), LeaseOutcome::Lost);
-    assert_eq!(
-        queue.extend(&slow.receipt, MINUTE).await.unwrap(),
-        LeaseOutcome::Lost
-    );
-    assert!(queue.lease().await.unwrap().is_none());
-    assert_eq!(
-        queue.ack(&taken.receipt).await.unwrap(),
-        LeaseOutcome::Applied
-    );
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn competing_claims_deliver_everything_once() {
-    const MESSAGES: usize = 600;
-    let fixture = Fixture::new().await;
-    let messages: Vec<_> = (0..MESSAGES)
-        .map(|index| message(&format!("m{index}")))
-        .collect();
-    fixture.queue().enqueue_batch(&messages).await.unwrap();
-
-    let mut tasks = tokio::task::JoinSet::new();
-    for batch in [1, 3, 10, 40, 40, 100] {
-        let queue = queue_of(&fixture.another_backend(fixture.clock.clone()).await);
-        tasks.spawn(async move {
-            let mut taken = Vec::new();
-            // An empty answer may only mean that others won, so the count decides.
-            while queue.stats().await.unwrap().ready > 0 {
-                let deliveries = queue.lease_batch(&LeaseOptions::new(batch)).await.unwrap();
-                assert!(deliveries.len() <= batch);
-                for delivery in &deliveries {
-                    assert_eq!(delivery.attempt, 1);
-                    assert_eq!(delivery.payload, format!("payload of {}", delivery.id));
-                }
-                let receipts: Vec<_> = deliveries.iter().map(|d| d.receipt.clone()).collect();
-                let outcomes = queue.ack_batch(&receipts).await.unwrap();
-                assert!(
-                    outcomes
-                        .iter()
-                        .all(|outcome| *outcome == LeaseOutcome::Applied)
-                );
-                taken.extend(deliveries.into_iter().map(|delivery| delivery.id));
-            }
-            taken
-        });
-    }
-    let taken: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    assert_eq!(taken.len(), MESSAGES);
-    assert_eq!(taken.into_iter().collect::<HashSet<_>>().len(), MESSAGES);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_many_acks_of_one_batch_each_message_is_applied_at_most_once() {
+async fn concurrent_acks_of_one_batch_apply_each_receipt_at_most_once() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     let messages: Vec<_> = (0..50).map(|index| message(&format!("m{index}"))).collect();
@@ -151,7 +84,7 @@ async fn of_many_acks_of_one_batch_each_message_is_applied_at_most_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ack_that_takes_effect_is_not_lost_because_another_got_one_of_them() {
+async fn a_batch_of_acks_is_not_lost_because_of_an_ack_of_one_of_them() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     for round in 0..20 {
@@ -182,7 +115,7 @@ async fn an_ack_that_takes_effect_is_not_lost_because_another_got_one_of_them() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_that_another_one_overtakes_goes_on() {
+async fn concurrent_purges_remove_everything() {
     let fixture = Fixture::new().await;
     for chunk in 0..6 {
         let messages: Vec<_> = (0..1000)
@@ -213,7 +146,7 @@ async fn queue_named(app: &str, server: &MongoServer, fixture: &Fixture) -> Queu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_nack_that_took_effect_is_not_lost_because_its_message_is_gone() {
+async fn a_nack_is_not_lost_because_its_message_is_acked_later() {
     let server = MongoServer::shared().await.unwrap();
     let fixture = Fixture::new().await;
     let slow = queue_named("slow-nack", server, &fixture).await;

@@ -1,39 +1,11 @@
-//! Large messages and large batches.
+//! The largest batches, and empty ones.
 
-use queue_api::{
-    DeadLetterPage, EnqueueOutcome, LeaseOptions, Limits, NewMessage, QueueAdmin, QueueBackend,
-};
+use queue_api::{DeadLetterPage, LeaseOptions, NewMessage, QueueAdmin, QueueBackend};
 
 use crate::fixture::{Fixture, lease, message, name};
 
 #[tokio::test]
-async fn payloads_at_the_limit_pass_in_one_batch() {
-    let fixture = Fixture::new().await;
-    let queue = fixture.queue();
-    let Limits {
-        max_payload_bytes,
-        max_header_bytes,
-        ..
-    } = Limits::STANDARD;
-    // More than one message of the wire protocol takes, and than a batch of a cursor holds.
-    let messages: Vec<NewMessage> = (0..7)
-        .map(|index| {
-            let mut sent = message(&format!("m{index}"));
-            sent.payload = vec![index; max_payload_bytes].into();
-            sent.with_header("h", "x".repeat(max_header_bytes - 1))
-        })
-        .collect();
-    let outcomes = queue.enqueue_batch(&messages).await.unwrap();
-    assert_eq!(outcomes, [EnqueueOutcome::Stored; 7]);
-    let deliveries = lease(&queue, 7).await;
-    assert_eq!(deliveries.len(), 7);
-    for (sent, delivery) in messages.iter().zip(&deliveries) {
-        assert!(sent.payload == delivery.payload && sent.headers == delivery.headers);
-    }
-}
-
-#[tokio::test]
-async fn a_full_batch_of_long_ids_passes_everywhere() {
+async fn every_call_takes_a_full_batch_of_long_ids() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
     let messages: Vec<NewMessage> = (0..1000)
@@ -66,13 +38,13 @@ async fn a_full_batch_of_long_ids_passes_everywhere() {
 }
 
 #[tokio::test]
-async fn everything_is_a_number_of_messages_too() {
+async fn every_call_takes_any_number_of_messages() {
     let fixture = Fixture::new().await;
     let (queue, backend) = (fixture.queue(), &fixture.backend);
     queue.enqueue_batch(&["a", "b"].map(message)).await.unwrap();
     let all = LeaseOptions::new(usize::MAX);
     assert_eq!(backend.peek(&name(), usize::MAX).await.unwrap().len(), 2);
-    // Past the handle, which would ask for less at a time.
+    // Without the handle, which would split the call.
     let deliveries = backend.lease(&name(), &all).await.unwrap();
     assert_eq!(deliveries.len(), 2);
     queue

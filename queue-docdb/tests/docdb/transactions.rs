@@ -1,4 +1,4 @@
-//! Enqueue and ack in a transaction of the caller's.
+//! Enqueue and ack in the application's transaction.
 
 use std::error::Error as _;
 
@@ -14,7 +14,7 @@ use queue_api::{
 
 use crate::fixture::{Fixture, ids, lease, message, name};
 
-/// Those that have transactions.
+/// The engines with transactions.
 const TRANSACTIONAL: &[Engine] = &[Engine::V4_0, Engine::V5_0, Engine::V8_0];
 
 fn next() -> QueueName {
@@ -34,20 +34,20 @@ impl Fixture {
         session
     }
 
-    /// A business write, the ack of what it came from, and what comes next.
+    /// A write of the application, the ack of its message, and an enqueue of the next.
     async fn work(&self, session: &mut ClientSession, receipt: &Receipt) -> Result<LeaseOutcome> {
         let invoices = self.invoices();
         let written = invoices
             .insert_one(doc! { "order": "a" })
             .session(&mut *session);
-        written.await.expect("nobody else writes invoices");
+        written.await.expect("no other test writes invoices");
         let mut queues = self.backend.in_transaction(session);
         let acked = queues.ack(&name(), std::slice::from_ref(receipt)).await?;
         queues.enqueue(&next(), &[message("b")]).await?;
         Ok(acked[0])
     }
 
-    /// Invoices, and messages to do next.
+    /// The numbers of invoices and of next messages.
     async fn done(&self) -> (u64, u64) {
         let invoices = self.invoices().count_documents(doc! {}).await;
         let next = self.raw.collection::<Document>("queue.next");
@@ -59,7 +59,7 @@ impl Fixture {
 async fn leased(fixture: &Fixture) -> Receipt {
     let queue = fixture.queue();
     queue.enqueue(&message("a")).await.unwrap();
-    // MongoDB up to 4.2 and DocumentDB make no collection within a transaction.
+    // MongoDB up to 4.2 and DocumentDB cannot create a collection in a transaction.
     let invoices = fixture.raw.create_collection("invoices").await;
     invoices.unwrap();
     fixture.backend.prepare(&next()).await.unwrap();
@@ -68,17 +68,13 @@ async fn leased(fixture: &Fixture) -> Receipt {
 }
 
 #[tokio::test]
-async fn a_business_write_its_ack_and_what_comes_next_are_one_step() {
+async fn a_transaction_commits_a_write_an_ack_and_an_enqueue() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     let outcome = fixture.work(&mut session, &receipt).await.unwrap();
     assert_eq!(outcome, LeaseOutcome::Applied);
-    assert_eq!(
-        fixture.done().await,
-        (0, 0),
-        "nobody sees it before its commit"
-    );
+    assert_eq!(fixture.done().await, (0, 0), "invisible before the commit");
     assert_eq!(fixture.queue().stats().await.unwrap().leased, 1);
 
     session.commit_transaction().await.unwrap();
@@ -91,7 +87,7 @@ async fn a_business_write_its_ack_and_what_comes_next_are_one_step() {
 }
 
 #[tokio::test]
-async fn what_is_aborted_or_dropped_did_not_happen() {
+async fn an_aborted_or_dropped_transaction_has_no_effect() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
@@ -102,7 +98,7 @@ async fn what_is_aborted_or_dropped_did_not_happen() {
     let mut session = fixture.begin().await;
     fixture.work(&mut session, &receipt).await.unwrap();
     drop(session);
-    // The driver aborts it behind our back; an ack outside waits for that.
+    // The driver aborts it in the background. The ack waits for that.
     assert_eq!(
         fixture.queue().ack(&receipt).await.unwrap(),
         LeaseOutcome::Applied
@@ -136,7 +132,7 @@ async fn outcomes_are_those_of_the_contract() {
     );
     assert_eq!(queues.ack(&name(), &[]).await.unwrap(), []);
     use EnqueueOutcome::{Duplicate, Stored};
-    // c is stored, a was acked in this transaction, and d comes twice.
+    // c is stored, a was acked in this transaction, and d is there twice.
     let messages = ["c", "a", "d", "d"].map(message);
     let stored = queues.enqueue(&name(), &messages).await.unwrap();
     assert_eq!(stored, [Duplicate, Stored, Stored, Duplicate]);
@@ -146,7 +142,7 @@ async fn outcomes_are_those_of_the_contract() {
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_and_the_transaction_goes_on() {
+async fn invalid_input_does_not_end_the_transaction() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
@@ -159,8 +155,8 @@ async fn bad_input_is_refused_and_the_transaction_goes_on() {
     assert_eq!(fixture.done().await, (1, 1));
 }
 
-/// What the driver's own loop goes by.
-fn is_worth_another_try(error: &Error) -> bool {
+/// By the label that the driver's own retry loop uses.
+fn may_be_retried(error: &Error) -> bool {
     let cause = error
         .source()
         .and_then(|cause| cause.downcast_ref::<DriverError>());
@@ -168,28 +164,29 @@ fn is_worth_another_try(error: &Error) -> bool {
 }
 
 #[tokio::test]
-async fn of_two_transactions_that_ack_the_same_one_is_told_to_try_again() {
+async fn of_two_transactions_with_the_same_ack_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let (mut first, mut second) = (fixture.begin().await, fixture.begin().await);
     fixture.work(&mut first, &receipt).await.unwrap();
     let error = fixture.work(&mut second, &receipt).await.unwrap_err();
-    assert!(
-        error.is_retryable() && is_worth_another_try(&error),
-        "{error:?}"
-    );
+    assert!(error.is_retryable() && may_be_retried(&error), "{error:?}");
     second.abort_transaction().await.unwrap();
     first.commit_transaction().await.unwrap();
 
     second.start_transaction().await.unwrap();
     let again = fixture.work(&mut second, &receipt).await.unwrap();
-    assert_eq!(again, LeaseOutcome::Lost, "the first did it");
+    assert_eq!(
+        again,
+        LeaseOutcome::Lost,
+        "the first transaction has acked it"
+    );
     second.abort_transaction().await.unwrap();
     assert_eq!(fixture.done().await, (1, 1));
 }
 
 #[tokio::test]
-async fn of_two_that_enqueue_the_same_id_one_is_told_to_try_again() {
+async fn of_two_transactions_with_the_same_id_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
@@ -205,22 +202,19 @@ async fn of_two_that_enqueue_the_same_id_one_is_told_to_try_again() {
     let mut queues = fixture.backend.in_transaction(&mut other);
     let again = queues.enqueue(&next(), &[message("b")]).await.unwrap();
     assert_eq!(again, [EnqueueOutcome::Duplicate]);
-    // The driver aborts what is dropped in the background, which ends with the test.
+    // Aborted here, because the driver's background task ends with the test.
     other.abort_transaction().await.unwrap();
 }
 
 #[tokio::test]
-async fn the_first_enqueue_to_a_new_queue_may_be_tried_again() {
+async fn the_first_enqueue_to_a_new_queue_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     fixture.queue().enqueue(&message("a")).await.unwrap();
     let mut session = fixture.begin().await;
     let mut queues = fixture.backend.in_transaction(&mut session);
     queues.ack(&name(), &[]).await.unwrap();
     let error = queues.enqueue(&next(), &[message("b")]).await.unwrap_err();
-    assert!(
-        error.is_retryable() && is_worth_another_try(&error),
-        "{error:?}"
-    );
+    assert!(error.is_retryable() && may_be_retried(&error), "{error:?}");
     session.abort_transaction().await.unwrap();
 
     session.start_transaction().await.unwrap();
@@ -231,21 +225,18 @@ async fn the_first_enqueue_to_a_new_queue_may_be_tried_again() {
     assert!(names.contains(&"queue.next".to_owned()), "{names:?}");
 }
 
-/// As it does after a minute on DocumentDB and MongoDB, or in a restart.
+/// The server ends a transaction after a minute, or in a restart.
 #[tokio::test]
-async fn a_transaction_that_the_server_gave_up_can_be_tried_again() {
+async fn a_transaction_that_the_server_has_ended_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     fixture.work(&mut session, &receipt).await.unwrap();
-    let give_up = doc! { "killSessions": [{ "id": session.id().get("id").unwrap() }] };
-    fixture.raw.run_command(give_up).await.unwrap();
+    let kill = doc! { "killSessions": [{ "id": session.id().get("id").unwrap() }] };
+    fixture.raw.run_command(kill).await.unwrap();
     let mut queues = fixture.backend.in_transaction(&mut session);
     let error = queues.enqueue(&next(), &[message("c")]).await.unwrap_err();
-    assert!(
-        error.is_retryable() && is_worth_another_try(&error),
-        "{error:?}"
-    );
+    assert!(error.is_retryable() && may_be_retried(&error), "{error:?}");
     assert_eq!(fixture.done().await, (0, 0));
 
     let mut session = fixture.begin().await;

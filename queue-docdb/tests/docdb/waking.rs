@@ -1,4 +1,4 @@
-//! Waits, and what wakes them when it happens in another process.
+//! Waits that end because of another process.
 
 use std::time::Duration;
 
@@ -11,24 +11,24 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::fixture::{Fixture, MINUTE, message, queue_of};
 
-/// Those that have change streams.
+/// The engines with change streams.
 pub(crate) const STREAMING: &[Engine] = &[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0];
 
-/// Less than what a wait that relies on a change stream takes for its next look.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Shorter than the pause between two looks while a change stream is open.
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn waiting(queue: Queue) -> JoinHandle<Result<()>> {
     tokio::spawn(async move { queue.wait(60 * MINUTE).await })
 }
 
-/// Looks again and again until it sees what it waits for.
+/// Looks until it sees something.
 async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(seen) = look().await {
             return seen;
         }
-        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(started.elapsed() < LIMIT, "waited in vain for {what}");
         tokio::task::yield_now().await;
     }
 }
@@ -36,7 +36,7 @@ async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
 /// The cursor of the change stream on this database, while it is being read.
 async fn stream(fixture: &Fixture) -> Option<i64> {
     let here = doc! {
-        // One that waits for news and one that does not are listed under different names.
+        // Active and idle cursors have different operations, but the same origin.
         "cursor.originatingCommand.$db": fixture.raw.name(),
         "cursor.originatingCommand.pipeline.0.$changeStream": { "$exists": true },
     };
@@ -59,7 +59,7 @@ pub(crate) async fn open_stream(fixture: &Fixture) -> i64 {
     until("a change stream", async || stream(fixture).await).await
 }
 
-/// How often the queue was looked at since profiling began.
+/// How many finds there were on the queue since profiling began.
 async fn looks(fixture: &Fixture) -> u64 {
     let finds = doc! { "op": "query", "ns": format!("{}.queue.mail", fixture.raw.name()) };
     let profile = fixture.raw.collection::<Document>("system.profile");
@@ -67,7 +67,7 @@ async fn looks(fixture: &Fixture) -> u64 {
 }
 
 #[tokio::test]
-async fn news_of_another_process_makes_a_wait_look() {
+async fn a_change_by_another_process_makes_a_wait_look() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     fixture
         .raw
@@ -83,7 +83,7 @@ async fn news_of_another_process_makes_a_wait_look() {
     })
     .await;
 
-    // Nothing that a wait could find, but news all the same.
+    // A change, but not a message.
     fixture.documents().insert_one(doc! {}).await.unwrap();
     until("a third look", async || {
         (looks(&fixture).await >= 3).then_some(())
@@ -95,24 +95,24 @@ async fn news_of_another_process_makes_a_wait_look() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_cut_off_is_taken_up_again() {
+async fn a_killed_stream_is_opened_again() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let other = fixture.streaming().connect().await.unwrap();
     let waits = waiting(queue_of(&other));
-    let cut_off = open_stream(&fixture).await;
+    let killed = open_stream(&fixture).await;
     fixture
         .raw
-        .run_command(doc! { "killCursors": "$cmd.aggregate", "cursors": [cut_off] })
+        .run_command(doc! { "killCursors": "$cmd.aggregate", "cursors": [killed] })
         .await
         .unwrap();
-    let another = async || stream(&fixture).await.filter(|cursor| *cursor != cut_off);
+    let another = async || stream(&fixture).await.filter(|cursor| *cursor != killed);
     until("another stream", another).await;
     fixture.queue().enqueue(&message("a")).await.unwrap();
     waits.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn there_is_one_stream_for_all_that_wait_and_it_goes_with_the_backend() {
+async fn all_waits_share_one_stream_which_ends_with_the_backend() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let other = fixture.streaming().connect().await.unwrap();
     let queues = ["mail", "parcels"].map(|name| queue_named(&other, name));
@@ -139,9 +139,9 @@ async fn without_a_stream_a_wait_looks_again() {
     assert_eq!(stream(&fixture).await, None);
 }
 
-/// The stream would hold it for seconds at a time, and calls time out.
+/// The stream would use the only connection for seconds, and calls would time out.
 #[tokio::test]
-async fn in_a_pool_of_one_connection_there_is_no_stream() {
+async fn a_pool_of_one_connection_has_no_stream() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let other = fixture
         .streaming()
