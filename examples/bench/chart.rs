@@ -1,6 +1,6 @@
 //! The chart: a bar for each charted row, and one for its baseline.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result};
 use plotters::{
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
@@ -18,7 +18,7 @@ const BAR: i32 = 18;
 const ROW: i32 = 2 * BAR + 14;
 
 /// The chart as SVG, or `None` if no row is charted.
-pub(crate) fn svg(rows: &[Row]) -> anyhow::Result<Option<String>> {
+pub(crate) fn svg(rows: &[Row]) -> Result<Option<String>> {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.is_charted).collect();
     if rows.is_empty() {
         return Ok(None);

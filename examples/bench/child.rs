@@ -3,7 +3,7 @@
 
 use std::{env, process::Stdio};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, stdin},
@@ -25,7 +25,7 @@ pub(crate) enum Role {
     Store { messages: usize },
 }
 
-pub(crate) fn role() -> anyhow::Result<Option<Role>> {
+pub(crate) fn role() -> Result<Option<Role>> {
     let Ok(role) = env::var(ROLE) else {
         return Ok(None);
     };
@@ -33,7 +33,7 @@ pub(crate) fn role() -> anyhow::Result<Option<Role>> {
     parsed.with_context(|| format!("{ROLE} is {role:?}, which is not a role"))
 }
 
-pub(crate) async fn run(role: Role) -> anyhow::Result<()> {
+pub(crate) async fn run(role: Role) -> Result<()> {
     match role {
         Role::Consumer(place) => docdb::consume(&place, Orders::new()).await,
         Role::Listener(place) => docdb::listen(&place, Orders::new()).await,
@@ -42,7 +42,7 @@ pub(crate) async fn run(role: Role) -> anyhow::Result<()> {
 }
 
 /// Sends an answer to the parent.
-pub(crate) fn tell(answer: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn tell(answer: &impl Serialize) -> Result<()> {
     println!("{}", serde_json::to_string(answer)?);
     Ok(())
 }
@@ -57,7 +57,7 @@ impl Orders {
     }
 
     /// `None` when the parent has ended.
-    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> anyhow::Result<Option<T>> {
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let line = self.0.next_line().await?;
         Ok(line.as_deref().map(serde_json::from_str).transpose()?)
     }
@@ -72,7 +72,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(crate) fn start(role: &Role) -> anyhow::Result<Self> {
+    pub(crate) fn start(role: &Role) -> Result<Self> {
         let mut process = Command::new(env::current_exe()?)
             .env(ROLE, serde_json::to_string(role)?)
             .stdin(Stdio::piped())
@@ -88,14 +88,14 @@ impl Child {
         })
     }
 
-    pub(crate) async fn order(&mut self, order: &impl Serialize) -> anyhow::Result<()> {
+    pub(crate) async fn order(&mut self, order: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(order)? + "\n";
         let written = self.input.write_all(line.as_bytes()).await;
         written.context("a child process has ended")
     }
 
     /// The next answer.
-    pub(crate) async fn answer<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
+    pub(crate) async fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
         let line = self.output.next_line().await?;
         let line = line.context("a child process ended without an answer")?;
         Ok(serde_json::from_str(&line)?)

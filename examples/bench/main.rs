@@ -18,7 +18,7 @@ mod window;
 
 use std::{env, fs, path::PathBuf, thread};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use tokio::runtime::{Builder, Runtime};
 
@@ -50,9 +50,13 @@ enum Backend {
     Docdb,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<()> {
     if let Some(role) = child::role()? {
-        return many_threads()?.block_on(child::run(role));
+        let runtime = Runtime::new()?;
+        let result = runtime.block_on(child::run(role));
+        // Does not wait for a read of standard input.
+        runtime.shutdown_background();
+        return result;
     }
     let Arguments {
         backend,
@@ -69,21 +73,24 @@ fn main() -> anyhow::Result<()> {
     fs::create_dir_all(&output)
         .with_context(|| format!("cannot create the folder {}", output.display()))?;
 
-    let scale = if full { "full" } else { "quick" };
-    let mut title = format!("{scale} run on {}", machine());
-    let mut report = Report::new(chosen.len());
-    match backend {
+    let title = if full { "full" } else { "quick" };
+    let mut title = format!("{title} run on {}", machine());
+    let report = match backend {
         Backend::Memory => {
             let scale = if full { memory::FULL } else { memory::QUICK };
+            let mut report = Report::new(chosen.len(), scale.rounds);
             let one_thread = Builder::new_current_thread().enable_all().build()?;
             one_thread.block_on(memory::measure(&chosen, &scale, &mut report))?;
+            report
         }
         Backend::Docdb => {
             let scale = if full { docdb::FULL } else { docdb::QUICK };
+            let mut report = Report::new(chosen.len(), scale.rounds);
             let measuring = docdb::measure(&chosen, &scale, &mut report);
-            title = format!("{title}, {}", many_threads()?.block_on(measuring)?);
+            title = format!("{title}, {}", Runtime::new()?.block_on(measuring)?);
+            report
         }
-    }
+    };
 
     let markdown = format!("{title}\n\n{}\n", report.table());
     println!("\n{markdown}");
@@ -98,7 +105,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn choose(all: &[&'static str], only: Option<&str>) -> anyhow::Result<Vec<&'static str>> {
+fn choose(all: &[&'static str], only: Option<&str>) -> Result<Vec<&'static str>> {
     let only = only.unwrap_or_default();
     let chosen: Vec<_> = all
         .iter()
@@ -111,10 +118,6 @@ fn choose(all: &[&'static str], only: Option<&str>) -> anyhow::Result<Vec<&'stat
         all.join(", ")
     );
     Ok(chosen)
-}
-
-fn many_threads() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build()
 }
 
 fn machine() -> String {

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use indicatif::HumanCount;
 use queue_api::{LeaseOptions, LeaseOutcome, NewMessage, Queue, Receipt};
 use queue_memory::MemoryBackend;
@@ -22,7 +22,7 @@ const SMALL_PAYLOAD: [u8; 16] = [7; 16];
 
 #[derive(Debug)]
 pub(crate) struct Scale {
-    rounds: usize,
+    pub(crate) rounds: usize,
     /// Messages that pass through the queue per round.
     messages: usize,
     /// Stored messages, in the baseline and beside it.
@@ -48,11 +48,7 @@ pub(crate) const FULL: Scale = Scale {
     stored: 1_000_000,
 };
 
-pub(crate) async fn measure(
-    sections: &[&str],
-    scale: &Scale,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+pub(crate) async fn measure(sections: &[&str], scale: &Scale, report: &mut Report) -> Result<()> {
     for section in sections {
         report.section(section);
         match *section {
@@ -66,7 +62,7 @@ pub(crate) async fn measure(
 }
 
 /// Measured in processes of their own: memory that was freed still counts as resident.
-async fn size(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
+async fn size(scale: &Scale, report: &mut Report) -> Result<()> {
     let messages = scale.stored;
     let row = Row::new(
         "each stored message over its payload",
@@ -74,18 +70,18 @@ async fn size(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         Target::AtMost(400.0),
     );
     let store = async || Child::start(&Role::Store { messages })?.answer().await;
-    report.measure(3, row, store).await
+    report.measure(row, store).await
 }
 
 /// By how many bytes this process grows per stored message, without the payload.
-pub(crate) async fn bytes_per_message(messages: usize) -> anyhow::Result<f64> {
+pub(crate) async fn bytes_per_message(messages: usize) -> Result<f64> {
     let before = resident_bytes()?;
     let _queue = filled(messages, &PAYLOAD).await?;
     let grown = resident_bytes()?.saturating_sub(before);
     Ok(grown as f64 / messages as f64 - PAYLOAD.len() as f64)
 }
 
-fn resident_bytes() -> anyhow::Result<u64> {
+fn resident_bytes() -> Result<u64> {
     let status =
         fs::read_to_string("/proc/self/status").context("the size is read on Linux only")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -93,7 +89,7 @@ fn resident_bytes() -> anyhow::Result<u64> {
     Ok(kib.context("VmRSS is missing")?.parse::<u64>()? * 1024)
 }
 
-async fn filled(messages: usize, payload: &[u8]) -> anyhow::Result<Queue> {
+async fn filled(messages: usize, payload: &[u8]) -> Result<Queue> {
     let queue = Queue::new(Arc::new(MemoryBackend::new()), "bench")?;
     for _ in 0..messages / 1000 {
         queue.enqueue_batch(&batch_of(1000, payload)).await?;
@@ -106,7 +102,7 @@ fn batch_of(messages: usize, payload: &[u8]) -> Vec<NewMessage> {
     (0..messages).map(message).collect()
 }
 
-async fn throughput(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
+async fn throughput(scale: &Scale, report: &mut Report) -> Result<()> {
     let queue = filled(0, &PAYLOAD).await?;
     let targets = [
         (1, Target::AtLeast(250_000.0)),
@@ -130,12 +126,12 @@ async fn throughput(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         };
         pass().await?; // fills the caches
         let row = Row::new(name, "messages/s", target);
-        report.measure(scale.rounds, row, pass).await?;
+        report.measure(row, pass).await?;
     }
     Ok(())
 }
 
-async fn through_single_calls(queue: &Queue, messages: usize) -> anyhow::Result<()> {
+async fn through_single_calls(queue: &Queue, messages: usize) -> Result<()> {
     for _ in 0..messages {
         queue.enqueue(&NewMessage::new(PAYLOAD.to_vec())).await?;
         let delivery = queue.lease().await?.context("one message is ready")?;
@@ -150,7 +146,7 @@ async fn through_batches(
     batch: usize,
     payload: &[u8],
     messages: usize,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let options = LeaseOptions::new(batch);
     for _ in 0..messages / batch {
         queue.enqueue_batch(&batch_of(batch, payload)).await?;
@@ -166,7 +162,7 @@ async fn through_batches(
     Ok(())
 }
 
-async fn backlog(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
+async fn backlog(scale: &Scale, report: &mut Report) -> Result<()> {
     let nanos_per_message = async |queue: &Queue| {
         let began = nanos();
         through_batches(queue, 100, &SMALL_PAYLOAD, scale.messages).await?;
@@ -184,9 +180,7 @@ async fn backlog(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         let row = Row::new(name, "ns", Target::AtMost(3.0));
         let of_few = async || nanos_per_message(&few).await;
         let of_many = async || nanos_per_message(&many).await;
-        report
-            .compare(scale.rounds, row, &baseline, of_few, of_many)
-            .await?;
+        report.compare(row, &baseline, of_few, of_many).await?;
     }
     Ok(())
 }
@@ -196,7 +190,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_round_has_a_figure() -> anyhow::Result<()> {
+    async fn each_round_has_a_figure() -> Result<()> {
         let scale = Scale {
             rounds: 2,
             messages: 2000,
@@ -204,7 +198,7 @@ mod tests {
             many: &[2000],
             stored: 1000,
         };
-        let mut report = Report::new(2);
+        let mut report = Report::new(2, 2);
         // Not `size`, which starts this program again; here that is the test.
         measure(&["throughput", "backlog"], &scale, &mut report).await?;
         assert_eq!(report.rows.len(), 5);

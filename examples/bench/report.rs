@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use anyhow::Result;
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -102,16 +103,18 @@ pub(crate) fn number(figure: f64) -> String {
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
+    rounds: usize,
     progress: ProgressBar,
 }
 
 impl Report {
-    pub(crate) fn new(sections: usize) -> Self {
+    pub(crate) fn new(sections: usize, rounds: usize) -> Self {
         let style = ProgressStyle::with_template("[{pos}/{len} {elapsed}] {msg}");
         let progress = ProgressBar::new(sections as u64);
         progress.set_style(style.expect("the template is valid"));
         Self {
             rows: Vec::new(),
+            rounds,
             progress,
         }
     }
@@ -131,14 +134,13 @@ impl Report {
     /// Returns the figures of each.
     pub(crate) async fn rounds<V: Copy + Debug>(
         &self,
-        rounds: usize,
         variants: &[V],
-        mut measure: impl AsyncFnMut(V) -> anyhow::Result<f64>,
-    ) -> anyhow::Result<Vec<Vec<f64>>> {
+        mut measure: impl AsyncFnMut(V) -> Result<f64>,
+    ) -> Result<Vec<Vec<f64>>> {
         let mut figures = vec![Vec::new(); variants.len()];
-        for round in 1..=rounds {
+        for round in 1..=self.rounds {
             for (&variant, figures) in variants.iter().zip(&mut figures) {
-                self.step(format!("{variant:?}, round {round} of {rounds}"));
+                self.step(format!("{variant:?}, round {round} of {}", self.rounds));
                 figures.push(measure(variant).await?);
             }
         }
@@ -148,13 +150,12 @@ impl Report {
     /// Measures a row without a baseline.
     pub(crate) async fn measure(
         &mut self,
-        rounds: usize,
         mut row: Row,
-        mut measure: impl AsyncFnMut() -> anyhow::Result<f64>,
-    ) -> anyhow::Result<()> {
+        mut measure: impl AsyncFnMut() -> Result<f64>,
+    ) -> Result<()> {
         let name = row.what.clone();
         let measure = async |_: &str| measure().await;
-        row.figures = self.rounds(rounds, &[&*name], measure).await?.remove(0);
+        row.figures = self.rounds(&[&*name], measure).await?.remove(0);
         self.rows.push(row);
         Ok(())
     }
@@ -162,17 +163,16 @@ impl Report {
     /// Measures a row and its baseline in turn.
     pub(crate) async fn compare(
         &mut self,
-        rounds: usize,
         mut row: Row,
         baseline: &str,
-        mut of_baseline: impl AsyncFnMut() -> anyhow::Result<f64>,
-        mut of_queue: impl AsyncFnMut() -> anyhow::Result<f64>,
-    ) -> anyhow::Result<()> {
+        mut of_baseline: impl AsyncFnMut() -> Result<f64>,
+        mut of_queue: impl AsyncFnMut() -> Result<f64>,
+    ) -> Result<()> {
         let measure = async |is_baseline| match is_baseline {
             true => of_baseline().await,
             false => of_queue().await,
         };
-        let mut figures = self.rounds(rounds, &[true, false], measure).await?;
+        let mut figures = self.rounds(&[true, false], measure).await?;
         row.figures = figures.remove(1);
         row.baseline = Some((baseline.to_owned(), figures.remove(0)));
         self.rows.push(row);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use queue_api::{Clock, TokioClock};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -76,10 +77,10 @@ pub(crate) async fn work<T, S>(
     tasks: usize,
     context: &T,
     step: impl Fn(T) -> S + Copy + Send + 'static,
-) -> anyhow::Result<Work>
+) -> Result<Work>
 where
     T: Clone + Send + Sync + 'static,
-    S: Future<Output = anyhow::Result<u64>> + Send,
+    S: Future<Output = Result<u64>> + Send,
 {
     let mut running = JoinSet::new();
     for _ in 0..tasks {

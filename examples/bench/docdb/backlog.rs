@@ -2,7 +2,7 @@
 
 use std::{iter::repeat_with, sync::Arc, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use queue_api::{LeaseOptions, LeaseOutcome, NewMessage, Queue};
 use queue_docdb::DocDbBackend;
@@ -21,17 +21,13 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) async fn new(
-        backend: &Arc<DocDbBackend>,
-        queue: &str,
-        size: u64,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn new(backend: &Arc<DocDbBackend>, queue: &str, size: u64) -> Result<Self> {
         let queue = Queue::new(backend.clone(), queue)?;
         fill(&queue, size, Duration::ZERO).await?;
         Ok(Self { queue, size })
     }
 
-    pub(super) async fn grow(&mut self, size: u64) -> anyhow::Result<()> {
+    pub(super) async fn grow(&mut self, size: u64) -> Result<()> {
         fill(&self.queue, size - self.size, Duration::ZERO).await?;
         self.size = size;
         Ok(())
@@ -44,24 +40,24 @@ impl Backlog {
         tasks: usize,
         context: &T,
         step: impl Fn(T) -> S + Copy + Send + 'static,
-    ) -> anyhow::Result<f64>
+    ) -> Result<f64>
     where
         T: Clone + Send + Sync + 'static,
-        S: Future<Output = anyhow::Result<u64>> + Send,
+        S: Future<Output = Result<u64>> + Send,
     {
         let work = work(Window::after_warm_up(counted), tasks, context, step).await?;
         self.refill(work.total).await?;
         Ok(work.rate)
     }
 
-    pub(super) async fn refill(&self, taken: u64) -> anyhow::Result<()> {
+    pub(super) async fn refill(&self, taken: u64) -> Result<()> {
         ensure_enough(taken, self.size)?;
         fill(&self.queue, taken, Duration::ZERO).await
     }
 }
 
 /// Fails if a round may have measured calls that found nothing.
-pub(super) fn ensure_enough(taken: u64, backlog: u64) -> anyhow::Result<()> {
+pub(super) fn ensure_enough(taken: u64, backlog: u64) -> Result<()> {
     ensure!(
         taken < backlog / 10 * 9,
         "a round took {taken} of {backlog} messages; it must take less than nine tenths"
@@ -69,7 +65,7 @@ pub(super) fn ensure_enough(taken: u64, backlog: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn fill(queue: &Queue, messages: u64, delay: Duration) -> anyhow::Result<()> {
+pub(super) async fn fill(queue: &Queue, messages: u64, delay: Duration) -> Result<()> {
     let store = async |batch| {
         let message = |_| message().with_delay(delay);
         let batch: Vec<_> = (0..batch).map(message).collect();
@@ -82,8 +78,8 @@ pub(super) async fn fill(queue: &Queue, messages: u64, delay: Duration) -> anyho
 /// Calls `store` with the sizes of batches that add up to `messages`, several at a time.
 pub(super) async fn in_batches(
     messages: u64,
-    store: impl AsyncFn(u64) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    store: impl AsyncFn(u64) -> Result<()>,
+) -> Result<()> {
     let starts = (0..messages).step_by(BATCH as usize);
     stream::iter(starts.map(|start| store(BATCH.min(messages - start))))
         .buffer_unordered(CALLERS)
@@ -102,7 +98,7 @@ pub(super) fn payload() -> String {
 }
 
 /// Leases and acks a batch. Returns its size.
-pub(super) async fn lease_and_ack((queue, batch): (Queue, usize)) -> anyhow::Result<u64> {
+pub(super) async fn lease_and_ack((queue, batch): (Queue, usize)) -> Result<u64> {
     let deliveries = queue.lease_batch(&LeaseOptions::new(batch)).await?;
     let receipts: Vec<_> = deliveries.into_iter().map(|it| it.receipt).collect();
     let outcomes = queue.ack_batch(&receipts).await?;

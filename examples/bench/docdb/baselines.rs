@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::TryStreamExt;
 use mongodb::{
     Collection, IndexModel,
@@ -37,7 +37,7 @@ pub(super) struct Naive {
 }
 
 impl Naive {
-    pub(super) async fn new(place: &Place, backlog: u64) -> anyhow::Result<Self> {
+    pub(super) async fn new(place: &Place, backlog: u64) -> Result<Self> {
         let messages = place.database().await?.collection("naive");
         let index = IndexModel::builder().keys(doc! { "visible_at": 1 });
         messages.create_index(index.build()).await?;
@@ -46,7 +46,7 @@ impl Naive {
         Ok(naive)
     }
 
-    async fn fill(&self, messages: u64) -> anyhow::Result<()> {
+    async fn fill(&self, messages: u64) -> Result<()> {
         let store = async |batch| {
             let batch = (0..batch).map(|_| Self::message());
             self.messages.insert_many(batch).await?;
@@ -62,7 +62,7 @@ impl Naive {
     }
 
     /// Messages per second that `tasks` tasks lease and ack.
-    pub(super) async fn drain(&self, counted: Duration, tasks: usize) -> anyhow::Result<f64> {
+    pub(super) async fn drain(&self, counted: Duration, tasks: usize) -> Result<f64> {
         let work = work(
             Window::after_warm_up(counted),
             tasks,
@@ -75,7 +75,7 @@ impl Naive {
         Ok(work.rate)
     }
 
-    async fn lease_and_ack(self) -> anyhow::Result<u64> {
+    async fn lease_and_ack(self) -> Result<u64> {
         let nonce = Uuid::new();
         let ready = doc! { "visible_at": { "$lte": DateTime::now() } };
         let lease = doc! {
@@ -91,7 +91,7 @@ impl Naive {
         Ok(self.messages.delete_one(ack).await?.deleted_count)
     }
 
-    pub(super) async fn enqueue(self) -> anyhow::Result<u64> {
+    pub(super) async fn enqueue(self) -> Result<u64> {
         self.messages.insert_one(Self::message()).await?;
         Ok(1)
     }
@@ -108,7 +108,7 @@ pub(super) struct Raw {
 impl Raw {
     const BATCH: usize = 1000;
 
-    pub(super) async fn new(place: &Place) -> anyhow::Result<Self> {
+    pub(super) async fn new(place: &Place) -> Result<Self> {
         let name = format!("{}{QUEUE}", DocDbBuilder::DEFAULT_COLLECTION_PREFIX);
         Ok(Self {
             messages: place.database().await?.collection(&name),
@@ -117,7 +117,7 @@ impl Raw {
     }
 
     /// Finds the ids of the first messages, which a claim would take as well.
-    pub(super) async fn find_ids(&self, messages: u64) -> anyhow::Result<()> {
+    pub(super) async fn find_ids(&self, messages: u64) -> Result<()> {
         let documents = self.messages.clone_with_type::<Document>();
         let found = documents
             .find(doc! { "visible_at": { "$lte": DateTime::now() } })
@@ -132,7 +132,7 @@ impl Raw {
         Ok(())
     }
 
-    pub(super) async fn lease_and_ack(self) -> anyhow::Result<u64> {
+    pub(super) async fn lease_and_ack(self) -> Result<u64> {
         let ids: Vec<Bson> = {
             let mut ids = self.ids.lock().expect("not poisoned");
             ensure!(ids.len() >= Self::BATCH, "only {} ids are left", ids.len());

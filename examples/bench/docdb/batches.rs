@@ -1,5 +1,6 @@
 //! Batches, by one process and by several.
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -19,11 +20,7 @@ const BATCH: usize = 500;
 /// Batch size, the number of processes with a target, and the target beside one process.
 const TARGETS: [(usize, usize, f64); 2] = [(500, 4, 1.2), (100, 16, 0.9)];
 
-pub(super) async fn one_process(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn one_process(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     let backlog = Backlog::new(&place.backend().await?, QUEUE, scale.backlog).await?;
     let raw = Raw::new(place).await?;
     // No callers: the baseline.
@@ -42,7 +39,7 @@ pub(super) async fn one_process(
         }
     };
     let callers = [0, 1, 4];
-    let mut figures = report.rounds(scale.rounds, &callers, measure).await?;
+    let mut figures = report.rounds(&callers, measure).await?;
     let raw = figures.remove(0);
     let rows = [
         ("one caller", Target::AtLeast(1.0)),
@@ -66,11 +63,7 @@ struct Order {
     window: Window,
 }
 
-pub(super) async fn processes(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn processes(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     let backlog = Backlog::new(&place.backend().await?, QUEUE, scale.backlog).await?;
     let mut children = Vec::new();
     for _ in 0..16 {
@@ -93,7 +86,7 @@ pub(super) async fn processes(
             backlog.refill(work.total).await?;
             Ok(work.rate)
         };
-        let mut figures = report.rounds(scale.rounds, counts, measure).await?;
+        let mut figures = report.rounds(counts, measure).await?;
         let one = figures.remove(0);
         for (&processes, figures) in counts[1..].iter().zip(figures) {
             let name = format!("{processes} competing processes, batches of {batch}");
@@ -112,7 +105,7 @@ pub(super) async fn processes(
 }
 
 /// The program of a child: works through each window that the parent sends.
-pub(crate) async fn consume(place: &Place, mut orders: Orders) -> anyhow::Result<()> {
+pub(crate) async fn consume(place: &Place, mut orders: Orders) -> Result<()> {
     let queue = Backlog::new(&place.backend().await?, QUEUE, 0).await?.queue;
     // The first call checks the queue's version, which is not to be measured.
     queue.stats().await?;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mongodb::{
     Database,
     bson::{Bson, Document, doc},
@@ -14,7 +14,7 @@ use mongodb::{
 };
 use queue_api::{LeaseOptions, Queue};
 
-use super::{Place, Scale, backlog::fill, place::QUEUE};
+use super::{Place, backlog::fill, place::QUEUE};
 use crate::report::{Report, Row, Target};
 
 /// Batch sizes and targets.
@@ -27,11 +27,7 @@ const TARGETS: [(usize, Target); 3] = [
 /// The commands that may look for messages.
 const READS: [&str; 3] = ["find", "findAndModify", "aggregate"];
 
-pub(super) async fn measure(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn measure(report: &mut Report, place: &Place) -> Result<()> {
     let sent = Arc::<Mutex<Vec<Document>>>::default();
     let take = || mem::take(&mut *sent.lock().expect("not poisoned"));
     let seen = sent.clone();
@@ -49,22 +45,21 @@ pub(super) async fn measure(
     let database = place.database().await?;
     for (batch, target) in TARGETS {
         let name = format!("documents or keys examined by the find of a lease of {batch}");
-        let mut row = Row::new(name, "a message", target);
-        for _ in 0..scale.rounds {
+        let row = Row::new(name, "a message", target);
+        let examined = async || {
             take();
             let leased = queue.lease_batch(&LeaseOptions::new(batch)).await?.len();
             ensure!(leased == batch, "{leased} of {batch} leased");
-            let examined = explain(&database, take()).await?;
-            row.figures.push(examined as f64 / batch as f64);
-        }
-        report.rows.push(row);
+            Ok(explain(&database, take()).await? as f64 / batch as f64)
+        };
+        report.measure(row, examined).await?;
     }
     Ok(())
 }
 
 /// The documents or the index keys that the server examines for these commands, whichever are
 /// more.
-async fn explain(database: &Database, commands: Vec<Document>) -> anyhow::Result<i64> {
+async fn explain(database: &Database, commands: Vec<Document>) -> Result<i64> {
     ensure!(!commands.is_empty(), "the lease sent none of {READS:?}");
     let (mut documents, mut keys) = (0, 0);
     for command in commands {
@@ -81,7 +76,7 @@ async fn explain(database: &Database, commands: Vec<Document>) -> anyhow::Result
     Ok(documents.max(keys))
 }
 
-fn count(stats: &Document, name: &str) -> anyhow::Result<i64> {
+fn count(stats: &Document, name: &str) -> Result<i64> {
     match stats.get(name) {
         Some(Bson::Int32(count)) => Ok(i64::from(*count)),
         Some(Bson::Int64(count)) => Ok(*count),

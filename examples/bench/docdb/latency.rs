@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use indicatif::HumanCount;
 use queue_api::{LeaseOptions, Queue};
 
@@ -26,11 +26,7 @@ const FEW: u64 = 10_000;
 /// Longer than any run.
 const INVISIBLE: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) async fn measure(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     let backend = place.backend().await?;
     let few = Backlog::new(&backend, "few", FEW).await?;
     let mut ready = Backlog::new(&backend, "ready", FEW).await?;
@@ -59,7 +55,7 @@ async fn compare(
     few: &Backlog,
     many: &Backlog,
     what: String,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let row = Row::new(
         format!("lease of {BATCH}, {what}"),
         "ms",
@@ -68,12 +64,10 @@ async fn compare(
     let of_few = async || median_millis(few).await;
     let of_many = async || median_millis(many).await;
     let baseline = format!("{} ready", HumanCount(FEW));
-    report
-        .compare(scale.rounds, row, &baseline, of_few, of_many)
-        .await
+    report.compare(row, &baseline, of_few, of_many).await
 }
 
-async fn median_millis(backlog: &Backlog) -> anyhow::Result<f64> {
+async fn median_millis(backlog: &Backlog) -> Result<f64> {
     let mut millis = Vec::new();
     for _ in 0..LEASES {
         millis.push(lease_millis(&backlog.queue).await?);
@@ -83,7 +77,7 @@ async fn median_millis(backlog: &Backlog) -> anyhow::Result<f64> {
 }
 
 /// The time of a lease, without that of the ack after it.
-async fn lease_millis(queue: &Queue) -> anyhow::Result<f64> {
+async fn lease_millis(queue: &Queue) -> Result<f64> {
     let began = nanos();
     let deliveries = queue.lease_batch(&LeaseOptions::new(BATCH)).await?;
     let millis = (nanos() - began) as f64 / 1e6;

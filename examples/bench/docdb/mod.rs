@@ -11,7 +11,7 @@ mod waiting;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, Result, bail};
 use mongodb::{Client, bson::doc};
 use mongodb_test_server::{MongoServer, Source};
 
@@ -34,7 +34,7 @@ pub(crate) const SECTIONS: [&str; 8] = [
 
 #[derive(Debug)]
 pub(crate) struct Scale {
-    rounds: usize,
+    pub(crate) rounds: usize,
     /// How long a round counts messages.
     counted: Duration,
     /// Ready messages while throughput is measured.
@@ -55,7 +55,7 @@ pub(crate) const QUICK: Scale = Scale {
     processes: [&[1, 4], &[1, 4, 16]],
     backlogs: &[50_000, 150_000],
     wakes: 80,
-    idle: Duration::from_secs(8),
+    idle: Duration::from_secs(5),
 };
 
 pub(crate) const FULL: Scale = Scale {
@@ -73,7 +73,7 @@ pub(crate) async fn measure(
     sections: &[&str],
     scale: &Scale,
     report: &mut Report,
-) -> anyhow::Result<String> {
+) -> Result<String> {
     let server = MongoServer::start().await?;
     let measured = measure_on(&server, sections, scale, report).await;
     server.stop().await?;
@@ -85,7 +85,7 @@ async fn measure_on(
     sections: &[&str],
     scale: &Scale,
     report: &mut Report,
-) -> anyhow::Result<String> {
+) -> Result<String> {
     let description = prepare(server).await?;
     for section in sections {
         report.section(section);
@@ -102,7 +102,7 @@ async fn measure_on(
             "enqueue" => single::enqueue(report, scale, &place).await,
             "worker" => single::worker(report, scale, &place).await,
             "latency" => latency::measure(report, scale, &place).await,
-            "explain" => explain::measure(report, scale, &place).await,
+            "explain" => explain::measure(report, &place).await,
             "waiting" => waiting::measure(report, scale, &place).await,
             other => bail!("{other} is not a section of docdb"),
         };
@@ -113,7 +113,7 @@ async fn measure_on(
 
 /// Raises the cache of a server that we started. The half gigabyte of the tests does not hold a
 /// million messages and their indexes.
-async fn prepare(server: &MongoServer) -> anyhow::Result<String> {
+async fn prepare(server: &MongoServer) -> Result<String> {
     let client = Client::with_uri_str(server.admin_uri()).await?;
     let admin = client.database("admin");
     let about = admin.run_command(doc! { "buildInfo": 1 }).await?;

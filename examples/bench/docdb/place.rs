@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use mongodb::{
     Client, Database,
     event::{EventHandler, command::CommandEvent},
@@ -33,7 +34,7 @@ pub(super) enum WakeMode {
 }
 
 impl Place {
-    pub(super) async fn backend(&self) -> anyhow::Result<Arc<DocDbBackend>> {
+    pub(super) async fn backend(&self) -> Result<Arc<DocDbBackend>> {
         self.connect(None).await
     }
 
@@ -41,14 +42,14 @@ impl Place {
     pub(super) async fn backend_with_events(
         &self,
         handler: impl Fn(CommandEvent) + Send + Sync + 'static,
-    ) -> anyhow::Result<Arc<DocDbBackend>> {
+    ) -> Result<Arc<DocDbBackend>> {
         self.connect(Some(EventHandler::callback(handler))).await
     }
 
     async fn connect(
         &self,
         handler: Option<EventHandler<CommandEvent>>,
-    ) -> anyhow::Result<Arc<DocDbBackend>> {
+    ) -> Result<Arc<DocDbBackend>> {
         let mut builder = DocDbBackend::builder(&self.uri).database(&self.database);
         if let Some(handler) = handler {
             builder = builder.command_event_handler(handler);
@@ -60,7 +61,7 @@ impl Place {
     }
 
     /// The database for the baselines, over connections of their own.
-    pub(super) async fn database(&self) -> anyhow::Result<Database> {
+    pub(super) async fn database(&self) -> Result<Database> {
         let mut options = ClientOptions::parse(&self.uri).await?;
         options.max_pool_size = Some(BASELINE_CONNECTIONS);
         // As the backend does, because DocumentDB has no retryable writes.
@@ -71,7 +72,7 @@ impl Place {
 }
 
 /// The queue with concurrent calls combined.
-pub(super) fn batching(backend: &Arc<DocDbBackend>) -> anyhow::Result<Queue> {
+pub(super) fn batching(backend: &Arc<DocDbBackend>) -> Result<Queue> {
     let batching = Batching::new(backend.clone());
     Ok(Queue::new(Arc::new(batching), QUEUE)?)
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use queue_api::{
     LeaseOutcome, Queue,
     consumer::{Context, Worker},
@@ -34,11 +34,7 @@ const NAIVE_BACKLOG: u64 = 40_000;
 
 const WORKER_CONCURRENCY: usize = 64;
 
-pub(super) async fn lease_and_ack(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn lease_and_ack(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     let backend = place.backend().await?;
     let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
     let queue = batching(&backend)?;
@@ -52,18 +48,12 @@ pub(super) async fn lease_and_ack(
         };
         let row = row("lease + ack", tasks, least);
         let name = format!("naive, {tasks} tasks");
-        report
-            .compare(scale.rounds, row, &name, baseline, measured)
-            .await?;
+        report.compare(row, &name, baseline, measured).await?;
     }
     Ok(())
 }
 
-pub(super) async fn enqueue(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn enqueue(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     let queue = batching(&place.backend().await?)?;
     // The first enqueue creates the indexes.
     fill(&queue, 1, Duration::ZERO).await?;
@@ -74,18 +64,12 @@ pub(super) async fn enqueue(
         let measured = async || Ok(work(window(), tasks, &queue, enqueue_one).await?.rate);
         let row = row("enqueue", tasks, least);
         let name = format!("insert_one, {tasks} tasks");
-        report
-            .compare(scale.rounds, row, &name, baseline, measured)
-            .await?;
+        report.compare(row, &name, baseline, measured).await?;
     }
     Ok(())
 }
 
-pub(super) async fn worker(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn worker(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     const TASKS: usize = WORKER_CONCURRENCY;
     let backend = place.backend().await?;
     let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
@@ -103,9 +87,7 @@ pub(super) async fn worker(
     let name = format!("worker, concurrency {TASKS}, empty handler");
     let row = Row::new(name, "messages/s", Target::AtLeast(0.8));
     let name = format!("single calls, {TASKS} tasks");
-    report
-        .compare(scale.rounds, row, &name, baseline, measured)
-        .await
+    report.compare(row, &name, baseline, measured).await
 }
 
 fn row(calls: &str, tasks: usize, least: f64) -> Row {
@@ -116,7 +98,7 @@ fn row(calls: &str, tasks: usize, least: f64) -> Row {
     }
 }
 
-async fn lease_and_ack_one(queue: Queue) -> anyhow::Result<u64> {
+async fn lease_and_ack_one(queue: Queue) -> Result<u64> {
     let Some(delivery) = queue.lease().await? else {
         return Ok(0);
     };
@@ -125,13 +107,13 @@ async fn lease_and_ack_one(queue: Queue) -> anyhow::Result<u64> {
     Ok(1)
 }
 
-async fn enqueue_one(queue: Queue) -> anyhow::Result<u64> {
+async fn enqueue_one(queue: Queue) -> Result<u64> {
     queue.enqueue(&message()).await?;
     Ok(1)
 }
 
 /// Returns messages per second, and how many messages were handled in all.
-async fn run_worker(queue: Queue, counted: Duration) -> anyhow::Result<(f64, u64)> {
+async fn run_worker(queue: Queue, counted: Duration) -> Result<(f64, u64)> {
     let handled = Arc::new(AtomicU64::new(0));
     let count = handled.clone();
     let handler = move |_: String, _: Context| {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result};
 use mongodb::event::command::CommandEvent;
 use queue_api::{NewMessage, Queue, consumer::ListenOptions};
 use serde::{Deserialize, Serialize};
@@ -35,11 +35,7 @@ enum Order {
     Enqueue,
 }
 
-pub(super) async fn measure(
-    report: &mut Report,
-    scale: &Scale,
-    place: &Place,
-) -> anyhow::Result<()> {
+pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     for (mode, wake_mode, wakes, p99) in [
         (
             "change stream",
@@ -85,7 +81,7 @@ pub(super) async fn measure(
     Ok(())
 }
 
-async fn commands(listener: &mut Child) -> anyhow::Result<u64> {
+async fn commands(listener: &mut Child) -> Result<u64> {
     listener.order(&Order::CountCommands).await?;
     listener.answer().await
 }
@@ -95,8 +91,8 @@ async fn wake(
     report: &Report,
     wakes: usize,
     listener: &mut Child,
-    enqueue: impl AsyncFn(&mut Child) -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<f64>> {
+    enqueue: impl AsyncFn(&mut Child) -> Result<()>,
+) -> Result<Vec<f64>> {
     let mut millis = Vec::new();
     for wake in 0..=wakes {
         report.step(format!("wake-up {wake} of {wakes}"));
@@ -129,7 +125,7 @@ fn sent_now() -> NewMessage {
 }
 
 /// The program of a child: consumes, and answers how many nanoseconds each message took.
-pub(crate) async fn listen(place: &Place, mut orders: Orders) -> anyhow::Result<()> {
+pub(crate) async fn listen(place: &Place, mut orders: Orders) -> Result<()> {
     let commands = Arc::new(AtomicU64::new(0));
     let count = commands.clone();
     let record = move |event| {
