@@ -12,7 +12,7 @@ const QUEUE: RGBColor = RGBColor(31, 111, 235);
 const BASELINE: RGBColor = RGBColor(170, 178, 189);
 
 /// In pixels.
-const LABELS: i32 = 250;
+const LABELS: i32 = 260;
 const LONGEST_BAR: f64 = 330.0;
 const BAR: i32 = 18;
 const ROW: i32 = 2 * BAR + 14;
@@ -34,7 +34,8 @@ pub(crate) fn svg(rows: &[Row]) -> Result<Option<String>> {
     let size = (760, (50 + ROW * rows.len() as i32) as u32);
     let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     let text = |text: &str, at: (i32, i32), horizontal| {
-        let style = ("sans-serif", 13).into_font().color(&BLACK);
+        // 13 pixels in the SVG, which divides by 1.24.
+        let style = ("sans-serif", 16).into_font().color(&BLACK);
         let style = style.pos(Pos::new(horizontal, VPos::Center));
         area.draw(&Text::new(text.to_owned(), at, style))
     };

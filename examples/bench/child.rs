@@ -1,13 +1,14 @@
 //! Other processes of this program. Parent and child exchange lines of JSON over pipes. A child
 //! ends when its input ends, so no child outlives its parent.
 
-use std::{env, process::Stdio};
+use std::{env, io, process::Stdio, thread};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, Stdin, stdin},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{ChildStdin, ChildStdout, Command},
+    sync::mpsc,
 };
 
 use crate::{docdb, memory};
@@ -49,16 +50,21 @@ pub(crate) fn tell(answer: &impl Serialize) -> Result<()> {
 
 /// What the parent sends.
 #[derive(Debug)]
-pub(crate) struct Orders(Lines<BufReader<Stdin>>);
+pub(crate) struct Orders(mpsc::UnboundedReceiver<String>);
 
 impl Orders {
     fn new() -> Self {
-        Self(BufReader::new(stdin()).lines())
+        let (send, lines) = mpsc::unbounded_channel();
+        thread::spawn(move || {
+            let mut lines = io::stdin().lines().map_while(Result::ok);
+            lines.try_for_each(|line| send.send(line))
+        });
+        Self(lines)
     }
 
     /// `None` when the parent has ended.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
-        let line = self.0.next_line().await?;
+        let line = self.0.recv().await;
         Ok(line.as_deref().map(serde_json::from_str).transpose()?)
     }
 }

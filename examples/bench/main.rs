@@ -52,11 +52,7 @@ enum Backend {
 
 fn main() -> Result<()> {
     if let Some(role) = child::role()? {
-        let runtime = Runtime::new()?;
-        let result = runtime.block_on(child::run(role));
-        // Does not wait for a read of standard input.
-        runtime.shutdown_background();
-        return result;
+        return Runtime::new()?.block_on(child::run(role));
     }
     let Arguments {
         backend,

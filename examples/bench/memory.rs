@@ -157,7 +157,9 @@ async fn through_batches(
             deliveries.len()
         );
         let receipts: Vec<Receipt> = deliveries.into_iter().map(|it| it.receipt).collect();
-        queue.ack_batch(&receipts).await?;
+        let outcomes = queue.ack_batch(&receipts).await?;
+        let all_applied = outcomes.iter().all(|it| *it == LeaseOutcome::Applied);
+        ensure!(all_applied, "the acks were {outcomes:?}");
     }
     Ok(())
 }
