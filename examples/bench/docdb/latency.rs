@@ -34,7 +34,7 @@ pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -
         report.step(format!("storing {size} ready messages"));
         ready.grow(size).await?;
         let what = format!("{} ready", HumanCount(size));
-        compare(report, scale, &few, &ready, what).await?;
+        compare(report, &few, &ready, what).await?;
     }
     let invisible = Backlog::new(&backend, "invisible", FEW).await?;
     let mut stored = 0;
@@ -44,18 +44,12 @@ pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -
         stored = size;
         let [few_ready, many] = [FEW, size].map(HumanCount);
         let what = format!("{few_ready} ready behind {many} invisible");
-        compare(report, scale, &few, &invisible, what).await?;
+        compare(report, &few, &invisible, what).await?;
     }
     Ok(())
 }
 
-async fn compare(
-    report: &mut Report,
-    scale: &Scale,
-    few: &Backlog,
-    many: &Backlog,
-    what: String,
-) -> Result<()> {
+async fn compare(report: &mut Report, few: &Backlog, many: &Backlog, what: String) -> Result<()> {
     let row = Row::new(
         format!("lease of {BATCH}, {what}"),
         "ms",
