@@ -141,9 +141,9 @@ fn words_in(text: &str) -> usize {
 fn run_on_mongodb() -> anyhow::Result<()> {
     let cargo = env::var_os("CARGO")
         .context("the variable CARGO is not set; start this example with `cargo run`")?;
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/docdb/Cargo.toml");
+    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let status = Command::new(cargo)
-        .args(["run", "--manifest-path", manifest])
+        .args(["run", "--manifest-path", workspace])
         .args(["--example", "quickstart_docdb"])
         .status()?;
     ensure!(status.success(), "quickstart_docdb failed: {status}");
