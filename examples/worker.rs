@@ -1,50 +1,34 @@
-//! A worker with a live table of what it does, until Ctrl-C.
+//! A worker that handles orders until you stop it, with a line of statistics each second.
 //!
 //! ```text
-//! cargo run --example worker                                    # in memory
-//! cargo run --example worker -- --uri mongodb://… --database x   # on MongoDB or DocumentDB
-//! cargo run --example worker -- --messages 500                  # and ends when all are done
+//! cargo run --example worker                     # until Ctrl-C or SIGTERM
+//! cargo run --example worker -- --messages 500   # until 500 orders are handled
 //! ```
 //!
-//! A sender enqueues orders all the time; some of them fail at first, some never work, some do
-//! not decode. Ctrl-C stops both, and gives the handlers five seconds to come to their end.
+//! `worker_docdb` in `docdb/` is the same on MongoDB.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use clap::Parser;
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
 use queue_api::{
     Clock, NewMessage, Queue, QueueBackend, TokioClock,
     consumer::{Context, Failure, Retry, RetryPolicy, Worker},
 };
-use queue_docdb::DocDbBackend;
 use queue_memory::MemoryBackend;
 use serde::{Deserialize, Serialize};
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
-struct Arguments {
-    /// A MongoDB or DocumentDB; without it the queue is in memory.
-    #[arg(long)]
-    uri: Option<String>,
-    /// The database there.
-    #[arg(long, default_value = "queue_example")]
-    database: String,
-    /// How many messages are handled at a time.
+pub(crate) struct Arguments {
+    /// How many orders are handled at the same time.
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
-    /// How many messages are sent; without it, until Ctrl-C.
+    /// How many orders are enqueued. Without it, the program runs until you stop it.
     #[arg(long)]
     messages: Option<u64>,
 }
@@ -57,70 +41,63 @@ struct Order {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let stop = CancellationToken::new();
-    tokio::spawn(stop_on_ctrl_c(stop.clone()));
-    run(arguments, stop).await
+    run(Arc::new(MemoryBackend::new()), arguments, stop_on_signal()?).await
 }
 
-async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow::Result<()> {
-    let counters = Counters::default();
-    metrics::set_global_recorder(counters.clone())?;
-    let backend: Arc<dyn QueueBackend> = match &arguments.uri {
-        None => Arc::new(MemoryBackend::new()),
-        Some(uri) => {
-            let builder = DocDbBackend::builder(uri).database(&arguments.database);
-            Arc::new(builder.connect().await?)
-        }
-    };
+pub(crate) async fn run(
+    backend: Arc<dyn QueueBackend>,
+    arguments: Arguments,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let queue = Queue::new(backend, "orders")?;
-    let sending = send(queue.clone(), arguments.messages, stop.clone());
-    let showing = show(queue.clone(), counters, stop.clone());
-    // Whichever ends, by an error or a panic too, ends the worker, or nobody would hear of it.
-    let sending = tokio::spawn(ending(stop.clone(), sending));
-    let showing = tokio::spawn(ending(stop.clone(), showing));
-
     let retry = RetryPolicy::custom(|_, _| Retry::After(Duration::from_millis(200)));
-    let worker = Worker::new(queue, handle)
+    let worker = Worker::new(queue.clone(), handle)
         .with_concurrency(arguments.concurrency)
         .with_retry_policy(retry)
         .with_time_limit(Duration::from_secs(10))
         .with_shutdown_deadline(Duration::from_secs(5));
-    let report = worker.run(stop.cancelled_owned()).await?;
 
-    sending.await??;
-    showing.await??;
+    let working = async { Ok(worker.run(stop.cancelled()).await?) };
+    let sending = send(&queue, arguments.messages, &stop);
+    let (report, (), ()) = tokio::try_join!(working, sending, show(&queue, &stop))?;
+
     println!("\n{report}");
     if let Some(messages) = arguments.messages {
         let settled = report.handled + report.dead_lettered;
-        ensure!(settled >= messages, "{settled} of {messages} settled");
+        ensure!(settled >= messages, "{settled} of {messages} are settled");
     }
     Ok(())
 }
 
+/// Handles one order. Some orders fail once, some always.
 async fn handle(order: Order, context: Context) -> Result<(), Failure> {
     pause(Duration::from_millis(order.number % 40)).await;
     match order.number % 50 {
-        7 => Err(Failure::give_up("an order that never works")),
-        11 if context.attempt() == 1 => Err(Failure::retry("out of stock")),
-        13 if context.attempt() == 1 => panic!("a bug that shows now and then"),
+        7 => Err(Failure::give_up("unknown article")), // a dead letter at once
+        11 if context.attempt() == 1 => Err(Failure::retry("the shop is closed")),
+        13 if context.attempt() == 1 => panic!("a bug"), // is retried, too
         _ => Ok(()),
     }
 }
 
-async fn send(queue: Queue, most: Option<u64>, stop: CancellationToken) -> anyhow::Result<()> {
+/// Enqueues orders. If their number is limited, stops the program when all are settled.
+async fn send(
+    queue: &Queue,
+    messages: Option<u64>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let orders = queue.typed();
-    for number in 0..most.unwrap_or(u64::MAX) {
+    for number in 0..messages.unwrap_or(u64::MAX) {
         if stop.is_cancelled() {
             return Ok(());
         }
         let message = match number % 100 {
-            99 => NewMessage::new("not an order"),
+            99 => NewMessage::new("not an order"), // does not decode, so it is a dead letter
             _ => orders.message(&Order { number })?,
         };
         queue.enqueue(&message).await?;
         pause(Duration::from_millis(2)).await;
     }
-    // All are sent; what is left is to be handled.
     while !stop.is_cancelled() {
         let stats = queue.stats().await?;
         if stats.ready + stats.delayed + stats.leased == 0 {
@@ -131,18 +108,14 @@ async fn send(queue: Queue, most: Option<u64>, stop: CancellationToken) -> anyho
     Ok(())
 }
 
-/// Prints a line a second. The depth is a gauge that `stats` sets; the rest are counters.
-async fn show(queue: Queue, counters: Counters, stop: CancellationToken) -> anyhow::Result<()> {
-    println!("ready delayed leased  dead | what was counted since the start");
+/// Prints the statistics of the queue each second.
+async fn show(queue: &Queue, stop: &CancellationToken) -> anyhow::Result<()> {
+    println!("ready delayed leased  dead");
     while !stop.is_cancelled() {
         let stats = queue.stats().await?;
         println!(
-            "{:5} {:7} {:6} {:5} | {}",
-            stats.ready,
-            stats.delayed,
-            stats.leased,
-            stats.dead,
-            counters.line()
+            "{:5} {:7} {:6} {:5}",
+            stats.ready, stats.delayed, stats.leased, stats.dead
         );
         tokio::select! {
             () = pause(Duration::from_secs(1)) => {}
@@ -152,76 +125,30 @@ async fn show(queue: Queue, counters: Counters, stop: CancellationToken) -> anyh
     Ok(())
 }
 
-/// Does the work, and stops everything when it has come to its end.
-async fn ending<T>(stop: CancellationToken, work: impl Future<Output = T>) -> T {
-    let _guard = stop.drop_guard();
-    work.await
-}
-
-async fn stop_on_ctrl_c(stop: CancellationToken) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        println!("\nstopping; once more kills");
-        stop.cancel();
-    }
-    if tokio::signal::ctrl_c().await.is_ok() {
-        std::process::exit(130);
-    }
+/// A token that Ctrl-C or SIGTERM cancels. The second signal ends the process at once.
+pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            if stopping.is_cancelled() {
+                std::process::exit(1);
+            }
+            println!("\nstopping; a second signal ends the program at once");
+            stopping.cancel();
+        }
+    });
+    Ok(stop)
 }
 
 async fn pause(time: Duration) {
     let clock = TokioClock::new();
     clock.sleep_until(clock.now() + time).await;
-}
-
-/// The counters by name: a recorder as small as can be. A program would install one that exports.
-#[derive(Clone, Default)]
-struct Counters(Arc<Mutex<BTreeMap<String, Arc<Count>>>>);
-
-#[derive(Default)]
-struct Count(AtomicU64);
-
-impl CounterFn for Count {
-    fn increment(&self, value: u64) {
-        self.0.fetch_add(value, Ordering::Relaxed);
-    }
-
-    fn absolute(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-}
-
-impl Counters {
-    fn line(&self) -> String {
-        let counters = self.0.lock().expect("nothing panics under it");
-        let mut line = String::new();
-        for (name, count) in &*counters {
-            let name = name.trim_start_matches("queue_").trim_end_matches("_total");
-            let name = name.trim_start_matches("messages_");
-            let count = count.0.load(Ordering::Relaxed);
-            write!(line, "{name} {count}  ").expect("text takes text");
-        }
-        line
-    }
-}
-
-impl Recorder for Counters {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        let mut counters = self.0.lock().expect("nothing panics under it");
-        let count = counters.entry(key.name().to_owned()).or_default();
-        Counter::from_arc(count.clone())
-    }
-
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
 }
 
 #[cfg(test)]
@@ -231,6 +158,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_orders_are_settled() -> anyhow::Result<()> {
         let arguments = Arguments::parse_from(["worker", "--messages", "500"]);
-        run(arguments, CancellationToken::new()).await
+        let backend = Arc::new(MemoryBackend::new());
+        run(backend, arguments, CancellationToken::new()).await
     }
 }

@@ -1,124 +1,109 @@
-//! Processes of this same program that are measured beside others. They are told what to do on
-//! their standard input, a line of JSON for each order, and end with it: however the parent ends,
-//! the kernel closes the pipe.
+//! Other processes of this program. Parent and child exchange lines of JSON over pipes. A child
+//! ends when its input ends, so no child outlives its parent.
 
-use std::{
-    env,
-    io::{BufRead, BufReader, Write, stdin, stdout},
-    process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio},
-    sync::mpsc,
-    thread,
-};
+use std::{env, io, process::Stdio, thread};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{ChildStdin, ChildStdout, Command},
+    sync::mpsc,
+};
 
 use crate::{docdb, memory};
 
-/// Tells a process that it is a child, and which.
-const ROLE: &str = "QUEUE_BENCH_CHILD";
+/// The variable with the role of a child.
+const ROLE: &str = "QUEUE_BENCH_ROLE";
 
-/// What a child is for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// Leases and acks batches in competition with others.
-    Competitor(docdb::Place),
-    /// Waits for messages, and says when it has them.
+    /// Leases and acks batches, in competition with other processes.
+    Consumer(docdb::Place),
+    /// Waits for messages and reports when it has them.
     Listener(docdb::Place),
-    /// Says how much memory stored messages take.
+    /// Reports the memory that stored messages take.
     Store { messages: usize },
 }
 
-/// The role that a parent gave this process.
-pub(crate) fn role() -> anyhow::Result<Option<Role>> {
+pub(crate) fn role() -> Result<Option<Role>> {
     let Ok(role) = env::var(ROLE) else {
         return Ok(None);
     };
-    let role = serde_json::from_str(&role).with_context(|| format!("{ROLE} is {role:?}"))?;
-    Ok(Some(role))
+    let parsed = serde_json::from_str(&role);
+    parsed.with_context(|| format!("{ROLE} is {role:?}, which is not a role"))
 }
 
-pub(crate) async fn play(role: Role) -> anyhow::Result<()> {
+pub(crate) async fn run(role: Role) -> Result<()> {
     match role {
-        Role::Competitor(place) => docdb::compete(&place).await,
-        Role::Listener(place) => docdb::listen(&place).await,
-        Role::Store { messages } => {
-            let _ends_with_the_parent = orders::<()>();
-            tell(&memory::bytes_for_each(messages).await?)
-        }
+        Role::Consumer(place) => docdb::consume(&place, Orders::new()).await,
+        Role::Listener(place) => docdb::listen(&place, Orders::new()).await,
+        Role::Store { messages } => tell(&memory::bytes_per_message(messages).await?),
     }
 }
 
-/// Says something to the parent.
-pub(crate) fn tell(answer: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = stdout().lock();
-    serde_json::to_writer(&mut out, answer)?;
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
+/// Sends an answer to the parent.
+pub(crate) fn tell(answer: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(answer)?);
+    Ok(())
 }
 
-/// What the parent says. When it has gone, so has this process.
-pub(crate) fn orders<T: DeserializeOwned + Send + 'static>() -> mpsc::Receiver<T> {
-    let (order, orders) = mpsc::channel();
-    // A thread of its own notices the end of the parent also while something is measured.
-    thread::spawn(move || {
-        for line in stdin().lines().map_while(Result::ok) {
-            let sent = serde_json::from_str(&line).is_ok_and(|it| order.send(it).is_ok());
-            if !sent {
-                // Not a panic, which would end this thread and leave the process behind.
-                eprintln!("the parent is this same program, and said {line:?}");
-                std::process::exit(1);
-            }
-        }
-        std::process::exit(0);
-    });
-    orders
+/// What the parent sends.
+#[derive(Debug)]
+pub(crate) struct Orders(mpsc::UnboundedReceiver<String>);
+
+impl Orders {
+    fn new() -> Self {
+        let (send, lines) = mpsc::unbounded_channel();
+        thread::spawn(move || {
+            let mut lines = io::stdin().lines().map_while(Result::ok);
+            lines.try_for_each(|line| send.send(line))
+        });
+        Self(lines)
+    }
+
+    /// `None` when the parent has ended.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let line = self.0.recv().await;
+        Ok(line.as_deref().map(serde_json::from_str).transpose()?)
+    }
 }
 
-/// A child as its parent sees it. It is gone when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
-    process: Process,
-    /// Always there until the drop.
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    /// Killed when it is dropped.
+    _process: tokio::process::Child,
 }
 
 impl Child {
-    pub(crate) fn start(role: &Role) -> anyhow::Result<Self> {
+    pub(crate) fn start(role: &Role) -> Result<Self> {
         let mut process = Command::new(env::current_exe()?)
             .env(ROLE, serde_json::to_string(role)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .kill_on_drop(true)
             .spawn()
-            .context("cannot start a process of this program")?;
+            .context("cannot start a child process")?;
+        let output = process.stdout.take().context("stdout is piped")?;
         Ok(Self {
-            input: process.stdin.take(),
-            output: BufReader::new(process.stdout.take().context("it is piped")?),
-            process,
+            input: process.stdin.take().context("stdin is piped")?,
+            output: BufReader::new(output).lines(),
+            _process: process,
         })
     }
 
-    pub(crate) fn order(&mut self, order: &impl Serialize) -> anyhow::Result<()> {
-        let input = self.input.as_mut().context("it was not dropped")?;
+    pub(crate) async fn order(&mut self, order: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(order)? + "\n";
-        input.write_all(line.as_bytes()).context("a child is gone")
+        let written = self.input.write_all(line.as_bytes()).await;
+        written.context("a child process has ended")
     }
 
-    /// What the child says next.
-    pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
-        let mut line = String::new();
-        // Blocks the thread of `main`, on which no other task runs.
-        self.output.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "a child ended before it had answered");
+    /// The next answer.
+    pub(crate) async fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let line = self.output.next_line().await?;
+        let line = line.context("a child process ended without an answer")?;
         Ok(serde_json::from_str(&line)?)
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        // Fails only for a child that was waited for before, which this one was not.
-        let _ = self.process.wait();
     }
 }

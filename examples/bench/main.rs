@@ -1,60 +1,45 @@
-//! The benchmark: what the backends can do, beside what they are measured against.
+//! The benchmark: throughput and latency of the backends, beside baselines in the same rounds.
 //!
 //! ```text
-//! cargo run --release --example bench                        # memory, quick
+//! cargo run --release --example bench                        # memory
 //! cargo run --release --example bench -- --backend docdb     # a MongoDB, found as in the tests
 //! cargo run --release --example bench -- --backend docdb --full
 //! cargo run --release --example bench -- --backend docdb --only latency
 //! ```
 //!
-//! It prints a table and leaves it as Markdown, with the figures of every round as JSON and two
-//! charts as SVG, in `target/bench`, or where `--output` says. What each row means is in
-//! `docs/benchmarks.md`.
+//! `docs/benchmarks.md` explains the rows.
 
 mod chart;
 mod child;
-mod clock;
 mod docdb;
-mod findings;
-mod machine;
 mod memory;
-mod progress;
-mod row;
-mod samples;
-mod select;
-mod table;
+mod report;
 mod window;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{env, fs, path::PathBuf, thread};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{
-    findings::{Findings, Run},
-    machine::Machine,
-    progress::Progress,
-};
+use crate::report::Report;
 
-/// Measures a backend, beside baselines in the same rounds.
+/// Measures a backend beside baselines.
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// What is measured.
     #[arg(long, value_enum, default_value = "memory")]
     backend: Backend,
-    /// With smaller backlogs and fewer rounds, within two minutes; this is the default.
+    /// Smaller backlogs and fewer rounds, within two minutes. This is the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// With the backlogs and rounds that the targets are about.
+    /// The backlogs and rounds that the targets are for.
     #[arg(long)]
     full: bool,
-    /// Only the sections whose name contains this.
+    /// Only the sections whose names contain this.
     #[arg(long, value_name = "SECTION")]
     only: Option<String>,
-    /// The folder for `<backend>.json`, `.md` and `.svg`, or `<backend>-<section>` with `--only`; it
-    /// is made if it is missing.
+    /// The folder for `<backend>.md` and `<backend>.svg`, or `<backend>-<section>` with `--only`.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     output: PathBuf,
 }
@@ -65,79 +50,99 @@ enum Backend {
     Docdb,
 }
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> anyhow::Result<()> {
+fn main() -> Result<()> {
     if let Some(role) = child::role()? {
-        return many_threads()?.block_on(child::play(role));
+        return Runtime::new()?.block_on(child::run(role));
     }
-    let arguments = Arguments::parse();
-    let all: &[&'static str] = match arguments.backend {
-        Backend::Memory => &memory::SECTIONS,
-        Backend::Docdb => &docdb::SECTIONS,
+    let Arguments {
+        backend,
+        full,
+        only,
+        output,
+        ..
+    } = Arguments::parse();
+    let (name, sections): (_, &[_]) = match backend {
+        Backend::Memory => ("memory", &memory::SECTIONS),
+        Backend::Docdb => ("docdb", &docdb::SECTIONS),
     };
-    let sections = select::sections(all, arguments.only.as_deref())?;
-    // Before anything is measured, which would be in vain.
-    fs::create_dir_all(&arguments.output)
-        .with_context(|| format!("cannot make the folder {}", arguments.output.display()))?;
-    let mut run = Run {
-        backend: match arguments.backend {
-            Backend::Memory => "memory",
-            Backend::Docdb => "docdb",
-        },
-        scale: if arguments.full { "full" } else { "quick" },
-        only: arguments.only.clone(),
-        machine: Machine::here(),
-        store: None,
-    };
-    let mut progress = Progress::of(sections.len());
-    let findings = match arguments.backend {
+    let chosen = choose(sections, only.as_deref())?;
+    fs::create_dir_all(&output)
+        .with_context(|| format!("cannot create the folder {}", output.display()))?;
+
+    let title = if full { "full" } else { "quick" };
+    let mut title = format!("{title} run on {}", machine());
+    let report = match backend {
         Backend::Memory => {
-            let scale = match arguments.full {
-                true => memory::Scale::full(),
-                false => memory::Scale::quick(),
-            };
-            let measuring = memory::measure(&sections, &scale, &mut progress);
-            one_thread()?.block_on(measuring)?
+            let scale = if full { memory::FULL } else { memory::QUICK };
+            let mut report = Report::new(chosen.len(), scale.rounds);
+            let one_thread = Builder::new_current_thread().enable_all().build()?;
+            one_thread.block_on(memory::measure(&chosen, &scale, &mut report))?;
+            report
         }
         Backend::Docdb => {
-            let scale = match arguments.full {
-                true => docdb::Scale::full(),
-                false => docdb::Scale::quick(),
-            };
-            let measuring = docdb::measure(&sections, &scale, &mut progress);
-            let (findings, store) = many_threads()?.block_on(measuring)?;
-            run.store = Some(store);
-            findings
+            let scale = if full { docdb::FULL } else { docdb::QUICK };
+            let mut report = Report::new(chosen.len(), scale.rounds);
+            let measuring = docdb::measure(&chosen, &scale, &mut report);
+            title = format!("{title}, {}", Runtime::new()?.block_on(measuring)?);
+            report
         }
     };
-    progress.end();
-    report(&findings, &run, &arguments)
-}
 
-fn report(findings: &Findings, run: &Run, arguments: &Arguments) -> anyhow::Result<()> {
-    println!("\n{}", findings.markdown(run));
-    if !arguments.full {
-        println!("A quick run: smaller backlogs and fewer rounds than the targets are about.");
-    }
-    for path in findings.write(run, &arguments.output)? {
+    let markdown = format!("{title}\n\n{}\n", report.table());
+    println!("\n{markdown}");
+    let only = only.map(|only| format!("-{only}")).unwrap_or_default();
+    let mut files = vec![("md", markdown)];
+    files.extend(chart::svg(&report.rows)?.map(|svg| ("svg", svg)));
+    for (extension, text) in files {
+        let path = output.join(format!("{name}{only}.{extension}"));
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         println!("wrote {}", path.display());
     }
     Ok(())
 }
 
-fn many_threads() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build()
+fn choose(all: &[&'static str], only: Option<&str>) -> Result<Vec<&'static str>> {
+    let only = only.unwrap_or_default();
+    let chosen: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|name| name.contains(only))
+        .collect();
+    ensure!(
+        !chosen.is_empty(),
+        "--only is {only:?}; it must be part of one of {}",
+        all.join(", ")
+    );
+    Ok(chosen)
 }
 
-fn one_thread() -> std::io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+fn machine() -> String {
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or(env::consts::ARCH, |model| {
+        model.trim_start_matches(['\t', ':', ' '])
+    });
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let warning = if cfg!(debug_assertions) {
+        ", WITHOUT --release"
+    } else {
+        ""
+    };
+    format!("{cores} cores of {model}, {}{warning}", env::consts::OS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_chosen_by_a_part_of_its_name() {
+        let all = ["batches", "single", "latency"];
+        assert_eq!(choose(&all, None).unwrap(), all);
+        assert_eq!(choose(&all, Some("at")).unwrap(), ["batches", "latency"]);
+        let error = choose(&all, Some("nothing")).unwrap_err().to_string();
+        assert!(error.contains("batches, single, latency"), "{error}");
+    }
 }

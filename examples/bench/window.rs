@@ -1,147 +1,117 @@
-//! How much was done in a stretch of time that others, also in other processes, work through too.
+//! Throughput within a window of time that several processes share.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
+use anyhow::Result;
+use queue_api::{Clock, TokioClock};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use crate::clock::nanos;
+/// Work before this much time does not count.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 
-/// From when until when work counts, by the machine's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Nanoseconds of the monotonic clock, which all processes of this machine share.
+pub(crate) fn nanos() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+pub(crate) fn seconds_since(then: u64) -> f64 {
+    (nanos() - then) as f64 / 1e9
+}
+
+pub(crate) async fn pause(time: Duration) {
+    let clock = TokioClock::new();
+    clock.sleep_until(clock.now() + time).await;
+}
+
+/// Only work between these two times counts.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Window {
     from: u64,
     until: u64,
 }
 
-/// How long is worked before it counts, and for how long it counts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pub(crate) warm_up: Duration,
-    pub(crate) counted: Duration,
-}
-
-impl Pace {
-    /// A window whose warm-up begins now.
-    pub(crate) fn begin(self) -> Window {
-        let from = nanos() + self.warm_up.as_nanos() as u64;
-        Window {
-            from,
-            until: from + self.counted.as_nanos() as u64,
-        }
-    }
-}
-
 impl Window {
-    pub(crate) fn is_over(self) -> bool {
-        nanos() >= self.until
+    /// A window that begins after a warm-up.
+    pub(crate) fn after_warm_up(counted: Duration) -> Self {
+        let from = nanos() + WARM_UP.as_nanos() as u64;
+        let until = from + counted.as_nanos() as u64;
+        Self { from, until }
     }
 
     pub(crate) fn seconds(self) -> f64 {
         (self.until - self.from) as f64 / 1e9
     }
 
-    pub(crate) fn until_begin(self) -> Duration {
-        Duration::from_nanos(self.from.saturating_sub(nanos()))
-    }
-
-    pub(crate) fn until_end(self) -> Duration {
-        Duration::from_nanos(self.until.saturating_sub(nanos()))
-    }
-
-    /// Which share of what was done between two moments was done within. Counting a step where it
-    /// ends would make a window of twenty steps wrong by one of them.
+    /// The share of a step that is within the window. To count a step where it ends would make a
+    /// window of twenty steps wrong by one of them.
     fn share(self, began: u64, ended: u64) -> f64 {
         let within = ended.min(self.until).saturating_sub(began.max(self.from));
         within as f64 / (ended - began).max(1) as f64
     }
 }
 
-/// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Work {
-    /// How many messages within the window.
-    pub(crate) within: f64,
-    /// How many with those before and after.
+    /// Messages per second within the window.
+    pub(crate) rate: f64,
+    /// All messages, also those before and after the window.
     pub(crate) total: u64,
-}
-
-impl Work {
-    /// Messages a second.
-    pub(crate) fn rate(self, window: Window) -> f64 {
-        self.within / window.seconds()
-    }
-
-    fn add(&mut self, step: u64, share: f64) {
-        self.within += step as f64 * share;
-        self.total += step;
-    }
 }
 
 impl std::iter::Sum for Work {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
         all.fold(Self::default(), |sum, work| Self {
-            within: sum.within + work.within,
+            rate: sum.rate + work.rate,
             total: sum.total + work.total,
         })
     }
 }
 
-/// Lets so many tasks repeat `step`, which says how many messages it has dealt with, until the
-/// window is over.
-pub(crate) async fn work<F, S>(window: Window, tasks: usize, step: F) -> anyhow::Result<Work>
+/// Runs `tasks` tasks that repeat `step` until the window ends. A step returns how many messages
+/// it dealt with.
+pub(crate) async fn work<T, S>(
+    window: Window,
+    tasks: usize,
+    context: &T,
+    step: impl Fn(T) -> S + Copy + Send + 'static,
+) -> Result<Work>
 where
-    F: Fn() -> S + Clone + Send + 'static,
-    S: Future<Output = anyhow::Result<u64>> + Send,
+    T: Clone + Send + Sync + 'static,
+    S: Future<Output = Result<u64>> + Send,
 {
-    let mut working = JoinSet::new();
+    let mut running = JoinSet::new();
     for _ in 0..tasks {
-        let step = step.clone();
-        working.spawn(async move {
+        let context = context.clone();
+        running.spawn(async move {
             let mut work = Work::default();
-            while !window.is_over() {
+            while nanos() < window.until {
                 let began = nanos();
-                let done = step().await?;
-                work.add(done, window.share(began, nanos()));
+                let messages = step(context.clone()).await?;
+                let within = messages as f64 * window.share(began, nanos());
+                work.rate += within / window.seconds();
+                work.total += messages;
             }
             anyhow::Ok(work)
         });
     }
-    working.join_all().await.into_iter().sum()
+    running.join_all().await.into_iter().sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WINDOW: Window = Window {
-        from: 1000,
-        until: 2000,
-    };
-
     #[test]
-    fn a_step_counts_for_the_share_of_it_that_was_within() {
-        let shares = [
-            (0, 900),
-            (900, 1100),
-            (1200, 1300),
-            (1900, 2300),
-            (2000, 2100),
-        ];
-        let shares = shares.map(|(began, ended)| WINDOW.share(began, ended));
+    fn a_step_counts_by_its_share_within_the_window() {
+        let window = Window {
+            from: 1000,
+            until: 2000,
+        };
+        let steps = [(0, 900), (900, 1100), (1200, 1300), (0, 4000), (1500, 1500)];
+        let shares = steps.map(|(began, ended)| window.share(began, ended));
         assert_eq!(shares, [0.0, 0.5, 1.0, 0.25, 0.0]);
-        // One that outlasts the window, and one that took no time.
-        assert_eq!(WINDOW.share(0, 4000), 0.25);
-        assert_eq!(WINDOW.share(1500, 1500), 0.0);
-    }
-
-    #[test]
-    fn work_is_summed_and_divided_by_the_window() {
-        let mut one = Work::default();
-        one.add(100, 0.5);
-        one.add(100, 1.0);
-        let sum: Work = [one, one].into_iter().sum();
-        assert_eq!((sum.within, sum.total), (300.0, 400));
-        assert_eq!(sum.rate(WINDOW), 300.0 / 1e-6);
     }
 }

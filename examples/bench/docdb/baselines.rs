@@ -1,4 +1,4 @@
-//! What the rows are measured against, straight through the driver.
+//! What the queue is compared with: plain use of the driver.
 
 use std::{
     collections::VecDeque,
@@ -6,200 +6,162 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
-use futures::{StreamExt, TryStreamExt, stream};
+use anyhow::{Context as _, Result, ensure};
+use futures::TryStreamExt;
 use mongodb::{
-    Collection, Database,
-    bson::{Bson, DateTime, Document, RawDocumentBuf, Uuid, doc, spec::BinarySubtype},
-    options::IndexOptions,
+    Collection, IndexModel,
+    bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, Uuid, doc, spec::BinarySubtype},
 };
 use queue_docdb::DocDbBuilder;
 
 use super::{
+    backlog::{ensure_enough, in_batches, payload},
     place::{Place, QUEUE},
-    stock::payload,
 };
+use crate::window::{Window, work};
 
-/// How many documents a command of [`Raw`] is about.
-const RAW_BATCH: usize = 1000;
-
-/// Long enough for a round.
-const VISIBILITY: Duration = Duration::from_secs(60);
+/// Longer than a round.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn leased_until() -> DateTime {
-    DateTime::from_millis(DateTime::now().timestamp_millis() + VISIBILITY.as_millis() as i64)
+    let now = DateTime::now().timestamp_millis();
+    DateTime::from_millis(now + VISIBILITY_TIMEOUT.as_millis() as i64)
 }
 
-/// What every queue on MongoDB does: one findOneAndUpdate sorted by time and one deleteOne for
-/// each message.
+/// How most queues on MongoDB work: `findAndModify` and `deleteOne` per message, and `insertOne`
+/// to enqueue.
 #[derive(Clone)]
 pub(super) struct Naive {
     messages: Collection<Document>,
+    backlog: u64,
 }
 
 impl Naive {
-    /// With so many messages to begin with.
-    pub(super) async fn new(place: &Place, messages: u64) -> anyhow::Result<Self> {
-        let naive = Self {
-            messages: naive_collection(&place.database().await?, "naive").await?,
-        };
-        naive.fill(messages).await?;
+    pub(super) async fn new(place: &Place, backlog: u64) -> Result<Self> {
+        let messages = place.database().await?.collection("naive");
+        let index = IndexModel::builder().keys(doc! { "visible_at": 1 });
+        messages.create_index(index.build()).await?;
+        let naive = Self { messages, backlog };
+        naive.fill(backlog).await?;
         Ok(naive)
     }
 
-    pub(super) async fn fill(&self, messages: u64) -> anyhow::Result<()> {
-        let batches = (0..messages).step_by(1000).map(|from| async move {
-            let batch = (from..messages.min(from + 1000)).map(|_| naive_message());
-            self.messages.insert_many(batch).await.map(drop)
-        });
-        stream::iter(batches)
-            .buffer_unordered(4)
-            .try_collect::<()>()
-            .await?;
-        Ok(())
+    async fn fill(&self, messages: u64) -> Result<()> {
+        let store = async |batch| {
+            let batch = (0..batch).map(|_| Self::message());
+            self.messages.insert_many(batch).await?;
+            Ok(())
+        };
+        in_batches(messages, store).await
     }
 
-    pub(super) async fn lease_and_ack(&self) -> anyhow::Result<u64> {
+    fn message() -> Document {
+        let (subtype, bytes) = (BinarySubtype::Generic, payload().into_bytes());
+        let payload = Binary { subtype, bytes };
+        doc! { "visible_at": DateTime::now(), "attempts": 0, "payload": payload }
+    }
+
+    /// Messages per second that `tasks` tasks lease and ack.
+    pub(super) async fn drain(&self, counted: Duration, tasks: usize) -> Result<f64> {
+        let work = work(
+            Window::after_warm_up(counted),
+            tasks,
+            self,
+            Self::lease_and_ack,
+        )
+        .await?;
+        ensure_enough(work.total, self.backlog)?;
+        self.fill(work.total).await?;
+        Ok(work.rate)
+    }
+
+    async fn lease_and_ack(self) -> Result<u64> {
         let nonce = Uuid::new();
         let ready = doc! { "visible_at": { "$lte": DateTime::now() } };
         let lease = doc! {
             "$set": { "visible_at": leased_until(), "lease": nonce },
             "$inc": { "attempts": 1 },
         };
-        let leased = self
-            .messages
-            .find_one_and_update(ready, lease)
-            .sort(doc! { "visible_at": 1 })
-            .await?;
-        let Some(leased) = leased else { return Ok(0) };
-        let id = leased
-            .get("_id")
-            .cloned()
-            .context("each document has one")?;
-        let acked = self
-            .messages
-            .delete_one(doc! { "_id": id, "lease": nonce })
-            .await?;
-        Ok(acked.deleted_count)
-    }
-}
-
-/// One `insert_one` for each message.
-#[derive(Clone)]
-pub(super) struct InsertOne {
-    messages: Collection<Document>,
-}
-
-impl InsertOne {
-    pub(super) async fn new(place: &Place) -> anyhow::Result<Self> {
-        Ok(Self {
-            messages: naive_collection(&place.database().await?, "inserts").await?,
-        })
+        let leased = self.messages.find_one_and_update(ready, lease);
+        let Some(leased) = leased.sort(doc! { "visible_at": 1 }).await? else {
+            return Ok(0);
+        };
+        let id = leased.get("_id").context("a document has an _id")?;
+        let ack = doc! { "_id": id, "lease": nonce };
+        Ok(self.messages.delete_one(ack).await?.deleted_count)
     }
 
-    pub(super) async fn insert(&self) -> anyhow::Result<u64> {
-        self.messages.insert_one(naive_message()).await?;
+    pub(super) async fn enqueue(self) -> Result<u64> {
+        self.messages.insert_one(Self::message()).await?;
         Ok(1)
     }
 }
 
-async fn naive_collection(database: &Database, name: &str) -> anyhow::Result<Collection<Document>> {
-    let messages = database.collection(name);
-    let index = mongodb::IndexModel::builder()
-        .keys(doc! { "visible_at": 1 })
-        .options(
-            IndexOptions::builder()
-                .name("visible_at_1".to_owned())
-                .build(),
-        )
-        .build();
-    messages.create_index(index).await?;
-    Ok(messages)
-}
-
-fn naive_message() -> Document {
-    let payload = mongodb::bson::Binary {
-        subtype: BinarySubtype::Generic,
-        bytes: payload().to_vec(),
-    };
-    doc! { "visible_at": DateTime::now(), "attempts": 0, "payload": payload }
-}
-
-/// Find, update and delete of 1000 documents whose ids are known, one after another by one caller:
-/// what any design with one update and one delete costs at least. They are the documents and the
-/// indexes of a queue of ours, and the update sets what a claim sets.
+/// The lower bound for one document per message: find, update and delete of known documents, by
+/// one caller. Documents, indexes and the update are those of our queue.
 #[derive(Clone)]
 pub(super) struct Raw {
     messages: Collection<RawDocumentBuf>,
-    known: Arc<Mutex<VecDeque<Bson>>>,
+    ids: Arc<Mutex<VecDeque<Bson>>>,
 }
 
 impl Raw {
-    pub(super) async fn new(place: &Place) -> anyhow::Result<Self> {
+    const BATCH: usize = 1000;
+
+    pub(super) async fn new(place: &Place) -> Result<Self> {
         let name = format!("{}{QUEUE}", DocDbBuilder::DEFAULT_COLLECTION_PREFIX);
         Ok(Self {
             messages: place.database().await?.collection(&name),
-            known: Arc::default(),
+            ids: Arc::default(),
         })
     }
 
-    /// Gets to know the first ones, as a claim would take them.
-    pub(super) async fn look(&self, documents: u64) -> anyhow::Result<()> {
-        let messages = self.messages.clone_with_type::<Document>();
-        let found = messages
+    /// Finds the ids of the first messages, which a claim would take as well.
+    pub(super) async fn find_ids(&self, messages: u64) -> Result<()> {
+        let documents = self.messages.clone_with_type::<Document>();
+        let found = documents
             .find(doc! { "visible_at": { "$lte": DateTime::now() } })
             .sort(doc! { "visible_at": 1 })
             .projection(doc! { "_id": 1 })
-            .limit(i64::try_from(documents)?);
-        let found: Vec<Document> = found.await?.try_collect().await?;
+            .limit(i64::try_from(messages)?);
+        let mut found: Vec<Document> = found.await?.try_collect().await?;
         let ids = found
-            .into_iter()
-            .filter_map(|mut document| document.remove("_id"));
-        *self.known() = ids.collect();
+            .iter_mut()
+            .filter_map(|document| document.remove("_id"));
+        *self.ids.lock().expect("not poisoned") = ids.collect();
         Ok(())
     }
 
-    pub(super) async fn pass(&self) -> anyhow::Result<u64> {
+    pub(super) async fn lease_and_ack(self) -> Result<u64> {
         let ids: Vec<Bson> = {
-            let mut known = self.known();
-            ensure!(
-                known.len() >= RAW_BATCH,
-                "more documents are needed than are known"
-            );
-            known.drain(..RAW_BATCH).collect()
+            let mut ids = self.ids.lock().expect("not poisoned");
+            ensure!(ids.len() >= Self::BATCH, "only {} ids are left", ids.len());
+            ids.drain(..Self::BATCH).collect()
         };
-        let asked = i64::try_from(ids.len())?;
-        let find = self.messages.find(doc! { "_id": { "$in": &ids } });
-        let mut found = find.limit(asked).batch_size(RAW_BATCH as u32 + 1).await?;
-        let mut bytes = 0;
+        let these = doc! { "_id": { "$in": &ids } };
+        let found = self.messages.find(these.clone());
+        // One more than there are, so that the server closes the cursor with the first reply.
+        let mut found = found.batch_size(Self::BATCH as u32 + 1).await?;
         while found.advance().await? {
-            bytes += found.current().as_bytes().len();
+            ensure!(
+                found.current().as_bytes().len() > 256,
+                "a payload is missing"
+            );
         }
-        ensure!(bytes > 256 * RAW_BATCH, "each has a payload");
-
         let nonce = Uuid::new();
         let claim = doc! {
             "$set": { "lease": nonce, "visible_at": leased_until() },
             "$inc": { "attempts": 1_i64 },
         };
-        let claimed = self
-            .messages
-            .update_many(doc! { "_id": { "$in": &ids } }, claim)
-            .await?;
+        let claimed = self.messages.update_many(these, claim).await?;
+        let ack = doc! { "_id": { "$in": ids }, "lease": nonce };
+        let acked = self.messages.delete_many(ack).await?.deleted_count;
         ensure!(
-            claimed.modified_count == RAW_BATCH as u64,
-            "nobody else is there"
+            (claimed.modified_count, acked) == (Self::BATCH as u64, Self::BATCH as u64),
+            "{} of {} messages claimed, {acked} acked",
+            claimed.modified_count,
+            Self::BATCH
         );
-        let acked = doc! { "_id": { "$in": ids }, "lease": nonce };
-        let acked = self.messages.delete_many(acked).await?;
-        ensure!(
-            acked.deleted_count == RAW_BATCH as u64,
-            "nobody else is there"
-        );
-        Ok(acked.deleted_count)
-    }
-
-    fn known(&self) -> std::sync::MutexGuard<'_, VecDeque<Bson>> {
-        self.known.lock().expect("taking some out does not panic")
+        Ok(acked)
     }
 }

@@ -1,79 +1,118 @@
-//! Batches by one process, beside the least that a caller's can cost.
+//! Batches, by one process and by several.
 
-use anyhow::ensure;
-use queue_api::{LeaseOptions, LeaseOutcome, Queue};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
-use super::{Bench, Place, baselines::Raw, stock::Stock};
+use super::{
+    Place, Scale,
+    backlog::{Backlog, lease_and_ack},
+    baselines::Raw,
+    place::QUEUE,
+};
 use crate::{
-    row::{Row, Unit},
-    samples::Samples,
-    table::grouped,
-    window::work,
+    child::{self, Child, Orders, Role},
+    report::{Report, Row, Target},
+    window::{Window, Work, work},
 };
 
 const BATCH: usize = 500;
 
-/// How many lease and ack at the same time. One waits for each command, so most of the server has
-/// nothing to do; raw waits in the same way.
-const CALLERS: [usize; 2] = [1, 4];
+/// Batch size, the number of processes with a target, and the target beside one process.
+const TARGETS: [(usize, usize, f64); 2] = [(500, 4, 1.2), (100, 16, 0.9)];
 
-pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Result<()> {
-    let scale = bench.scale;
-    bench.progress.step("storing messages");
-    let mut stock = Stock::new(place, scale.backlog).await?;
+pub(super) async fn one_process(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+    let backlog = Backlog::new(&place.backend().await?, QUEUE, scale.backlog).await?;
     let raw = Raw::new(place).await?;
-    let mut baseline = Samples::default();
-    let mut measured = CALLERS.map(|_| Samples::default());
-    for round in 0..scale.rounds {
-        bench.progress.round(round, scale.rounds, "raw");
-        raw.look(scale.backlog / 10 * 9).await?;
-        let window = scale.pace.begin();
-        let raw = raw.clone();
-        let done = work(window, 1, move || {
-            let raw = raw.clone();
-            async move { raw.pass().await }
-        });
-        let done = done.await?;
-        baseline.push(done.rate(window));
-        stock.take(done.total).await?;
-
-        for (callers, measured) in CALLERS.into_iter().zip(&mut measured) {
-            let step = format!("callers: {callers}");
-            bench.progress.round(round, scale.rounds, &step);
-            let window = scale.pace.begin();
-            let queue = stock.queue.clone();
-            let done = work(window, callers, move || lease_and_ack(queue.clone(), BATCH)).await?;
-            measured.push(done.rate(window));
-            stock.take(done.total).await?;
+    // No callers: the baseline.
+    let measure = async |callers| match callers {
+        0 => {
+            raw.find_ids(scale.backlog / 10 * 9).await?;
+            backlog
+                .drain(scale.counted, 1, &raw, Raw::lease_and_ack)
+                .await
         }
-    }
-    let backlog = grouped(i64::try_from(scale.backlog)?);
-    for (callers, measured) in CALLERS.into_iter().zip(measured) {
-        let who = match callers {
-            1 => "one process".to_owned(),
-            _ => format!("{callers} callers in one process"),
-        };
-        let name = format!("batches of {BATCH}, {who}, backlog {backlog}: lease + ack");
-        let row = Row::new("batches", name, Unit::MessagesPerSecond)
-            .measured(measured)
-            .against("raw, one caller", baseline.clone());
-        bench.findings.rows.push(match callers {
-            1 => row.at_least(1.0),
-            _ => row,
+        _ => {
+            let context = (backlog.queue.clone(), BATCH);
+            backlog
+                .drain(scale.counted, callers, &context, lease_and_ack)
+                .await
+        }
+    };
+    let callers = [0, 1, 4];
+    let mut figures = report.rounds(&callers, measure).await?;
+    let raw = figures.remove(0);
+    let rows = [
+        ("one caller", Target::AtLeast(1.0)),
+        ("4 callers", Target::None),
+    ];
+    for ((callers, target), figures) in rows.into_iter().zip(figures) {
+        let name = format!("batches of {BATCH}, {callers}: lease + ack");
+        report.rows.push(Row {
+            figures,
+            baseline: Some(("raw, one caller".to_owned(), raw.clone())),
+            is_charted: true,
+            ..Row::new(name, "messages/s", target)
         });
     }
     Ok(())
 }
 
-/// How many messages a lease and an ack dealt with.
-pub(super) async fn lease_and_ack(queue: Queue, batch: usize) -> anyhow::Result<u64> {
-    let deliveries = queue.lease_batch(&LeaseOptions::new(batch)).await?;
-    if deliveries.is_empty() {
-        return Ok(0);
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    batch: usize,
+    window: Window,
+}
+
+pub(super) async fn processes(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+    let backlog = Backlog::new(&place.backend().await?, QUEUE, scale.backlog).await?;
+    let mut children = Vec::new();
+    for _ in 0..16 {
+        children.push(Child::start(&Role::Consumer(place.clone()))?);
     }
-    let receipts: Vec<_> = deliveries.into_iter().map(|it| it.receipt).collect();
-    let outcomes = queue.ack_batch(&receipts).await?;
-    let all_applied = outcomes.iter().all(|it| *it == LeaseOutcome::Applied);
-    ensure!(all_applied, "a lease of half a minute was lost");
-    Ok(outcomes.len() as u64)
+    for child in &mut children {
+        child.answer::<()>().await?; // it is connected
+    }
+    for ((batch, with_target, least), counts) in TARGETS.into_iter().zip(scale.processes) {
+        let measure = async |processes| {
+            let window = Window::after_warm_up(scale.counted);
+            for child in &mut children[..processes] {
+                child.order(&Order { batch, window }).await?;
+            }
+            let mut works = Vec::new();
+            for child in &mut children[..processes] {
+                works.push(child.answer().await?);
+            }
+            let work: Work = works.into_iter().sum();
+            backlog.refill(work.total).await?;
+            Ok(work.rate)
+        };
+        let mut figures = report.rounds(counts, measure).await?;
+        let one = figures.remove(0);
+        for (&processes, figures) in counts[1..].iter().zip(figures) {
+            let name = format!("{processes} competing processes, batches of {batch}");
+            let target = match processes == with_target {
+                true => Target::AtLeast(least),
+                false => Target::None,
+            };
+            report.rows.push(Row {
+                figures,
+                baseline: Some(("one process".to_owned(), one.clone())),
+                ..Row::new(name, "messages/s", target)
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The program of a child: works through each window that the parent sends.
+pub(crate) async fn consume(place: &Place, mut orders: Orders) -> Result<()> {
+    let queue = Backlog::new(&place.backend().await?, QUEUE, 0).await?.queue;
+    // The first call checks the queue's version, which is not to be measured.
+    queue.stats().await?;
+    child::tell(&())?;
+    while let Some(Order { batch, window }) = orders.next().await? {
+        let context = (queue.clone(), batch);
+        child::tell(&work(window, 1, &context, lease_and_ack).await?)?;
+    }
+    Ok(())
 }

@@ -1,131 +1,86 @@
-//! What a lease takes while many messages are ready, or invisible.
+//! The latency of a lease while many messages are ready, or invisible.
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
+use indicatif::HumanCount;
 use queue_api::{LeaseOptions, Queue};
 
 use super::{
-    Bench, Place,
-    stock::{Stock, fill},
+    Place, Scale,
+    backlog::{Backlog, fill},
 };
 use crate::{
-    chart::Chart,
-    clock::nanos,
-    row::{Row, Unit},
-    samples::Samples,
-    table::grouped,
+    report::{Report, Row, Target, quantile},
+    window::nanos,
 };
 
 const BATCH: usize = 100;
 
+/// Leases per round.
+const LEASES: usize = 20;
+
+/// How many messages are ready in the baseline, and behind invisible ones.
+const FEW: u64 = 10_000;
+
 /// Longer than any run.
 const INVISIBLE: Duration = Duration::from_secs(24 * 3600);
 
-/// What there is more of than in the small queue.
-#[derive(Clone, Copy)]
-enum Crowd {
-    Ready,
-    Invisible,
-}
-
-pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Result<()> {
-    let scale = bench.scale;
+pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
     let backend = place.backend().await?;
-    let mut small = Stock::named(backend.clone(), "small", scale.small).await?;
-    for crowd in [Crowd::Ready, Crowd::Invisible] {
-        let name = match crowd {
-            Crowd::Ready => "ready",
-            Crowd::Invisible => "invisible",
-        };
-        let mut large = Stock::named(backend.clone(), name, scale.small).await?;
-        let mut invisible = 0;
-        for &size in &scale.larger {
-            let what = format!("storing {} {name}", grouped(i64::try_from(size)?));
-            bench.progress.step(&what);
-            match crowd {
-                Crowd::Ready => large.grow(size).await?,
-                Crowd::Invisible => {
-                    fill(&large.queue, size - invisible, INVISIBLE).await?;
-                    invisible = size;
-                }
-            }
-            compare(bench, &mut small, &mut large, crowd, size).await?;
-        }
+    let few = Backlog::new(&backend, "few", FEW).await?;
+    let mut ready = Backlog::new(&backend, "ready", FEW).await?;
+    for &size in scale.backlogs {
+        report.step(format!("storing {size} ready messages"));
+        ready.grow(size).await?;
+        let what = format!("{} ready", HumanCount(size));
+        compare(report, &few, &ready, what).await?;
+    }
+    let invisible = Backlog::new(&backend, "invisible", FEW).await?;
+    let mut stored = 0;
+    for &size in scale.backlogs {
+        report.step(format!("storing {size} invisible messages"));
+        fill(&invisible.queue, size - stored, INVISIBLE).await?;
+        stored = size;
+        let [few_ready, many] = [FEW, size].map(HumanCount);
+        let what = format!("{few_ready} ready behind {many} invisible");
+        compare(report, &few, &invisible, what).await?;
     }
     Ok(())
 }
 
-async fn compare(
-    bench: &mut Bench<'_>,
-    small: &mut Stock,
-    large: &mut Stock,
-    crowd: Crowd,
-    size: u64,
-) -> anyhow::Result<()> {
-    let scale = bench.scale;
-    let [mut of_small, mut of_large] = [(); 2].map(|()| Samples::default());
-    for round in 0..scale.rounds {
-        bench.progress.round(round, scale.rounds, "leasing");
-        let [mut in_small, mut in_large] = [(); 2].map(|()| Samples::default());
-        for _ in 0..scale.leases_a_round {
-            in_small.push(lease_millis(&small.queue).await?);
-            in_large.push(lease_millis(&large.queue).await?);
-        }
-        of_small.push(in_small.median());
-        of_large.push(in_large.median());
-        let taken = (scale.leases_a_round * BATCH) as u64;
-        small.take(taken).await?;
-        large.take(taken).await?;
-    }
-    report(bench, crowd, size, (of_small, of_large));
-    Ok(())
+async fn compare(report: &mut Report, few: &Backlog, many: &Backlog, what: String) -> Result<()> {
+    let row = Row::new(
+        format!("lease of {BATCH}, {what}"),
+        "ms",
+        Target::AtMost(1.3),
+    );
+    let of_few = async || median_millis(few).await;
+    let of_many = async || median_millis(many).await;
+    let baseline = format!("{} ready", HumanCount(FEW));
+    report.compare(row, &baseline, of_few, of_many).await
 }
 
-fn report(bench: &mut Bench<'_>, crowd: Crowd, size: u64, (small, large): (Samples, Samples)) {
-    let scale = bench.scale;
-    let shown = |number: u64| grouped(number.cast_signed());
-    let few = shown(scale.small);
-    let (name, series) = match crowd {
-        Crowd::Ready => (
-            format!("lease of {BATCH}, {} ready", shown(size)),
-            "ready".to_owned(),
-        ),
-        Crowd::Invisible => (
-            format!(
-                "lease of {BATCH}, {few} ready behind {} invisible",
-                shown(size)
-            ),
-            format!("invisible, and {few} ready"),
-        ),
-    };
-    let chart = Chart {
-        title: format!("Latency of a lease of {BATCH} against backlog"),
-        x_label: "messages",
-        y_label: "ms, median",
-        series: Vec::new(),
-    };
-    let findings = &mut bench.findings;
-    if scale.larger.first() == Some(&size) {
-        findings.plot(&chart, &series, scale.small as f64, &small);
+async fn median_millis(backlog: &Backlog) -> Result<f64> {
+    let mut millis = Vec::new();
+    for _ in 0..LEASES {
+        millis.push(lease_millis(&backlog.queue).await?);
     }
-    findings.plot(&chart, &series, size as f64, &large);
-    let row = Row::new("latency", name, Unit::Milliseconds)
-        .measured(large)
-        .against(format!("{few} ready"), small);
-    let is_largest = scale.larger.last() == Some(&size);
-    findings
-        .rows
-        .push(if is_largest { row.at_most(1.3) } else { row });
+    backlog.refill((LEASES * BATCH) as u64).await?;
+    Ok(quantile(&millis, 0.5))
 }
 
-/// How long it takes to lease a batch, which is acked afterwards.
-async fn lease_millis(queue: &Queue) -> anyhow::Result<f64> {
+/// The time of a lease, without that of the ack after it.
+async fn lease_millis(queue: &Queue) -> Result<f64> {
     let began = nanos();
     let deliveries = queue.lease_batch(&LeaseOptions::new(BATCH)).await?;
-    let took = (nanos() - began) as f64 / 1e6;
-    ensure!(deliveries.len() == BATCH, "so many are ready");
+    let millis = (nanos() - began) as f64 / 1e6;
+    ensure!(
+        deliveries.len() == BATCH,
+        "{} of {BATCH} leased",
+        deliveries.len()
+    );
     let receipts: Vec<_> = deliveries.into_iter().map(|it| it.receipt).collect();
     queue.ack_batch(&receipts).await?;
-    Ok(took)
+    Ok(millis)
 }

@@ -1,74 +1,133 @@
-//! Many tasks that lease and ack a message at a time, beside what every MongoDB queue does.
+//! Many tasks with a message at a time: by hand, and by a worker.
 
-use anyhow::ensure;
-use queue_api::{LeaseOutcome, Queue};
-
-use super::{Bench, Pair, Place, baselines::Naive, place::shared, stock::Stock};
-use crate::{
-    row::{Row, Unit},
-    window::work,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-/// How many tasks, and how many times the naive queue with as many.
-const TASKS: [(usize, f64); 2] = [(32, 10.0), (256, 15.0)];
+use anyhow::{Result, ensure};
+use queue_api::{
+    LeaseOutcome, Queue,
+    consumer::{Context, Worker},
+};
+use tokio::sync::oneshot;
 
-/// How many messages the naive queue holds; each round takes a few thousand.
+use super::{
+    Place, Scale,
+    backlog::{Backlog, fill, message},
+    baselines::Naive,
+    place::{QUEUE, batching},
+};
+use crate::{
+    report::{Report, Row, Target},
+    window::{WARM_UP, Window, nanos, pause, seconds_since, work},
+};
+
+/// Tasks, and the targets for lease + ack and for enqueue.
+const TARGETS: [(usize, f64, f64); 2] = [(32, 10.0, 4.0), (256, 15.0, 15.0)];
+
+/// Enough for a round; the naive queue is as fast with more.
 const NAIVE_BACKLOG: u64 = 40_000;
 
-pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Result<()> {
-    let scale = bench.scale;
-    bench.progress.step("storing messages");
-    let mut stock = Stock::new(place, scale.backlog).await?;
-    let shared = shared(&stock.backend)?;
-    let naive = Naive::new(place, NAIVE_BACKLOG).await?;
-    for (tasks, least) in TASKS {
-        let mut pair = Pair::default();
-        for round in 0..scale.rounds {
-            bench
-                .progress
-                .round(round, scale.rounds, &format!("naive, {tasks} tasks"));
-            let window = scale.pace.begin();
-            let theirs = naive.clone();
-            let done = work(window, tasks, move || {
-                let naive = theirs.clone();
-                async move { naive.lease_and_ack().await }
-            });
-            let done = done.await?;
-            ensure!(
-                done.total < NAIVE_BACKLOG / 10 * 9,
-                "the naive queue ran dry"
-            );
-            pair.baseline.push(done.rate(window));
-            naive.fill(done.total).await?;
+const WORKER_CONCURRENCY: usize = 64;
 
-            bench
-                .progress
-                .round(round, scale.rounds, &format!("{tasks} tasks"));
-            let window = scale.pace.begin();
-            let queue = shared.clone();
-            let done = work(window, tasks, move || lease_and_ack_one(queue.clone())).await?;
-            pair.measured.push(done.rate(window));
-            stock.take(done.total).await?;
-        }
-        let name = format!("single calls, {tasks} tasks: lease + ack");
-        let row = Row::new("single", name, Unit::MessagesPerSecond)
-            .measured(pair.measured)
-            .against(format!("naive, {tasks} tasks"), pair.baseline)
-            .at_least(least);
-        bench.findings.rows.push(row);
+pub(super) async fn lease_and_ack(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+    let backend = place.backend().await?;
+    let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
+    let queue = batching(&backend)?;
+    let naive = Naive::new(place, NAIVE_BACKLOG).await?;
+    for (tasks, least, _) in TARGETS {
+        let baseline = async || naive.drain(scale.counted, tasks).await;
+        let measured = async || {
+            backlog
+                .drain(scale.counted, tasks, &queue, lease_and_ack_one)
+                .await
+        };
+        let row = row("lease + ack", tasks, least);
+        let name = format!("naive, {tasks} tasks");
+        report.compare(row, &name, baseline, measured).await?;
     }
     Ok(())
 }
 
-/// 1 if there was a message.
-pub(super) async fn lease_and_ack_one(queue: Queue) -> anyhow::Result<u64> {
+pub(super) async fn enqueue(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+    let queue = batching(&place.backend().await?)?;
+    // The first enqueue creates the indexes.
+    fill(&queue, 1, Duration::ZERO).await?;
+    let naive = Naive::new(place, 0).await?;
+    for (tasks, _, least) in TARGETS {
+        let window = || Window::after_warm_up(scale.counted);
+        let baseline = async || Ok(work(window(), tasks, &naive, Naive::enqueue).await?.rate);
+        let measured = async || Ok(work(window(), tasks, &queue, enqueue_one).await?.rate);
+        let row = row("enqueue", tasks, least);
+        let name = format!("insert_one, {tasks} tasks");
+        report.compare(row, &name, baseline, measured).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn worker(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+    const TASKS: usize = WORKER_CONCURRENCY;
+    let backend = place.backend().await?;
+    let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
+    let queue = batching(&backend)?;
+    let baseline = async || {
+        backlog
+            .drain(scale.counted, TASKS, &queue, lease_and_ack_one)
+            .await
+    };
+    let measured = async || {
+        let (rate, handled) = run_worker(queue.clone(), scale.counted).await?;
+        backlog.refill(handled).await?;
+        Ok(rate)
+    };
+    let name = format!("worker, concurrency {TASKS}, empty handler");
+    let row = Row::new(name, "messages/s", Target::AtLeast(0.8));
+    let name = format!("single calls, {TASKS} tasks");
+    report.compare(row, &name, baseline, measured).await
+}
+
+fn row(calls: &str, tasks: usize, least: f64) -> Row {
+    let name = format!("single calls, {tasks} tasks: {calls}");
+    Row {
+        is_charted: true,
+        ..Row::new(name, "messages/s", Target::AtLeast(least))
+    }
+}
+
+async fn lease_and_ack_one(queue: Queue) -> Result<u64> {
     let Some(delivery) = queue.lease().await? else {
         return Ok(0);
     };
     let outcome = queue.ack(&delivery.receipt).await?;
-    ensure!(
-        outcome == LeaseOutcome::Applied,
-        "a lease of half a minute was lost"
-    );
+    ensure!(outcome == LeaseOutcome::Applied, "the ack was {outcome:?}");
     Ok(1)
+}
+
+async fn enqueue_one(queue: Queue) -> Result<u64> {
+    queue.enqueue(&message()).await?;
+    Ok(1)
+}
+
+/// Returns messages per second, and how many messages were handled in all.
+async fn run_worker(queue: Queue, counted: Duration) -> Result<(f64, u64)> {
+    let handled = Arc::new(AtomicU64::new(0));
+    let count = handled.clone();
+    let handler = move |_: String, _: Context| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Ok::<_, String>(()) }
+    };
+    let worker = Worker::new(queue, handler).with_concurrency(WORKER_CONCURRENCY);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(async move { worker.run(stopped).await });
+    pause(WARM_UP).await;
+    let (began, before) = (nanos(), handled.load(Ordering::Relaxed));
+    pause(counted).await;
+    let messages = handled.load(Ordering::Relaxed) - before;
+    let rate = messages as f64 / seconds_since(began);
+    drop(stop);
+    Ok((rate, running.await??.handled))
 }

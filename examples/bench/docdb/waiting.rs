@@ -1,131 +1,157 @@
-//! What waiting costs: commands while nothing happens, and the time from an enqueue to the moment
-//! at which a consumer has the message.
+//! The cost of waiting: commands of an idle consumer, and the time from an enqueue until a
+//! consumer has the message.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use queue_api::Queue;
+use anyhow::{Context as _, Result};
+use mongodb::event::command::CommandEvent;
+use queue_api::{NewMessage, Queue, consumer::ListenOptions};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    Bench, Place,
+    Place, Scale,
     place::{QUEUE, WakeMode},
-    waking::{Apart, Here, sent_now},
 };
 use crate::{
-    clock::pause,
-    row::{Row, Unit},
-    samples::Samples,
+    child::{self, Child, Orders, Role},
+    report::{Report, Row, Target},
+    window::{nanos, pause},
 };
 
-/// Lets pauses grow to their full length first, and a change stream be opened.
+/// Until pauses between polls have their full length and the change stream is open.
 const SETTLING: Duration = Duration::from_secs(10);
 
-/// The longest wake-up of another process that one percent may exceed, with a change stream.
-const P99_MILLIS: f64 = 25.0;
-
-pub(super) async fn measure(bench: &mut Bench<'_>, place: &Place) -> anyhow::Result<()> {
-    // Each in a database of its own, as a change stream is about a database.
-    let (database, elsewhere) = bench.place();
-    let streamed = place.with_news(WakeMode::Streamed);
-    let polled = elsewhere.with_news(WakeMode::Polled);
-    let mut apart = [Apart::start(&streamed)?, Apart::start(&polled)?];
-    idle(bench, &mut apart).await?;
-
-    let [mut hears, mut looks] = apart;
-    let wakes = bench.scale.wakes;
-    let took = wake_apart(bench, &streamed, &mut hears, wakes).await?;
-    report(
-        bench,
-        "another process, change stream",
-        took,
-        Some(P99_MILLIS),
-    );
-    drop(hears);
-    let took = wake_here(bench, &streamed, wakes).await?;
-    report(bench, "the same process, change stream", took, None);
-    let took = wake_apart(bench, &polled, &mut looks, bench.scale.wakes_by_looking).await?;
-    report(bench, "another process, looking", took, None);
-    drop(looks);
-    let took = wake_here(bench, &polled, wakes / 2).await?;
-    report(bench, "the same process, looking", took, None);
-    drop(database);
-    Ok(())
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// Answers how many commands were sent so far.
+    CountCommands,
+    /// Enqueues a message.
+    Enqueue,
 }
 
-/// Both at the same time: neither does much.
-async fn idle(bench: &mut Bench<'_>, apart: &mut [Apart; 2]) -> anyhow::Result<()> {
-    bench.progress.step("two idle consumers");
-    pause(SETTLING).await;
-    let before = [apart[0].commands()?, apart[1].commands()?];
-    pause(bench.scale.idle).await;
-    let names = ["change stream", "looking"];
-    for ((apart, before), name) in apart.iter_mut().zip(before).zip(names) {
-        let sent = (apart.commands()? - before) as f64;
-        let row = Row::new(
-            "waiting",
-            format!("idle consumer, {name}"),
-            Unit::CommandsPerSecond,
-        )
-        .measured(Samples::one(sent / bench.scale.idle.as_secs_f64()))
-        .at_most(1.0);
-        bench.findings.rows.push(row);
-    }
-    Ok(())
-}
-
-async fn wake_apart(
-    bench: &Bench<'_>,
-    place: &Place,
-    apart: &mut Apart,
-    wakes: usize,
-) -> anyhow::Result<Samples> {
-    let sender = Queue::new(place.backend().await?, QUEUE)?;
-    // The first enqueue of all makes the queue, so it does not count.
-    sender.enqueue(&sent_now()).await?;
-    apart.woken()?;
-    let mut took = Samples::default();
-    for wake in 0..wakes {
-        bench.progress.round(wake, wakes, "waking another process");
-        settle_down().await;
-        sender.enqueue(&sent_now()).await?;
-        took.push(apart.woken()? as f64 / 1e6);
-    }
-    Ok(took)
-}
-
-async fn wake_here(bench: &Bench<'_>, place: &Place, wakes: usize) -> anyhow::Result<Samples> {
-    let mut here = Here::listen(place).await?;
-    let sender = here.queue.clone();
-    let mut took = Samples::default();
-    for wake in 0..wakes {
-        bench.progress.round(wake, wakes, "waking this process");
-        let sending = async {
-            settle_down().await;
-            sender.enqueue(&sent_now()).await
+pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+    for (mode, wake_mode, wakes, p99) in [
+        (
+            "change stream",
+            WakeMode::ChangeStream,
+            scale.wakes,
+            Target::AtMost(25.0),
+        ),
+        // Takes up to two seconds each.
+        ("polling", WakeMode::Polling, scale.wakes / 10, Target::None),
+    ] {
+        let place = Place {
+            wake_mode,
+            ..place.clone()
         };
-        let (sent, woken) = tokio::join!(sending, here.woken());
-        sent?;
-        took.push(woken? as f64 / 1e6);
+        let mut listener = Child::start(&Role::Listener(place.clone()))?;
+        report.step(format!("idle consumer, {mode}"));
+        pause(SETTLING).await;
+        let before = commands(&mut listener).await?;
+        pause(scale.idle).await;
+        let sent = commands(&mut listener).await? - before;
+        report.rows.push(Row {
+            figures: vec![sent as f64 / scale.idle.as_secs_f64()],
+            ..Row::new(
+                format!("idle consumer, {mode}"),
+                "commands/s",
+                Target::AtMost(1.0),
+            )
+        });
+
+        let sender = Queue::new(place.backend().await?, QUEUE)?;
+        let enqueue = async |_: &mut Child| Ok(sender.enqueue(&sent_now()).await.map(drop)?);
+        let millis = wake(report, wakes, &mut listener, enqueue).await?;
+        push_rows(report, &format!("another process, {mode}"), millis, p99);
+        let enqueue = async |listener: &mut Child| listener.order(&Order::Enqueue).await;
+        let millis = wake(report, scale.wakes, &mut listener, enqueue).await?;
+        push_rows(
+            report,
+            &format!("the same process, {mode}"),
+            millis,
+            Target::None,
+        );
     }
-    here.stop().await;
-    Ok(took)
+    Ok(())
 }
 
-/// So that the consumer waits again, at moments that nothing is in step with.
-async fn settle_down() {
-    pause(Duration::from_millis(fastrand::u64(20..60))).await;
+async fn commands(listener: &mut Child) -> Result<u64> {
+    listener.order(&Order::CountCommands).await?;
+    listener.answer().await
 }
 
-/// Of all wake-ups together: the 99th percentile of a few would be the slowest of them.
-fn report(bench: &mut Bench<'_>, who: &str, took: Samples, p99: Option<f64>) {
-    let row = |what: &str, share: f64| {
-        let name = format!("wake-up of {who}: {what} of {}", took.len());
-        let row = Row::new("waiting", name, Unit::Milliseconds);
-        row.measured(took.clone()).at_quantile(share)
+/// The milliseconds from each enqueue until the listener has the message.
+async fn wake(
+    report: &Report,
+    wakes: usize,
+    listener: &mut Child,
+    enqueue: impl AsyncFn(&mut Child) -> Result<()>,
+) -> Result<Vec<f64>> {
+    let mut millis = Vec::new();
+    for wake in 0..=wakes {
+        report.step(format!("wake-up {wake} of {wakes}"));
+        // Random, so that it is not in step with any poll.
+        pause(Duration::from_millis(fastrand::u64(20..60))).await;
+        enqueue(listener).await?;
+        let nanos: u64 = listener.answer().await?;
+        // The first enqueue opens connections.
+        if wake > 0 {
+            millis.push(nanos as f64 / 1e6);
+        }
+    }
+    Ok(millis)
+}
+
+fn push_rows(report: &mut Report, who: &str, millis: Vec<f64>, p99: Target) {
+    for (what, quantile, target) in [("median", 0.5, Target::None), ("p99", 0.99, p99)] {
+        let name = format!("wake-up of {who}: {what} of {}", millis.len());
+        report.rows.push(Row {
+            figures: millis.clone(),
+            quantile,
+            ..Row::new(name, "ms", target)
+        });
+    }
+}
+
+/// The payload is the time of the enqueue.
+fn sent_now() -> NewMessage {
+    NewMessage::new(nanos().to_string())
+}
+
+/// The program of a child: consumes, and answers how many nanoseconds each message took.
+pub(crate) async fn listen(place: &Place, mut orders: Orders) -> Result<()> {
+    let commands = Arc::new(AtomicU64::new(0));
+    let count = commands.clone();
+    let record = move |event| {
+        if let CommandEvent::Started(_) = event {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     };
-    let (median, slow) = (row("median", 0.5), row("p99", 0.99));
-    let slow = match p99 {
-        Some(bound) => slow.at_most(bound),
-        None => slow,
-    };
-    bench.findings.rows.extend([median, slow]);
+    let queue = Queue::new(place.backend_with_events(record).await?, QUEUE)?;
+    let mut listener = queue.listen(ListenOptions::new(8))?;
+    loop {
+        tokio::select! {
+            lease = listener.next() => {
+                let lease = lease.context("the listener was stopped")?;
+                let sent: u64 = std::str::from_utf8(lease.payload())?.parse()?;
+                let took = nanos() - sent;
+                lease.ack().await?;
+                child::tell(&took)?;
+            }
+            order = orders.next() => match order? {
+                None => return Ok(()),
+                Some(Order::CountCommands) => child::tell(&commands.load(Ordering::Relaxed))?,
+                Some(Order::Enqueue) => {
+                    let queue = queue.clone();
+                    tokio::spawn(async move { queue.enqueue(&sent_now()).await });
+                }
+            },
+        }
+    }
 }

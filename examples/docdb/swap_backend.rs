@@ -1,4 +1,4 @@
-//! A test of an application, on memory and on a real MongoDB: one line is the difference.
+//! One test of an application, run on memory and on MongoDB.
 //!
 //! ```text
 //! cargo test --example swap_backend    # both
@@ -29,20 +29,18 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn in_memory() -> anyhow::Result<()> {
-        let clock = Arc::new(ManualClock::new());
-        let backend = MemoryBackend::new().with_clock(clock.clone());
-        reminders_are_sent_a_day_later(backend, clock).await
+    #[test]
+    fn in_memory() -> anyhow::Result<()> {
+        main()
     }
 
     #[tokio::test]
-    async fn on_a_real_mongodb() -> anyhow::Result<()> {
+    async fn on_mongodb() -> anyhow::Result<()> {
         let server = MongoServer::start().await?;
         let database = server.scratch_database();
         let clock = Arc::new(ManualClock::new());
         let builder = DocDbBackend::builder(server.uri()).database(database.name());
-        let backend = builder.clock(clock.clone()).connect().await?; // the difference
+        let backend = builder.clock(clock.clone()).connect().await?;
         let tested = reminders_are_sent_a_day_later(backend, clock).await;
         drop(database);
         server.stop().await?;
@@ -59,17 +57,17 @@ struct Reminder {
 
 async fn remind(reminder: Reminder, context: Context) -> Result<(), Failure> {
     match reminder.to.as_str() {
-        "" => Err(Failure::give_up("nobody to remind")),
-        // A mail server that is busy at first.
+        "" => Err(Failure::give_up("no recipient")),
+        // The mail server is busy at first.
         _ if context.attempt() == 1 => Err(Failure::retry("busy")),
         to => {
-            println!("dear {to}, …");
+            println!("sent to {to}");
             Ok(())
         }
     }
 }
 
-// Its test, which does not know what the backend is.
+// The test. It does not know which backend it runs on.
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -89,22 +87,22 @@ async fn reminders_are_sent_a_day_later(
         .with_listen_options(options)
         .with_retry_policy(RetryPolicy::custom(|_, _| Retry::After(MINUTE)));
 
-    // What was enqueued waits.
+    // Nothing is ready yet.
     let report = worker.run_until_idle().await?;
-    ensure!(report == Default::default(), "nothing yet: {report}");
-    let waiting = backend.peek(queue.name(), 10).await?;
-    ensure!(waiting.len() == 3 && queue.stats().await?.delayed == 3);
+    ensure!(report == Default::default(), "{report}");
+    let stored = backend.peek(queue.name(), 10).await?;
+    ensure!(stored.len() == 3 && queue.stats().await?.delayed == 3);
 
-    // A day later: both are busy, and one is for nobody.
+    // A day later, two fail and will be retried. The one without a recipient is a dead letter.
     clock.advance(DAY);
     let report = worker.run_until_idle().await?;
     println!("a day later:    {report}");
     ensure!((report.failed, report.dead_lettered) == (2, 1), "{report}");
     let page = DeadLetterPage::new(10);
     let dead = backend.dead_letters(queue.name(), &page).await?;
-    ensure!(dead[0].reason.to_string() == "nobody to remind");
+    ensure!(dead[0].reason.to_string() == "no recipient");
 
-    // And a minute after that.
+    // Another minute later, the retries succeed.
     clock.advance(MINUTE);
     let report = worker.run_until_idle().await?;
     println!("a minute later: {report}");
