@@ -19,9 +19,9 @@ const ROLE: &str = "QUEUE_BENCH_ROLE";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// Leases and acks batches, in competition with other processes.
-    Consumer(docdb::Place),
+    Consumer(docdb::Location),
     /// Waits for messages and reports when it has them.
-    Listener(docdb::Place),
+    Listener(docdb::Location),
     /// Reports the memory that stored messages take.
     Store { messages: usize },
 }
@@ -36,8 +36,8 @@ pub(crate) fn role() -> Result<Option<Role>> {
 
 pub(crate) async fn run(role: Role) -> Result<()> {
     match role {
-        Role::Consumer(place) => docdb::consume(&place, Orders::new()).await,
-        Role::Listener(place) => docdb::listen(&place, Orders::new()).await,
+        Role::Consumer(location) => docdb::consume(&location, Orders::new()).await,
+        Role::Listener(location) => docdb::listen(&location, Orders::new()).await,
         Role::Store { messages } => tell(&memory::bytes_per_message(messages).await?),
     }
 }

@@ -16,7 +16,7 @@ use queue_docdb::DocDbBuilder;
 
 use super::{
     backlog::{ensure_enough, in_batches, payload},
-    place::{Place, QUEUE},
+    location::{Location, QUEUE},
 };
 use crate::window::{Window, work};
 
@@ -37,8 +37,8 @@ pub(super) struct Naive {
 }
 
 impl Naive {
-    pub(super) async fn new(place: &Place, backlog: u64) -> Result<Self> {
-        let messages = place.database().await?.collection("naive");
+    pub(super) async fn new(location: &Location, backlog: u64) -> Result<Self> {
+        let messages = location.database().await?.collection("naive");
         let index = IndexModel::builder().keys(doc! { "visible_at": 1 });
         messages.create_index(index.build()).await?;
         let naive = Self { messages, backlog };
@@ -108,10 +108,10 @@ pub(super) struct Raw {
 impl Raw {
     const BATCH: usize = 1000;
 
-    pub(super) async fn new(place: &Place) -> Result<Self> {
+    pub(super) async fn new(location: &Location) -> Result<Self> {
         let name = format!("{}{QUEUE}", DocDbBuilder::DEFAULT_COLLECTION_PREFIX);
         Ok(Self {
-            messages: place.database().await?.collection(&name),
+            messages: location.database().await?.collection(&name),
             ids: Arc::default(),
         })
     }

@@ -4,10 +4,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Place, Scale,
+    Location, Scale,
     backlog::{Backlog, lease_and_ack},
     baselines::Raw,
-    place::QUEUE,
+    location::QUEUE,
 };
 use crate::{
     child::{self, Child, Orders, Role},
@@ -20,9 +20,13 @@ const BATCH: usize = 500;
 /// Batch size, the number of processes with a target, and the target beside one process.
 const TARGETS: [(usize, usize, f64); 2] = [(500, 4, 1.2), (100, 16, 0.9)];
 
-pub(super) async fn one_process(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
-    let backlog = Backlog::new(&place.backend().await?, QUEUE, scale.backlog).await?;
-    let raw = Raw::new(place).await?;
+pub(super) async fn one_process(
+    report: &mut Report,
+    scale: &Scale,
+    location: &Location,
+) -> Result<()> {
+    let backlog = Backlog::new(&location.backend().await?, QUEUE, scale.backlog).await?;
+    let raw = Raw::new(location).await?;
     // No callers: the baseline.
     let measure = async |callers| match callers {
         0 => {
@@ -63,11 +67,15 @@ struct Order {
     window: Window,
 }
 
-pub(super) async fn processes(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
-    let backlog = Backlog::new(&place.backend().await?, QUEUE, scale.backlog).await?;
+pub(super) async fn processes(
+    report: &mut Report,
+    scale: &Scale,
+    location: &Location,
+) -> Result<()> {
+    let backlog = Backlog::new(&location.backend().await?, QUEUE, scale.backlog).await?;
     let mut children = Vec::new();
     for _ in 0..16 {
-        children.push(Child::start(&Role::Consumer(place.clone()))?);
+        children.push(Child::start(&Role::Consumer(location.clone()))?);
     }
     for child in &mut children {
         child.answer::<()>().await?; // it is connected
@@ -105,8 +113,10 @@ pub(super) async fn processes(report: &mut Report, scale: &Scale, place: &Place)
 }
 
 /// The program of a child: works through each window that the parent sends.
-pub(crate) async fn consume(place: &Place, mut orders: Orders) -> Result<()> {
-    let queue = Backlog::new(&place.backend().await?, QUEUE, 0).await?.queue;
+pub(crate) async fn consume(location: &Location, mut orders: Orders) -> Result<()> {
+    let queue = Backlog::new(&location.backend().await?, QUEUE, 0)
+        .await?
+        .queue;
     // The first call checks the queue's version, which is not to be measured.
     queue.stats().await?;
     child::tell(&())?;

@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 use queue_api::{LeaseOptions, Queue};
 
 use super::{
-    Place, Scale,
+    Location, Scale,
     backlog::{Backlog, fill},
 };
 use crate::{
@@ -26,8 +26,8 @@ const FEW: u64 = 10_000;
 /// Longer than any run.
 const INVISIBLE: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
-    let backend = place.backend().await?;
+pub(super) async fn measure(report: &mut Report, scale: &Scale, location: &Location) -> Result<()> {
+    let backend = location.backend().await?;
     let few = Backlog::new(&backend, "few", FEW).await?;
     let mut ready = Backlog::new(&backend, "ready", FEW).await?;
     for &size in scale.backlogs {

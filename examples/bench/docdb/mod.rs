@@ -3,9 +3,8 @@
 mod backlog;
 mod baselines;
 mod batches;
-mod explain;
 mod latency;
-mod place;
+mod location;
 mod single;
 mod waiting;
 
@@ -16,19 +15,18 @@ use mongodb::{Client, bson::doc};
 use mongodb_test_server::{MongoServer, Source};
 
 pub(crate) use batches::consume;
-pub(crate) use place::Place;
+pub(crate) use location::Location;
 pub(crate) use waiting::listen;
 
 use crate::report::Report;
 
-pub(crate) const SECTIONS: [&str; 8] = [
+pub(crate) const SECTIONS: [&str; 7] = [
     "batches",
     "processes",
     "single",
     "enqueue",
     "worker",
     "latency",
-    "explain",
     "waiting",
 ];
 
@@ -90,20 +88,19 @@ async fn measure_on(
     for section in sections {
         report.section(section);
         let database = server.scratch_database();
-        let place = Place {
+        let location = Location {
             uri: server.uri().to_owned(),
             database: database.name().to_owned(),
-            wake_mode: place::WakeMode::ChangeStream,
+            wake_mode: location::WakeMode::ChangeStream,
         };
         let measured = match *section {
-            "batches" => batches::one_process(report, scale, &place).await,
-            "processes" => batches::processes(report, scale, &place).await,
-            "single" => single::lease_and_ack(report, scale, &place).await,
-            "enqueue" => single::enqueue(report, scale, &place).await,
-            "worker" => single::worker(report, scale, &place).await,
-            "latency" => latency::measure(report, scale, &place).await,
-            "explain" => explain::measure(report, &place).await,
-            "waiting" => waiting::measure(report, scale, &place).await,
+            "batches" => batches::one_process(report, scale, &location).await,
+            "processes" => batches::processes(report, scale, &location).await,
+            "single" => single::lease_and_ack(report, scale, &location).await,
+            "enqueue" => single::enqueue(report, scale, &location).await,
+            "worker" => single::worker(report, scale, &location).await,
+            "latency" => latency::measure(report, scale, &location).await,
+            "waiting" => waiting::measure(report, scale, &location).await,
             other => bail!("{other} is not a section of docdb"),
         };
         measured.with_context(|| format!("section {section}"))?;
@@ -123,9 +120,9 @@ async fn prepare(server: &MongoServer) -> Result<String> {
     }
     let cache = doc! { "setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=2G" };
     admin.run_command(cache).await?;
-    let place = match server.source() {
+    let location = match server.source() {
         Source::Container { .. } => "in a container, with its data in memory",
         _ => "in a process of its own",
     };
-    Ok(format!("MongoDB {version} {place}, cache of 2 GB"))
+    Ok(format!("MongoDB {version} {location}, cache of 2 GB"))
 }

@@ -16,10 +16,10 @@ use queue_api::{
 use tokio::sync::oneshot;
 
 use super::{
-    Place, Scale,
+    Location, Scale,
     backlog::{Backlog, fill, message},
     baselines::Naive,
-    place::{QUEUE, batching},
+    location::{QUEUE, batching},
 };
 use crate::{
     report::{Report, Row, Target},
@@ -34,11 +34,15 @@ const NAIVE_BACKLOG: u64 = 40_000;
 
 const WORKER_CONCURRENCY: usize = 64;
 
-pub(super) async fn lease_and_ack(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
-    let backend = place.backend().await?;
+pub(super) async fn lease_and_ack(
+    report: &mut Report,
+    scale: &Scale,
+    location: &Location,
+) -> Result<()> {
+    let backend = location.backend().await?;
     let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
     let queue = batching(&backend)?;
-    let naive = Naive::new(place, NAIVE_BACKLOG).await?;
+    let naive = Naive::new(location, NAIVE_BACKLOG).await?;
     for (tasks, least, _) in TARGETS {
         let baseline = async || naive.drain(scale.counted, tasks).await;
         let measured = async || {
@@ -53,11 +57,11 @@ pub(super) async fn lease_and_ack(report: &mut Report, scale: &Scale, place: &Pl
     Ok(())
 }
 
-pub(super) async fn enqueue(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
-    let queue = batching(&place.backend().await?)?;
+pub(super) async fn enqueue(report: &mut Report, scale: &Scale, location: &Location) -> Result<()> {
+    let queue = batching(&location.backend().await?)?;
     // The first enqueue creates the indexes.
     fill(&queue, 1, Duration::ZERO).await?;
-    let naive = Naive::new(place, 0).await?;
+    let naive = Naive::new(location, 0).await?;
     for (tasks, _, least) in TARGETS {
         let window = || Window::after_warm_up(scale.counted);
         let baseline = async || Ok(work(window(), tasks, &naive, Naive::enqueue).await?.rate);
@@ -69,9 +73,9 @@ pub(super) async fn enqueue(report: &mut Report, scale: &Scale, place: &Place) -
     Ok(())
 }
 
-pub(super) async fn worker(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+pub(super) async fn worker(report: &mut Report, scale: &Scale, location: &Location) -> Result<()> {
     const TASKS: usize = WORKER_CONCURRENCY;
-    let backend = place.backend().await?;
+    let backend = location.backend().await?;
     let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
     let queue = batching(&backend)?;
     let baseline = async || {

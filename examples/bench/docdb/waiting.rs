@@ -15,8 +15,8 @@ use queue_api::{NewMessage, Queue, consumer::ListenOptions};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Place, Scale,
-    place::{QUEUE, WakeMode},
+    Location, Scale,
+    location::{QUEUE, WakeMode},
 };
 use crate::{
     child::{self, Child, Orders, Role},
@@ -35,7 +35,7 @@ enum Order {
     Enqueue,
 }
 
-pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -> Result<()> {
+pub(super) async fn measure(report: &mut Report, scale: &Scale, location: &Location) -> Result<()> {
     for (mode, wake_mode, wakes, p99) in [
         (
             "change stream",
@@ -46,11 +46,11 @@ pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -
         // Takes up to two seconds each.
         ("polling", WakeMode::Polling, scale.wakes / 10, Target::None),
     ] {
-        let place = Place {
+        let location = Location {
             wake_mode,
-            ..place.clone()
+            ..location.clone()
         };
-        let mut listener = Child::start(&Role::Listener(place.clone()))?;
+        let mut listener = Child::start(&Role::Listener(location.clone()))?;
         report.step(format!("idle consumer, {mode}"));
         pause(SETTLING).await;
         let before = commands(&mut listener).await?;
@@ -65,7 +65,7 @@ pub(super) async fn measure(report: &mut Report, scale: &Scale, place: &Place) -
             )
         });
 
-        let sender = Queue::new(place.backend().await?, QUEUE)?;
+        let sender = Queue::new(location.backend().await?, QUEUE)?;
         let enqueue = async |_: &mut Child| Ok(sender.enqueue(&sent_now()).await.map(drop)?);
         let millis = wake(report, wakes, &mut listener, enqueue).await?;
         push_rows(report, &format!("another process, {mode}"), millis, p99);
@@ -125,7 +125,7 @@ fn sent_now() -> NewMessage {
 }
 
 /// The program of a child: consumes, and answers how many nanoseconds each message took.
-pub(crate) async fn listen(place: &Place, mut orders: Orders) -> Result<()> {
+pub(crate) async fn listen(location: &Location, mut orders: Orders) -> Result<()> {
     let commands = Arc::new(AtomicU64::new(0));
     let count = commands.clone();
     let record = move |event| {
@@ -133,7 +133,7 @@ pub(crate) async fn listen(place: &Place, mut orders: Orders) -> Result<()> {
             count.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let queue = Queue::new(place.backend_with_events(record).await?, QUEUE)?;
+    let queue = Queue::new(location.backend_with_events(record).await?, QUEUE)?;
     let mut listener = queue.listen(ListenOptions::new(8))?;
     loop {
         tokio::select! {

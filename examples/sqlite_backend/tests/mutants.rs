@@ -8,7 +8,7 @@ use queue_api::{
     QueueBackend, QueueName, QueueStats, Receipt, Result, async_trait,
 };
 use queue_conformance::{
-    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime, 
+    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime,
 };
 use sqlite_backend::SqliteBackend;
 use tempfile::TempDir;
@@ -23,10 +23,7 @@ enum Bug {
 
 const BUGS: [(Bug, &str); 2] = [
     (Bug::UsesOwnClocks, "clients_with_wrong_clocks_do_no_harm"),
-    (
-        Bug::StoresLater,
-        "killed_processes_lose_nothing",
-    ),
+    (Bug::StoresLater, "killed_processes_lose_nothing"),
 ];
 
 fn main() -> ExitCode {

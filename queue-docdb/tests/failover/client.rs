@@ -15,7 +15,7 @@ use std::{
 use queue_api::{
     Delivery, EnqueueOutcome, LeaseOptions, LeaseOutcome, MessageId, NewMessage, Queue, Result,
 };
-use queue_conformance::record::{ReceiptAction, RecordedDelivery, Operation};
+use queue_conformance::record::{Operation, ReceiptAction, RecordedDelivery};
 use queue_docdb::DocDbBackend;
 
 use crate::report::{Answer, Reporter};
@@ -216,7 +216,8 @@ impl Client {
                     }
                     Err(error) => (None, Answer::failed(error)),
                 };
-                self.reporter.end(begun, operation(delivery, applied), answer);
+                self.reporter
+                    .end(begun, operation(delivery, applied), answer);
             }
             if outcomes.is_ok() {
                 return;

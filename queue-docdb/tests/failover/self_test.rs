@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue_conformance::record::{ReceiptAction, Call, RecordedDelivery, Millis, Operation};
+use queue_conformance::record::{Call, Millis, Operation, ReceiptAction, RecordedDelivery};
 
 use crate::{
     report::{Answer, Report},

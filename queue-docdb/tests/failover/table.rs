@@ -8,7 +8,7 @@ use std::{
 
 use queue_conformance::{
     Line,
-    record::{ReceiptAction, Call, Moment, Violation, Operation, judge},
+    record::{Call, Moment, Operation, ReceiptAction, Violation, judge},
 };
 
 use crate::{

@@ -20,7 +20,7 @@ const BASELINE_CONNECTIONS: u32 = 32;
 
 /// A database. Child processes get this as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     pub(super) uri: String,
     pub(super) database: String,
     pub(super) wake_mode: WakeMode,
@@ -33,7 +33,7 @@ pub(super) enum WakeMode {
     Polling,
 }
 
-impl Place {
+impl Location {
     pub(super) async fn backend(&self) -> Result<Arc<DocDbBackend>> {
         self.connect(None).await
     }
