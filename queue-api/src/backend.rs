@@ -43,14 +43,15 @@ use crate::{
 ///   `enqueue` returns [`Duplicate`](EnqueueOutcome::Duplicate) and leaves that message
 ///   unchanged. So you can repeat a failed enqueue. If one call contains an id twice, the first
 ///   message is stored.
-/// - **E3 faithful.** Payload, headers and times come back as they were sent. A payload can be
+/// - **E3 faithful.** Payload, headers and enqueue time come back as they were sent. A payload can be
 ///   any bytes up to the limit, or empty.
 /// - **E4 delayed.** A message is delivered after its delay has passed, not before.
 /// - **L1 exclusive.** While a lease runs, no other call can lease the message.
 /// - **L2 visible again.** When a lease expires, the message can be leased again, and not before.
 ///   The lease lasts for the visibility timeout of the lease call. If the call sets none, the
 ///   message's own applies.
-/// - **L3 counted.** Attempts are numbered 1, 2, 3 …, and every delivery has a new receipt.
+/// - **L3 counted.** Attempts are numbered 1, 2, 3 …, and every delivery has a new receipt. The
+///   number of a released attempt is used again.
 /// - **L4 bounded.** A lease call never returns more messages than requested. If no other call
 ///   competes with it, it returns exactly min(requested, ready) messages in order of ready time.
 ///   Messages that became ready in the same millisecond come in any order. Under contention it
@@ -71,7 +72,7 @@ use crate::{
 ///   and takes back the attempt.
 /// - **D1 dead letter.** A ready message whose attempts have reached its `max_attempts` is not
 ///   delivered again. The lease call that reaches it makes it a dead letter and continues with
-///   the next message. So a message that crashes its worker stops too. A lease call goes through
+///   the next message. So a message that crashes its worker is not delivered for ever. A lease call goes through
 ///   the messages in order until it has enough. A dead letter keeps its payload, its headers and
 ///   the reason. Redrive makes it ready with no attempts counted.
 /// - **Q1 isolated.** Queues do not affect each other. A queue that was never used is empty, not

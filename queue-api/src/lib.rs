@@ -3,6 +3,7 @@
 mod admin;
 mod backend;
 mod batching;
+mod catch_panic;
 mod clock;
 pub mod consumer;
 mod queue;

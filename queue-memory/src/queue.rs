@@ -125,7 +125,7 @@ impl MemoryQueue {
         LeaseOutcome::Applied
     }
 
-    /// S1: counts the messages. This is the one call that goes through the whole queue.
+    /// S1: counts the messages, so it goes through the whole queue.
     pub(crate) fn stats(&self, now: Millis) -> QueueStats {
         let ready = self.live.keys().take_while(|at| at.ready_at <= now).count();
         let later = self.live.values().skip(ready);

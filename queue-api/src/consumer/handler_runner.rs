@@ -7,9 +7,11 @@ use tracing::{Instrument, Span};
 
 use super::{
     Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, lease::SettleFuture,
-    listener_task::after, panic::caught,
+    listener_task::after,
 };
-use crate::{Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock, metrics, trace};
+use crate::{
+    Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock, catch_panic::caught, metrics, trace,
+};
 
 /// Shared by all handler tasks of a worker.
 pub(super) struct HandlerRunner<H, C> {

@@ -55,7 +55,7 @@ impl Failure {
         Self(text.into())
     }
 
-    /// `step` reads as "pulling mongo:7.0".
+    /// `step` reads as "pulling mongo:6.0".
     pub(crate) fn of(step: impl fmt::Display, error: &dyn Error) -> Self {
         let mut text = format!("{step} failed: {error}");
         let mut source = error.source();

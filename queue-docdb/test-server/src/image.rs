@@ -14,7 +14,7 @@ use crate::docker::Docker;
 use crate::error::{Failure, within};
 use crate::mongod;
 
-const OFFICIAL: (&str, &str) = ("mongo", "7.0");
+const OFFICIAL: (&str, &str) = ("mongo", "6.0");
 
 /// 300 MB on a slow connection.
 const PULL: Duration = Duration::from_secs(300);

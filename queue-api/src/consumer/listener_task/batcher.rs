@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::leases::{Key, Leases, after};
 use crate::{
     Error, ErrorKind, LeaseAction, LeaseChange, LeaseOutcome, Queue, Receipt, Result,
-    consumer::{backoff::Backoff, panic::backend_call},
+    catch_panic::backend_call, consumer::backoff::Backoff,
 };
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
