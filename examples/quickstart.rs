@@ -139,6 +139,7 @@ fn words_in(text: &str) -> usize {
 /// Runs this program again from `docdb/`, where it is built with the MongoDB driver. Without the
 /// driver, the first build in memory is much shorter.
 fn run_on_mongodb() -> anyhow::Result<()> {
+    println!("building the program with the MongoDB driver; the first time takes minutes");
     let cargo = env::var_os("CARGO")
         .context("the variable CARGO is not set; start this example with `cargo run`")?;
     let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");

@@ -12,7 +12,7 @@ pub type Headers = BTreeMap<String, String>;
 /// A message to enqueue.
 ///
 /// The id is set when the value is created. So you can repeat a failed enqueue of the same value,
-/// and the message is stored once.
+/// and the message is stored once. After an ack, the same id is a new message.
 ///
 /// ```
 /// use std::time::Duration;
