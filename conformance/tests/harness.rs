@@ -18,7 +18,7 @@ use queue_memory::MemoryBackend;
 
 /// How the harness fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+enum HarnessFailure {
     CannotConnect,
     PanicsWhenConnecting,
     InjectNeverReturns,
@@ -32,13 +32,13 @@ struct Count {
 
 #[derive(Clone)]
 struct FailingHarness {
-    failure: Failure,
+    failure: HarnessFailure,
     count: Count,
 }
 
 impl FailingHarness {
     /// Returns the report and the number of stores that were not removed.
-    fn run(failure: Failure) -> (Report, usize) {
+    fn run(failure: HarnessFailure) -> (Report, usize) {
         let count = Count::default();
         let harness = Self {
             failure,
@@ -63,14 +63,14 @@ impl Harness for FailingHarness {
     fn histories(&self) -> u32 {
         // So many that at least one concurrent history uses faults, but for one run in a million.
         match self.failure {
-            Failure::InjectNeverReturns => 100,
+            HarnessFailure::InjectNeverReturns => 100,
             _ => 4,
         }
     }
 
     fn capabilities(&self) -> &'static [Capability] {
         match self.failure {
-            Failure::InjectNeverReturns => &[Capability::Admin],
+            HarnessFailure::InjectNeverReturns => &[Capability::Admin],
             _ => &[
                 Capability::Admin,
                 Capability::Processes,
@@ -82,7 +82,7 @@ impl Harness for FailingHarness {
     fn timeout(&self) -> Duration {
         match self.failure {
             // Longer than the checks in real time take. A call that never returns takes all of it.
-            Failure::InjectNeverReturns => Duration::from_secs(8),
+            HarnessFailure::InjectNeverReturns => Duration::from_secs(8),
             _ => Duration::from_secs(60),
         }
     }
@@ -97,9 +97,9 @@ struct FailingStore {
 impl Store for FailingStore {
     async fn connect(&self) -> Result<Connection, HarnessError> {
         match self.harness.failure {
-            Failure::CannotConnect => Err("the server is away".into()),
-            Failure::PanicsWhenConnecting => panic!("the author made a mistake"),
-            Failure::InjectNeverReturns => Ok(Connection::new(self.backend.clone())),
+            HarnessFailure::CannotConnect => Err("the server is away".into()),
+            HarnessFailure::PanicsWhenConnecting => panic!("the author made a mistake"),
+            HarnessFailure::InjectNeverReturns => Ok(Connection::new(self.backend.clone())),
         }
     }
 
@@ -133,7 +133,7 @@ fn names_of(report: &Report) -> BTreeSet<&str> {
 
 #[test]
 fn every_item_reports_a_harness_that_cannot_connect() {
-    let (refusing, left) = FailingHarness::run(Failure::CannotConnect);
+    let (refusing, left) = FailingHarness::run(HarnessFailure::CannotConnect);
     assert_eq!(left, 0, "each store is removed");
     for result in &refusing.results {
         let Outcome::Failed(why) = &result.outcome else {
@@ -148,7 +148,7 @@ fn every_item_reports_a_harness_that_cannot_connect() {
     assert!(names.contains("histories::concurrent_histories_4_of_4"));
     assert!(names.contains("L2_visible_again::clients_with_wrong_clocks_do_no_harm"));
 
-    let (panicking, left) = FailingHarness::run(Failure::PanicsWhenConnecting);
+    let (panicking, left) = FailingHarness::run(HarnessFailure::PanicsWhenConnecting);
     assert_eq!(left, 0, "each store is removed");
     assert_eq!(names_of(&panicking), names);
     for result in &panicking.results {
@@ -163,7 +163,7 @@ fn every_item_reports_a_harness_that_cannot_connect() {
 
 #[test]
 fn a_fault_that_is_never_injected_times_out() {
-    let (report, left) = FailingHarness::run(Failure::InjectNeverReturns);
+    let (report, left) = FailingHarness::run(HarnessFailure::InjectNeverReturns);
     assert_eq!(left, 0, "each store is removed");
     let late = "did not end within 8s";
     let times_out = |result: &&queue_conformance::CheckResult| {

@@ -9,16 +9,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::Arc,
-    time::Duration,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use queue_api::{
-    Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
-    QueueBackend, QueueName, QueueStats, Receipt, Result, async_trait,
-};
+use queue_api::{LeaseOutcome, QueueBackend, QueueName, Receipt, Result, async_trait};
 use queue_conformance::{Capability, Connection, Harness, HarnessError, Store, TestTime};
 use queue_memory::MemoryBackend;
+use queue_test_support::{Delegate, Delegated};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -210,7 +207,7 @@ struct MemoryStore(Backend);
 #[async_trait]
 impl Store for MemoryStore {
     async fn connect(&self) -> Result<Connection, HarnessError> {
-        Ok(Connection::without_admin(self.0.clone()))
+        Ok(Connection::without_admin(Delegated(self.0.clone())))
     }
 
     async fn remove(&self) -> Result<(), HarnessError> {
@@ -225,21 +222,11 @@ struct Backend {
 }
 
 #[async_trait]
-impl QueueBackend for Backend {
-    fn limits(&self) -> Limits {
-        self.backend.limits()
-    }
+impl Delegate for Backend {
+    type Inner = MemoryBackend;
 
-    async fn enqueue(
-        &self,
-        queue: &QueueName,
-        messages: &[NewMessage],
-    ) -> Result<Vec<EnqueueOutcome>> {
-        self.backend.enqueue(queue, messages).await
-    }
-
-    async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        self.backend.lease(queue, options).await
+    fn inner(&self) -> &MemoryBackend {
+        &self.backend
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
@@ -248,21 +235,5 @@ impl QueueBackend for Backend {
             true => vec![LeaseOutcome::Applied; outcomes.len()],
             false => outcomes,
         })
-    }
-
-    async fn change(
-        &self,
-        queue: &QueueName,
-        changes: &[LeaseChange],
-    ) -> Result<Vec<LeaseOutcome>> {
-        self.backend.change(queue, changes).await
-    }
-
-    async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        self.backend.wait(queue, at_most).await
-    }
-
-    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.backend.stats(queue).await
     }
 }

@@ -1,7 +1,11 @@
 //! Other processes of this program. Parent and child exchange lines of JSON over pipes. A child
 //! ends when its input ends, so no child outlives its parent.
 
-use std::{env, io, process::Stdio, thread};
+use std::{
+    env, io,
+    process::{self, Stdio},
+    thread,
+};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -11,7 +15,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{docdb, memory};
+use crate::docdb::location::Location;
 
 /// The variable with the role of a child.
 const ROLE: &str = "QUEUE_BENCH_ROLE";
@@ -19,27 +23,21 @@ const ROLE: &str = "QUEUE_BENCH_ROLE";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// Leases and acks batches, in competition with other processes.
-    Consumer(docdb::Location),
+    Consumer(Location),
     /// Waits for messages and reports when it has them.
-    Listener(docdb::Location),
+    Listener(Location),
     /// Reports the memory that stored messages take.
     Store { messages: usize },
 }
 
-pub(crate) fn role() -> Result<Option<Role>> {
+/// The role of this process and its orders. `None` for the parent.
+pub(crate) fn role() -> Result<Option<(Role, Orders)>> {
     let Ok(role) = env::var(ROLE) else {
         return Ok(None);
     };
     let parsed = serde_json::from_str(&role);
-    parsed.with_context(|| format!("{ROLE} is {role:?}, which is not a role"))
-}
-
-pub(crate) async fn run(role: Role) -> Result<()> {
-    match role {
-        Role::Consumer(location) => docdb::consume(&location, Orders::new()).await,
-        Role::Listener(location) => docdb::listen(&location, Orders::new()).await,
-        Role::Store { messages } => tell(&memory::bytes_per_message(messages).await?),
-    }
+    let role = parsed.with_context(|| format!("{ROLE} is {role:?}, which is not a role"))?;
+    Ok(Some((role, Orders::read())))
 }
 
 /// Sends an answer to the parent.
@@ -53,19 +51,21 @@ pub(crate) fn tell(answer: &impl Serialize) -> Result<()> {
 pub(crate) struct Orders(mpsc::UnboundedReceiver<String>);
 
 impl Orders {
-    fn new() -> Self {
+    fn read() -> Self {
         let (send, lines) = mpsc::unbounded_channel();
         thread::spawn(move || {
-            let mut lines = io::stdin().lines().map_while(Result::ok);
-            lines.try_for_each(|line| send.send(line))
+            for line in io::stdin().lines().map_while(Result::ok) {
+                // Fails for a role without orders.
+                let _ = send.send(line);
+            }
+            process::exit(0);
         });
         Self(lines)
     }
 
-    /// `None` when the parent has ended.
-    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
-        let line = self.0.recv().await;
-        Ok(line.as_deref().map(serde_json::from_str).transpose()?)
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let line = self.0.recv().await.context("the input has ended")?;
+        Ok(serde_json::from_str(&line)?)
     }
 }
 

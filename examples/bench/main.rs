@@ -22,7 +22,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::report::Report;
+use crate::{
+    child::{Orders, Role},
+    report::Report,
+};
 
 /// Measures a backend beside baselines.
 #[derive(Parser)]
@@ -51,8 +54,8 @@ enum Backend {
 }
 
 fn main() -> Result<()> {
-    if let Some(role) = child::role()? {
-        return Runtime::new()?.block_on(child::run(role));
+    if let Some((role, orders)) = child::role()? {
+        return Runtime::new()?.block_on(run_child(role, orders));
     }
     let Arguments {
         backend,
@@ -99,6 +102,14 @@ fn main() -> Result<()> {
         println!("wrote {}", path.display());
     }
     Ok(())
+}
+
+async fn run_child(role: Role, orders: Orders) -> Result<()> {
+    match role {
+        Role::Consumer(location) => docdb::consume(&location, orders).await,
+        Role::Listener(location) => docdb::listen(&location, orders).await,
+        Role::Store { messages } => child::tell(&memory::bytes_per_message(messages).await?),
+    }
 }
 
 fn choose(all: &[&'static str], only: Option<&str>) -> Result<Vec<&'static str>> {

@@ -63,8 +63,11 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
 }
 
 fn names_auth_source(uri: &str) -> bool {
-    uri.split_once('?')
-        .is_some_and(|(_, settings)| settings.to_ascii_lowercase().contains("authsource="))
+    let (_, settings) = uri.split_once('?').unwrap_or_default();
+    let mut names = settings
+        .split('&')
+        .filter_map(|setting| setting.split_once('='));
+    names.any(|(name, _)| name.eq_ignore_ascii_case("authSource"))
 }
 
 fn invalid(message: String) -> Error {
@@ -118,6 +121,8 @@ mod tests {
             ("shop", "admin"),
             ("shop?authMechanism=SCRAM-SHA-1", "admin"),
             ("shop?authSource=x", "x"),
+            ("shop?authMechanism=SCRAM-SHA-1&AUTHSOURCE=x", "x"),
+            ("shop?appName=authSource=", "admin"),
         ] {
             let options = prepared(&format!("{CLUSTER}{rest}")).await.expect(rest);
             let credential = options.credential.expect("a user");

@@ -86,7 +86,6 @@ impl MemoryQueue {
             let mut message = first.remove();
             if message.attempts >= message.sent.max_attempts {
                 // D1: the lease call that meets an exhausted message makes it a dead letter.
-                self.positions.remove(&message.sent.id);
                 self.dead_letter(message, DeadReason::AttemptsExhausted, now);
                 continue;
             }
@@ -100,15 +99,16 @@ impl MemoryQueue {
 
     /// A1: ends the message.
     pub(crate) fn ack(&mut self, receipt: &Receipt) -> LeaseOutcome {
-        match self.remove(receipt) {
-            Some(_) => LeaseOutcome::Applied,
-            None => LeaseOutcome::Lost,
-        }
+        let Some(message) = self.take(receipt) else {
+            return LeaseOutcome::Lost;
+        };
+        self.forget(&message.sent.id);
+        LeaseOutcome::Applied
     }
 
     /// A5: moves or ends the lease. Only an extension keeps the receipt valid (A4).
     pub(crate) fn change(&mut self, change: &LeaseChange, now: Millis) -> LeaseOutcome {
-        let Some(mut message) = self.remove(&change.receipt) else {
+        let Some(mut message) = self.take(&change.receipt) else {
             return LeaseOutcome::Lost;
         };
         match &change.action {
@@ -140,24 +140,24 @@ impl MemoryQueue {
         }
     }
 
-    /// Removes the message whose last delivery `receipt` is for. No clock is asked (A3).
-    fn remove(&mut self, receipt: &Receipt) -> Option<Box<StoredMessage>> {
-        let hash_map::Entry::Occupied(position) = self.positions.entry(message_id(receipt)?) else {
+    /// Takes the message whose last delivery `receipt` is for. No clock is asked (A3).
+    ///
+    /// The caller inserts the message again or forgets its id.
+    fn take(&mut self, receipt: &Receipt) -> Option<Box<StoredMessage>> {
+        let position = self.positions.get(&message_id(receipt)?)?;
+        let btree_map::Entry::Occupied(message) = self.live.entry(*position) else {
             return None;
         };
-        let btree_map::Entry::Occupied(message) = self.live.entry(*position.get()) else {
-            return None;
-        };
-        if !message.get().accepts(receipt) {
-            return None;
-        }
-        position.remove();
-        let message = message.remove();
+        message.get().accepts(receipt).then(|| message.remove())
+    }
+
+    /// Removes the id of a message that is not live any more.
+    fn forget(&mut self, id: &MessageId) {
+        self.positions.remove(id);
         if self.positions.len() < self.positions.capacity() / 8 {
             // A hash table does not shrink by itself.
             self.positions.shrink_to(2 * self.positions.len());
         }
-        Some(message)
     }
 
     fn new_position(&mut self, ready_at: Millis) -> Position {
@@ -169,7 +169,10 @@ impl MemoryQueue {
     /// Inserts a live message and keeps its receipt valid.
     fn insert(&mut self, message: Box<StoredMessage>, ready_at: Millis) {
         let position = self.new_position(ready_at);
-        self.positions.insert(message.sent.id.clone(), position);
+        match self.positions.get_mut(&message.sent.id) {
+            Some(of_message) => *of_message = position,
+            None => _ = self.positions.insert(message.sent.id.clone(), position),
+        }
         self.live.insert(position, message);
     }
 
@@ -181,6 +184,7 @@ impl MemoryQueue {
     /// D1: a dead letter keeps all of the message.
     fn dead_letter(&mut self, message: Box<StoredMessage>, reason: DeadReason, now: Millis) {
         let id = message.sent.id.clone();
+        self.forget(&id);
         let died_at = now;
         let dead = DeadMessage {
             message,

@@ -4,7 +4,10 @@
 use std::{alloc::System, sync::Arc, time::Duration};
 
 use cap::Cap;
-use queue_api::{Bytes, LeaseOptions, NewMessage, Queue, QueueBackend, Receipt, Result};
+use queue_api::{
+    Bytes, LeaseOptions, ManualClock, NewMessage, Purge, Queue, QueueAdmin, QueueBackend, Receipt,
+    Result,
+};
 use queue_memory::MemoryBackend;
 
 #[global_allocator]
@@ -68,7 +71,8 @@ async fn polled_once(call: impl Future) -> bool {
 
 #[tokio::test]
 async fn memory_follows_what_the_queues_hold() -> Result<()> {
-    let backend = Arc::new(MemoryBackend::new());
+    let clock = Arc::new(ManualClock::new());
+    let backend = Arc::new(MemoryBackend::new().with_clock(clock.clone()));
     let queue = Queue::new(backend.clone(), "q")?;
     let before = ALLOCATOR.allocated();
     let taken = || ALLOCATOR.allocated() - before;
@@ -91,7 +95,19 @@ async fn memory_follows_what_the_queues_hold() -> Result<()> {
     assert_eq!(queue.stats().await?.leased, 1);
     assert_small("remaining", taken(), 1);
 
+    // A single call makes dead letters of many.
+    let exhausted = |_| NewMessage::new("").with_max_attempts(1);
+    let exhausted: Vec<_> = (0..MESSAGES).map(exhausted).collect();
+    queue.enqueue_batch(&exhausted).await?;
+    drop(exhausted);
+    drop(lease_all(&queue).await?);
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(queue.lease_batch(&LeaseOptions::new(2)).await?.len(), 1);
+    let purged = backend.purge(queue.name(), Purge::Dead).await?;
+    assert_eq!(purged, MESSAGES as u64);
+    assert_small("remaining, after dead letters,", taken(), 1);
+
     use_names(&backend).await?;
-    assert_small("remaining, with names used once, ", taken(), 1);
+    assert_small("remaining, with names used once,", taken(), 1);
     Ok(())
 }

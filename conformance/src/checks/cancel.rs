@@ -9,11 +9,8 @@ use queue_api::{LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, QueueStats
 
 use crate::{
     fixture::{Fixture, dead_letter, extend, msg, nack, receipts},
-    poll_at_most::poll_at_most,
+    poll_at_most::{every_await_point, poll_at_most},
 };
-
-/// More polls than a call needs.
-pub(super) const MOST_POLLS: usize = 200;
 
 /// Drops a call at its first await point, the next call at its second, and so on, until one ends.
 /// `afterwards` runs after each.
@@ -21,7 +18,7 @@ async fn at_every_await_point<T>(
     mut call: impl AsyncFnMut(usize) -> T,
     mut afterwards: impl AsyncFnMut(usize, Option<T>),
 ) {
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         let output = poll_at_most(polls, pin!(call(polls))).await;
         let finished = output.is_some();
         afterwards(polls, output).await;
@@ -96,7 +93,7 @@ pub(super) async fn a_dropped_enqueue_loses_nothing(fixture: Fixture) {
 
 pub(super) async fn a_dropped_lease_loses_nothing(fixture: Fixture) {
     let mut stored = Vec::new();
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         // New messages each time, so that some are ready even if a dropped call leased the others.
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored.extend(trio(polls));
@@ -117,7 +114,7 @@ pub(super) async fn a_dropped_lease_loses_nothing(fixture: Fixture) {
 pub(super) async fn a_dropped_ack_is_done_or_not(fixture: Fixture) {
     let mut acked_for_certain = Vec::new();
     let mut not_acked = BTreeSet::new();
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
         let leased = fixture.lease_for(3, 3_600_000).await;
         let receipts = [leased[0].receipt.clone(), leased[1].receipt.clone()];
@@ -157,7 +154,7 @@ pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
         let kind = format!("{action:?}");
         let kind = &kind[..4];
         let mut expected = Vec::new();
-        for polls in 1..=MOST_POLLS {
+        for polls in every_await_point() {
             let names = trio(polls).map(|id| format!("{kind}-{id}"));
             fixture.store(&names.clone().map(|id| msg(&id))).await;
             let changes: Vec<_> = fixture
@@ -192,7 +189,7 @@ pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
 
 pub(super) async fn a_dropped_dead_lettering_is_done_or_not(fixture: Fixture) {
     let mut stored = 0;
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored += 3;
         let leased = fixture.lease_for(3, 3_600_000).await.into_iter();
@@ -213,7 +210,7 @@ pub(super) async fn a_dropped_dead_lettering_is_done_or_not(fixture: Fixture) {
 
 pub(super) async fn a_dropped_lease_of_exhausted_messages_loses_nothing(fixture: Fixture) {
     let mut stored = 0;
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         let exhausted = trio(polls).map(|id| msg(&id).with_max_attempts(1));
         fixture.store(&exhausted).await;
         stored += 3;
@@ -235,7 +232,7 @@ pub(super) async fn a_dropped_lease_of_exhausted_messages_loses_nothing(fixture:
 
 pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
     let mut stored = 0;
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored += 3;
         for delivery in fixture.lease(3).await {
@@ -332,7 +329,7 @@ pub(super) async fn a_dropped_enqueue_may_be_repeated(fixture: Fixture) {
 }
 
 pub(super) async fn a_dropped_ack_may_be_repeated(fixture: Fixture) {
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
         let receipts = receipts(fixture.lease(3).await);
         let ack = fixture.backend().ack(&fixture.name, &receipts);

@@ -6,12 +6,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use queue_api::{Delivery, EnqueueOutcome::Stored, LeaseOutcome::Applied, MessageId};
+use queue_api::{
+    Delivery, EnqueueOutcome::Stored, LeaseChange, LeaseOutcome::Applied, MessageId, NewMessage,
+};
 use tokio::sync::Barrier;
 
 use super::race::{
-    an_ack_and_an_enqueue_both_take_effect, two_enqueues_store_an_id_once,
-    two_leases_share_no_message,
+    a_lease_takes_no_reused_id, an_ack_and_an_enqueue_both_take_effect,
+    two_enqueues_store_an_id_once, two_leases_share_no_message,
 };
 use crate::{
     fixture::{Fixture, msg, nack},
@@ -44,14 +46,15 @@ async fn is_drained(fixture: &Fixture) -> bool {
 }
 
 pub(super) async fn many_tasks_ack_each_message_once(fixture: Fixture) {
-    const MESSAGES: usize = 200;
+    const MESSAGES: usize = 400;
+    const BATCHES: [usize; 8] = [1, 2, 3, 5, 10, 20, 50, 100];
     let messages: Vec<_> = (0..MESSAGES).map(|n| msg(&format!("m{n:03}"))).collect();
     fixture.store(&messages).await;
-    let acked = many(&fixture, 8, async |fixture: Fixture, task| {
+    let acked = many(&fixture, BATCHES.len(), async |fixture: Fixture, task| {
         let mut acked = Vec::new();
         let mut idle = fixture.idle_timeout();
         loop {
-            let deliveries = fixture.lease(task % 5 + 1).await;
+            let deliveries = fixture.lease(BATCHES[task]).await;
             if deliveries.is_empty() {
                 if is_drained(&fixture).await {
                     return acked;
@@ -66,6 +69,7 @@ pub(super) async fn many_tasks_ack_each_message_once(fixture: Fixture) {
             for (delivery, outcome) in deliveries.into_iter().zip(outcomes) {
                 let id = delivery.id;
                 assert_eq!(outcome, Applied, "{id} has one lease");
+                assert_eq!(delivery.payload, id.as_str());
                 assert_eq!(delivery.attempt, 1);
                 acked.push(id);
             }
@@ -128,6 +132,52 @@ pub(super) async fn concurrent_enqueues_store_an_id_once(fixture: Fixture) {
     let stored: usize = stored.iter().sum();
     assert_eq!(stored, IDS, "each id is stored by exactly one call");
     assert_eq!(fixture.stats().await.ready, IDS as u64);
+}
+
+pub(super) async fn a_reused_id_is_a_new_message(fixture: Fixture) {
+    a_lease_takes_no_reused_id(&fixture).await;
+    many_tasks_reuse_ids(&fixture).await;
+}
+
+/// Two tasks lease all messages and release them. Two others lease three, ack them and use their
+/// ids again. Ids are in the opposite order of arrival, so a claim by id and a claim by arrival
+/// start at opposite ends.
+async fn many_tasks_reuse_ids(fixture: &Fixture) {
+    let most = fixture.backend().limits().max_batch.min(300);
+    let ids = (0..most).rev().map(|n| format!("many{n:03}"));
+    let messages: Vec<_> = ids.map(|id| msg(&id)).collect();
+    fixture.store(&messages).await;
+    let acked = Arc::new(Mutex::new(BTreeSet::new()));
+    many(fixture, 4, move |fixture: Fixture, task| {
+        let acked = acked.clone();
+        async move {
+            for round in 0..5 {
+                let deliveries = fixture.lease(if task < 2 { most } else { 3 }).await;
+                for Delivery { id, payload, .. } in &deliveries {
+                    let is_acked = acked.lock().unwrap().contains(payload);
+                    assert!(!is_acked, "{id} was delivered after its ack: {payload:?}");
+                }
+                let receipts: Vec<_> = deliveries.iter().map(|d| d.receipt.clone()).collect();
+                if task < 2 {
+                    let released: Vec<_> = receipts.into_iter().map(LeaseChange::release).collect();
+                    fixture.change_all(&released).await;
+                    continue;
+                }
+                let outcomes = fixture.ack_all(&receipts).await;
+                let all_applied = outcomes.iter().all(|outcome| *outcome == Applied);
+                assert!(all_applied, "task {task} has these leases: {outcomes:?}");
+                for Delivery { id, payload, .. } in deliveries {
+                    acked.lock().unwrap().insert(payload);
+                    let again = NewMessage {
+                        payload: format!("{id} of task {task}, round {round}").into(),
+                        ..msg(id.as_str())
+                    };
+                    fixture.store(&[again]).await;
+                }
+            }
+        }
+    })
+    .await;
 }
 
 pub(super) async fn many_consumers_make_progress(fixture: Fixture) {

@@ -130,8 +130,9 @@ table! {
         a_message_has_one_lease_at_a_time concurrent_enqueues_store_an_id_once;
     C2 Manual core race: concurrent_calls_settle_a_receipt_once
         a_late_ack_and_a_lease_do_not_both_succeed
-        a_late_change_and_a_lease_do_not_both_succeed a_reused_id_is_a_new_message;
-    C2 Manual core concurrent: many_consumers_make_progress producers_and_consumers_lose_nothing;
+        a_late_change_and_a_lease_do_not_both_succeed;
+    C2 Manual core concurrent: a_reused_id_is_a_new_message many_consumers_make_progress
+        producers_and_consumers_lose_nothing;
     R1 Manual core durable: a_new_connection_sees_everything
         a_receipt_outlives_its_connection two_connections_share_leases;
     X1 Manual core cancel: a_dropped_enqueue_may_be_repeated

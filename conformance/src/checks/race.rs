@@ -18,10 +18,9 @@ use queue_api::{
 };
 use tokio::time::timeout;
 
-use super::cancel::MOST_POLLS;
 use crate::{
-    fixture::{Fixture, dead_letter, extend, id_of, msg, nack},
-    poll_at_most::poll_at_most,
+    fixture::{Fixture, dead_letter, extend, id_of, msg, nack, receipts},
+    poll_at_most::{every_await_point, poll_at_most},
 };
 
 /// How long a call is stopped for another. If it holds a lock, the other needs it to go on.
@@ -83,10 +82,12 @@ pub(super) async fn concurrent_calls_settle_a_receipt_once(fixture: Fixture) {
         };
     let release = LeaseAction::Release;
     let actions = [None, Some(nack(0)), Some(release), Some(dead_letter("no"))];
-    for (n, action) in actions.iter().enumerate() {
-        let other = &actions[(n + 1) % actions.len()];
-        for polls in 1..=MOST_POLLS {
-            fixture.store(&[msg(&format!("m{n}-{polls}"))]).await;
+    let pairs = actions
+        .iter()
+        .flat_map(|action| actions.iter().map(move |other| (action, other)));
+    for (pair, (action, other)) in pairs.enumerate() {
+        for polls in every_await_point() {
+            fixture.store(&[msg(&format!("m{pair}-{polls}"))]).await;
             let receipt = fixture.lease_one().await.receipt;
             let round = interleave(polls, settle(&fixture, &receipt, action), async {
                 round_trips(&elsewhere).await;
@@ -128,7 +129,7 @@ async fn one_of_two_succeeds(fixture: &Fixture, action: Option<LeaseAction>) {
     };
     let lease = async |fixture: &Fixture| !fixture.lease(1).await.is_empty();
     for lease_is_stopped in [true, false] {
-        for polls in 1..=MOST_POLLS {
+        for polls in every_await_point() {
             let message = msg(&format!("m{polls}-{lease_is_stopped}"));
             let receipt = &expired_lease(fixture, message).await;
             let elsewhere = &elsewhere;
@@ -162,14 +163,14 @@ async fn one_of_two_succeeds(fixture: &Fixture, action: Option<LeaseAction>) {
 
 /// A claim reads a message first and takes it later. In between, the message may be acked and its
 /// id used again.
-pub(super) async fn a_reused_id_is_a_new_message(fixture: Fixture) {
+pub(super) async fn a_lease_takes_no_reused_id(fixture: &Fixture) {
     let elsewhere = fixture.reconnect().await;
     let life = |number: &'static str, id: &str| NewMessage {
         payload: number.into(),
         ..msg(id).with_header("life", number)
     };
     let second_life = life("2", "a");
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         fixture
             .store(&["a", "b", "c"].map(|id| life("1", id)))
             .await;
@@ -218,7 +219,7 @@ pub(super) async fn a_reused_id_is_a_new_message(fixture: Fixture) {
 /// Three messages are ready, and each of two calls asks for two.
 pub(super) async fn two_leases_share_no_message(fixture: &Fixture) {
     let elsewhere = fixture.reconnect().await;
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         let ids = ["a", "b", "c"].map(|id| msg(&format!("{id}{polls}")));
         fixture.store(&ids).await;
         let round = interleave(polls, fixture.lease(2), async {
@@ -243,7 +244,7 @@ pub(super) async fn two_leases_share_no_message(fixture: &Fixture) {
 /// Two calls have two ids in common.
 pub(super) async fn two_enqueues_store_an_id_once(fixture: &Fixture) {
     let elsewhere = fixture.reconnect().await;
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         let messages = |ids: [&str; 3]| ids.map(|id| msg(&format!("{id}{polls}")));
         let (abc, cbd) = (messages(["a", "b", "c"]), messages(["c", "b", "d"]));
         let round = interleave(polls, fixture.enqueue(&abc), async {
@@ -265,7 +266,7 @@ pub(super) async fn two_enqueues_store_an_id_once(fixture: &Fixture) {
 /// Neither call undoes the other.
 pub(super) async fn an_ack_and_an_enqueue_both_take_effect(fixture: &Fixture) {
     let elsewhere = fixture.reconnect().await;
-    for polls in 1..=MOST_POLLS {
+    for polls in every_await_point() {
         let (acked, stored) = (msg(&format!("a{polls}")), msg(&format!("b{polls}")));
         fixture.store(&[acked]).await;
         let receipt = fixture.lease_one().await.receipt;
@@ -286,7 +287,6 @@ pub(super) async fn an_ack_and_an_enqueue_both_take_effect(fixture: &Fixture) {
 }
 
 async fn ack_everything(fixture: &Fixture) {
-    for delivery in fixture.lease(100).await {
-        fixture.ack(&delivery.receipt).await;
-    }
+    let receipts = receipts(fixture.lease(100).await);
+    fixture.ack_all(&receipts).await;
 }

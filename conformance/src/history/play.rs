@@ -22,12 +22,12 @@ use crate::{
 
 /// A history that the model rejects, or that did not end.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct FailedHistory {
     timeline: Vec<String>,
     why: String,
 }
 
-impl Display for Failure {
+impl Display for FailedHistory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.timeline {
             writeln!(f, "  {line}")?;
@@ -37,7 +37,7 @@ impl Display for Failure {
 }
 
 /// The result of a history. The outer error is an error of the harness.
-pub(crate) type Played = Result<Result<(), Failure>, String>;
+pub(crate) type Played = Result<Result<(), FailedHistory>, String>;
 
 /// Plays `commands` on a new store.
 pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
@@ -49,7 +49,9 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played 
         let mut player = Player::new(fixture);
         let played = isolated(timeout, player.play(commands)).await;
         let timeline = player.timeline;
-        Ok(played.flatten().map_err(|why| Failure { timeline, why }))
+        Ok(played
+            .flatten()
+            .map_err(|why| FailedHistory { timeline, why }))
     })
     .await
 }

@@ -52,7 +52,10 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::replay;
+use crate::{
+    replay,
+    report::{Outcome, Report},
+};
 
 /// Names a file with a record to judge instead of new ones.
 const RECORD: &str = "QUEUE_CONFORMANCE_RECORD";
@@ -90,6 +93,23 @@ fn keep(calls: &[Call]) -> io::Result<PathBuf> {
     let path = path::absolute(folder)?.join(format!("queue-record-{}.json", Uuid::now_v7()));
     fs::write(&path, serde_json::to_vec_pretty(calls)?)?;
     Ok(path)
+}
+
+/// Removes the records that a run kept, for a test that expects failures.
+///
+/// # Errors
+/// That of a file that cannot be removed.
+pub fn remove_kept(report: &Report) -> io::Result<()> {
+    let assignment = format!("{RECORD}=");
+    for result in &report.results {
+        if let Outcome::Failed(why) = &result.outcome
+            && let Some((_, command)) = why.split_once(&assignment)
+        {
+            let path = command.split_whitespace().next().unwrap_or_default();
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn record_from_env() -> Result<Option<Vec<Call>>, String> {

@@ -11,8 +11,8 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use libtest_mimic::{Arguments, Failed, Trial};
 use queue_api::{Limits, ManualClock, async_trait};
 use queue_conformance::{
-    Capability, CheckResult, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime,
-    report,
+    Capability, CheckResult, Connection, Harness, HarnessError, Outcome, Store, TestTime,
+    record::remove_kept, report,
 };
 use queue_memory::MemoryBackend;
 
@@ -143,7 +143,7 @@ fn passes(name: &str, harness: MutantHarness) -> Trial {
 
 fn is_rejected(harness: MutantHarness, checks: &[&str]) -> Result<(), Failed> {
     let report = report(harness, THREADS);
-    remove_records(&report);
+    remove_kept(&report)?;
     report.results.iter().try_for_each(names_its_line)?;
     let failed: Vec<_> = report.failed_checks().collect();
     for check in checks {
@@ -167,18 +167,6 @@ fn names_its_line(result: &CheckResult) -> Result<(), String> {
     match is_named || why.starts_with("did not end within") {
         true => Ok(()),
         false => Err(format!("{} does not name its line:\n{why}", result.check)),
-    }
-}
-
-/// Removes the kept records of failing histories.
-fn remove_records(report: &Report) {
-    for result in &report.results {
-        if let Outcome::Failed(why) = &result.outcome
-            && let Some((_, command)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
-        {
-            let path = command.split_whitespace().next().unwrap_or_default();
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

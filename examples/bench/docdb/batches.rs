@@ -120,9 +120,9 @@ pub(crate) async fn consume(location: &Location, mut orders: Orders) -> Result<(
     // The first call checks the queue's version, which is not to be measured.
     queue.stats().await?;
     child::tell(&())?;
-    while let Some(Order { batch, window }) = orders.next().await? {
+    loop {
+        let Order { batch, window } = orders.next().await?;
         let context = (queue.clone(), batch);
         child::tell(&work(window, 1, &context, lease_and_ack).await?)?;
     }
-    Ok(())
 }

@@ -4,7 +4,7 @@ mod backlog;
 mod baselines;
 mod batches;
 mod latency;
-mod location;
+pub(crate) mod location;
 mod single;
 mod waiting;
 
@@ -15,10 +15,10 @@ use mongodb::{Client, bson::doc};
 use mongodb_test_server::{MongoServer, Source};
 
 pub(crate) use batches::consume;
-pub(crate) use location::Location;
 pub(crate) use waiting::listen;
 
 use crate::report::Report;
+use location::Location;
 
 pub(crate) const SECTIONS: [&str; 7] = [
     "batches",

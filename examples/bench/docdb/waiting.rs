@@ -145,9 +145,8 @@ pub(crate) async fn listen(location: &Location, mut orders: Orders) -> Result<()
                 child::tell(&took)?;
             }
             order = orders.next() => match order? {
-                None => return Ok(()),
-                Some(Order::CountCommands) => child::tell(&commands.load(Ordering::Relaxed))?,
-                Some(Order::Enqueue) => {
+                Order::CountCommands => child::tell(&commands.load(Ordering::Relaxed))?,
+                Order::Enqueue => {
                     let queue = queue.clone();
                     tokio::spawn(async move { queue.enqueue(&sent_now()).await });
                 }

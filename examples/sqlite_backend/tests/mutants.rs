@@ -3,13 +3,11 @@
 
 use std::{panic, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use queue_api::{
-    Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits, NewMessage,
-    QueueBackend, QueueName, QueueStats, Receipt, Result, async_trait,
-};
+use queue_api::{EnqueueOutcome, NewMessage, QueueBackend, QueueName, Result, async_trait};
 use queue_conformance::{
-    Capability, Connection, Harness, HarnessError, Outcome, Report, Store, TestTime,
+    Capability, Connection, Harness, HarnessError, Store, TestTime, record::remove_kept,
 };
+use queue_test_support::{Delegate, Delegated};
 use sqlite_backend::SqliteBackend;
 use tempfile::TempDir;
 
@@ -33,25 +31,13 @@ fn main() -> ExitCode {
     for (bug, check) in BUGS {
         // In a process that the suite starts, the first call does not return.
         let report = queue_conformance::report(Mutant(bug), 4);
-        remove_records(&report);
+        remove_kept(&report).expect("the records are this process's");
         let rejected = report.failed_checks().any(|name| name.ends_with(check));
         println!("{bug:?}: rejected by {check}: {rejected}");
         missed += usize::from(!rejected);
     }
     println!("{} passed, {missed} failed", BUGS.len() - missed);
     ExitCode::from(u8::from(missed > 0))
-}
-
-/// The suite keeps the records of failed histories as files, to look into. These are expected.
-fn remove_records(report: &Report) {
-    for result in &report.results {
-        if let Outcome::Failed(why) = &result.outcome
-            && let Some((_, command)) = why.split_once("QUEUE_CONFORMANCE_RECORD=")
-        {
-            let path = command.split_whitespace().next().unwrap_or_default();
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }
 
 struct Mutant(Bug);
@@ -122,7 +108,7 @@ fn connection(bug: Bug, backend: SqliteBackend) -> Connection {
     match bug {
         // The wrong claim is the bug.
         Bug::UsesOwnClocks => connection,
-        Bug::StoresLater => connection.wrapped(|inner| Arc::new(StoresLater(inner))),
+        Bug::StoresLater => connection.wrapped(|inner| Arc::new(Delegated(StoresLater(inner)))),
     }
 }
 
@@ -130,46 +116,20 @@ fn connection(bug: Bug, backend: SqliteBackend) -> Connection {
 struct StoresLater(Arc<dyn QueueBackend>);
 
 #[async_trait]
-impl QueueBackend for StoresLater {
-    fn limits(&self) -> Limits {
-        self.0.limits()
+impl Delegate for StoresLater {
+    type Inner = dyn QueueBackend;
+
+    fn inner(&self) -> &dyn QueueBackend {
+        &*self.0
     }
 
-    async fn enqueue(
-        &self,
-        queue: &QueueName,
-        messages: &[NewMessage],
-    ) -> Result<Vec<EnqueueOutcome>> {
-        let (inner, queue, later) = (self.0.clone(), queue.clone(), messages.to_vec());
+    async fn enqueue(&self, queue: &QueueName, all: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
+        let (inner, queue, later) = (self.0.clone(), queue.clone(), all.to_vec());
         tokio::spawn(async move {
             #[allow(clippy::disallowed_methods)] // the bug is that time passes
             tokio::time::sleep(Duration::from_millis(30)).await;
             let _ = inner.enqueue(&queue, &later).await;
         });
-        Ok(vec![EnqueueOutcome::Stored; messages.len()])
-    }
-
-    async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        self.0.lease(queue, options).await
-    }
-
-    async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        self.0.ack(queue, receipts).await
-    }
-
-    async fn change(
-        &self,
-        queue: &QueueName,
-        changes: &[LeaseChange],
-    ) -> Result<Vec<LeaseOutcome>> {
-        self.0.change(queue, changes).await
-    }
-
-    async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        self.0.wait(queue, at_most).await
-    }
-
-    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        self.0.stats(queue).await
+        Ok(vec![EnqueueOutcome::Stored; all.len()])
     }
 }

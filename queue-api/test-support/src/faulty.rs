@@ -59,7 +59,7 @@ impl Faulty {
         }))
     }
 
-    /// Each call of this kind fails until [`heal`](Faulty::heal).
+    /// Each call of this kind fails until [`clear`](Faulty::clear).
     pub fn fault(&self, operation: Operation, fault: Fault) {
         self.plan(operation, fault, false);
     }
@@ -78,7 +78,7 @@ impl Faulty {
         self.faults.lock().unwrap().push(planned);
     }
 
-    /// Each call that a consumer makes fails until [`heal`](Faulty::heal).
+    /// Each call that a consumer makes fails until [`clear`](Faulty::clear).
     pub fn go_down(&self) {
         use Operation::{Ack, Change, Lease, Wait};
         for operation in [Lease, Ack, Change, Wait] {
@@ -87,7 +87,7 @@ impl Faulty {
     }
 
     /// Ends all faults.
-    pub fn heal(&self) {
+    pub fn clear(&self) {
         self.faults.lock().unwrap().clear();
     }
 

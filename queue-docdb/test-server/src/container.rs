@@ -9,7 +9,7 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, CopyTargetOptions, GenericImage, ImageExt};
 
 use crate::docker::{self, Docker};
-use crate::error::{Failure, within};
+use crate::error::{StepError, within};
 use crate::image::MongoImage;
 use crate::options::{ServerOptions, Storage};
 use crate::replica_set::{Server, last_lines};
@@ -47,7 +47,7 @@ impl Container {
         image: &MongoImage,
         options: &ServerOptions,
         reach: Reach<'_>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, StepError> {
         let name = docker::fresh_name();
         let request = request(image, &name, options, reach).with_labels([docker.label]);
         match within(START, "starting a container", request.start()).await {
@@ -65,9 +65,9 @@ impl Container {
     }
 
     /// The port of this machine's loopback.
-    pub(crate) async fn port(&self) -> Result<u16, Failure> {
+    pub(crate) async fn port(&self) -> Result<u16, StepError> {
         let port = self.handle.get_host_port_ipv4(PORT.tcp()).await;
-        port.map_err(|error| Failure::of("asking for the container's port", &error))
+        port.map_err(|error| StepError::of("asking for the container's port", &error))
     }
 
     pub(crate) fn source(&self) -> Source {
@@ -78,7 +78,7 @@ impl Container {
     }
 
     /// Removes the container and its volumes.
-    pub(crate) async fn remove(self) -> Result<(), Failure> {
+    pub(crate) async fn remove(self) -> Result<(), StepError> {
         let step = format!("removing container {}", self.name);
         within(docker::ANSWER, step, self.handle.rm()).await
     }

@@ -10,7 +10,7 @@ use testcontainers::bollard::query_parameters::RemoveContainerOptionsBuilder;
 use testcontainers::core::client::docker_client_instance;
 use uuid::Uuid;
 
-use crate::error::{Failure, within};
+use crate::error::{StepError, within};
 use crate::reaper;
 
 /// For one request; the daemon answers in milliseconds or has a problem.
@@ -26,17 +26,17 @@ pub(crate) struct Docker {
 
 impl Docker {
     /// Connects to the daemon that testcontainers uses.
-    pub(crate) async fn connect() -> Result<Self, Failure> {
+    pub(crate) async fn connect() -> Result<Self, StepError> {
         let host = host();
         // Another machine publishes a container's port on its own loopback.
         if !host.starts_with("unix://") {
-            return Err(Failure::new(format!(
+            return Err(StepError::new(format!(
                 "the daemon is at {host}; it must be a Unix socket of this machine"
             )));
         }
         let client = docker_client_instance()
             .await
-            .map_err(|error| Failure::of(format!("connecting to {host}"), &error))?;
+            .map_err(|error| StepError::of(format!("connecting to {host}"), &error))?;
         within(ANSWER / 2, format!("pinging {host}"), client.ping()).await?;
         let label = reaper::docker_label(&host)?;
         let label = label.split_once('=').expect("is a key and a value");
@@ -44,14 +44,14 @@ impl Docker {
     }
 
     /// Whether the daemon has the image.
-    pub(crate) async fn has_image(&self, name: &str) -> Result<bool, Failure> {
+    pub(crate) async fn has_image(&self, name: &str) -> Result<bool, StepError> {
         let inspected = async { unless_missing(self.client.inspect_image(name).await) };
         let found = within(ANSWER, format!("inspecting image {name}"), inspected).await?;
         Ok(found.is_some())
     }
 
     /// Removes a container with its volumes, if there is one of this name.
-    pub(crate) async fn remove_container(&self, name: &str) -> Result<(), Failure> {
+    pub(crate) async fn remove_container(&self, name: &str) -> Result<(), StepError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true);
         let removed = self.client.remove_container(name, Some(options.build()));
         let removed = async { unless_missing(removed.await) };

@@ -24,7 +24,7 @@ pub struct StartError {
 /// A server, or a database on it, could not be removed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub struct StopError(pub(crate) Failure);
+pub struct StopError(pub(crate) StepError);
 
 /// A fault of a replica set's member could not be caused or ended.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -38,8 +38,8 @@ pub enum MemberError {
     Failed(String),
 }
 
-impl From<Failure> for MemberError {
-    fn from(failure: Failure) -> Self {
+impl From<StepError> for MemberError {
+    fn from(failure: StepError) -> Self {
         Self::Failed(failure.to_string())
     }
 }
@@ -48,9 +48,9 @@ impl From<Failure> for MemberError {
 /// failures side by side, which a `source` chain cannot.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Failure(String);
+pub(crate) struct StepError(String);
 
-impl Failure {
+impl StepError {
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -76,10 +76,10 @@ pub(crate) async fn within<T, E: Error>(
     limit: Duration,
     step: impl fmt::Display,
     future: impl Future<Output = Result<T, E>>,
-) -> Result<T, Failure> {
+) -> Result<T, StepError> {
     match tokio::time::timeout(limit, future).await {
-        Ok(result) => result.map_err(|error| Failure::of(step, &error)),
-        Err(_) => Err(Failure::new(format!(
+        Ok(result) => result.map_err(|error| StepError::of(step, &error)),
+        Err(_) => Err(StepError::new(format!(
             "{step} took longer than {} s",
             limit.as_secs()
         ))),

@@ -11,7 +11,7 @@ use testcontainers::{GenericBuildableImage, GenericImage};
 use tokio::process::Command;
 
 use crate::docker::Docker;
-use crate::error::{Failure, within};
+use crate::error::{StepError, within};
 use crate::mongod;
 
 const OFFICIAL: (&str, &str) = ("mongo", "6.0");
@@ -34,7 +34,7 @@ pub(crate) struct MongoImage {
 impl MongoImage {
     /// Takes an image that the daemon has, else pulls the official one, else builds one. A
     /// machine without a registry then does not wait for it at each start.
-    pub(crate) async fn provide(docker: &Docker) -> Result<Self, Failure> {
+    pub(crate) async fn provide(docker: &Docker) -> Result<Self, StepError> {
         let official = Self {
             name: OFFICIAL.0,
             tag: OFFICIAL.1.to_owned(),
@@ -56,7 +56,7 @@ impl MongoImage {
         };
         match build(&built).await {
             Ok(()) => Ok(built),
-            Err(not_built) => Err(Failure::new(format!("{not_pulled}; {not_built}"))),
+            Err(not_built) => Err(StepError::new(format!("{not_pulled}; {not_built}"))),
         }
     }
 
@@ -70,7 +70,7 @@ impl MongoImage {
 }
 
 /// Builds an image of the fetched program and the libraries of this machine that it needs.
-async fn build(image: &MongoImage) -> Result<(), Failure> {
+async fn build(image: &MongoImage) -> Result<(), StepError> {
     let program = mongod::fetched().await?;
     let libraries = libraries(&program).await?;
     // This machine's loader finds libraries by a cache that is not in the image.
@@ -97,7 +97,7 @@ async fn build(image: &MongoImage) -> Result<(), Failure> {
 }
 
 /// The libraries that the loader would load, and the loader.
-async fn libraries(program: &Path) -> Result<Vec<PathBuf>, Failure> {
+async fn libraries(program: &Path) -> Result<Vec<PathBuf>, StepError> {
     let output = Command::new("ldd")
         .arg(program)
         .stdin(Stdio::null())
@@ -112,7 +112,7 @@ async fn libraries(program: &Path) -> Result<Vec<PathBuf>, Failure> {
         .map(PathBuf::from)
         .collect();
     if libraries.is_empty() || listing.contains("not found") {
-        return Err(Failure::new(format!("libraries of mongod:\n{listing}")));
+        return Err(StepError::new(format!("libraries of mongod:\n{listing}")));
     }
     Ok(libraries)
 }

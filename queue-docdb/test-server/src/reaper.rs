@@ -16,13 +16,16 @@ use std::sync::OnceLock;
 
 use uuid::Uuid;
 
-use crate::error::Failure;
+use crate::error::StepError;
 
 /// `mongod` inherits the ignored signals and sets handlers of its own.
 const IGNORE_SIGNALS: &str = "trap '' HUP INT QUIT TERM PIPE\n";
 
 /// Runs a server as a child of the shell, so there is no moment in which the server runs
 /// without a reaper. Answers each line with the server's state.
+///
+/// `server` is empty once the shell has collected the server. From then on, another process may
+/// have its process id.
 const PROCESS: &str = r#"
 folder=$1
 shift
@@ -30,21 +33,28 @@ start() {
     "$@" </dev/null >>"$folder/output" 2>&1 &
     server=$!
 }
+signal() {
+    test -n "$server" && kill "$1" "$server"
+}
+collect() {
+    test -n "$server" && wait "$server"
+    server=
+}
 start "$@"
 while read -r line; do
     case $line in
         start) start "$@" ;;
-        kill) kill -KILL "$server"; wait "$server" ;;
-        stop) kill -TERM "$server"; wait "$server" ;;
-        freeze) kill -STOP "$server" ;;
-        thaw) kill -CONT "$server" ;;
+        kill) signal -KILL; collect ;;
+        stop) signal -TERM; collect ;;
+        freeze) signal -STOP ;;
+        thaw) signal -CONT ;;
     esac
     # Collects a server that has ended; until then it would still take signals.
     jobs >/dev/null
-    if kill -0 "$server"; then echo running; else echo ended; fi
+    if signal -0; then echo running; else server=; echo ended; fi
 done
-kill -KILL "$server"
-wait "$server"
+signal -KILL
+collect
 rm -rf -- "$folder"
 "#;
 
@@ -63,6 +73,9 @@ for attempt in 1 2 3 4 5; do
 done
 "#;
 
+/// The variable that overrides `DOCKER_HOST`. Its daemon may be another one.
+const CONTEXT: &str = "DOCKER_CONTEXT";
+
 /// The parent of a server process. Dropping it kills the server, removes its folder, and waits
 /// for both.
 #[derive(Debug)]
@@ -79,7 +92,7 @@ impl ProcessReaper {
         folder: &Path,
         program: &Path,
         arguments: &[String],
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, StepError> {
         let mut command = shell(PROCESS);
         command.arg(folder).arg(program).args(arguments);
         let mut shell = spawn(command.stdout(Stdio::piped()))?;
@@ -92,16 +105,16 @@ impl ProcessReaper {
 
     /// Sends `start`, `kill`, `stop`, `freeze`, `thaw` or, to change nothing, `state`. Blocks
     /// until it is done, and says whether the server runs.
-    pub(crate) fn send(&mut self, line: &str) -> Result<bool, Failure> {
+    pub(crate) fn send(&mut self, line: &str) -> Result<bool, StepError> {
         let stdin = self.stdin.as_mut().expect("is open until the drop");
         let mut answer = String::new();
         writeln!(stdin, "{line}")
             .and_then(|()| self.stdout.read_line(&mut answer))
-            .map_err(|error| Failure::of(format!("sending {line} to mongod's parent"), &error))?;
+            .map_err(|error| StepError::of(format!("sending {line} to mongod's parent"), &error))?;
         match answer.trim_end() {
             "running" => Ok(true),
             "ended" => Ok(false),
-            _ => Err(Failure::new(format!(
+            _ => Err(StepError::new(format!(
                 "mongod's parent ended before it answered {line}"
             ))),
         }
@@ -120,25 +133,28 @@ impl Drop for ProcessReaper {
 /// removes what has the label.
 ///
 /// The reaper needs the `docker` command; `host` is the daemon's address.
-pub(crate) fn docker_label(host: &str) -> Result<&'static str, Failure> {
+pub(crate) fn docker_label(host: &str) -> Result<&'static str, StepError> {
     // The pipe stays open as long as the process lives, because a static is not dropped.
-    static REAPER: OnceLock<Result<(String, Child), Failure>> = OnceLock::new();
+    static REAPER: OnceLock<Result<(String, Child), StepError>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
         let label = format!("{}={}", env!("CARGO_PKG_NAME"), Uuid::new_v4().simple());
         // What the reaper does first, to learn now whether it will work.
         let probe = Command::new("docker")
             .args(["ps", "--quiet", "--filter", &format!("label={label}")])
             .env("DOCKER_HOST", host)
+            .env_remove(CONTEXT)
             .stdin(Stdio::null())
             .output()
-            .map_err(|error| Failure::of("running the command docker", &error))?;
+            .map_err(|error| StepError::of("running the command docker", &error))?;
         if !probe.status.success() {
             let text = String::from_utf8_lossy(&probe.stderr);
-            return Err(Failure::new(format!("docker ps failed: {}", text.trim())));
+            return Err(StepError::new(format!("docker ps failed: {}", text.trim())));
         }
         let mut command = shell(DOCKER);
-        // The command's own context may be another daemon.
-        command.arg(&label).env("DOCKER_HOST", host);
+        command
+            .arg(&label)
+            .env("DOCKER_HOST", host)
+            .env_remove(CONTEXT);
         Ok((label, spawn(command.stdout(Stdio::null()))?))
     });
     match reaper {
@@ -154,12 +170,12 @@ fn shell(script: &str) -> Command {
     command
 }
 
-fn spawn(command: &mut Command) -> Result<Child, Failure> {
+fn spawn(command: &mut Command) -> Result<Child, StepError> {
     command
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .current_dir("/")
         .process_group(0)
         .spawn()
-        .map_err(|error| Failure::of("starting /bin/sh", &error))
+        .map_err(|error| StepError::of("starting /bin/sh", &error))
 }

@@ -7,7 +7,7 @@ use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
 use mongodb::options::ClientOptions;
 
-use crate::error::{Failure, within};
+use crate::error::{StepError, within};
 
 /// The name of each started server's replica set.
 pub(crate) const NAME: &str = "rs0";
@@ -40,7 +40,7 @@ pub(crate) async fn await_answer(
     uri: &str,
     data_path: &str,
     server: &impl Server,
-) -> Result<(), Failure> {
+) -> Result<(), StepError> {
     let answered = async {
         loop {
             let command = doc! { "getCmdLineOpts": 1 };
@@ -49,21 +49,21 @@ pub(crate) async fn await_answer(
                 let storage = parsed.and_then(|it| it.get_document("storage"));
                 return match storage.and_then(|it| it.get_str("dbPath")) {
                     Ok(path) if path == data_path => Ok(()),
-                    _ => Err(Failure::new(PORT_TAKEN)),
+                    _ => Err(StepError::new(PORT_TAKEN)),
                 };
             }
             if let Some(output) = server.output_if_ended().await {
-                return Err(Failure::new(format!("mongod ended:\n{output}")));
+                return Err(StepError::new(format!("mongod ended:\n{output}")));
             }
             pause().await;
         }
     };
     let answered = tokio::time::timeout(LISTENING, answered).await;
-    answered.map_err(|_| Failure::new(format!("no answer for {} s", LISTENING.as_secs())))?
+    answered.map_err(|_| StepError::new(format!("no answer for {} s", LISTENING.as_secs())))?
 }
 
 /// Makes a new server a replica set, and waits until it is the primary.
-pub(crate) async fn initiate(uri: &str, config: Document) -> Result<(), Failure> {
+pub(crate) async fn initiate(uri: &str, config: Document) -> Result<(), StepError> {
     let primary = async {
         run(uri, ANSWER, doc! { "replSetInitiate": config }).await?;
         while !is_primary(uri).await? {
@@ -75,14 +75,14 @@ pub(crate) async fn initiate(uri: &str, config: Document) -> Result<(), Failure>
 }
 
 /// Checks that the server that `QUEUE_TEST_MONGODB_URI` names can be used.
-pub(crate) async fn check(uri: &str) -> Result<(), Failure> {
+pub(crate) async fn check(uri: &str) -> Result<(), StepError> {
     if within(ANSWER * 2, "connecting", is_primary(uri)).await? {
         return Ok(());
     }
-    Err(Failure::new("the server is not a writable primary"))
+    Err(StepError::new("the server is not a writable primary"))
 }
 
-pub(crate) async fn drop_database(uri: &str, name: &str) -> Result<(), Failure> {
+pub(crate) async fn drop_database(uri: &str, name: &str) -> Result<(), StepError> {
     let dropped = async { client(uri, ANSWER).await?.database(name).drop().await };
     within(ANSWER * 2, format!("dropping database {name}"), dropped).await
 }

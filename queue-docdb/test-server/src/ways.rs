@@ -8,7 +8,7 @@ use mongodb::bson::doc;
 
 use crate::container::{self, Container, Reach};
 use crate::docker::Docker;
-use crate::error::{Failure, StartError};
+use crate::error::{StartError, StepError};
 use crate::image::MongoImage;
 use crate::options::{ServerOptions, plain_uri};
 use crate::process::{Process, retry_ports};
@@ -34,7 +34,7 @@ pub(crate) enum Running {
 
 impl Running {
     /// Removes the server and all that belongs to it.
-    pub(crate) async fn remove(self) -> Result<(), Failure> {
+    pub(crate) async fn remove(self) -> Result<(), StepError> {
         match self {
             Self::External => Ok(()),
             Self::Container(container) => container.remove().await,
@@ -77,8 +77,8 @@ async fn own(named: &str, options: &ServerOptions) -> Result<Ready, StartError> 
 /// Tries Docker, then processes.
 pub(crate) async fn docker_or_process<T>(
     named: &str,
-    docker: impl Future<Output = Result<T, Failure>>,
-    process: impl Future<Output = Result<T, Failure>>,
+    docker: impl Future<Output = Result<T, StepError>>,
+    process: impl Future<Output = Result<T, StepError>>,
 ) -> Result<T, StartError> {
     let docker = match docker.await {
         Ok(started) => return Ok(started),
@@ -91,7 +91,7 @@ pub(crate) async fn docker_or_process<T>(
     })
 }
 
-async fn in_container(options: &ServerOptions) -> Result<Ready, Failure> {
+async fn in_container(options: &ServerOptions) -> Result<Ready, StepError> {
     let docker = Docker::connect().await?;
     let image = MongoImage::provide(&docker).await?;
     let container = Container::start(&docker, &image, options, Reach::Loopback).await?;
@@ -108,12 +108,12 @@ async fn in_container(options: &ServerOptions) -> Result<Ready, Failure> {
     })
 }
 
-async fn as_process(options: &ServerOptions) -> Result<Ready, Failure> {
+async fn as_process(options: &ServerOptions) -> Result<Ready, StepError> {
     let program = mongod::find().await?;
     retry_ports(async || process(&program, options).await).await
 }
 
-async fn process(program: &Path, options: &ServerOptions) -> Result<Ready, Failure> {
+async fn process(program: &Path, options: &ServerOptions) -> Result<Ready, StepError> {
     let process = Process::start(program, options)?;
     let address = process.address();
     let uri = options.admin_uri(&address);
@@ -129,7 +129,7 @@ async fn process(program: &Path, options: &ServerOptions) -> Result<Ready, Failu
     })
 }
 
-async fn initiate(uri: &str, address: String) -> Result<(), Failure> {
+async fn initiate(uri: &str, address: String) -> Result<(), StepError> {
     let config = doc! { "_id": replica_set::NAME, "members": [{ "_id": 0, "host": address }] };
     replica_set::initiate(uri, config).await
 }

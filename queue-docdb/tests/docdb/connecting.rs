@@ -199,10 +199,8 @@ impl Drop for PemFile {
     }
 }
 
-/// One test, because it needs one server with TLS and access control.
-#[tokio::test]
-async fn tls_credentials_and_permissions() {
-    let (authority, other) = (Authority::new(), Authority::new());
+/// A server with TLS and access control, and the users `writer` and `reader`.
+async fn secured_server(authority: &Authority) -> MongoServer {
     let options = ServerOptions::new()
         .with_file("server.pem", authority.server.clone(), 0o400)
         .with_arguments([
@@ -222,6 +220,14 @@ async fn tls_credentials_and_permissions() {
         };
         admin.database("shop").run_command(create).await.unwrap();
     }
+    server
+}
+
+/// One test, because it needs one server with TLS and access control.
+#[tokio::test]
+async fn tls_credentials_and_permissions() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = secured_server(&authority).await;
     let right = PemFile::new("right", &authority.certificate);
     let wrong = PemFile::new("wrong", &other.certificate);
     let garbled = PemFile::new(

@@ -1,7 +1,7 @@
 //! Documents that another program wrote or changed.
 
 use mongodb::bson::{Bson, doc, oid::ObjectId};
-use queue_api::{DeadLetterPage, DeadReason, QueueAdmin, Redrive};
+use queue_api::{DeadLetter, DeadLetterPage, DeadReason, QueueAdmin, Redrive};
 
 use crate::fixture::{Fixture, MINUTE, ids, lease, message, name};
 
@@ -29,19 +29,7 @@ async fn damaged_documents_become_dead_letters_and_the_others_are_delivered() {
             fixture.change_document(&id, update).await;
         }
     }
-    for foreign in [
-        doc! { "_id": 7, "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        doc! { "_id": ObjectId::new(), "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        doc! { "_id": { "strange": "id" }, "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        doc! { "_id": "x".repeat(300), "visible_at": [mongodb::bson::DateTime::from_millis(1)] },
-        doc! { "_id": "", "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        // No claim finds these.
-        doc! { "_id": "no time" },
-        doc! { "_id": "wrong time", "visible_at": "tomorrow" },
-        doc! { "_id": "half dead", "dead": true },
-    ] {
-        fixture.documents().insert_one(foreign).await.unwrap();
-    }
+    insert_foreign_documents(&fixture).await;
     queue.enqueue(&message("intact")).await.unwrap();
 
     let damaged = 3 * fields.len() as u64 + 5;
@@ -51,15 +39,7 @@ async fn damaged_documents_become_dead_letters_and_the_others_are_delivered() {
     let stats = queue.stats().await.unwrap();
     assert_eq!((stats.ready, stats.dead), (0, damaged));
 
-    // Listed one by one, which must end.
-    let mut page = DeadLetterPage::new(1);
-    let mut letters = Vec::new();
-    loop {
-        let mut listed = fixture.backend.dead_letters(&name(), &page).await.unwrap();
-        let Some(letter) = listed.pop() else { break };
-        page = DeadLetterPage::new(1).starting_after(letter.id.clone());
-        letters.push(letter);
-    }
+    let letters = listed_one_by_one(&fixture).await;
     assert_eq!(letters.len() as u64, damaged);
     for letter in &letters {
         let DeadReason::Rejected(reason) = &letter.reason else {
@@ -87,6 +67,37 @@ async fn damaged_documents_become_dead_letters_and_the_others_are_delivered() {
     // A redrive sets the number of attempts, and so repairs these three.
     assert_eq!(lease(&queue, 100).await.len(), 3);
     assert_eq!(queue.stats().await.unwrap().dead, damaged - 3);
+}
+
+/// Documents of another program. Claims find five of them.
+async fn insert_foreign_documents(fixture: &Fixture) {
+    for foreign in [
+        doc! { "_id": 7, "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        doc! { "_id": ObjectId::new(), "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        doc! { "_id": { "strange": "id" }, "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        doc! { "_id": "x".repeat(300), "visible_at": [mongodb::bson::DateTime::from_millis(1)] },
+        doc! { "_id": "", "visible_at": mongodb::bson::DateTime::from_millis(1) },
+        // No claim finds these.
+        doc! { "_id": "no time" },
+        doc! { "_id": "wrong time", "visible_at": "tomorrow" },
+        doc! { "_id": "half dead", "dead": true },
+    ] {
+        fixture.documents().insert_one(foreign).await.unwrap();
+    }
+}
+
+/// All dead letters, in pages of one. The pages must end.
+async fn listed_one_by_one(fixture: &Fixture) -> Vec<DeadLetter> {
+    let mut page = DeadLetterPage::new(1);
+    let mut letters = Vec::new();
+    loop {
+        let mut listed = fixture.backend.dead_letters(&name(), &page).await.unwrap();
+        let Some(letter) = listed.pop() else {
+            return letters;
+        };
+        page = DeadLetterPage::new(1).starting_after(letter.id.clone());
+        letters.push(letter);
+    }
 }
 
 #[tokio::test]

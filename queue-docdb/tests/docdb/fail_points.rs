@@ -15,7 +15,7 @@ use queue_api::{
 use queue_docdb::DocDbBackend;
 
 use crate::{
-    faults::{Case, FAILURES, FailingServer, Failure},
+    faults::{Case, CommandFailure, FAILURES, FailingServer},
     fixture::{MINUTE, message},
 };
 
@@ -219,14 +219,14 @@ async fn cell(
     server: &FailingServer,
     number: usize,
     (operation, command): (Operation, &'static str),
-    failure: Failure,
+    failure: CommandFailure,
 ) -> String {
     let case = server.case(number, command, failure).await;
     let receipts = case.prepare(operation).await;
     server.arm(command, failure).await;
     let answer = case.make(operation, &receipts).await;
     let sent = case.sent.load(Ordering::Relaxed);
-    server.heal().await;
+    server.clear().await;
     case.check(operation, &receipts, &answer).await;
     server
         .mongod
@@ -246,7 +246,7 @@ async fn cell(
 }
 
 /// The columns of some failures. Each has its own server, because a server has one fail point.
-async fn columns(failures: &'static [(Failure, &'static str)]) -> Vec<Vec<String>> {
+async fn columns(failures: &'static [(CommandFailure, &'static str)]) -> Vec<Vec<String>> {
     let server = FailingServer::new().await;
     let mut columns = Vec::new();
     let mut number = 0;
@@ -256,7 +256,7 @@ async fn columns(failures: &'static [(Failure, &'static str)]) -> Vec<Vec<String
             number += 1;
             let is_read = matches!(command, "find" | "aggregate" | "listCollections");
             column.push(match failure {
-                Failure::Unconfirmed if is_read => "–".to_owned(),
+                CommandFailure::Unconfirmed if is_read => "–".to_owned(),
                 _ => cell(&server, number, (operation, command), failure).await,
             });
         }
@@ -295,11 +295,11 @@ async fn answers_are_true_whatever_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_claim_without_an_answer_are_delivered_one_by_one() {
     let server = FailingServer::new().await;
-    let case = server.case(0, "update", Failure::SlowReply).await;
+    let case = server.case(0, "update", CommandFailure::SlowReply).await;
     case.prepare(Operation::Lease).await;
-    server.arm("update", Failure::SlowReply).await;
+    server.arm("update", CommandFailure::SlowReply).await;
     case.make(Operation::Lease, &[]).await.unwrap_err();
-    server.heal().await;
+    server.clear().await;
 
     let queue = case.queue(&case.backend);
     let mut seen = BTreeSet::new();
@@ -321,7 +321,7 @@ async fn messages_of_a_claim_without_an_answer_are_delivered_one_by_one() {
 async fn an_ack_whose_first_try_arrives_late_is_an_error() {
     let server = FailingServer::new().await;
     for (number, operation) in [(100, Operation::Ack), (101, Operation::AckBatch)] {
-        let failure = Failure::ArrivesLate;
+        let failure = CommandFailure::ArrivesLate;
         let case = server.case(number, "delete", failure).await;
         let receipts = case.prepare(operation).await;
         server.arm("delete", failure).await;
@@ -337,12 +337,12 @@ async fn an_ack_whose_first_try_arrives_late_is_an_error() {
 #[tokio::test]
 async fn a_wait_returns_for_messages_of_a_claim_without_an_answer() {
     let server = FailingServer::new().await;
-    let case = server.case(102, "update", Failure::SlowReply).await;
+    let case = server.case(102, "update", CommandFailure::SlowReply).await;
     case.prepare(Operation::Lease).await;
-    server.arm("update", Failure::SlowReply).await;
+    server.arm("update", CommandFailure::SlowReply).await;
     let queue = case.queue(&case.backend);
     queue.lease_batch(&LeaseOptions::new(2)).await.unwrap_err();
-    server.heal().await;
+    server.clear().await;
     // The clock stands still, so the wait would otherwise not end.
     queue.wait(60 * MINUTE).await.unwrap();
     let deliveries = queue.lease_batch(&LeaseOptions::new(2)).await.unwrap();

@@ -26,7 +26,7 @@ use crate::{
 
 /// How a command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum CommandFailure {
     Code(i32),
     Unconfirmed,
     ClosedBefore,
@@ -36,15 +36,15 @@ pub(crate) enum Failure {
     ArrivesLate,
 }
 
-pub(crate) static FAILURES: [(Failure, &str); 8] = [
-    (Failure::Code(112), "write conflict"),
-    (Failure::Code(10107), "not primary"),
-    (Failure::Code(11600), "shutting down"),
-    (Failure::Code(189), "stepped down"),
-    (Failure::Unconfirmed, "done, not by a majority"),
-    (Failure::ClosedBefore, "closed before"),
-    (Failure::ClosedAfter, "done, then closed"),
-    (Failure::SlowReply, "done, no answer in time"),
+pub(crate) static FAILURES: [(CommandFailure, &str); 8] = [
+    (CommandFailure::Code(112), "write conflict"),
+    (CommandFailure::Code(10107), "not primary"),
+    (CommandFailure::Code(11600), "shutting down"),
+    (CommandFailure::Code(189), "stepped down"),
+    (CommandFailure::Unconfirmed, "done, not by a majority"),
+    (CommandFailure::ClosedBefore, "closed before"),
+    (CommandFailure::ClosedAfter, "done, then closed"),
+    (CommandFailure::SlowReply, "done, no answer in time"),
 ];
 
 /// A server whose commands fail.
@@ -85,7 +85,7 @@ impl FailingServer {
         &self,
         number: usize,
         command: &'static str,
-        failure: Failure,
+        failure: CommandFailure,
     ) -> Case {
         let clock = Arc::new(ManualClock::new());
         let database = format!("case{number}");
@@ -116,7 +116,7 @@ impl FailingServer {
             .clock(clock)
             .command_event_handler(events)
             .operation_timeout(Duration::from_millis(match failure {
-                Failure::SlowReply => 1500,
+                CommandFailure::SlowReply => 1500,
                 _ => 10_000,
             }))
             .connect();
@@ -128,16 +128,16 @@ impl FailingServer {
         }
     }
 
-    pub(crate) async fn arm(&self, command: &str, failure: Failure) {
+    pub(crate) async fn arm(&self, command: &str, failure: CommandFailure) {
         let what = match failure {
-            Failure::Code(code) => doc! { "errorCode": code },
-            Failure::Unconfirmed => {
+            CommandFailure::Code(code) => doc! { "errorCode": code },
+            CommandFailure::Unconfirmed => {
                 doc! { "writeConcernError": { "code": 64, "errmsg": "timed out" } }
             }
-            Failure::ClosedBefore => doc! { "closeConnection": true },
-            Failure::ClosedAfter => return self.proxy.set(command, Loss::Close),
-            Failure::SlowReply => return self.proxy.set(command, Loss::Withhold),
-            Failure::ArrivesLate => return self.proxy.set(command, Loss::ArriveLate),
+            CommandFailure::ClosedBefore => doc! { "closeConnection": true },
+            CommandFailure::ClosedAfter => return self.proxy.set(command, Loss::Close),
+            CommandFailure::SlowReply => return self.proxy.set(command, Loss::Withhold),
+            CommandFailure::ArrivesLate => return self.proxy.set(command, Loss::ArriveLate),
         };
         let mut data = doc! { "failCommands": [command], "appName": "failing" };
         data.extend(what);
@@ -145,8 +145,8 @@ impl FailingServer {
             .await;
     }
 
-    pub(crate) async fn heal(&self) {
-        self.proxy.heal();
+    pub(crate) async fn clear(&self) {
+        self.proxy.clear();
         self.fail_point(doc! { "mode": "off" }).await;
     }
 

@@ -82,7 +82,7 @@ impl Proxy {
         *self.shared.trap.lock().unwrap() = Some(Trap { command, loss });
     }
 
-    pub(crate) fn heal(&self) {
+    pub(crate) fn clear(&self) {
         *self.shared.trap.lock().unwrap() = None;
     }
 }

@@ -1,10 +1,12 @@
 //! Several instances on one queue.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use mongodb::bson::doc;
 use mongodb_test_server::MongoServer;
-use queue_api::{ErrorKind, LeaseChange, LeaseOutcome, Purge, Queue, QueueAdmin, Receipt};
+use queue_api::{
+    ErrorKind, LeaseChange, LeaseOutcome, ManualClock, Purge, Queue, QueueAdmin, Receipt,
+};
 
 use crate::fixture::{Fixture, MINUTE, builder, ids, lease, message, name, queue_of};
 
@@ -48,6 +50,59 @@ async fn reading_an_unused_queue_does_not_create_it() {
         LeaseOutcome::Lost
     );
     assert_eq!(fixture.raw.list_collection_names().await.unwrap(), [""; 0]);
+}
+
+/// By the fast clock, a lease of the slow clock has expired. The receipt of the superseded lease
+/// is lost by every clock.
+#[tokio::test]
+async fn clocks_that_disagree_do_not_break_exclusion_or_receipts() {
+    let fixture = Fixture::new().await;
+    let fast_clock = Arc::new(ManualClock::new());
+    fast_clock.advance(10 * MINUTE);
+    let fast = queue_of(&fixture.another_backend(fast_clock).await);
+    let slow = fixture.queue();
+    slow.enqueue(&message("a")).await.unwrap();
+    let first = slow.lease().await.unwrap().expect("it is ready").receipt;
+    let second = fast.lease().await.unwrap().expect("the lease has expired");
+    assert_eq!(second.attempt, 2);
+    assert_eq!(slow.ack(&first).await.unwrap(), LeaseOutcome::Lost);
+    let extended = slow.extend(&first, MINUTE).await.unwrap();
+    assert_eq!(extended, LeaseOutcome::Lost);
+    assert!(slow.lease().await.unwrap().is_none());
+    let acked = slow.ack(&second.receipt).await.unwrap();
+    assert_eq!(acked, LeaseOutcome::Applied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn competing_claims_deliver_everything_once() {
+    const MESSAGES: usize = 600;
+    let fixture = Fixture::new().await;
+    let messages: Vec<_> = (0..MESSAGES).map(|n| message(&format!("m{n}"))).collect();
+    fixture.queue().enqueue_batch(&messages).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for batch in [1, 3, 10, 40, 40, 100] {
+        let queue = queue_of(&fixture.another_backend(fixture.clock.clone()).await);
+        tasks.spawn(async move {
+            let mut acked = Vec::new();
+            // A lease that lost all its claims is empty, though messages are ready.
+            while queue.stats().await.unwrap().ready > 0 {
+                let deliveries = lease(&queue, batch).await;
+                assert!(deliveries.len() <= batch);
+                for delivery in &deliveries {
+                    assert_eq!(delivery.attempt, 1);
+                    assert_eq!(delivery.payload, format!("payload of {}", delivery.id));
+                }
+                let receipts: Vec<_> = deliveries.iter().map(|d| d.receipt.clone()).collect();
+                let outcomes = queue.ack_batch(&receipts).await.unwrap();
+                assert_eq!(outcomes, vec![LeaseOutcome::Applied; receipts.len()]);
+                acked.extend(deliveries.into_iter().map(|delivery| delivery.id));
+            }
+            acked
+        });
+    }
+    let acked: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(acked.len(), MESSAGES);
+    assert_eq!(acked.into_iter().collect::<HashSet<_>>().len(), MESSAGES);
 }
 
 #[tokio::test(flavor = "multi_thread")]

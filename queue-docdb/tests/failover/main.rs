@@ -6,6 +6,7 @@
 mod client;
 mod clients;
 mod report;
+mod round;
 mod rounds;
 mod scenario;
 mod self_test;

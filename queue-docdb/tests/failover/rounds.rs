@@ -10,6 +10,7 @@ use crate::{
     client::{self, OPERATION_TIMEOUT},
     clients::Clients,
     report::Report,
+    round::{Outcome, Round, Times},
     scenario::Scenario,
     table::{CLOCK_BOUND, Table},
 };
@@ -22,32 +23,6 @@ const SEED: &str = "QUEUE_FAILOVER_SEED";
 
 /// How long the rest may take to be acked after the last round.
 const DRAIN: Duration = Duration::from_secs(60);
-
-/// One scenario and its outcome.
-pub(crate) struct Round {
-    pub(crate) scenario: Scenario,
-    /// Whether a secondary was still restarting.
-    pub(crate) is_noisy: bool,
-    pub(crate) began: Moment,
-    pub(crate) outcome: Outcome,
-}
-
-pub(crate) enum Outcome {
-    /// Cuts need containers.
-    Unavailable(MemberError),
-    Measured(Times),
-}
-
-/// How long things took.
-#[derive(Clone, Copy)]
-pub(crate) struct Times {
-    /// From the failure until there is a primary, another one if the scenario replaces it.
-    pub(crate) election: Duration,
-    /// From then until the last consumer has acked a message.
-    pub(crate) back: Duration,
-    /// The longest time in which no consumer acked a message.
-    pub(crate) stall: Duration,
-}
 
 /// Runs the rounds, prints the table, and fails if the contract is violated.
 pub(crate) async fn run() -> Result<(), String> {
@@ -69,7 +44,7 @@ pub(crate) async fn run() -> Result<(), String> {
     );
     let database = "failover";
     let clients = Clients::start(&set.uri(), database)?;
-    let mut test = Test {
+    let mut runner = ScenarioRunner {
         is_mixed: rounds.is_some(),
         set,
         clients,
@@ -77,14 +52,14 @@ pub(crate) async fn run() -> Result<(), String> {
     };
     let mut played = Vec::new();
     for (number, scenario) in (1..).zip(scenarios) {
-        let round = test.round(scenario).await;
+        let round = runner.round(scenario).await;
         let round = round.map_err(|error| format!("round {number}, {scenario}: {error}"))?;
         println!("round {number}: {}", round.summary());
         played.push(round);
     }
-    let Test {
+    let ScenarioRunner {
         set, mut clients, ..
-    } = test;
+    } = runner;
     clients.end_producers().await?;
     let queue = client::connect(&set.uri(), database).await.map_err(text)?;
     drain(&queue).await?;
@@ -143,7 +118,8 @@ async fn drain(queue: &Queue) -> Result<(), String> {
     }
 }
 
-struct Test {
+/// Runs scenarios while the clients work.
+struct ScenarioRunner {
     set: MongoReplicaSet,
     clients: Clients,
     random: fastrand::Rng,
@@ -151,7 +127,7 @@ struct Test {
     is_mixed: bool,
 }
 
-impl Test {
+impl ScenarioRunner {
     async fn round(&mut self, scenario: Scenario) -> Result<Round, String> {
         let began = moment();
         self.clients.await_progress(began).await?;
@@ -211,21 +187,5 @@ impl Test {
         let others = self.set.members().into_iter().filter(|it| *it != primary);
         let others: Vec<Member> = others.collect();
         others[self.random.usize(..others.len())]
-    }
-}
-
-impl Round {
-    fn summary(&self) -> String {
-        let noise = if self.is_noisy { ", noise" } else { "" };
-        let outcome = match &self.outcome {
-            Outcome::Unavailable(error) => format!("not available: {error}"),
-            Outcome::Measured(times) => format!(
-                "primary after {:.1} s, all consumers after {:.1} s more, longest stall {:.1} s",
-                times.election.as_secs_f64(),
-                times.back.as_secs_f64(),
-                times.stall.as_secs_f64(),
-            ),
-        };
-        format!("{}{noise}: {outcome}", self.scenario)
     }
 }

@@ -6,7 +6,7 @@ use queue_conformance::record::{Call, Millis, Operation, ReceiptAction, Recorded
 
 use crate::{
     report::{Answer, Report},
-    rounds::{Outcome, Round, Times},
+    round::{Outcome, Round, Times},
     scenario::Scenario,
     table::Table,
 };

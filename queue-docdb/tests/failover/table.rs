@@ -14,7 +14,7 @@ use queue_conformance::{
 use crate::{
     client::id_of_copy,
     report::{Answer, Report},
-    rounds::{Outcome, Round},
+    round::{Outcome, Round},
 };
 
 /// By how much a client's estimate of the server's time may be wrong: half a round trip to a

@@ -39,7 +39,7 @@ pub(super) async fn calls_to_a_failing_store_pause_longer_each_time(fixture: Fix
         "each error is reported"
     );
 
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     let before = fixture.seconds();
     assert!(listener.next().await.is_some());
     assert!(fixture.seconds() <= before + 10, "it recovers by itself");
@@ -58,7 +58,7 @@ pub(super) async fn it_recovers_when_a_denial_ends(fixture: Fixture) {
         1,
         "a long pause at once"
     );
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     assert!(listener.next().await.is_some());
     assert!(fixture.seconds() <= 10);
 }
@@ -82,7 +82,7 @@ pub(super) async fn a_panicking_backend_is_survived(fixture: Fixture) {
     let mut listener = fixture.listen(1);
     let nothing = tokio::time::timeout(SECOND, listener.next()).await;
     assert!(nothing.is_err());
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     assert!(listener.next().await.is_some());
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn a_panicking_hook_is_survived(fixture: Fixture) {
     let mut listener = fixture.listen_with(options);
     let nothing = tokio::time::timeout(SECOND, listener.next()).await;
     assert!(nothing.is_err());
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     assert!(listener.next().await.is_some());
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn a_settlement_is_repeated_while_the_lease_lasts(fixture: Fixt
     fixture.faulty.go_down();
     let (ack, nack) = (first.ack(), second.nack(HOUR));
     fixture.advance(VISIBILITY / 2).await;
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(nack.await.unwrap(), LeaseOutcome::Applied);
     assert!(fixture.seconds() < VISIBILITY.as_secs());
@@ -145,7 +145,7 @@ pub(super) async fn a_settlement_that_keeps_failing_is_an_error(fixture: Fixture
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let gave_up = fixture.seconds();
     assert!((30..=36).contains(&gave_up), "{gave_up}");
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     assert_eq!(listener.next().await.unwrap().attempt(), 2);
 }
 

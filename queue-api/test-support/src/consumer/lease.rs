@@ -167,7 +167,7 @@ pub(super) async fn settling_a_superseded_lease_says_lost(fixture: Fixture) {
         2,
         "other consumers have them"
     );
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     assert_eq!(first.ack().await.unwrap(), LeaseOutcome::Lost);
     assert_eq!(second.nack(SECOND).await.unwrap(), LeaseOutcome::Lost);
 }

@@ -71,7 +71,7 @@ pub(super) async fn it_survives_a_failing_store(fixture: Fixture) {
     for _ in 0..10 {
         fixture.faulty.go_down();
         fixture.advance(VISIBILITY / 3).await;
-        fixture.faulty.heal();
+        fixture.faulty.clear();
         fixture.advance(VISIBILITY).await;
         assert!(fixture.lease_elsewhere().await.is_none());
     }
@@ -89,7 +89,7 @@ pub(super) async fn a_lease_that_cannot_be_renewed_expires(fixture: Fixture) {
         "then and not before"
     );
     assert!(lease.is_ended());
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     fixture.run_tasks().await;
     let extended = lease.extend(VISIBILITY).await.unwrap();
     assert_eq!(extended, LeaseOutcome::Lost, "the lease has ended for good");
@@ -205,7 +205,7 @@ pub(super) async fn a_refused_extension_does_not_end_renewal(fixture: Fixture) {
     let error = lease.extend(VISIBILITY).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     fixture.advance(VISIBILITY / 2).await;
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     fixture.advance(VISIBILITY * 5).await;
     assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());

@@ -104,7 +104,7 @@ pub(super) async fn a_failing_store_does_not_block_it(fixture: Fixture) {
         "it repeats the release while the lease lasts: {}",
         fixture.seconds()
     );
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     drop(lease);
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn a_task_can_feed_a_channel_and_close_it(fixture: Fixture) {
     fixture.advance(HOUR).await;
     fixture.faulty.go_down();
     fixture.advance(HOUR).await;
-    fixture.faulty.heal();
+    fixture.faulty.clear();
     fixture.store_many(6).await;
     let mut taken = Vec::new();
     for _ in 0..4 {

@@ -313,7 +313,7 @@ pub(super) async fn a_handler_learns_that_its_lease_ended(fixture: Fixture) {
             context.ended().await;
             let delivery = other.lease().await.unwrap().expect("the lease expired");
             assert_eq!(delivery.attempt, 2);
-            store.heal();
+            store.clear();
             Ok::<_, Failure>(())
         }
     });

@@ -9,7 +9,7 @@ use super::options::{Action, MEMBERS, ReplicaSetOptions};
 use super::view;
 use crate::container::{self, Container, PORT, Reach};
 use crate::docker::Docker;
-use crate::error::{Failure, within};
+use crate::error::{StepError, within};
 use crate::image::MongoImage;
 use crate::options::{ServerOptions, plain_uri};
 use crate::replica_set;
@@ -27,7 +27,7 @@ pub(crate) struct Containers {
     docker: Docker,
 }
 
-pub(crate) async fn start(options: &ReplicaSetOptions) -> Result<Containers, Failure> {
+pub(crate) async fn start(options: &ReplicaSetOptions) -> Result<Containers, StepError> {
     let docker = Docker::connect().await?;
     let image = MongoImage::provide(&docker).await?;
     let mut set = Containers {
@@ -51,7 +51,7 @@ impl Containers {
         &mut self,
         image: &MongoImage,
         options: &ReplicaSetOptions,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         let Self {
             containers,
             networks,
@@ -88,7 +88,7 @@ impl Containers {
         self.containers[0].source()
     }
 
-    pub(crate) async fn apply(&mut self, action: Action, member: usize) -> Result<(), Failure> {
+    pub(crate) async fn apply(&mut self, action: Action, member: usize) -> Result<(), StepError> {
         let Container { name, handle, .. } = &self.containers[member];
         let step = format!("{action:?} of container {name}");
         match action {
@@ -105,7 +105,7 @@ impl Containers {
                 within(STOP * 2, &step, handle.stop_with_timeout(Some(seconds))).await?;
                 match handle.exit_code().await {
                     Ok(Some(0)) => Ok(()),
-                    code => Err(Failure::new(format!(
+                    code => Err(StepError::new(format!(
                         "{step}: the exit code is {code:?}; it must be 0"
                     ))),
                 }
@@ -125,7 +125,7 @@ impl Containers {
     }
 
     /// Removes everything. Continues after an error, and returns the first one.
-    pub(crate) async fn remove(self) -> Result<(), Failure> {
+    pub(crate) async fn remove(self) -> Result<(), StepError> {
         let mut outcome = Ok(());
         for container in self.containers {
             outcome = outcome.and(container.remove().await);

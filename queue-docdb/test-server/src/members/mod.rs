@@ -17,7 +17,7 @@ use self::containers::Containers;
 use self::options::Action;
 use self::processes::Processes;
 use self::view::View;
-use crate::error::{Failure, MemberError, StartError, StopError};
+use crate::error::{MemberError, StartError, StepError, StopError};
 use crate::options::plain_uri;
 use crate::source::Source;
 use crate::ways::docker_or_process;
@@ -214,7 +214,7 @@ impl MongoReplicaSet {
         .await
     }
 
-    fn removal(&self) -> impl AsyncFnOnce() -> Result<(), Failure> + Send + 'static {
+    fn removal(&self) -> impl AsyncFnOnce() -> Result<(), StepError> + Send + 'static {
         let servers = Arc::clone(&self.servers);
         async move || match servers.lock().await.take() {
             None => Ok(()),

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::options::{CutFrom, MEMBERS};
 use crate::docker::{ANSWER, Docker, fresh_name, unless_missing};
-use crate::error::{Failure, within};
+use crate::error::{StepError, within};
 
 /// RFC 2544 reserves 198.18.0.0/15 for tests, so no other network of this machine is there.
 const FIRST_ADDRESS: u32 = u32::from_be_bytes([198, 18, 0, 0]);
@@ -42,7 +42,7 @@ struct Network {
 }
 
 impl Networks {
-    pub(crate) async fn create(docker: &Docker) -> Result<Self, Failure> {
+    pub(crate) async fn create(docker: &Docker) -> Result<Self, StepError> {
         let mut networks = Vec::new();
         for _ in 0..MEMBERS {
             networks.push(Network::create(docker).await?);
@@ -70,7 +70,7 @@ impl Networks {
         container: &str,
         member: usize,
         of: usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         let network = &self.networks[of];
         let request = NetworkConnectRequest {
             container: container.to_owned(),
@@ -91,7 +91,7 @@ impl Networks {
         docker: &Docker,
         container: &str,
         of: usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         let request = NetworkDisconnectRequest {
             container: container.to_owned(),
             force: Some(false),
@@ -106,7 +106,7 @@ impl Networks {
         containers: &[&str],
         member: usize,
         from: CutFrom,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         let others = (0..MEMBERS).filter(|other| *other != member);
         let cuts = others.flat_map(|other| match from {
             CutFrom::MembersAndClients => [(member, other), (member, member)],
@@ -126,7 +126,7 @@ impl Networks {
         docker: &Docker,
         containers: &[&str],
         member: usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         let cuts = std::mem::take(&mut self.cuts);
         let is_of = |cut: &(usize, usize)| cut.0 == member || cut.1 == member;
         let (healed, left): (Vec<_>, Vec<_>) = cuts.into_iter().partition(is_of);
@@ -138,7 +138,7 @@ impl Networks {
     }
 
     /// Removes the networks, once their containers are gone.
-    pub(crate) async fn remove(self, docker: &Docker) -> Result<(), Failure> {
+    pub(crate) async fn remove(self, docker: &Docker) -> Result<(), StepError> {
         for Network { name, .. } in self.networks {
             let removed = async { unless_missing(docker.client.remove_network(&name).await) };
             within(ANSWER, format!("removing network {name}"), removed).await?;
@@ -149,7 +149,7 @@ impl Networks {
 
 impl Network {
     /// Creates a network that only its members and this machine reach.
-    async fn create(docker: &Docker) -> Result<Self, Failure> {
+    async fn create(docker: &Docker) -> Result<Self, StepError> {
         for _ in 0..ATTEMPTS {
             let index = Uuid::new_v4().as_u128() % NETWORKS;
             let index = u32::try_from(index).expect("is below 2^13");
@@ -184,7 +184,7 @@ impl Network {
                 return Ok(network);
             }
         }
-        Err(Failure::new(format!(
+        Err(StepError::new(format!(
             "{ATTEMPTS} networks in 198.18.0.0/15 are in use"
         )))
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::{Action, MEMBERS, ReplicaSetOptions};
 use super::view;
-use crate::error::{Failure, MemberError};
+use crate::error::{MemberError, StepError};
 use crate::options::{ServerOptions, plain_uri};
 use crate::process::{Process, retry_ports};
 use crate::source::Source;
@@ -17,7 +17,7 @@ pub(crate) struct Processes {
     program: PathBuf,
 }
 
-pub(crate) async fn start(options: &ReplicaSetOptions) -> Result<Processes, Failure> {
+pub(crate) async fn start(options: &ReplicaSetOptions) -> Result<Processes, StepError> {
     let program = mongod::find().await?;
     let members = retry_ports(async || start_members(&program).await).await?;
     let set = Processes { members, program };
@@ -25,7 +25,7 @@ pub(crate) async fn start(options: &ReplicaSetOptions) -> Result<Processes, Fail
     Ok(set)
 }
 
-async fn start_members(program: &Path) -> Result<Vec<Process>, Failure> {
+async fn start_members(program: &Path) -> Result<Vec<Process>, StepError> {
     let options = ServerOptions::member();
     let start = |_| Process::start(program, &options);
     let members: Vec<Process> = (0..MEMBERS).map(start).collect::<Result<_, _>>()?;
@@ -66,7 +66,7 @@ impl Processes {
     }
 
     /// Kills the servers and removes their folders.
-    pub(crate) fn remove(self) -> Result<(), Failure> {
+    pub(crate) fn remove(self) -> Result<(), StepError> {
         self.members.into_iter().try_for_each(Process::remove)
     }
 }

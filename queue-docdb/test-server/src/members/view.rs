@@ -5,7 +5,7 @@ use std::time::Duration;
 use mongodb::bson::{Bson, Document};
 
 use super::options::{MEMBERS, ReplicaSetOptions};
-use crate::error::Failure;
+use crate::error::StepError;
 use crate::options::plain_uri;
 use crate::replica_set::{self, hello_and_status, pause};
 
@@ -100,7 +100,7 @@ impl MemberView {
 pub(crate) async fn initiate(
     options: &ReplicaSetOptions,
     addresses: &[String],
-) -> Result<(), Failure> {
+) -> Result<(), StepError> {
     replica_set::initiate(&plain_uri(&addresses[0]), options.config(addresses)).await?;
     await_view(addresses, NOT_SETTLED, View::settled).await?;
     Ok(())
@@ -111,7 +111,7 @@ pub(crate) async fn await_view(
     addresses: &[String],
     otherwise: &str,
     look: fn(&View) -> Option<usize>,
-) -> Result<usize, Failure> {
+) -> Result<usize, StepError> {
     let seen = async {
         loop {
             if let Some(member) = look(&View::look(addresses).await) {
@@ -125,5 +125,5 @@ pub(crate) async fn await_view(
     };
     tokio::time::timeout(PATIENCE, seen)
         .await
-        .map_err(|_| Failure::new(format!("{otherwise} for {} s", PATIENCE.as_secs())))
+        .map_err(|_| StepError::new(format!("{otherwise} for {} s", PATIENCE.as_secs())))
 }

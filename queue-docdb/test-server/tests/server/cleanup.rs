@@ -104,6 +104,15 @@ async fn nothing_stays_after_a_stop() {
     assert!(!traces.any_left().await, "{traces:?}");
 }
 
+#[tokio::test]
+async fn nothing_stays_after_a_stop_without_docker() {
+    // With an argument, the program stops its server. Without one, it leaves that to the reaper.
+    let mut program = Program::start(without_docker(program("--quiet")));
+    let traces = program.traces().await;
+    program.finish();
+    assert!(!traces.any_left().await, "{traces:?}");
+}
+
 #[test]
 fn nothing_stays_after_a_drop_outside_of_a_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
