@@ -5,6 +5,7 @@ mod backend;
 mod batching;
 mod clock;
 pub mod consumer;
+mod panic;
 mod queue;
 mod telemetry;
 mod typed;

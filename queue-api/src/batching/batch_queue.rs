@@ -10,9 +10,7 @@ use std::{
 use tokio::{runtime::Handle, sync::watch};
 
 use super::operation::{CallerOf, Operation, Weight};
-use crate::{
-    Error, ErrorKind, Limits, QueueBackend, QueueName, Result, consumer::panic::backend_call,
-};
+use crate::{Error, ErrorKind, Limits, QueueBackend, QueueName, Result, panic::backend_call};
 
 /// The most payload bytes in a batch. Sending more takes so long that sharing a round trip gains
 /// nothing, and other callers would wait for it.

@@ -7,9 +7,13 @@ use tracing::{Instrument, Span};
 
 use super::{
     Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, lease::SettleFuture,
-    listener_task::after, panic::caught,
+    listener_task::after,
 };
-use crate::{Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock, metrics, trace};
+use crate::{
+    Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock, metrics,
+    panic::{caught, isolated},
+    trace,
+};
 
 /// Shared by all handler tasks of a worker.
 pub(super) struct HandlerRunner<H, C> {
@@ -70,7 +74,7 @@ impl<H, C> HandlerRunner<H, C> {
     {
         let span = trace::process_span(self.queue.name(), lease.delivery());
         if let Some(propagator) = self.queue.propagator() {
-            propagator.link(&span, lease.headers());
+            isolated("the propagator", || propagator.link(&span, lease.headers()));
         }
         let started = self.clock.now();
         let running = self.run_handler::<T>(&lease, stopping, cancelled);

@@ -8,7 +8,6 @@ mod lease;
 mod listener;
 mod listener_task;
 mod options;
-pub(crate) mod panic;
 mod report;
 mod retry;
 #[cfg(feature = "tower")]

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::leases::{Key, Leases, after};
 use crate::{
     Error, ErrorKind, LeaseAction, LeaseChange, LeaseOutcome, Queue, Receipt, Result,
-    consumer::{backoff::Backoff, panic::backend_call},
+    consumer::backoff::Backoff, panic::backend_call,
 };
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -136,6 +136,14 @@ impl Batcher {
             sent: call.sent,
             answer: Err(Error::new(ErrorKind::TimedOut, "settle", message)),
         })
+    }
+
+    /// Takes all items. A call in flight is dropped, and may still take effect.
+    pub(crate) fn take_all(&mut self) -> Vec<Item> {
+        let in_flight = self.in_flight.take().map(|call| call.items);
+        let mut items = in_flight.unwrap_or_default();
+        items.extend(self.waiting.drain(..));
+        items
     }
 
     /// Waits for the call in flight. Dropping this future does not drop the call.
