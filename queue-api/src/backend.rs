@@ -100,7 +100,8 @@ use crate::{
 /// **Every call must end in bounded time**, with an error if the store does not answer. Set the
 /// timeouts of the store's client well below the visibility timeouts in use. A listener gives up
 /// an ack or a change when its leases have expired. It always waits for a lease call, because it
-/// must release what that call leases; so stopping the listener waits too.
+/// must release what that call leases; so stopping the listener waits too, but a
+/// worker's shutdown ends after its grace.
 #[async_trait]
 pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
     /// The limits of this backend.

@@ -2,14 +2,17 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 
-use crate::millis;
+use crate::{catch_panic, millis, millis::Millis};
 
 /// The source of time of a backend.
 ///
@@ -66,7 +69,8 @@ impl Default for TokioClock {
 #[async_trait]
 impl Clock for TokioClock {
     fn now(&self) -> SystemTime {
-        self.started_at + self.started.elapsed()
+        let now = self.started_at.checked_add(self.started.elapsed());
+        now.unwrap_or(self.started_at)
     }
 
     #[allow(clippy::disallowed_methods)] // clocks may sleep
@@ -115,6 +119,51 @@ fn time_left(clock: &impl Clock, deadline: SystemTime) -> Option<Duration> {
     (!left.is_zero()).then_some(left)
 }
 
+/// A clock of the application that may panic. Then tokio's clock goes on from its last time.
+#[derive(Debug)]
+pub(crate) struct GuardedClock {
+    clock: Arc<dyn Clock>,
+    /// Shows the last time of `clock`, and goes on from there.
+    fallback: Mutex<TokioClock>,
+}
+
+impl GuardedClock {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let fallback = Mutex::default();
+        Self { clock, fallback }
+    }
+}
+
+#[async_trait]
+impl Clock for GuardedClock {
+    #[allow(clippy::disallowed_methods)] // clocks may read the machine's clock
+    fn now(&self) -> SystemTime {
+        let now = catch_panic::catch(|| self.clock.now());
+        let mut fallback = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
+        match now {
+            Ok(now) => {
+                (fallback.started, fallback.started_at) = (Instant::now(), now);
+                now
+            }
+            Err(panic) => {
+                catch_panic::log("the clock", &panic);
+                fallback.now()
+            }
+        }
+    }
+
+    #[allow(clippy::disallowed_methods)] // clocks may sleep
+    async fn sleep_until(&self, deadline: SystemTime) {
+        if let Err(panic) = catch_panic::caught(|| self.clock.sleep_until(deadline)).await {
+            catch_panic::log("the clock", &panic);
+        }
+        // At most a second at a time, because the clock may work again.
+        while let Some(left) = time_left(self, deadline) {
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+}
+
 /// A clock for tests. It stands still until the test moves it.
 ///
 /// ```
@@ -142,11 +191,14 @@ impl ManualClock {
     }
 
     /// Moves the clock forward by whole milliseconds and wakes the tasks whose deadline it
-    /// reaches.
+    /// reaches. It stops at [`Millis::MAX`].
     pub fn advance(&self, by: Duration) {
-        let millis =
-            u64::try_from(by.as_millis()).expect("a test moves the clock by less than u64::MAX ms");
-        self.millis.fetch_add(millis, Ordering::SeqCst);
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        let add = |millis: u64| Some(millis.saturating_add(by).min(Millis::MAX.unsigned_abs()));
+        let updated = self
+            .millis
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+        updated.expect("the update never refuses");
         self.moved.send_replace(());
     }
 }

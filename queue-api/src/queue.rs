@@ -56,11 +56,17 @@ impl Queue {
     /// it has a message.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if `name` is not a [`QueueName`].
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if `name` is not a [`QueueName`], or if the
+    /// backend's `max_batch` is 0.
     pub fn new(backend: Arc<dyn QueueBackend>, name: &str) -> Result<Self> {
         let name = QueueName::new(name)?;
+        let limits = backend.limits();
+        if limits.max_batch == 0 {
+            let message = "the backend's max_batch is 0; it must be at least 1";
+            return Err(Error::invalid("queue", message));
+        }
         Ok(Self {
-            limits: backend.limits(),
+            limits,
             counters: Arc::new(Counters::new(&name)),
             name,
             backend,

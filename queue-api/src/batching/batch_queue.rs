@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::operation::{CallerOf, Operation, Weight};
 use crate::{Error, ErrorKind, Limits, QueueBackend, QueueName, Result, catch_panic::backend_call};
@@ -123,6 +123,8 @@ impl<O: Operation> BatchQueues<O> {
 
     /// Adds a caller to the next batch.
     pub(super) fn submit(self: &Arc<Self>, queue: &QueueName, caller: CallerOf<O>) {
+        // First, because it panics outside a runtime, and must not leave a queue without a sender.
+        let runtime = Handle::current();
         let key = (queue.clone(), O::visibility_timeout(&caller.request));
         let mut active = self.active();
         let is_new = !active.contains_key(&key);
@@ -134,7 +136,7 @@ impl<O: Operation> BatchQueues<O> {
         drop(active);
         for batch in full {
             let (queues, queue) = (self.clone(), queue.clone());
-            tokio::spawn(async move { queues.send(&queue, batch).await });
+            runtime.spawn(async move { queues.send(&queue, batch).await });
         }
         if is_new {
             let sender = Sender {
@@ -142,7 +144,7 @@ impl<O: Operation> BatchQueues<O> {
                 key,
                 is_open: true,
             };
-            tokio::spawn(sender.run());
+            runtime.spawn(sender.run());
         }
     }
 

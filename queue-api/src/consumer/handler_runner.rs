@@ -10,7 +10,9 @@ use super::{
     listener_task::after,
 };
 use crate::{
-    Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock, catch_panic::caught, metrics, trace,
+    Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock,
+    catch_panic::{caught, isolated},
+    metrics, trace,
 };
 
 /// Shared by all handler tasks of a worker.
@@ -72,7 +74,7 @@ impl<H, C> HandlerRunner<H, C> {
     {
         let span = trace::process_span(self.queue.name(), lease.delivery());
         if let Some(propagator) = self.queue.propagator() {
-            propagator.link(&span, lease.headers());
+            isolated("the propagator", || propagator.link(&span, lease.headers()));
         }
         let started = self.clock.now();
         let running = self.run_handler::<T>(&lease, stopping, cancelled);

@@ -20,6 +20,8 @@ pub(crate) struct Inbox {
 struct State {
     leases: VecDeque<Lease>,
     closed: bool,
+    /// The panic that ended the listener's task.
+    panic: Option<String>,
     demanded: bool,
     reader: Option<Waker>,
 }
@@ -72,6 +74,15 @@ impl Inbox {
             false => Next::Drained,
             true => Next::Empty,
         }
+    }
+
+    /// Remembers the panic that ends the listener's task.
+    pub(crate) fn set_panic(&self, panic: String) {
+        self.lock().panic = Some(panic);
+    }
+
+    pub(crate) fn panic(&self) -> Option<String> {
+        self.lock().panic.clone()
     }
 
     /// Ends the stream. Leases that were not taken are dropped and so released.

@@ -16,7 +16,11 @@ use super::{
     inbox::{Inbox, Next},
     listener_task::{Command, ListenerTask, ProbeAnswer},
 };
-use crate::{Error, Queue, Result, telemetry};
+use crate::{
+    Error, ErrorKind, Queue, Result,
+    catch_panic::{caught, log},
+    telemetry,
+};
 
 impl Queue {
     /// Returns a stream of leases.
@@ -41,14 +45,21 @@ impl Queue {
         }
         let (commands, receiver) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::default());
-        let task = ListenerTask::new(
+        let mut task = ListenerTask::new(
             self.clone(),
             options,
             receiver,
             commands.downgrade(),
             inbox.clone(),
         );
-        tokio::spawn(task.run());
+        let task_inbox = inbox.clone();
+        tokio::spawn(async move {
+            if let Err(panic) = caught(|| task.run()).await {
+                log("the task of a listener", &panic);
+                // Before the drop of the task ends the stream.
+                task_inbox.set_panic(panic);
+            }
+        });
         Ok(Listener {
             queue: self.clone(),
             commands,
@@ -59,8 +70,8 @@ impl Queue {
 
 /// A stream of a queue's messages, each in a [`Lease`]. [`Queue::listen`] makes it.
 ///
-/// The [`Stream`] ends only when you stop the listener. [`next`](Listener::next) works without
-/// stream combinators.
+/// The [`Stream`] ends when you stop the listener. Otherwise it ends only if its runtime shuts down
+/// or has no timer. [`next`](Listener::next) works without stream combinators.
 ///
 /// - **Claims**: when you poll the stream and no lease is buffered, the listener claims messages.
 ///   It claims at most the concurrency minus the leases that are not settled. Without a poll it
@@ -107,7 +118,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The next lease, or `None` after a stop. Dropping this future loses nothing.
+    /// The next lease, or `None` after the end of the stream. Dropping this future loses nothing.
     pub async fn next(&mut self) -> Option<Lease> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -126,7 +137,7 @@ impl Listener {
     /// Stops, and waits until all leases are settled or dropped and the store has answered.
     pub async fn drain(self) {
         self.stop().await;
-        self.send_and_wait(Command::Drain).await;
+        self.drained().await;
     }
 
     fn send_and_wait(
@@ -141,11 +152,32 @@ impl Listener {
         }
     }
 
-    /// Makes one more lease call, and returns whether it leased anything.
-    pub(super) fn probe(&self) -> impl Future<Output = ProbeAnswer> + Send + use<> {
+    /// Resolves when all leases are settled or dropped, after a stop.
+    pub(super) fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.send_and_wait(Command::Drain)
+    }
+
+    /// Fails all settlements that the store has not confirmed. From now on a drain does not wait for
+    /// a lease call in flight. The task releases what that call leases.
+    pub(super) fn give_up(&self) {
+        let _ = self.commands.send(Command::GiveUp);
+    }
+
+    /// Makes one more lease call, and returns whether it leased anything. `None` if the task has
+    /// ended.
+    pub(super) fn probe(&self) -> impl Future<Output = Option<ProbeAnswer>> + Send + use<> {
         let (probe, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Probe(probe));
-        async move { answer.await.unwrap_or(ProbeAnswer::NothingReady) }
+        async move { answer.await.ok() }
+    }
+
+    /// Why the stream ended although it was not stopped.
+    pub(super) fn failure(&self) -> Error {
+        let why = match self.inbox.panic() {
+            Some(panic) => format!("the listener's task {panic}"),
+            None => "the listener's task has ended: its tokio runtime has shut down".to_owned(),
+        };
+        Error::new(ErrorKind::Internal, "listen", why)
     }
 }
 

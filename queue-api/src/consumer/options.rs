@@ -1,13 +1,8 @@
 //! Options of a listener.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Clock, Error, TokioClock};
+use crate::{Clock, Error, TokioClock, catch_panic::isolated, clock::GuardedClock};
 
 type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 
@@ -71,10 +66,10 @@ impl ListenOptions {
     }
 
     /// Uses `clock` instead of tokio's. Only differences matter, so the clock may be wrong by any
-    /// amount, but it should not jump.
+    /// amount, but it should not jump. While it panics, tokio's clock is used instead.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.clock = Arc::new(GuardedClock::new(clock));
         self
     }
 
@@ -100,10 +95,8 @@ impl ListenOptions {
 
     /// A panic in the hook is caught and logged. Leases are not affected.
     pub(super) fn call_hook(&self, error: &Error) {
-        if let Some(hook) = &self.error_hook
-            && catch_unwind(AssertUnwindSafe(|| hook(error))).is_err()
-        {
-            tracing::error!("the error hook of a listener panicked");
+        if let Some(hook) = &self.error_hook {
+            isolated("the error hook of a listener", || hook(error));
         }
     }
 }

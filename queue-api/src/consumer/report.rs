@@ -17,8 +17,8 @@ pub struct Report {
     pub released: u64,
     /// The settlement came too late: another consumer has the message.
     pub lost: u64,
-    /// The store did not confirm the settlement while the lease lasted. The message comes back
-    /// unless the settlement took effect.
+    /// The store did not confirm the settlement while the lease lasted, or before the end of the
+    /// shutdown. The message comes back unless the settlement took effect.
     pub unsettled: u64,
 }
 

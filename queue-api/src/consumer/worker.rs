@@ -1,6 +1,13 @@
 //! A worker calls a function for every message of a queue.
 
-use std::{fmt, future::Future, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, pending},
+    marker::PhantomData,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -12,7 +19,10 @@ use super::{
     handler_runner::HandlerRunner,
     listener_task::{ProbeAnswer, after},
 };
-use crate::{Codec, Json, Queue, Result};
+use crate::{
+    Clock, Codec, Error, ErrorKind, Json, Queue, Result,
+    catch_panic::{caught, log},
+};
 
 /// Calls a [`Handler`] for every message of a queue, several at a time.
 ///
@@ -78,13 +88,18 @@ pub struct Worker<T, H, C = Json> {
     payload: PhantomData<fn(T)>,
 }
 
+const SETTLE_GRACE: Duration = Duration::from_secs(4);
+
 impl<T, H: Handler<T>> Worker<T, H> {
     /// Default of [`with_concurrency`](Worker::with_concurrency).
     pub const DEFAULT_CONCURRENCY: usize = 16;
 
-    /// Default of [`with_shutdown_deadline`](Worker::with_shutdown_deadline): 25 seconds. Kubernetes
-    /// kills a pod after 30, which leaves 5 to release the messages.
+    /// Default of [`with_shutdown_deadline`](Worker::with_shutdown_deadline): 25 seconds. With
+    /// [`SETTLE_GRACE`](Worker::SETTLE_GRACE) it is within the 30 after which Kubernetes kills a pod.
     pub const DEFAULT_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
+
+    /// How long a shutdown waits for the store after the deadline.
+    pub const SETTLE_GRACE: Duration = SETTLE_GRACE;
 
     /// A worker with default options, for JSON payloads. It does nothing until you run it.
     pub fn new(queue: Queue, handler: H) -> Self {
@@ -143,7 +158,8 @@ impl<T, H, C> Worker<T, H, C> {
         self
     }
 
-    /// Gives handlers this much time to finish after a shutdown has begun.
+    /// Gives handlers this much time to finish after a shutdown has begun. The store has
+    /// [`SETTLE_GRACE`](Worker::SETTLE_GRACE) more.
     #[must_use]
     pub fn with_shutdown_deadline(mut self, time: Duration) -> Self {
         self.shutdown_deadline = time;
@@ -164,11 +180,11 @@ where
     ///    renewed.
     /// 3. It cancels the remaining handlers (their futures are dropped) and releases their
     ///    messages. The attempt does not count.
+    /// 4. [`SETTLE_GRACE`](Worker::SETTLE_GRACE) after the deadline it gives up settlements that the
+    ///    store has not confirmed. They count as [`unsettled`](Report::unsettled). If a lease call is
+    ///    in flight, a background task releases what it leases.
     ///
-    /// It waits for a handler that blocks its thread, as that cannot be cancelled. If the store
-    /// fails, it repeats settlements while their leases last. It also waits for a lease call in
-    /// flight, as long as the backend lets a call take (see
-    /// [for implementers](crate::QueueBackend#for-implementers)).
+    /// It waits for a handler that blocks its thread, as that cannot be cancelled.
     ///
     /// The output of `shutdown` is ignored. An error, for example of `tokio::signal::ctrl_c()`, also
     /// shuts down.
@@ -177,26 +193,38 @@ where
     /// shutdown: it cancels handlers at once and drops their leases, so the attempt counts.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) as [`Queue::listen`], before any work is
-    /// done. Errors of the store do not end the worker.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) as [`Queue::listen`], before any work is done.
+    /// [`Internal`](ErrorKind::Internal) if the worker cannot go on:
+    ///
+    /// - its runtime has shut down or has no timer. Handlers are cancelled, as by a drop.
+    /// - `shutdown` panicked. The worker has shut down as if it had resolved.
+    ///
+    /// Errors of the store do not end the worker. Nor do panics, wherever it calls your code.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn run(&self, shutdown: impl Future) -> Result<Report> {
         let mut run = self.start_run()?;
-        let mut shutdown = pin!(shutdown);
-        loop {
+        let mut shutdown = pin!(caught(|| async { drop(shutdown.await) }));
+        let asked = loop {
             tokio::select! {
                 biased;
-                _ = &mut shutdown => break,
+                asked = &mut shutdown => break asked,
                 Some(done) = run.handlers.join_next() => run.record(done),
                 lease = run.listener.next() => match lease {
                     Some(lease) => run.start_handler(lease),
-                    // The runtime is shutting down.
-                    None => break,
+                    None => return Err(run.listener.failure()),
                 },
             }
-        }
+        };
         let clock = self.options.clock.clone();
-        let deadline = after(clock.now(), self.shutdown_deadline);
-        Ok(run.shut_down(clock.sleep_until(deadline)).await)
+        let report = run.shut_down(clock, Some(self.shutdown_deadline)).await;
+        asked.map_err(|panic| {
+            let message =
+                format!("the shutdown future {panic}; the worker has shut down: {report}");
+            Error::new(ErrorKind::Internal, "run", message)
+        })?;
+        Ok(report)
     }
 
     /// Works until no message is ready and no handler runs. Use it in tests and scheduled jobs.
@@ -232,6 +260,9 @@ where
     ///
     /// # Errors
     /// As [`run`](Worker::run).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn run_until_idle(&self) -> Result<Report> {
         let mut run = self.start_run()?;
         let mut probe = None;
@@ -242,7 +273,7 @@ where
             let answered = async {
                 match &mut probe {
                     Some(probe) => probe.await,
-                    None => std::future::pending().await,
+                    None => pending().await,
                 }
             };
             tokio::select! {
@@ -253,18 +284,17 @@ where
                     probe = None;
                     match lease {
                         Some(lease) => run.start_handler(lease),
-                        None => break,
+                        None => return Err(run.listener.failure()),
                     }
                 }
-                answer = answered => {
-                    if answer == ProbeAnswer::NothingReady {
-                        break;
-                    }
-                    probe = None;
-                }
+                answer = answered => match answer {
+                    Some(ProbeAnswer::NothingReady) => break,
+                    Some(ProbeAnswer::SomethingLeased) => probe = None,
+                    None => return Err(run.listener.failure()),
+                },
             }
         }
-        Ok(run.shut_down(std::future::pending()).await)
+        Ok(run.shut_down(self.options.clock.clone(), None).await)
     }
 
     fn start_run(&self) -> Result<WorkerRun<T, H, C>> {
@@ -297,7 +327,7 @@ struct WorkerRun<T, H, C> {
     listener: Listener,
     runner: Arc<HandlerRunner<H, C>>,
     /// One task for each message, so that a handler that computes does not block the others.
-    handlers: JoinSet<Report>,
+    handlers: JoinSet<Result<Report, ()>>,
     stopping: watch::Sender<bool>,
     cancelled: watch::Sender<bool>,
     report: Report,
@@ -315,37 +345,51 @@ where
         let stopping = self.stopping.subscribe();
         let cancelled = self.cancelled.subscribe();
         self.handlers.spawn(async move {
-            // Boxed, to keep the task small if the handler's future is large.
-            Box::pin(runner.handle::<T>(lease, stopping, cancelled)).await
+            // Panics of the handler are caught inside. What panics here is for example the retry
+            // policy. The lease is dropped, so the message is retried.
+            let handled = caught(|| runner.handle::<T>(lease, stopping, cancelled)).await;
+            handled.map_err(|panic| log("the worker's code around a handler", &panic))
         });
     }
 
-    fn record(&mut self, done: Result<Report, JoinError>) {
-        // Panics of the handler are caught. Only the retry policy or the display of an error can
-        // panic here. The lease was dropped, so the message is retried.
-        self.report += done.unwrap_or(Report {
+    fn record(&mut self, done: Result<Result<Report, ()>, JoinError>) {
+        let failed = Report {
             failed: 1,
             ..Report::default()
-        });
+        };
+        self.report += done.ok().and_then(Result::ok).unwrap_or(failed);
     }
 
-    async fn shut_down(mut self, deadline: impl Future<Output = ()>) -> Report {
+    /// Cancels the handlers at the deadline, if there is one. After it, gives up settlements as often
+    /// as the grace passes, because a handler that blocks its thread settles later.
+    async fn shut_down(mut self, clock: Arc<dyn Clock>, deadline: Option<Duration>) -> Report {
         self.stopping.send_replace(true);
-        let released = self.listener.stop();
-        let mut deadline = pin!(deadline);
-        loop {
-            let is_cancelled = *self.cancelled.borrow();
+        drop(self.listener.stop());
+        let mut drained = pin!(self.listener.drained());
+        let mut is_drained = false;
+        let sleep = |time: Option<Duration>| {
+            let clock = clock.clone();
+            async move {
+                match time {
+                    Some(time) => clock.sleep_until(after(clock.now(), time)).await,
+                    None => pending().await,
+                }
+            }
+        };
+        let mut timer = pin!(sleep(deadline));
+        while !(is_drained && self.handlers.is_empty()) {
             tokio::select! {
                 biased;
-                done = self.handlers.join_next() => match done {
-                    Some(done) => self.record(done),
-                    None => break,
-                },
-                () = &mut deadline, if !is_cancelled => { self.cancelled.send_replace(true); }
+                Some(done) = self.handlers.join_next() => self.record(done),
+                () = &mut drained, if !is_drained => is_drained = true,
+                () = &mut timer => {
+                    if self.cancelled.send_replace(true) {
+                        self.listener.give_up();
+                    }
+                    timer.set(sleep(Some(SETTLE_GRACE)));
+                }
             }
         }
-        released.await;
-        self.listener.drain().await;
         self.report
     }
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use ::metrics::{Key, Label, Level, Metadata, counter, gauge, histogram, with_recorder};
 
-use crate::{EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats};
+use crate::{
+    EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats, catch_panic::isolated,
+};
 
 /// Value of the attribute `messaging.system` in spans and log lines.
 pub const SYSTEM: &str = "queue_api";
@@ -56,9 +58,14 @@ fn label(queue: &QueueName) -> Label {
     Label::new("queue", queue.shared())
 }
 
+/// Calls the recorder. It is code of the application, and must not stop a queue.
+fn record(call: impl FnOnce()) {
+    isolated("the metrics recorder", call);
+}
+
 fn add(name: &'static str, queue: &QueueName, count: usize) {
     if count > 0 {
-        counter!(name, vec![label(queue)]).increment(count as u64);
+        record(|| counter!(name, vec![label(queue)]).increment(count as u64));
     }
 }
 
@@ -108,10 +115,12 @@ fn increment(key: &Key, by: usize) {
     static METADATA: Metadata<'static> =
         Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
     if by > 0 {
-        with_recorder(|recorder| {
-            recorder
-                .register_counter(key, &METADATA)
-                .increment(by as u64)
+        record(|| {
+            with_recorder(|recorder| {
+                recorder
+                    .register_counter(key, &METADATA)
+                    .increment(by as u64)
+            });
         });
     }
 }
@@ -153,7 +162,7 @@ fn count_applied(outcomes: &[LeaseOutcome]) -> usize {
 
 pub(crate) fn lease_lost(queue: &QueueName, why: &'static str) {
     let labels = vec![label(queue), Label::from_static_parts("why", why)];
-    counter!(LEASES_LOST, labels).increment(1);
+    record(|| counter!(LEASES_LOST, labels).increment(1));
 }
 
 pub(crate) fn store_error(queue: &QueueName, error: &Error) {
@@ -162,16 +171,16 @@ pub(crate) fn store_error(queue: &QueueName, error: &Error) {
         Label::from_static_parts("operation", error.operation()),
         Label::new("kind", format!("{:?}", error.kind())),
     ];
-    counter!(STORE_ERRORS, labels).increment(1);
+    record(|| counter!(STORE_ERRORS, labels).increment(1));
 }
 
 pub(crate) fn time_in_queue(queue: &QueueName, time: Duration) {
-    histogram!(TIME_IN_QUEUE, vec![label(queue)]).record(time);
+    record(|| histogram!(TIME_IN_QUEUE, vec![label(queue)]).record(time));
 }
 
 pub(crate) fn handling_time(queue: &QueueName, outcome: &'static str, time: Duration) {
     let outcome = Label::from_static_parts("outcome", outcome);
-    histogram!(HANDLING_TIME, vec![label(queue), outcome]).record(time);
+    record(|| histogram!(HANDLING_TIME, vec![label(queue), outcome]).record(time));
 }
 
 pub(crate) fn depth(queue: &QueueName, stats: &QueueStats) {
@@ -183,8 +192,8 @@ pub(crate) fn depth(queue: &QueueName, stats: &QueueStats) {
     ];
     for (state, count) in states {
         let state = Label::from_static_parts("state", state);
-        gauge!(DEPTH, vec![label(queue), state]).set(count as f64);
+        record(|| gauge!(DEPTH, vec![label(queue), state]).set(count as f64));
     }
     let oldest = stats.oldest_ready.unwrap_or_default();
-    gauge!(OLDEST_READY, vec![label(queue)]).set(oldest.as_secs_f64());
+    record(|| gauge!(OLDEST_READY, vec![label(queue)]).set(oldest.as_secs_f64()));
 }

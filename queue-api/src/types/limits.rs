@@ -7,7 +7,8 @@ use crate::{Error, LeaseAction, MAX_REASON_BYTES, NewMessage, Result};
 /// The limits of a backend. The handle enforces them, so a backend need not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most messages, receipts or changes in one call. The handle splits longer batches.
+    /// The most messages, receipts or changes in one call, at least 1. The handle splits longer
+    /// batches.
     pub max_batch: usize,
     /// The largest payload, in bytes.
     pub max_payload_bytes: usize,

@@ -1,8 +1,13 @@
 //! C1: callers that are dropped at any poll, and runtimes that shut down.
 
-use std::{pin::pin, thread, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    thread,
+    time::Duration,
+};
 
-use futures::poll;
+use futures::{executor::block_on, poll};
 use queue_api::{ErrorKind, LeaseOptions, LeaseOutcome::Applied, QueueStats};
 use queue_test_support::Operation;
 
@@ -167,4 +172,28 @@ fn a_runtime_that_shuts_down_fails_only_the_calls_in_flight() {
     stays.block_on(queue.enqueue(&second)).unwrap();
     let ready = stays.block_on(queue.stats()).unwrap().ready;
     assert_eq!(ready, 1, "the first call ended with its runtime");
+}
+
+/// Whether it fills a batch or not.
+#[test]
+fn a_call_outside_a_runtime_panics_and_later_calls_work() {
+    for max_batch in [2, 10] {
+        let fixture = Fixture::with_max_batch(max_batch);
+        let outside = [msg("a"), msg("b")];
+        let call = || block_on(fixture.queue.enqueue_batch(&outside));
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let message = msg("inside");
+            let enqueued = fixture.queue.enqueue(&message);
+            let answer = tokio::time::timeout(Duration::from_secs(60), enqueued).await;
+            let answer = answer.expect("a later call is answered");
+            assert!(answer.is_ok(), "max_batch {max_batch}: {answer:?}");
+        });
+        assert_eq!(fixture.faulty.calls(Operation::Enqueue), [1]);
+    }
 }

@@ -138,6 +138,14 @@ impl Batcher {
         })
     }
 
+    /// Takes all items. A call in flight is dropped, and may still take effect.
+    pub(crate) fn take_all(&mut self) -> Vec<Item> {
+        let in_flight = self.in_flight.take().map(|call| call.items);
+        let mut items = in_flight.unwrap_or_default();
+        items.extend(self.waiting.drain(..));
+        items
+    }
+
     /// Waits for the call in flight. Dropping this future does not drop the call.
     pub(crate) async fn completed(&mut self) -> Completed {
         let Some(in_flight) = &mut self.in_flight else {

@@ -11,7 +11,7 @@ use super::{
     poller::Probe,
     reply,
 };
-use crate::{Error, LeaseAction, LeaseOutcome, Result, consumer::Lease};
+use crate::{Error, ErrorKind, LeaseAction, LeaseOutcome, Result, consumer::Lease};
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Stop(oneshot::Sender<()>),
     /// Answered when no lease is left.
     Drain(oneshot::Sender<()>),
+    /// Wait no longer for the store.
+    GiveUp,
     Settle {
         key: Key,
         settlement: Settlement,
@@ -95,6 +97,7 @@ impl ListenerTask {
                 self.stopping.push(done);
             }
             Command::Drain(done) => self.draining.push(done),
+            Command::GiveUp => self.give_up(),
             Command::Settle {
                 key,
                 settlement,
@@ -109,6 +112,21 @@ impl ListenerTask {
         self.demanded = false;
         self.poller.stop();
         self.poller.probe = None;
+    }
+
+    fn give_up(&mut self) {
+        self.given_up = true;
+        let mut items = self.acks.take_all();
+        items.extend(self.changes.take_all());
+        if items.is_empty() {
+            return;
+        }
+        let message = "the store did not confirm the settlement before the shutdown ended";
+        let error = Error::new(ErrorKind::TimedOut, "settle", message);
+        self.report_error(&error);
+        for item in items {
+            self.finish(item, Err(error.clone()));
+        }
     }
 
     pub(super) fn settle(&mut self, key: Key, settlement: Settlement, mut answer: Answer) {

@@ -1,8 +1,8 @@
 //! The leases that a listener holds, and when each is renewed or expires.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    collections::{BTreeSet, HashMap, HashSet},
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::watch;
@@ -14,10 +14,13 @@ pub(crate) type Key = u64;
 
 /// The table of leases, and a schedule of the next renewal or expiry of each. With the schedule,
 /// finding what is due does not depend on the number of leases.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Leases {
     leases: HashMap<Key, TrackedLease>,
     schedule: BTreeSet<(SystemTime, Key)>,
+    /// The short leases that are not extended yet.
+    unsecured: HashSet<Key>,
+    max_visibility: Duration,
     last_key: Key,
     /// The number of leases whose settlement is in flight.
     settling: usize,
@@ -27,10 +30,15 @@ pub(crate) struct Leases {
 #[derive(Debug)]
 pub(crate) struct TrackedLease {
     pub(crate) receipt: Receipt,
+    /// The visibility timeout of the delivery.
     pub(crate) visibility: Duration,
+    /// Each renewal is this long: the visibility timeout, or longer if that is too short.
+    pub(crate) renewal: Duration,
     /// The lease lasts at least until then. It is counted from before the call was sent, and the
     /// store began to count later.
     pub(crate) expires: SystemTime,
+    /// When it is taken for ended: at `expires`, or later if it is short and not extended yet.
+    ends: SystemTime,
     /// It is not renewed beyond this.
     limit: SystemTime,
     /// Its entry in the schedule.
@@ -53,6 +61,17 @@ pub(crate) enum Due {
 }
 
 impl Leases {
+    pub(crate) fn new(max_visibility: Duration) -> Self {
+        Self {
+            leases: HashMap::new(),
+            schedule: BTreeSet::new(),
+            unsecured: HashSet::new(),
+            max_visibility,
+            last_key: 0,
+            settling: 0,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.leases.len()
     }
@@ -71,19 +90,29 @@ impl Leases {
         self.leases.get(&key)
     }
 
-    /// Adds a delivery of the lease call that was sent at `sent`.
+    /// Adds a delivery of the lease call that was sent at `sent` and answered at `now`.
+    ///
+    /// If its visibility timeout is too short for the round trip, its attempt would be used up
+    /// before a handler gets it. So it is handed out all the same, and extended at once.
     pub(crate) fn insert(
         &mut self,
         delivery: &Delivery,
         sent: SystemTime,
+        now: SystemTime,
         max_lease_time: Duration,
     ) -> (Key, watch::Receiver<Option<LeaseEnd>>) {
         self.last_key += 1;
+        let key = self.last_key;
         let (end, ending) = watch::channel(None);
+        let visibility = delivery.visibility_timeout;
+        let margin = (visibility / 2).max(HANDOVER_TIME);
+        let is_short = visibility < SHORT_LEASE && after(sent, visibility) < after(now, margin);
         let lease = TrackedLease {
             receipt: delivery.receipt.clone(),
-            visibility: delivery.visibility_timeout,
+            visibility,
+            renewal: visibility,
             expires: sent,
+            ends: sent,
             limit: after(sent, max_lease_time),
             due: None,
             ended: false,
@@ -91,9 +120,33 @@ impl Leases {
             renewing: false,
             end,
         };
-        self.leases.insert(self.last_key, lease);
-        self.renewed(self.last_key, sent, delivery.visibility_timeout);
-        (self.last_key, ending)
+        self.leases.insert(key, lease);
+        self.renewed(key, sent, visibility);
+        if is_short {
+            let round_trip = now.duration_since(sent).unwrap_or_default();
+            let renewal = SHORT_LEASE.max(round_trip.saturating_mul(4));
+            self.secure(key, now, renewal.min(self.max_visibility));
+        }
+        (key, ending)
+    }
+
+    /// Makes the extension of a short lease due at once.
+    fn secure(&mut self, key: Key, now: SystemTime, renewal: Duration) {
+        if let Some(lease) = self.leases.get_mut(&key) {
+            lease.renewal = renewal;
+            lease.ends = after(now, renewal);
+            self.unsecured.insert(key);
+            self.set_due(key, Some(now));
+        }
+    }
+
+    /// Whether the lease is not short, or is extended.
+    pub(crate) fn is_secured(&self, key: Key) -> bool {
+        !self.unsecured.contains(&key)
+    }
+
+    pub(crate) fn all_secured(&self) -> bool {
+        self.unsecured.is_empty()
     }
 
     /// A call that was sent at `sent` set the lease to last `by` from then.
@@ -102,13 +155,15 @@ impl Leases {
             return;
         };
         lease.expires = after(sent, by);
+        lease.ends = lease.expires;
         lease.renewing = false;
-        let spare = by.min(lease.visibility) / 2;
+        let spare = by.min(lease.renewal) / 2;
         let due = if lease.limit > lease.expires {
-            lease.expires - spare
+            after(sent, by - spare)
         } else {
             lease.expires
         };
+        self.unsecured.remove(&key);
         self.set_due(key, Some(due));
     }
 
@@ -119,16 +174,22 @@ impl Leases {
         };
         let expires = after(now, by);
         if expires < lease.expires {
-            lease.expires = expires;
+            (lease.expires, lease.ends) = (expires, expires);
             self.set_due(key, Some(expires));
         }
     }
 
     /// When a call for the lease that is sent now is given up: when the lease expires, but not before
-    /// a visibility timeout has passed.
+    /// a visibility timeout has passed, or a few seconds if that is shorter than a call may take.
     pub(crate) fn call_deadline(&self, key: Key, now: SystemTime) -> SystemTime {
-        self.get(key)
-            .map_or(now, |lease| lease.expires.max(after(now, lease.visibility)))
+        self.get(key).map_or(now, |lease| {
+            lease.ends.max(after(now, lease.renewal.max(SHORT_LEASE)))
+        })
+    }
+
+    /// Whether the lease is not taken for ended at `now`.
+    pub(crate) fn is_attended(&self, key: Key, now: SystemTime) -> bool {
+        self.get(key).is_some_and(|lease| lease.ends > now)
     }
 
     /// Whether the lease has neither ended nor been settled.
@@ -162,6 +223,7 @@ impl Leases {
     /// Ends a lease that its owner has not settled.
     pub(crate) fn end(&mut self, key: Key, why: LeaseEnd) {
         self.set_due(key, None);
+        self.unsecured.remove(&key);
         if let Some(lease) = self.leases.get_mut(&key) {
             lease.ended = true;
             lease.end.send_replace(Some(why));
@@ -171,6 +233,7 @@ impl Leases {
     /// Removes a lease whose settlement succeeded or failed for good.
     pub(crate) fn remove(&mut self, key: Key) {
         self.set_due(key, None);
+        self.unsecured.remove(&key);
         let Some(lease) = self.leases.remove(&key) else {
             return;
         };
@@ -192,23 +255,23 @@ impl Leases {
             .leases
             .get_mut(&key)
             .expect("the schedule lists only leases of the table");
-        let (expires, limit, visibility) = (lease.expires, lease.limit, lease.visibility);
-        if expires <= now {
-            let why = match limit <= expires {
+        let (ends, limit, renewal) = (lease.ends, lease.limit, lease.renewal);
+        if ends <= now {
+            let why = match limit <= ends {
                 true => LeaseEnd::TimeLimit,
                 false => LeaseEnd::Expired,
             };
             self.end(key, why);
             return Some(Due::Ended(key, why));
         }
-        // An entry at the expiry is not a renewal.
-        if due == expires || due > now + visibility / 8 {
+        // An entry at the end is not a renewal.
+        if due == ends || due > after(now, renewal / 8) {
             return None;
         }
         lease.renewing = true;
-        self.set_due(key, Some(expires));
+        self.set_due(key, Some(ends));
         let until_limit = limit.duration_since(now).unwrap_or_default();
-        let by = visibility.min(until_limit).max(MIN_EXTENSION);
+        let by = renewal.min(until_limit).max(MIN_EXTENSION);
         Some(Due::Renewal(key, by))
     }
 
@@ -231,8 +294,17 @@ impl Leases {
 /// The shortest extension that every backend accepts.
 const MIN_EXTENSION: Duration = Duration::from_millis(1);
 
-/// `time` + `by`, or a time in the far future if that overflows.
+/// A lease that is shorter may be too short for the round trips to the store. It is the length of
+/// its renewals, and the least time of a call.
+const SHORT_LEASE: Duration = Duration::from_secs(5);
+
+/// A short lease must last this long after its lease call, so that a handler gets it in time.
+const HANDOVER_TIME: Duration = Duration::from_millis(100);
+
+/// Longer durations are as good as endless.
+const ENDLESS: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
+
+/// `time` + `by`, in which [`ENDLESS`] is the longest. `time` itself at the end of time.
 pub(crate) fn after(time: SystemTime, by: Duration) -> SystemTime {
-    time.checked_add(by)
-        .unwrap_or(UNIX_EPOCH + Duration::from_secs(1 << 40))
+    time.checked_add(by.min(ENDLESS)).unwrap_or(time)
 }

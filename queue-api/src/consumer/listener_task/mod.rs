@@ -40,6 +40,8 @@ pub(crate) struct ListenerTask {
     renewals: Batcher,
     demanded: bool,
     stopped: bool,
+    /// A drain does not wait for a lease call in flight.
+    given_up: bool,
     /// The listener and all leases are gone.
     commands_closed: bool,
     stopping: Vec<oneshot::Sender<()>>,
@@ -62,19 +64,21 @@ impl ListenerTask {
         sender: mpsc::WeakUnboundedSender<Command>,
         inbox: Arc<Inbox>,
     ) -> Self {
+        let max_visibility = queue.limits().max_visibility_timeout;
         Self {
             queue,
             options,
             commands,
             sender,
             inbox,
-            leases: Leases::default(),
+            leases: Leases::new(max_visibility),
             poller: Poller::new(),
             acks: Batcher::new(),
             changes: Batcher::new(),
             renewals: Batcher::new(),
             demanded: false,
             stopped: false,
+            given_up: false,
             commands_closed: false,
             stopping: Vec::new(),
             draining: Vec::new(),
@@ -82,7 +86,7 @@ impl ListenerTask {
     }
 
     /// Runs until the listener and its leases are gone and all settlements are answered.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         let mut timer = Timer::default();
         loop {
             self.gather_settlements().await;
@@ -160,6 +164,8 @@ impl ListenerTask {
         let wanted = self.demanded || self.poller.probe.is_some();
         // Called in any case, because it ends a pause that is over.
         let can_lease = self.poller.can_lease(now);
+        // A lease call could take a message whose short lease is not extended yet.
+        let can_lease = can_lease && self.leases.all_secured();
         if can_lease && wanted && !self.stopped && room > 0 {
             let max = room.min(self.queue.limits().max_batch);
             let mut options = LeaseOptions::new(max);
@@ -252,24 +258,27 @@ impl ListenerTask {
         }
     }
 
-    /// Puts leases in the inbox. A lease that expired in flight is released, as are all leases after
-    /// a stop.
+    /// Puts leases in the inbox. A lease that expired in flight is released, unless it is short, as
+    /// are all leases after a stop.
     fn deliver(&mut self, deliveries: Vec<Delivery>, sent: SystemTime, now: SystemTime) {
         let mut expired = 0;
         let mut fresh = Vec::with_capacity(deliveries.len());
+        let mut short = Vec::new();
         for delivery in deliveries {
-            let (key, end) = self
-                .leases
-                .insert(&delivery, sent, self.options.max_lease_time);
-            let in_time = after(sent, delivery.visibility_timeout) > now;
+            let max_lease_time = self.options.max_lease_time;
+            let (key, end) = self.leases.insert(&delivery, sent, now, max_lease_time);
+            let is_short = !self.leases.is_secured(key);
+            let in_time = is_short || after(sent, delivery.visibility_timeout) > now;
             expired += usize::from(!in_time);
             match self.sender.upgrade() {
                 Some(sender) if in_time && !self.stopped => {
-                    fresh.push(Lease::new(delivery, key, sender, end));
+                    let leases = if is_short { &mut short } else { &mut fresh };
+                    leases.push(Lease::new(delivery, key, sender, end));
                 }
                 _ => self.settle(key, Settlement::ReleaseUnstarted, None),
             }
         }
+        fresh.append(&mut short);
         if expired > 0 {
             let message = format!("{expired} leases expired before their lease call returned");
             let error = Error::new(ErrorKind::TimedOut, "lease", message);
@@ -283,7 +292,7 @@ impl ListenerTask {
 
     /// Answers the futures of `stop` and `drain` when their work is done.
     fn notify_waiters(&mut self) {
-        if !self.stopped || self.poller.is_leasing() {
+        if !self.stopped || self.poller.is_leasing() && !self.given_up {
             return;
         }
         let unstarted = |item: &Item| item.action == Action::ReleaseUnstarted;

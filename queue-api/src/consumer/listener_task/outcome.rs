@@ -30,7 +30,7 @@ impl ListenerTask {
                 let mut pause = Duration::MAX;
                 for item in completed.items {
                     pause = pause.min(self.pause_for(item.key));
-                    if error.is_retryable() && self.is_running(item.key, now) {
+                    if error.is_retryable() && self.leases.is_attended(item.key, now) {
                         again.push(item);
                     } else {
                         self.finish(item, Err(error.clone()));
@@ -69,7 +69,7 @@ impl ListenerTask {
             .is_some_and(|lease| lease.expires > now)
     }
 
-    fn finish(&mut self, item: Item, outcome: Result<LeaseOutcome>) {
+    pub(super) fn finish(&mut self, item: Item, outcome: Result<LeaseOutcome>) {
         self.leases.remove(item.key);
         reply(item.answer, outcome);
     }
@@ -108,11 +108,12 @@ impl ListenerTask {
         let mut pause = Duration::MAX;
         for item in items {
             let by_owner = item.answer.is_some();
-            let Some(lease) = self.leases.get(item.key) else {
+            if self.leases.get(item.key).is_none() {
                 reply(item.answer, Ok(LeaseOutcome::Lost));
                 continue;
-            };
-            if lease.expires <= now || by_owner && !error.is_retryable() {
+            }
+            let ended = !self.leases.is_attended(item.key, now);
+            if ended || by_owner && !error.is_retryable() {
                 reply(item.answer, Err(error.clone()));
                 self.leases.renew_at(item.key, now);
                 continue;
@@ -127,7 +128,7 @@ impl ListenerTask {
     /// visibility timeout.
     fn pause_for(&self, key: Key) -> Duration {
         let lease = self.leases.get(key);
-        lease.map_or(Duration::MAX, |lease| lease.visibility / 8)
+        lease.map_or(Duration::MAX, |lease| lease.renewal / 8)
     }
 
     pub(super) fn report_error(&self, error: &Error) {

@@ -149,7 +149,7 @@ pub(super) async fn a_settlement_that_keeps_failing_is_an_error(fixture: Fixture
     assert_eq!(listener.next().await.unwrap().attempt(), 2);
 }
 
-/// Counts sleeps. Virtual time does not advance during a busy loop, so a busy loop panics.
+/// Counts sleeps. Virtual time does not advance during a busy loop, so a busy loop is stopped.
 #[derive(Debug)]
 struct CountingClock {
     clock: Arc<dyn Clock>,
@@ -177,7 +177,9 @@ impl Clock for CountingClock {
 
     async fn sleep_until(&self, deadline: SystemTime) {
         let sleeps = self.sleeps.fetch_add(1, Ordering::Relaxed);
-        assert!(sleeps < 10_000, "a busy loop");
+        if sleeps >= 10_000 {
+            std::future::pending::<()>().await;
+        }
         self.clock.sleep_until(deadline).await;
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use queue_api::{
-    Clock, DeadLetter, DeadLetterPage, Delivery, LeaseOptions, MessageId, NewMessage, Queue,
+    Clock, DeadLetter, DeadLetterPage, Delivery, LeaseOptions, MessageId, NewMessage, Purge, Queue,
     QueueAdmin, QueueBackend, QueueStats,
     consumer::{Lease, ListenOptions, Listener},
 };
@@ -17,6 +17,7 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// The visibility timeout of the messages of the checks.
 pub(super) const VISIBILITY: Duration = Duration::from_secs(30);
 
+#[derive(Clone)]
 pub(super) struct Fixture {
     /// The queue that the consumer under test uses.
     pub(super) queue: Queue,
@@ -113,6 +114,13 @@ impl Fixture {
         all.into_iter()
             .map(|delivery| (delivery.id.to_string(), delivery.attempt))
             .collect()
+    }
+
+    /// Empties the queue.
+    pub(super) async fn purge(&self) {
+        for what in [Purge::Live, Purge::Dead] {
+            self.admin.purge(self.queue.name(), what).await.unwrap();
+        }
     }
 
     pub(super) async fn dead_letters(&self) -> Vec<DeadLetter> {

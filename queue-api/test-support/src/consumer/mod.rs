@@ -13,7 +13,10 @@ mod errors;
 mod fixture;
 mod lease;
 mod listener;
+mod panics;
 mod renewal;
+mod settings;
+mod short_leases;
 mod shutdown;
 mod stop;
 mod telemetry;
@@ -101,7 +104,12 @@ table! {
         at_the_deadline_they_are_cancelled_and_cost_no_attempt
         running_handlers_keep_their_leases a_cancellation_token_stops_it
         handlers_learn_of_it dropping_the_run_nacks_its_messages it_may_be_run_again
-        endless_durations_are_accepted;
+        endless_durations_are_accepted a_store_that_is_away_delays_it_by_the_grace;
+    panics: code_that_panics_ends_neither_the_listener_nor_the_worker
+        a_shutdown_future_that_panics_is_an_error;
+    settings: every_setting_works_or_is_refused_at_the_ends_of_its_range;
+    short_leases: each_is_handled_once_by_one_worker
+        each_attempt_that_counts_reaches_a_handler_of_two_workers;
     telemetry: every_metric_is_recorded a_repeated_ack_is_counted_once
         a_trace_goes_from_the_sender_to_the_handler
         an_invalid_trace_context_is_not_logged;

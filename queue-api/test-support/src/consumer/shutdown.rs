@@ -8,12 +8,14 @@ use std::{
     time::Duration,
 };
 
-use queue_api::consumer::{Context, Failure};
+use futures::future::Ready;
+use queue_api::consumer::{Context, Failure, Worker};
 
 use super::{
-    fixture::{Fixture, SECOND, VISIBILITY},
+    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
     worker::{counts, worker},
 };
+use crate::{Faulty, Operation};
 
 /// A handler that sleeps for `time`.
 fn sleeper(
@@ -142,4 +144,81 @@ pub(super) async fn endless_durations_are_accepted(fixture: Fixture) {
     let report = worker.run(shutdown).await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
     assert_eq!(fixture.seconds(), 60);
+}
+
+/// A way in which a store is away, the worker's concurrency, and the counts of the report on a
+/// handler that finishes and one that is cancelled. With more than two, a third message is claimed.
+type Away = (&'static str, fn(&Faulty), usize, [u64; 6]);
+
+const AWAY: [Away; 6] = [
+    ("calls fail", Faulty::go_down, 4, [0, 0, 0, 0, 0, 2]),
+    ("calls hang", Faulty::hold_calls, 4, [0, 0, 0, 0, 0, 2]),
+    (
+        "acks hang",
+        |store| store.hold_answers(Operation::Ack),
+        2,
+        [0, 0, 0, 1, 0, 1],
+    ),
+    (
+        "changes hang",
+        |store| store.hold_answers(Operation::Change),
+        2,
+        [1, 0, 0, 0, 0, 1],
+    ),
+    (
+        "waits hang",
+        |store| store.hold_answers(Operation::Wait),
+        4,
+        [1, 0, 0, 1, 0, 0],
+    ),
+    (
+        "leases hang",
+        |store| store.hold_answers(Operation::Lease),
+        4,
+        [1, 0, 0, 1, 0, 0],
+    ),
+];
+
+type DefaultWorker = Worker<String, fn(String, Context) -> Ready<Result<(), Failure>>>;
+
+/// Kubernetes kills a pod 30 seconds after it asked for the shutdown.
+const _: () = {
+    let deadline = DefaultWorker::DEFAULT_SHUTDOWN_DEADLINE.as_secs();
+    assert!(deadline + DefaultWorker::SETTLE_GRACE.as_secs() < 30);
+};
+
+pub(super) async fn a_store_that_is_away_delays_it_by_the_grace(fixture: Fixture) {
+    for (way, go_away, concurrency, expected) in AWAY {
+        let endless = ["finishes", "hangs"].map(|id| msg(id).with_visibility_timeout(HOUR));
+        fixture.store(&endless).await;
+        let worker = worker(&fixture, |text: String, context: Context| async move {
+            context.stopping().await;
+            if text == "hangs" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Failure>(())
+        });
+        let worker = worker
+            .with_concurrency(concurrency)
+            .with_shutdown_deadline(SECOND * 3);
+        let stop = fixture.clock.now() + SECOND * 10;
+        let shutdown = async {
+            fixture.clock.sleep_until(stop).await;
+            go_away(&fixture.faulty);
+            fixture
+                .store(&[msg("later").with_visibility_timeout(HOUR)])
+                .await;
+            fixture.run_tasks().await;
+        };
+        let report = worker.run(shutdown).await.unwrap();
+        assert_eq!(counts(report), expected, "{way}");
+        let took = fixture.clock.now().duration_since(stop).unwrap().as_secs();
+        assert!(took <= 3 + 4, "{way}: it took {took} s");
+        fixture.faulty.clear();
+        fixture.faulty.release();
+        fixture.run_tasks().await;
+        let later = fixture.attempts_elsewhere().await.remove("later");
+        assert_eq!(later, Some(1), "{way}: no attempt counts");
+        fixture.purge().await;
+    }
 }

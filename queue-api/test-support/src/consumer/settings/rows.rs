@@ -1,0 +1,310 @@
+//! All settings, and what comes of them at the ends of their ranges.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::future::BoxFuture;
+use queue_api::{
+    Clock, DeadLetterPage, LeaseOptions, Limits, ManualClock, NewMessage, Queue, QueueAdmin,
+    Receipt, Result, TokioClock,
+    consumer::{ListenOptions, Retry, RetryPolicy},
+};
+
+use crate::consumer::fixture::{HOUR, SECOND};
+
+/// What a run of a worker is set up with.
+pub(super) struct Setup {
+    pub(super) message: NewMessage,
+    pub(super) options: ListenOptions,
+    pub(super) policy: RetryPolicy,
+    /// The handler fails and asks for this delay.
+    pub(super) retry_after: Option<Duration>,
+    /// The handler fails, and the policy decides.
+    pub(super) fails: bool,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) shutdown_deadline: Duration,
+    pub(super) limits: Limits,
+    pub(super) clock_starts_at: Option<SystemTime>,
+}
+
+/// Sets something to a value, and the outcome: an empty text if the worker handles the message,
+/// or else a part of the text of the `InvalidInput` error.
+pub(super) enum Row {
+    /// At 0, 1 ns, 1 ms and `Duration::MAX`.
+    Time(fn(&mut Setup, Duration), [&'static str; 4]),
+    /// At 0, 1 and the largest value.
+    Count(fn(&mut Setup, usize), [&'static str; 3]),
+    /// Before 1970, at 1970, and far in the future.
+    Clock(fn(&mut Setup, SystemTime), [&'static str; 3]),
+    /// A call with a duration at 0, 1 ns, 1 ms and `Duration::MAX`.
+    CallTime(fn(Called, Duration) -> Call, [&'static str; 4]),
+    /// A call with a count at 0, 1 and the largest value.
+    CallCount(fn(Called, usize) -> Call, [&'static str; 3]),
+}
+
+pub(super) type Call = BoxFuture<'static, Result<()>>;
+
+pub(super) struct Called {
+    pub(super) queue: Queue,
+    pub(super) admin: Arc<dyn QueueAdmin>,
+}
+
+pub(super) const TIMES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_nanos(1),
+    Duration::from_millis(1),
+    Duration::MAX,
+];
+pub(super) const COUNTS: [usize; 3] = [0, 1, usize::MAX];
+
+const WORKS: [&str; 4] = [""; 4];
+const WORKS_3: [&str; 3] = [""; 3];
+const VISIBILITY: [&str; 4] = [
+    "visibility timeout is 0ns; it must be 1ms to 604800s",
+    "visibility timeout is 1ns; it must be 1ms to 604800s",
+    "",
+    "visibility timeout is 18446744073709551615.999999999s; it must be 1ms to 604800s",
+];
+const DELAY: [&str; 4] = [
+    "",
+    "",
+    "",
+    "delay is 18446744073709551615.999999999s; it must be at most 31622400s",
+];
+
+pub(super) const ROWS: &[(&str, Row)] = &[
+    (
+        "NewMessage::with_visibility_timeout",
+        Row::Time(|to, time| to.message.visibility_timeout = time, VISIBILITY),
+    ),
+    (
+        "NewMessage::with_delay",
+        Row::Time(|to, time| to.message.delay = time, DELAY),
+    ),
+    (
+        "NewMessage::with_max_attempts",
+        Row::Count(
+            |to, count| to.message.max_attempts = u32::try_from(count).unwrap_or(u32::MAX),
+            ["max_attempts is 0; it must be at least 1", "", ""],
+        ),
+    ),
+    (
+        "ListenOptions::with_concurrency",
+        Row::Count(
+            |to, count| to.options = to.options.clone().with_concurrency(count),
+            ["concurrency is 0; it must be at least 1", "", ""],
+        ),
+    ),
+    (
+        "ListenOptions::with_visibility_timeout",
+        Row::Time(
+            |to, time| to.options = to.options.clone().with_visibility_timeout(time),
+            VISIBILITY,
+        ),
+    ),
+    (
+        "ListenOptions::with_max_lease_time",
+        Row::Time(
+            |to, time| to.options = to.options.clone().with_max_lease_time(time),
+            WORKS,
+        ),
+    ),
+    (
+        "ListenOptions::with_clock",
+        Row::Clock(|to, time| to.clock_starts_at = Some(time), WORKS_3),
+    ),
+    (
+        "Worker::with_time_limit",
+        Row::Time(|to, time| to.time_limit = Some(time), WORKS),
+    ),
+    (
+        "Worker::with_shutdown_deadline",
+        Row::Time(|to, time| to.shutdown_deadline = time, WORKS),
+    ),
+    (
+        "RetryPolicy::exponential, first",
+        Row::Time(|to, time| fail(to, time, Duration::MAX), WORKS),
+    ),
+    (
+        "RetryPolicy::exponential, max",
+        Row::Time(|to, time| fail(to, SECOND, time), WORKS),
+    ),
+    (
+        "RetryPolicy::exponential, first and max",
+        Row::Time(|to, time| fail(to, time, time), WORKS),
+    ),
+    (
+        "Retry::After",
+        Row::Time(
+            |to, time| {
+                to.fails = true;
+                to.policy = RetryPolicy::custom(move |_, _| Retry::After(time));
+            },
+            WORKS,
+        ),
+    ),
+    (
+        "Failure::retry_after",
+        Row::Time(|to, time| to.retry_after = Some(time), WORKS),
+    ),
+    (
+        "Limits::max_batch",
+        Row::Count(
+            |to, count| to.limits.max_batch = count,
+            ["max_batch is 0; it must be at least 1", "", ""],
+        ),
+    ),
+    (
+        "Limits::max_payload_bytes",
+        Row::Count(
+            |to, count| to.limits.max_payload_bytes = count,
+            [
+                "payload size is 4 bytes; it must be at most 0",
+                "payload size is 4 bytes; it must be at most 1",
+                "",
+            ],
+        ),
+    ),
+    (
+        "Limits::max_header_bytes",
+        Row::Count(|to, count| to.limits.max_header_bytes = count, WORKS_3),
+    ),
+    (
+        "Limits::max_visibility_timeout",
+        Row::Time(
+            |to, time| to.limits.max_visibility_timeout = time,
+            [
+                "visibility timeout is 30s; it must be 1ms to 0ns",
+                "visibility timeout is 30s; it must be 1ms to 1ns",
+                "visibility timeout is 30s; it must be 1ms to 1ms",
+                "",
+            ],
+        ),
+    ),
+    (
+        "Limits::max_delay",
+        Row::Time(|to, time| to.limits.max_delay = time, WORKS),
+    ),
+    (
+        "LeaseOptions::with_max_messages",
+        Row::CallCount(
+            |to, count| {
+                Box::pin(async move {
+                    to.queue.lease_batch(&LeaseOptions::new(count)).await?;
+                    Ok(())
+                })
+            },
+            ["max_messages is 0; it must be at least 1", "", ""],
+        ),
+    ),
+    (
+        "LeaseOptions::with_visibility_timeout",
+        Row::CallTime(
+            |to, time| {
+                let options = LeaseOptions::new(1).with_visibility_timeout(time);
+                Box::pin(async move { to.queue.lease_batch(&options).await.map(drop) })
+            },
+            VISIBILITY,
+        ),
+    ),
+    (
+        "Queue::extend",
+        Row::CallTime(
+            |to, time| {
+                Box::pin(async move { to.queue.extend(&Receipt::new("r"), time).await.map(drop) })
+            },
+            VISIBILITY,
+        ),
+    ),
+    (
+        "Queue::nack",
+        Row::CallTime(
+            |to, time| {
+                Box::pin(async move { to.queue.nack(&Receipt::new("r"), time).await.map(drop) })
+            },
+            DELAY,
+        ),
+    ),
+    (
+        "Queue::wait",
+        Row::CallTime(
+            |to, time| {
+                Box::pin(async move {
+                    let waiting = to.queue.wait(time);
+                    // It need not end before the longest time.
+                    let waited = tokio::time::timeout(HOUR, waiting).await;
+                    waited.unwrap_or(Ok(()))
+                })
+            },
+            WORKS,
+        ),
+    ),
+    (
+        "DeadLetterPage::new",
+        Row::CallCount(
+            |to, count| {
+                Box::pin(async move {
+                    let page = DeadLetterPage::new(count);
+                    to.admin
+                        .dead_letters(to.queue.name(), &page)
+                        .await
+                        .map(drop)
+                })
+            },
+            WORKS_3,
+        ),
+    ),
+    (
+        "QueueAdmin::peek",
+        Row::CallCount(
+            |to, count| {
+                Box::pin(async move { to.admin.peek(to.queue.name(), count).await.map(drop) })
+            },
+            WORKS_3,
+        ),
+    ),
+    (
+        "ManualClock::advance",
+        Row::CallTime(
+            |_, time| {
+                Box::pin(async move {
+                    let clock = ManualClock::new();
+                    for _ in 0..2 {
+                        let before = clock.now();
+                        clock.advance(time);
+                        assert!(clock.now() >= before, "the clock went back");
+                    }
+                    Ok(())
+                })
+            },
+            WORKS,
+        ),
+    ),
+    (
+        "Clock::sleep_until",
+        Row::CallTime(
+            |_, time| {
+                Box::pin(async move {
+                    let clock = TokioClock::new();
+                    let deadline = UNIX_EPOCH.checked_add(time);
+                    let sleeping = clock.sleep_until(deadline.unwrap_or_else(end_of_time));
+                    let _ = tokio::time::timeout(HOUR, sleeping).await;
+                    Ok(())
+                })
+            },
+            WORKS,
+        ),
+    ),
+];
+
+/// Half of what a `SystemTime` can hold.
+pub(super) fn end_of_time() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1 << 62)
+}
+
+fn fail(to: &mut Setup, first: Duration, max: Duration) {
+    to.fails = true;
+    to.policy = RetryPolicy::exponential(first, max);
+}
