@@ -4,7 +4,7 @@ use std::{future::IntoFuture, sync::Arc, time::Duration};
 
 use mongodb::{
     Collection, Database,
-    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, Uuid, doc},
+    bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc},
     options::{FindOptions, Hint},
 };
 
@@ -185,29 +185,23 @@ impl QueueCollection {
         self.write("delete", "deletes", statements).await
     }
 
-    /// The documents that a write matched, once a majority has it.
-    pub(crate) async fn confirmed(
+    /// How many documents a majority has as these filters say, which name each by its `_id`.
+    ///
+    /// A failover may undo what a find showed, but not what this matched.
+    pub(crate) async fn held_by_majority(
         &self,
-        answer: Result<u64, StoreError>,
+        filters: impl IntoIterator<Item = Document>,
     ) -> Result<u64, StoreError> {
-        match answer {
-            Err(StoreError::Unconfirmed { matched, .. }) => {
-                self.confirm().await?;
-                Ok(matched)
-            }
-            answer => answer,
+        let statements: Vec<Document> = filters.into_iter().map(unchanged).collect();
+        if statements.is_empty() {
+            return Ok(0);
         }
-    }
-
-    /// Returns when a majority has all that was written before: a write that finds nothing to
-    /// do waits for that, too.
-    pub(crate) async fn confirm(&self) -> Result<(), StoreError> {
-        let nothing = doc! { "q": { "_id": "", "birth": Uuid::new() }, "limit": 1 };
         let mut retries = self.deadline.retries();
         loop {
-            match self.delete(vec![nothing.clone()]).await {
-                Ok(_) => return Ok(()),
+            // It changes nothing, so it may be sent again whatever the last one did.
+            match self.update(statements.clone()).await {
                 Err(error) => retries.after(error).await?,
+                held => return held,
             }
         }
     }
@@ -245,6 +239,11 @@ impl QueueCollection {
     }
 }
 
+/// A statement that changes nothing, and counts what the filter matches.
+pub(crate) fn unchanged(filter: Document) -> Document {
+    doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true }
+}
+
 fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
     for statement in &mut statements {
         statement.insert("hint", doc! { "_id": 1 });
@@ -272,14 +271,14 @@ pub(crate) fn read_write_reply(reply: &Document) -> Result<u64, StoreError> {
     }
 }
 
-fn refusal(failure: &Document) -> Refusal {
+pub(crate) fn refusal(failure: &Document) -> Refusal {
     Refusal {
         code: integer(failure.get("code")).map_or(0, |code| code as i32),
         message: failure.get_str("errmsg").unwrap_or_default().to_owned(),
     }
 }
 
-fn integer(value: Option<&Bson>) -> Option<i64> {
+pub(crate) fn integer(value: Option<&Bson>) -> Option<i64> {
     match value? {
         Bson::Int32(number) => Some(i64::from(*number)),
         Bson::Int64(number) => Some(*number),

@@ -33,7 +33,10 @@ pub(crate) enum StoreError {
     Uncertain,
     /// Two transactions, or one and somebody else, wrote the same message.
     #[error("the transaction is void")]
-    Void(#[source] DriverError),
+    Void(#[source] Refusal),
+    /// Another index than that of the ids refuses a message.
+    #[error("{0}")]
+    Index(String),
     /// A queue that cannot have a collection.
     #[error("{0}")]
     Name(String),
@@ -66,14 +69,6 @@ impl StoreError {
         matches!(self, Self::Driver(error) if codes(error).contains(&DUPLICATE_KEY))
     }
 
-    /// What the same failure means to a transaction, which an id that is there already ends.
-    pub(crate) fn within_transaction(self) -> Self {
-        match self {
-            Self::Driver(error) if codes(&error).contains(&DUPLICATE_KEY) => Self::Void(error),
-            other => other,
-        }
-    }
-
     /// Whether the same command may succeed in a moment: after a failover, or when whoever was
     /// in the way is gone.
     pub(crate) fn is_passing(&self) -> bool {
@@ -98,7 +93,7 @@ impl StoreError {
             Self::Driver(error) => effect_of_driver_error(error),
             Self::Name(_) | Self::Schema(_) => Effect::None,
             // A statement was refused, and others may have been carried out.
-            Self::Refused(_) | Self::Unconfirmed { .. } => Effect::Unknown,
+            Self::Refused(_) | Self::Unconfirmed { .. } | Self::Index(_) => Effect::Unknown,
             Self::TimedOut(_) | Self::Unreadable(_) | Self::Uncertain | Self::Void(_) => {
                 Effect::Unknown
             }
@@ -110,13 +105,14 @@ impl StoreError {
         match self {
             Self::Driver(error) => kind_of_driver_error(error),
             Self::TimedOut(_) => ErrorKind::TimedOut,
-            Self::Refused(refusal)
-            | Self::Unconfirmed {
-                reason: refusal, ..
-            } => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
+            Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
+            // Whatever the reason is: the repeat finds what is true by then.
+            Self::Unconfirmed { reason, .. } => {
+                kind_of_code(reason.code).unwrap_or(ErrorKind::Unavailable)
+            }
             Self::Uncertain | Self::Void(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Name(_) | Self::Schema(_) => ErrorKind::InvalidInput,
+            Self::Name(_) | Self::Schema(_) | Self::Index(_) => ErrorKind::InvalidInput,
         }
     }
 
@@ -163,9 +159,9 @@ pub(crate) enum Effect {
 
 fn effect_of_driver_error(error: &DriverError) -> Effect {
     match &*error.kind {
-        // No connection was had, so nothing was sent.
+        // No connection was had, so nothing was sent. `ConnectionPoolCleared` is none of these: the
+        // driver also says it of a command that was under way.
         DriverKind::ServerSelection { .. }
-        | DriverKind::ConnectionPoolCleared { .. }
         | DriverKind::DnsResolve { .. }
         | DriverKind::Authentication { .. }
         | DriverKind::InvalidArgument { .. }
@@ -173,20 +169,16 @@ fn effect_of_driver_error(error: &DriverError) -> Effect {
         DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
             Effect::None
         }
-        // An error in place of an answer: the command was turned away before its first
-        // statement, unless it was broken off.
-        DriverKind::Command(command) if !is_interruption(command.code) => Effect::None,
+        DriverKind::Command(command) if is_turned_away(command.code) => Effect::None,
         _ => Effect::Unknown,
     }
 }
 
-/// Whether a command that had begun may end like this: interrupted by a shutdown, by a change
-/// of primary, by an operator or a time limit, or cut off from the server behind a proxy.
-fn is_interruption(code: i32) -> bool {
-    matches!(
-        code,
-        11600 | 11601 | 11602 | 13436 | 189 | 91 | 237 | 50 | 262 | 64 | 6 | 7 | 89 | 9001
-    )
+/// Whether the server says this before the first statement of a command: it is not the primary,
+/// or a write conflict, which undoes what it ends. Any other code may end a command that had
+/// begun.
+fn is_turned_away(code: i32) -> bool {
+    matches!(code, 10107 | 13435 | 10058 | 112)
 }
 
 /// For `map_err`: the public error of `operation`.
@@ -319,7 +311,7 @@ mod tests {
         for error in unknown {
             assert_eq!(error.effect(), Effect::Unknown, "{error}");
         }
-        assert!(!is_interruption(10107) && is_interruption(11602));
+        assert!(is_turned_away(10107) && !is_turned_away(11602));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl QueueCollection {
             // What another claim is about to take is no reason to make one. Asked first, since a
             // claim is unsettled before it lets go of what it found.
             let apart = self.state.apart.filter(From::Beginning);
-            let is_claimed = !apart.is_empty();
+            let is_claimed = self.state.apart.is_busy();
             // What a claim took whose answer never came is delivered by the next lease call.
             if !self.state.unsettled.is_empty() {
                 return Ok(());
@@ -71,6 +71,7 @@ impl QueueCollection {
                 Some(watch) if watch.is_open() => TOLD_PAUSE,
                 _ => self.state.idle.next_pause(),
             };
+            let back = self.state.apart.next_return().unwrap_or(deadline);
             let due = first.map_or(give_up, |first| first.min(give_up));
             tokio::select! {
                 () = clock.sleep_until(due) => return Ok(()),
@@ -78,6 +79,7 @@ impl QueueCollection {
                 // A delayed message may have come in, so the next one due is looked for.
                 () = changed => {}
                 () = through, if is_claimed => {}
+                () = real_time(back), if back < deadline => {}
                 () = real_time(Instant::now() + jittered(pause)) => {}
             }
         }

@@ -32,14 +32,20 @@ enum Call {
     AckBatch,
     Nack,
     Extend,
+    Release,
+    DeadLetter,
     Stats,
+    Wait,
+    Peek,
+    DeadLetters,
     Purge,
+    PurgeDead,
     Redrive,
     DeleteQueue,
     ListQueues,
 }
 
-const CASES: [(Call, &str, &str); 16] = [
+const CASES: [(Call, &str, &str); 22] = [
     (Call::EnqueueFirst, "first enqueue", "insert"),
     (Call::EnqueueFirst, "first enqueue", "createIndexes"),
     (Call::Enqueue, "enqueue", "insert"),
@@ -55,8 +61,14 @@ const CASES: [(Call, &str, &str); 16] = [
     (Call::AckBatch, "ack of several", "delete"),
     (Call::Nack, "nack of several", "update"),
     (Call::Extend, "extend", "update"),
+    (Call::Release, "release of several", "update"),
+    (Call::DeadLetter, "dead-letter of several", "update"),
     (Call::Stats, "stats", "aggregate"),
+    (Call::Wait, "wait", "find"),
+    (Call::Peek, "peek", "find"),
+    (Call::DeadLetters, "list dead letters", "find"),
     (Call::Purge, "purge", "delete"),
+    (Call::PurgeDead, "purge of dead letters", "delete"),
     (Call::Redrive, "redrive", "update"),
     (Call::DeleteQueue, "delete queue", "drop"),
     (Call::ListQueues, "list queues", "listCollections"),
@@ -94,10 +106,13 @@ impl Patient {
         }
         queue.enqueue_batch(&IDS.map(message)).await.unwrap();
         match call {
-            Call::Ack | Call::AckBatch | Call::Nack | Call::Extend => {
-                self.lease_all(&self.healthy).await
-            }
-            Call::Redrive => {
+            Call::Ack
+            | Call::AckBatch
+            | Call::Nack
+            | Call::Extend
+            | Call::Release
+            | Call::DeadLetter => self.lease_all(&self.healthy).await,
+            Call::Redrive | Call::PurgeDead | Call::DeadLetters => {
                 let receipts = self.lease_all(&self.healthy).await;
                 let letters: Vec<_> = receipts
                     .into_iter()
@@ -130,7 +145,31 @@ impl Patient {
                 one_word(queue.change_batch(&nacks).await?)
             }
             Call::Extend => one_word([queue.extend(&receipts[0], MINUTE).await?]),
+            Call::Release => {
+                let release = |receipt: &Receipt| LeaseChange::release(receipt.clone());
+                let releases: Vec<_> = receipts.iter().map(release).collect();
+                one_word(queue.change_batch(&releases).await?)
+            }
+            Call::DeadLetter => {
+                let letter = |receipt: &Receipt| LeaseChange::dead_letter(receipt.clone(), "no");
+                let letters: Vec<_> = receipts.iter().map(letter).collect();
+                one_word(queue.change_batch(&letters).await?)
+            }
             Call::Stats => format!("{} ready", queue.stats().await?.ready),
+            Call::Wait => {
+                queue.wait(MINUTE).await?;
+                "ready".to_owned()
+            }
+            Call::Peek => format!("{} seen", backend.peek(&self.name, 9).await?.len()),
+            Call::DeadLetters => {
+                let page = DeadLetterPage::new(9);
+                let letters = backend.dead_letters(&self.name, &page).await?;
+                format!("{} listed", letters.len())
+            }
+            Call::PurgeDead => {
+                let purged = backend.purge(&self.name, Purge::Dead).await?;
+                format!("{purged} purged")
+            }
             Call::Purge => format!("{} purged", backend.purge(&self.name, Purge::Live).await?),
             Call::Redrive => {
                 let redriven = backend.redrive(&self.name, &Redrive::All).await?;
@@ -186,12 +225,30 @@ impl Patient {
                 assert_eq!(after.delayed, 2, "{answer:?}, then {repeat:?}");
                 assert_ne!(said, "Lost", "the receipts were good");
             }
+            Call::Release => {
+                assert_eq!(after.ready, 2, "{answer:?}, then {repeat:?}");
+                assert_ne!(said, "Lost", "the receipts were good");
+            }
+            Call::DeadLetter => {
+                assert_eq!(after.dead, 2, "{answer:?}, then {repeat:?}");
+                assert_ne!(said, "Lost", "the receipts were good");
+            }
+            Call::Wait => assert_eq!(repeat.as_deref().unwrap_or(said), "ready"),
+            Call::Peek => assert_eq!(repeat.as_deref().unwrap_or(said), "2 seen"),
+            Call::DeadLetters => assert_eq!(repeat.as_deref().unwrap_or(said), "2 listed"),
+            Call::PurgeDead => assert_eq!(after.dead, 0),
             Call::Extend => assert_eq!(repeat.as_deref().unwrap_or(said), "Applied"),
             Call::Stats => assert_eq!(repeat.as_deref().unwrap_or(said), "2 ready"),
             Call::Purge => assert_eq!(after.ready, 0),
             Call::Redrive => assert_eq!((after.ready, after.dead), (2, 0)),
             Call::DeleteQueue => assert_eq!(self.healthy.list_queues().await.unwrap(), []),
             Call::ListQueues => assert_eq!(repeat.as_deref().unwrap_or(said), "1 listed"),
+        }
+        if matches!(call, Call::Purge | Call::PurgeDead | Call::Redrive) && answer.is_ok() {
+            assert!(said.starts_with("2 "), "nobody else was there: {said}");
+        }
+        if matches!(call, Call::DeadLetter | Call::DeadLetters) {
+            return;
         }
         // Nothing is left over that would turn up later.
         let page = DeadLetterPage::new(9);

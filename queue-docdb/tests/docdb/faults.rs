@@ -32,11 +32,13 @@ pub(crate) enum Fault {
     ClosedBefore,
     ClosedAfter,
     SlowReply,
+    /// The command arrives, and then all connections are silent for a while.
+    Silence,
     /// Not in the table: it takes two of the command.
     ArrivesLate,
 }
 
-pub(crate) static FAULTS: [(Fault, &str); 8] = [
+pub(crate) static FAULTS: [(Fault, &str); 9] = [
     (Fault::Code(112), "write conflict"),
     (Fault::Code(10107), "not primary"),
     (Fault::Code(11600), "shutting down"),
@@ -45,12 +47,13 @@ pub(crate) static FAULTS: [(Fault, &str); 8] = [
     (Fault::ClosedBefore, "closed before"),
     (Fault::ClosedAfter, "done, then closed"),
     (Fault::SlowReply, "done, no answer in time"),
+    (Fault::Silence, "done, then silence"),
 ];
 
 /// A server whose commands fail.
 pub(crate) struct Bench {
     pub(crate) server: MongoServer,
-    proxy: Proxy,
+    pub(crate) proxy: Proxy,
     admin: mongodb::Database,
     pub(crate) gate: Gate,
 }
@@ -60,6 +63,8 @@ pub(crate) struct Patient {
     pub(crate) name: QueueName,
     pub(crate) healthy: DocDbBackend,
     pub(crate) backend: DocDbBackend,
+    /// The time of both.
+    pub(crate) clock: Arc<ManualClock>,
     /// How often the command that fails was sent.
     pub(crate) sent: Arc<AtomicUsize>,
 }
@@ -104,16 +109,10 @@ impl Bench {
                 judge(event);
             }
         });
-        // A server that says it is not primary, and is, does not announce the next primary. So
-        // the driver is told to look again as often as it can.
-        let uri = format!(
-            "mongodb://{}/?directConnection=true&appName=patient&heartbeatFrequencyMS=500",
-            self.proxy.address()
-        );
-        let backend = DocDbBackend::builder(uri)
+        let backend = DocDbBackend::builder(self.uri())
             .without_change_stream()
             .database(&database)
-            .clock(clock)
+            .clock(clock.clone())
             .command_event_handler(events)
             .operation_timeout(Duration::from_millis(match fault {
                 Fault::SlowReply => 1500,
@@ -124,8 +123,22 @@ impl Bench {
             name: QueueName::new("mail").unwrap(),
             healthy: healthy.await.unwrap(),
             backend: backend.await.unwrap(),
+            clock,
             sent,
         }
+    }
+
+    /// How to connect through the proxy.
+    ///
+    /// A server that says it is not primary, and is, does not announce the next primary. So the
+    /// driver is told to look again as often as it can. It takes the sum of the two times for it
+    /// to find that nobody answers.
+    pub(crate) fn uri(&self) -> String {
+        format!(
+            "mongodb://{}/?directConnection=true&appName=patient&heartbeatFrequencyMS=500\
+             &connectTimeoutMS=1500",
+            self.proxy.address()
+        )
     }
 
     pub(crate) async fn arm(&self, command: &str, fault: Fault) {
@@ -137,6 +150,7 @@ impl Bench {
             Fault::ClosedBefore => doc! { "closeConnection": true },
             Fault::ClosedAfter => return self.proxy.set(command, Loss::Close),
             Fault::SlowReply => return self.proxy.set(command, Loss::Withhold),
+            Fault::Silence => return self.proxy.set(command, Loss::Silence),
             Fault::ArrivesLate => return self.proxy.set(command, Loss::ArriveLate),
         };
         let mut data = doc! { "failCommands": [command], "appName": "patient" };
@@ -150,7 +164,7 @@ impl Bench {
         self.fail_point(doc! { "mode": "off" }).await;
     }
 
-    async fn fail_point(&self, how: Document) {
+    pub(crate) async fn fail_point(&self, how: Document) {
         let mut command = doc! { "configureFailPoint": "failCommand" };
         command.extend(how);
         self.admin.run_command(command).await.unwrap();

@@ -12,6 +12,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -25,14 +26,31 @@ pub(crate) enum Loss {
     /// The connection is closed, and the command arrives all the same, just before the next of its
     /// name: as from a server that was frozen, or out of a buffer on the way.
     ArriveLate,
+    /// Nothing, and from then on nothing on any connection, new ones included, until the client
+    /// gives up the one of the command: as from a network that drops what it is sent.
+    Silence,
 }
 
 /// What the connections of a proxy share.
 #[derive(Debug, Default)]
 struct Shared {
+    silent: watch::Sender<bool>,
+    /// Whether a silence lasts although the client has given up.
+    held: watch::Sender<bool>,
     trap: Mutex<Option<Trap>>,
     /// A command that is to arrive late.
     late: Mutex<Option<Vec<u8>>>,
+}
+
+impl Shared {
+    /// Returns when a silence is over, and at once with `None` where there is none.
+    async fn silence(&self) -> Option<io::Error> {
+        if !*self.silent.borrow() {
+            return None;
+        }
+        let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
+        Some(io::ErrorKind::ConnectionAborted.into())
+    }
 }
 
 /// The next command of this name loses its reply.
@@ -82,8 +100,19 @@ impl Proxy {
         *self.shared.trap.lock().unwrap() = Some(Trap { command, loss });
     }
 
+    /// A silence that follows lasts until [`let_go`](Self::let_go), and longer if the client
+    /// waits longer.
+    pub(crate) fn hold(&self) {
+        self.shared.held.send_replace(true);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.shared.held.send_replace(false);
+    }
+
     pub(crate) fn heal(&self) {
         *self.shared.trap.lock().unwrap() = None;
+        self.shared.silent.send_replace(false);
     }
 }
 
@@ -100,7 +129,17 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
     let loss = Mutex::new(None);
     let requests = async {
         loop {
-            let message = read(&mut from_client).await?;
+            let message = match read(&mut from_client).await {
+                Err(gone) if *loss.lock().unwrap() == Some(Loss::Silence) => {
+                    let _ = shared.held.subscribe().wait_for(|held| !held).await;
+                    shared.silent.send_replace(false);
+                    return Err(gone);
+                }
+                message => message?,
+            };
+            if let Some(over) = shared.silence().await {
+                return Err(over);
+            }
             let is_meant = |set: &mut Trap| command_of(&message) == Some(set.command.as_bytes());
             let sprung = shared.trap.lock().unwrap().take_if(is_meant);
             let same = |late: &mut Vec<u8>| command_of(late) == command_of(&message);
@@ -116,6 +155,7 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 *loss.lock().unwrap() = Some(sprung.loss);
+                shared.silent.send_replace(sprung.loss == Loss::Silence);
             }
             write(&mut to_server, &message).await?;
         }
@@ -124,10 +164,15 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
         loop {
             let message = read(&mut from_server).await?;
             let taken = *loss.lock().unwrap();
+            if taken.is_none()
+                && let Some(over) = shared.silence().await
+            {
+                return Err(over);
+            }
             match taken {
                 None => write(&mut to_client, &message).await?,
                 Some(Loss::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Some(Loss::Withhold | Loss::ArriveLate) => {}
+                Some(Loss::Withhold | Loss::ArriveLate | Loss::Silence) => {}
             }
         }
     };
