@@ -1,13 +1,20 @@
 //! What a call may say whose own write was carried out while its answer was lost, and what others
 //! did meanwhile.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use mongodb::{Client, bson::doc};
+use mongodb::{
+    Client,
+    bson::doc,
+    error::ErrorKind,
+    event::{EventHandler, command::CommandEvent},
+    options::ClientOptions,
+};
 use queue_api::{
     Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Queue, QueueStats, Receipt,
 };
 use queue_docdb::DocDbBackend;
+use tokio::sync::Notify;
 
 use crate::{
     faults::{Bench, Fault, Patient},
@@ -219,7 +226,17 @@ async fn the_drivers_own_retry_stores_nothing_twice() {
     let bench = Bench::new().await;
     for (number, code) in [10107, 13435, 189, 91, 11602, 112].into_iter().enumerate() {
         let patient = bench.patient(number, "none", Fault::ClosedAfter).await;
-        let client = Client::with_uri_str(bench.uri()).await.unwrap();
+        let (refused, acked) = (Arc::new(Notify::new()), Notify::new());
+        let seen = refused.clone();
+        let mut options = ClientOptions::parse(bench.uri()).await.unwrap();
+        options.command_event_handler = Some(EventHandler::callback(move |event| {
+            if let CommandEvent::Failed(failed) = event
+                && matches!(&*failed.failure.kind, ErrorKind::Command(_))
+            {
+                seen.notify_one();
+            }
+        }));
+        let client = Client::with_options(options).unwrap();
         let database = client.database(&format!("case{number}"));
         let backend = DocDbBackend::from_database(database)
             .clock(patient.clock.clone())
@@ -236,12 +253,26 @@ async fn the_drivers_own_retry_stores_nothing_twice() {
         bench
             .fail_point(doc! { "mode": { "skip": 1 }, "data": data })
             .await;
-        let others = async {
-            both.ack_next().await;
+        let sent = message("a");
+        let mut call = pin!(ours.enqueue(&sent));
+        // Whoever sends it again is refused until it is acked.
+        let healed = async {
+            refused.notified().await;
+            acked.notified().await;
             bench.heal().await;
         };
-        let sent = message("a");
-        let (answer, ()) = tokio::join!(ours.enqueue(&sent), others);
+        let call = async {
+            tokio::select! {
+                answer = &mut call => answer,
+                () = healed => call.await,
+            }
+        };
+        let others = async {
+            both.ack_next().await;
+            acked.notify_one();
+        };
+        let (answer, ()) = tokio::join!(call, others);
+        bench.heal().await;
         if let Ok(outcome) = answer {
             assert_eq!(outcome, EnqueueOutcome::Stored, "{code}");
         }
