@@ -33,7 +33,7 @@ impl QueueCollection {
             .collect();
         let applied = match uses.as_slice() {
             [] => HashSet::new(),
-            [(_, held)] if self.ack_one(held).await? => HashSet::from([held]),
+            [(_, held)] if self.delete_held(&[held]).await? == 1 => HashSet::from([held]),
             [_] => HashSet::new(),
             _ => {
                 let held: Vec<&ParsedReceipt> = uses.iter().map(|(_, held)| held).collect();
@@ -49,87 +49,57 @@ impl QueueCollection {
         Ok(outcomes)
     }
 
-    /// Deletes one message. It needs no look beforehand: the number of deleted documents tells.
-    async fn ack_one(&self, held: &ParsedReceipt) -> Result<bool, StoreError> {
+    /// Deletes the messages of these receipts, and returns how many it has deleted.
+    ///
+    /// # Errors
+    /// Also if the answer to a try was lost and a later try deletes fewer than all. The lost try,
+    /// or another call, has deleted the rest, so `Lost` would be wrong.
+    async fn delete_held(&self, held: &[&ParsedReceipt]) -> Result<u64, StoreError> {
         let mut retries = self.deadline.retries();
-        // A try that was given up may still arrive, and delete what a later one then misses.
-        let mut may_arrive_late = false;
+        let mut is_lost = false;
         loop {
-            let error = match self.delete(deletions(&[held])).await {
-                Ok(1) => return Ok(true),
-                Ok(_) | Err(StoreError::Unconfirmed { matched: 0, .. }) if may_arrive_late => {
-                    return Err(retries.into_last());
-                }
-                Ok(_) | Err(StoreError::Unconfirmed { matched: 0, .. }) => return Ok(false),
+            let error = match self.delete(deletions(held)).await {
+                Ok(deleted) if !is_lost || deleted == held.len() as u64 => return Ok(deleted),
+                Ok(_) => return Err(retries.into_last()),
                 Err(error) => error,
             };
-            let was_deleted = matches!(error, StoreError::Unconfirmed { .. });
-            may_arrive_late |= !was_deleted;
+            // If it matched nothing, it has deleted nothing.
+            is_lost |= !matches!(error, StoreError::Unconfirmed { matched: 0, .. });
             retries.after(error).await?;
-            if was_deleted {
-                self.confirm().await?;
-            }
-            let after = self.ownership(&[held]).await?;
-            match after.get(&held.id) {
-                // Nothing happened, or a failover undid it.
-                Some(ownership) if ownership.lease == Some(held.nonce) => {}
-                None if was_deleted => return Ok(true),
-                // By this call, or by another ack, or a purge, or long before: no trace tells.
-                _ => return Err(retries.into_last()),
-            }
         }
     }
 
-    /// Deletes a batch in one command. Its answer is a number, which does not say whose
-    /// receipt was good, so who owns what is looked up before.
+    /// Deletes a batch. The answer is only a number, so a find looks up before which receipts are
+    /// good.
     async fn ack_several<'a>(
         &self,
         held: &[&'a ParsedReceipt],
     ) -> Result<HashSet<&'a ParsedReceipt>, StoreError> {
         let before = self.ownership(held).await?;
-        let mut ours: Vec<&ParsedReceipt> = held
-            .iter()
-            .copied()
-            .filter(|held| {
-                before
-                    .get(&held.id)
-                    .is_some_and(|o| o.lease == Some(held.nonce))
-            })
-            .collect();
-        if ours.is_empty() {
-            // A primary that was cut off and does not know it may show what was never agreed on,
-            // and only a write tells.
-            self.confirm().await?;
-            return Ok(HashSet::new());
-        }
-        let mut retries = self.deadline.retries();
-        let mut may_arrive_late = false;
-        while !ours.is_empty() {
-            let answer = self.delete(deletions(&ours)).await;
-            let is_confirmed = answer.is_ok();
-            let error = match self.confirmed(answer).await {
-                Ok(0) if !may_arrive_late => return Ok(HashSet::new()),
-                Ok(deleted) if is_confirmed && deleted == ours.len() as u64 => {
-                    return Ok(ours.into_iter().collect());
-                }
-                Ok(deleted) => return self.which(&ours, &before, deleted).await,
-                Err(error) => error,
-            };
-            may_arrive_late = true;
-            retries.after(error).await?;
-            // What is still there was not deleted, and is ours or lost for certain. What is
-            // gone may have been deleted by others as well.
-            let after = self.ownership(&ours).await?;
-            if !gone(&ours, &before, &after).is_empty() {
-                return Err(retries.into_last());
-            }
-            ours.retain(|held| {
-                after
-                    .get(&held.id)
-                    .is_some_and(|o| o.lease == Some(held.nonce))
+        let (ours, lost): (Vec<&ParsedReceipt>, Vec<&ParsedReceipt>) =
+            held.iter().copied().partition(|held| {
+                let seen = before.get(&held.id);
+                seen.is_some_and(|seen| seen.lease == Some(held.nonce))
             });
+        let mut applied = HashSet::new();
+        if !ours.is_empty() {
+            let deleted = self.delete_held(&ours).await?;
+            if deleted == ours.len() as u64 {
+                applied.extend(ours);
+            } else if deleted > 0 {
+                applied = self.which(&ours, &before, deleted).await?;
+            }
         }
-        Ok(HashSet::new())
+        // A failover may undo what the find has read. A delete to a majority is certain.
+        if !lost.is_empty() {
+            let deleted = self.delete_held(&lost).await?;
+            if deleted == lost.len() as u64 {
+                applied.extend(lost);
+            } else if deleted > 0 {
+                return Err(StoreError::Uncertain);
+            }
+        }
+        Ok(applied)
     }
 
     /// Which receipts a command applied that deleted fewer documents than it was sent for.
@@ -139,12 +109,19 @@ impl QueueCollection {
         before: &HashMap<MessageId, Ownership>,
         deleted: u64,
     ) -> Result<HashSet<&'a ParsedReceipt>, StoreError> {
-        // Somebody came between. What is still there was not deleted by anyone, so its receipt
-        // is lost; where the same number is gone that this call deleted, it deleted all of
-        // them. Otherwise another ack of the same receipts is in there, or a purge.
+        // Another call has changed some of the messages. The receipt of a message that is still
+        // there is lost. If as many are gone as this call has deleted, it has deleted all of them.
+        // Otherwise another ack of the same receipts or a purge has deleted some.
         let after = self.ownership(ours).await?;
         let gone = gone(ours, before, &after);
-        if deleted == gone.len() as u64 {
+        let there: Vec<_> = ours.iter().filter(|held| !gone.contains(**held)).collect();
+        let filters = there.iter().map(|held| {
+            let birth = before.get(&held.id).and_then(|seen| seen.birth);
+            doc! { "_id": held.id.as_str(), "birth": birth }
+        });
+        if deleted == gone.len() as u64
+            && self.held_by_majority(filters).await? == there.len() as u64
+        {
             return Ok(gone);
         }
         Err(StoreError::Uncertain)

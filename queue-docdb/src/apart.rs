@@ -14,7 +14,7 @@ use mongodb::bson::{DateTime, Document, doc};
 use queue_api::MessageId;
 use tokio::{
     sync::{Mutex, MutexGuard, Notify, futures::Notified},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::head::From;
@@ -28,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// instances.
 const MOST: usize = 10_000;
 
+/// How long looks pass over a message that has delayed a claim, because an open transaction holds it.
+/// Servers end such a transaction after a minute.
+const PASS_OVER: Duration = Duration::from_secs(10);
+
 /// The claims of an instance that are under way in a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Apart {
@@ -36,6 +40,8 @@ pub(crate) struct Apart {
     looking: Mutex<()>,
     /// A std mutex: it is held to add, remove or copy, never across an await.
     found: std::sync::Mutex<Vec<Spots>>,
+    /// Messages that have delayed a claim, and when looks find them again. A std mutex, too.
+    passed_over: std::sync::Mutex<Vec<(Instant, MessageId)>>,
     /// Told when a claim is through. What it was about to take is somebody's then, or there for
     /// others.
     through: Notify,
@@ -56,13 +62,44 @@ impl Apart {
         self.through.notified()
     }
 
-    /// Selects what no claim is about to take, from there on.
+    /// Lets looks pass over these messages for [`PASS_OVER`].
+    pub(crate) fn pass_over(&self, ids: impl IntoIterator<Item = MessageId>) {
+        let until = Instant::now() + PASS_OVER;
+        let ids = ids.into_iter().map(|id| (until, id));
+        self.passed_over().extend(ids);
+    }
+
+    /// When looks find the next message again that they pass over now.
+    pub(crate) fn next_return(&self) -> Option<Instant> {
+        self.passed_over().iter().map(|(until, _)| *until).min()
+    }
+
+    /// Whether a claim is about to take messages.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.found().is_empty()
+    }
+
+    fn passed_over(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, MessageId)>> {
+        let passed_over = self.passed_over.lock();
+        let mut passed_over = passed_over.unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        passed_over.retain(|(until, _)| now < *until);
+        passed_over
+    }
+
+    /// Selects what no claim is about to take, from there on, and nothing that is passed over.
     pub(crate) fn filter(&self, from: From) -> Document {
+        let passed_over = self.passed_over();
         let found = self.found();
         let spots = found.iter().flat_map(|spots| spots.iter());
-        let ids: Vec<&str> = spots
+        let taken = spots
             .filter(|(ready_at, _)| from <= From::Head(*ready_at))
-            .map(|(_, id)| id.as_str())
+            .map(|(_, id)| id);
+        let ids: Vec<&str> = passed_over
+            .iter()
+            .map(|(_, id)| id)
+            .chain(taken)
+            .map(MessageId::as_str)
             .take(MOST)
             .collect();
         match ids.is_empty() {
@@ -113,7 +150,6 @@ impl Drop for Kept<'_> {
 #[cfg(test)]
 mod tests {
     use mongodb::bson::Bson;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -148,6 +184,19 @@ mod tests {
         assert!(apart.filter(From::Beginning).is_empty());
         let _somewhere = apart.keep(spots(None, &["d"]));
         assert_eq!(left_out(&apart, from(9)), ["d"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_delayed_a_claim_is_passed_over_for_a_while() {
+        let apart = Apart::default();
+        apart.pass_over([MessageId::new("a").expect("valid")]);
+        assert_eq!(left_out(&apart, From::Beginning), ["a"]);
+        assert_eq!(left_out(&apart, From::Head(DateTime::MAX)), ["a"]);
+        assert!(!apart.is_busy());
+        assert_eq!(apart.next_return(), Some(Instant::now() + PASS_OVER));
+        tokio::time::advance(PASS_OVER).await;
+        assert!(apart.filter(From::Beginning).is_empty());
+        assert_eq!(apart.next_return(), None);
     }
 
     #[test]

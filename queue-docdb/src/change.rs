@@ -8,7 +8,12 @@ use std::{
 use mongodb::bson::{DateTime, Document, Uuid, doc};
 use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, millis};
 
-use crate::{collection::QueueCollection, error::StoreError, instant, receipt::ParsedReceipt};
+use crate::{
+    collection::{QueueCollection, unchanged},
+    error::StoreError,
+    instant,
+    receipt::ParsedReceipt,
+};
 
 /// One change, and where in the batch it stands.
 struct Use<'a> {
@@ -90,7 +95,8 @@ impl QueueCollection {
             let applied: Vec<_> = uses.iter().filter(left_a_trace).collect();
             // Somebody took over and settled what this call had changed: the trace is gone,
             // and what never was one looks the same.
-            if matched != applied.len() as u64 {
+            let traces = applied.iter().map(|each| call.trace(each));
+            if matched != applied.len() as u64 || self.held_by_majority(traces).await? != matched {
                 return Err(StoreError::Uncertain);
             }
             applied
@@ -118,19 +124,22 @@ impl QueueCollection {
         loop {
             retries.after(error).await?;
             let seen = self.ownership(&held).await?;
-            let mut open = 0;
+            let (mut open, mut made) = (Vec::new(), Vec::new());
             for each in uses {
                 match seen.get(&each.held.id) {
                     // Not made; or an extension, which may be made twice.
-                    Some(seen) if seen.lease == Some(each.held.nonce) => open += 1,
-                    Some(seen) if seen.settled == Some(call.token) => {}
+                    Some(seen) if seen.lease == Some(each.held.nonce) => open.push(each),
+                    Some(seen) if seen.settled == Some(call.token) => {
+                        made.push(unchanged(call.trace(each)));
+                    }
                     _ => return Err(retries.into_last()),
                 }
             }
-            // All of them: those that are made match nothing, and the answer confirms them.
-            match self.update(call.statements(uses)).await {
-                Ok(matched) if matched == open => return Ok(()),
-                Ok(_) => return Err(StoreError::Uncertain),
+            let mut statements = call.statements(open);
+            statements.extend(made);
+            match self.update(statements).await {
+                Ok(matched) if matched == uses.len() as u64 => return Ok(()),
+                Ok(_) => return Err(retries.into_last()),
                 Err(next) => error = next,
             }
         }
@@ -152,7 +161,7 @@ enum Step {
 }
 
 impl Call {
-    fn statements(&self, uses: &[Use<'_>]) -> Vec<Document> {
+    fn statements<'a>(&self, uses: impl IntoIterator<Item = &'a Use<'a>>) -> Vec<Document> {
         let mut groups: HashMap<([u8; 16], Step), Vec<&str>> = HashMap::new();
         let mut statements = Vec::new();
         for Use { held, action, .. } in uses {
@@ -199,6 +208,14 @@ impl Call {
                 "$unset": { "lease": "" },
                 "$inc": { "attempts": -1_i64 },
             },
+        }
+    }
+
+    /// Selects the message if this change of it was made. An extension leaves no trace of its own.
+    fn trace(&self, Use { held, action, .. }: &Use<'_>) -> Document {
+        match action {
+            LeaseAction::Extend(_) => doc! { "_id": held.id.as_str(), "lease": held.nonce },
+            _ => doc! { "_id": held.id.as_str(), "settled": self.token },
         }
     }
 

@@ -1,21 +1,17 @@
 //! Lease: find what is ready, claim it in one command, and see what was won.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
-use mongodb::bson::{DateTime, Document, Uuid, doc};
+use mongodb::bson::{Uuid, doc};
 use queue_api::{Delivery, LeaseOptions, MessageId, millis};
 
 use crate::{
-    aim::{Aim, ready},
-    candidate::{Dying, Met},
+    aim::Aim,
+    candidate::Met,
     collection::{Query, QueueCollection},
     document::{self, Stored},
     error::{Effect, StoreError},
-    instant,
-    receipt::ParsedReceipt,
+    statements::Claim,
     unsettled::{Sent, Unsettled},
 };
 
@@ -31,6 +27,10 @@ const WIDEST: usize = 4096;
 /// Each time somebody else won, so there is progress without this one.
 const CONTENDED_TRIES: u32 = 5;
 
+/// How long a claim may take. A longer one has probably met a message that an open transaction
+/// holds: the server lets the claim wait until the transaction ends.
+const LONGEST_CLAIM: Duration = Duration::from_millis(2500);
+
 /// The most documents that a round looks at because earlier rounds only met dead letters.
 const MAX_LOOK_AHEAD: usize = 256;
 
@@ -38,8 +38,11 @@ impl QueueCollection {
     /// Leases up to as many messages as asked for.
     pub(crate) async fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>, StoreError> {
         let mut deliveries = Vec::new();
-        let (mut buried, mut lost_rounds) = (0, 0);
+        let (mut buried, mut lost_rounds, mut held_up_times) = (0, 0, 0);
         let mut may_keep_to_lane = true;
+        // Whether a claim of this call may have taken messages that it does not return.
+        let mut is_unknown = false;
+        let mut held_up: Option<StoreError> = None;
         let mut retries = self.deadline.retries();
         while deliveries.len() < options.max_messages() {
             let wanted = options.max_messages() - deliveries.len();
@@ -59,8 +62,15 @@ impl QueueCollection {
                 ),
             };
             let round = match self.state.unsettled.pop() {
-                Some(unsettled) => self.recover(unsettled, options, wanted).await,
-                None => self.claim_round(options, wanted, limit, aim).await,
+                Some(unsettled) => {
+                    let is_first = held_up_times < 2;
+                    self.recover(unsettled, options, wanted, is_first).await
+                }
+                None => {
+                    let is_unknown = &mut is_unknown;
+                    self.claim_round(options, wanted, limit, aim, is_unknown)
+                        .await
+                }
             };
             let round = match round {
                 Ok(round) => round,
@@ -69,6 +79,12 @@ impl QueueCollection {
                 Err(error) if !deliveries.is_empty() => {
                     tracing::warn!(queue = self.messages.name(), %error, "a lease was cut short");
                     break;
+                }
+                // The claim took too long. The next round finds out what it took.
+                Err(error @ StoreError::TimedOut(_)) if self.deadline.left() > Duration::ZERO => {
+                    held_up = Some(error);
+                    held_up_times += 1;
+                    continue;
                 }
                 Err(error) => {
                     retries.after(error).await?;
@@ -95,6 +111,9 @@ impl QueueCollection {
                 }
             }
         }
+        if deliveries.is_empty() && is_unknown {
+            return Err(held_up.unwrap_or_else(|| retries.into_last()));
+        }
         Ok(deliveries)
     }
 
@@ -109,6 +128,7 @@ impl QueueCollection {
         wanted: usize,
         limit: usize,
         aim: Aim,
+        is_unknown: &mut bool,
     ) -> Result<Round, StoreError> {
         let turn = match aim {
             Aim::Head => self.state.apart.turn(self.deadline.left() / 2).await,
@@ -141,13 +161,26 @@ impl QueueCollection {
         let under_way = self.state.unsettled.sending(Unsettled {
             nonce: claim.nonce,
             messages: met.live,
+            held_up: Vec::new(),
         });
-        let matched = match self.update_once(statements).await {
+        let in_time = Self {
+            deadline: self.deadline.at_most(LONGEST_CLAIM),
+            ..self.clone()
+        };
+        let matched = match in_time.update_once(statements).await {
+            Ok(matched) => usize::try_from(matched).unwrap_or(sent),
             Err(error) if error.effect() == Effect::None => {
                 under_way.settle();
                 return Err(error);
             }
-            answer => usize::try_from(answer?).unwrap_or(sent),
+            Err(error) => {
+                *is_unknown = true;
+                if matches!(error, StoreError::TimedOut(_)) {
+                    let order = claim.order(under_way.messages(), &met.dying);
+                    under_way.held_up(order);
+                }
+                return Err(error);
+            }
         };
         let won = self.won(&claim, under_way, matched == sent).await?;
         Ok(Round {
@@ -165,6 +198,7 @@ impl QueueCollection {
         unsettled: Unsettled,
         options: &LeaseOptions,
         wanted: usize,
+        is_first: bool,
     ) -> Result<Round, StoreError> {
         let now = self.now().await;
         let claim = Claim {
@@ -173,19 +207,39 @@ impl QueueCollection {
             nonce: unsettled.nonce,
             visibility_millis: options.visibility_timeout().map(millis::ceil),
         };
+        let held_up = unsettled.held_up.clone();
         let under_way = self.state.unsettled.sending(unsettled);
         let sent = under_way.messages().len() as u64;
-        let matched = self.update(claim.renewals(under_way.messages())).await?;
+        let matched = match sent {
+            0 => 0,
+            _ => self.update(claim.renewals(under_way.messages())).await?,
+        };
         let mut won = if matched == 0 {
             under_way.settle();
             Vec::new()
         } else {
             self.won(&claim, under_way, matched == sent).await?
         };
+        // The first claim arrived late and took more. A majority may not have those leases.
+        if won.len() as u64 != matched {
+            self.state.unsettled.push(Unsettled {
+                nonce: claim.nonce,
+                messages: won,
+                held_up,
+            });
+            return Err(StoreError::Uncertain);
+        }
+        // The claim took the messages before the one that delayed it. The first time, only the
+        // next message is passed over; after that, all the rest.
+        let is_left = |id: &MessageId| won.iter().all(|stored| stored.id != *id);
+        let left = held_up.into_iter().filter(is_left);
+        let most = if is_first { 1 } else { usize::MAX };
+        self.state.apart.pass_over(left.take(most));
         let too_many = won.split_off(won.len().min(wanted));
         self.state.unsettled.push(Unsettled {
             nonce: claim.nonce,
             messages: too_many,
+            held_up: Vec::new(),
         });
         Ok(Round {
             deliveries: claim.deliveries(won),
@@ -238,120 +292,4 @@ struct Round {
     /// How many documents others got first.
     lost: usize,
     saw_all: bool,
-}
-
-/// One attempt to take messages.
-struct Claim {
-    /// What is ready at this time may be taken.
-    now: DateTime,
-    /// When the leases begin: read after the documents, which may take long.
-    leased_at: DateTime,
-    nonce: Uuid,
-    /// What overrides the messages' own timeouts.
-    visibility_millis: Option<i64>,
-}
-
-impl Claim {
-    fn ready(&self) -> Document {
-        ready(self.now)
-    }
-
-    /// The statements that lease and bury, for documents that are still as they were found.
-    ///
-    /// - A statement can set one expiry and count one step, so there is one for each visibility
-    ///   timeout and number of attempts. An update by pipeline could compute both from the
-    ///   document, and DocumentDB refuses those.
-    /// - `attempts` makes the number that is delivered exact, whatever happened to the message
-    ///   since it was found; `birth` makes sure that it is the same message, and not a later
-    ///   one of the same id with another payload.
-    fn statements(&self, met: &Met) -> Vec<Document> {
-        #[derive(Default)]
-        struct Group<'a> {
-            ids: Vec<&'a str>,
-            births: Vec<Uuid>,
-        }
-        let mut groups: BTreeMap<(i64, u32), Group<'_>> = BTreeMap::new();
-        for stored in &met.live {
-            let key = (self.visibility_millis(stored), stored.attempts);
-            let group = groups.entry(key).or_default();
-            group.ids.push(stored.id.as_str());
-            group.births.push(stored.birth);
-        }
-        let leases = groups
-            .into_iter()
-            .map(|((millis, attempts), Group { ids, births })| {
-                let mut filter = self.ready();
-                filter.insert("_id", doc! { "$in": ids });
-                filter.insert("attempts", i64::from(attempts));
-                filter.insert("birth", doc! { "$in": births });
-                let visible_at = instant::after(self.leased_at, millis);
-                let update = doc! {
-                    "$set": { "lease": self.nonce, "visible_at": visible_at },
-                    "$inc": { "attempts": 1_i64 },
-                };
-                doc! { "q": filter, "u": update, "multi": true }
-            });
-        leases
-            .chain(met.dying.iter().map(|dying| self.burial(dying)))
-            .collect()
-    }
-
-    /// The statements that lease again what this claim has leased.
-    fn renewals(&self, messages: &[Stored]) -> Vec<Document> {
-        let mut groups: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
-        for stored in messages {
-            let group = groups.entry(self.visibility_millis(stored)).or_default();
-            group.push(stored.id.as_str());
-        }
-        let renewal = |(millis, ids): (i64, Vec<&str>)| {
-            let filter = doc! { "_id": { "$in": ids }, "lease": self.nonce };
-            let visible_at = instant::after(self.leased_at, millis);
-            doc! { "q": filter, "u": { "$set": { "visible_at": visible_at } }, "multi": true }
-        };
-        groups.into_iter().map(renewal).collect()
-    }
-
-    fn burial(&self, dying: &Dying) -> Document {
-        let mut filter = self.ready();
-        filter.extend(dying.filter.clone());
-        let mut dead = doc! { "id": dying.id.as_str(), "at": self.leased_at };
-        if let Some(reason) = &dying.reason {
-            dead.insert("reason", reason);
-        }
-        let update = doc! {
-            "$set": { "dead": dead },
-            "$unset": { "visible_at": "", "lease": "" },
-        };
-        doc! { "q": filter, "u": update }
-    }
-
-    fn deliveries(&self, won: Vec<Stored>) -> Vec<Delivery> {
-        won.into_iter()
-            .map(|stored| self.delivery(stored))
-            .collect()
-    }
-
-    fn delivery(&self, stored: Stored) -> Delivery {
-        let visibility_millis = self.visibility_millis(&stored);
-        let expires_at = instant::after(self.leased_at, visibility_millis);
-        let held = ParsedReceipt {
-            nonce: self.nonce,
-            id: stored.id,
-        };
-        Delivery {
-            receipt: held.receipt(),
-            id: held.id,
-            payload: stored.payload,
-            headers: stored.headers,
-            attempt: stored.attempts + 1,
-            max_attempts: stored.max_attempts,
-            enqueued_at: stored.enqueued_at,
-            visibility_timeout: Duration::from_millis(visibility_millis.unsigned_abs()),
-            lease_expires_at: expires_at.to_system_time(),
-        }
-    }
-
-    fn visibility_millis(&self, stored: &Stored) -> i64 {
-        self.visibility_millis.unwrap_or(stored.visibility_millis)
-    }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use mongodb::{
     Collection, Database,
-    bson::{DateTime, Document, RawDocument, RawDocumentBuf, Uuid, doc},
+    bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc},
     options::{FindOptions, Hint},
 };
 use queue_api::ErrorKind;
@@ -190,28 +190,24 @@ impl QueueCollection {
         self.write("delete", "deletes", statements).await
     }
 
-    /// The number of documents that a write matched, once a majority has the write.
-    pub(crate) async fn confirmed(
+    /// The number of documents that a majority has and that match these filters. Each filter must
+    /// use `_id`.
+    ///
+    /// A failover may undo what a find read. It does not undo what this write matched.
+    pub(crate) async fn held_by_majority(
         &self,
-        answer: Result<u64, StoreError>,
+        filters: impl IntoIterator<Item = Document>,
     ) -> Result<u64, StoreError> {
-        match answer {
-            Err(StoreError::Unconfirmed { matched, .. }) => {
-                self.confirm().await?;
-                Ok(matched)
-            }
-            answer => answer,
+        let statements: Vec<Document> = filters.into_iter().map(unchanged).collect();
+        if statements.is_empty() {
+            return Ok(0);
         }
-    }
-
-    /// Returns when a majority has all earlier writes. A write that matches nothing waits for that.
-    pub(crate) async fn confirm(&self) -> Result<(), StoreError> {
-        let nothing = doc! { "q": { "_id": "", "birth": Uuid::new() }, "limit": 1 };
         let mut retries = self.deadline.retries();
         loop {
-            match self.delete(vec![nothing.clone()]).await {
-                Ok(_) => return Ok(()),
+            // It changes nothing, so it may be sent again after any error.
+            match self.update(statements.clone()).await {
                 Err(error) => retries.after(error).await?,
+                held => return held,
             }
         }
     }
@@ -295,6 +291,11 @@ impl QueueCollection {
             "writeConcern": { "w": "majority" },
         }
     }
+}
+
+/// A statement that changes nothing, and counts what the filter matches.
+pub(crate) fn unchanged(filter: Document) -> Document {
+    doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true }
 }
 
 fn by_id(mut statements: Vec<Document>) -> Vec<Document> {

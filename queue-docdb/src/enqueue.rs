@@ -1,22 +1,19 @@
 //! Enqueue: one insert for as many messages as fit in a command.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use mongodb::{
-    bson::{RawDocument, RawDocumentBuf, Uuid, doc},
-    error::{Error as DriverError, ErrorKind as DriverKind, IndexedWriteError, InsertManyError},
-};
-use queue_api::{EnqueueOutcome, MessageId, NewMessage};
+use mongodb::bson::{RawDocumentBuf, doc};
+use queue_api::{EnqueueOutcome, NewMessage};
 
 use crate::{
-    collection::{Query, QueueCollection},
+    collection::QueueCollection,
     document,
-    error::{DUPLICATE_KEY, Effect, Refusal, StoreError},
+    error::{DUPLICATE_KEY, Effect, StoreError},
+    insert::Inserted,
 };
 
-/// When a command is full, in bytes: well below the 48 MB that the protocol allows, so that
-/// no more than this is held in memory twice.
-const FULL: usize = 16 << 20;
+/// The most bytes of documents in a command. Servers accept a command of 16 MiB.
+const FULL: usize = 15 << 20;
 
 impl QueueCollection {
     pub(crate) async fn enqueue(
@@ -33,20 +30,18 @@ impl QueueCollection {
         let now = self.now().await;
         let mut part = Part::default();
         for index in first_uses {
-            let message = &messages[index];
-            let weight = message.payload.len() + message.header_bytes();
-            if part.weight + weight > FULL && !part.documents.is_empty() {
+            let turn = self.state.turns.next();
+            let document = document::write(&messages[index], turn, now);
+            let weight = document.as_bytes().len();
+            if part.weight + weight > FULL {
                 self.insert(std::mem::take(&mut part), &mut outcomes)
                     .await?;
             }
             part.weight += weight;
             part.indexes.push(index);
-            let turn = self.state.turns.next();
-            part.documents.push(document::write(message, turn, now));
+            part.documents.push(document);
         }
-        if !part.documents.is_empty() {
-            self.insert(part, &mut outcomes).await?;
-        }
+        self.insert(part, &mut outcomes).await?;
         Ok(outcomes)
     }
 
@@ -60,95 +55,96 @@ impl QueueCollection {
         Ok(())
     }
 
-    /// Stores what is new, and says what that was, by position.
+    /// Stores the new messages, and returns their positions.
     ///
-    /// An insert is only repeated for documents that are certainly not stored. Where an insert
-    /// may have stored one, its absence proves nothing: it may have been delivered and acked by
-    /// now, and to store it again would deliver it again. Only the caller may decide that.
+    /// Only refused documents are sent again. If an answer was lost and a document is missing, a
+    /// consumer may have acked it already. Storing it again would deliver it again, so the caller
+    /// must decide.
     async fn store(&self, part: &Part) -> Result<Vec<usize>, StoreError> {
         let mut stored = Vec::new();
         let mut open: Vec<usize> = (0..part.documents.len()).collect();
         let mut retries = self.deadline.retries();
-        loop {
-            let error = match self.insert_once(part, &open).await {
-                Ok(refused) => {
-                    let new = open.iter().enumerate();
-                    stored.extend(
-                        new.filter(|(sent, _)| !refused.contains_key(sent))
-                            .map(|(_, &position)| position),
-                    );
-                    let failed = refused
-                        .into_iter()
-                        .filter(|(_, refusal)| refusal.code != DUPLICATE_KEY);
-                    let mut failed: Vec<(usize, Refusal)> = failed.collect();
-                    let Some((_, first)) = failed.first().cloned() else {
-                        return Ok(stored);
-                    };
-                    failed.sort_by_key(|(sent, _)| *sent);
-                    open = failed.into_iter().map(|(sent, _)| open[sent]).collect();
-                    // Refused one by one, so they were not stored.
-                    retries.after(StoreError::Refused(first)).await?;
+        while !open.is_empty() {
+            let sent: Vec<_> = open.iter().map(|&at| &part.documents[at]).collect();
+            let Inserted {
+                refused,
+                unconfirmed,
+            } = match self.insert_once(&sent).await {
+                Ok(inserted) => inserted,
+                Err(error) if error.effect() == Effect::None => {
+                    retries.after(error).await?;
                     continue;
                 }
-                Err(error) => error,
+                Err(error) => {
+                    retries.after(error).await?;
+                    if !self.has_all(part, &open).await? {
+                        return Err(retries.into_last());
+                    }
+                    stored.extend(open);
+                    return Ok(stored);
+                }
             };
-            let effect = error.effect();
-            retries.after(error).await?;
-            if effect == Effect::Unknown {
-                let Some(found) = self.stored_by_this(part, &open).await? else {
+            let (refused_ones, new): (Vec<_>, Vec<_>) = open
+                .iter()
+                .enumerate()
+                .map(|(sent, &at)| (at, refused.get(&sent)))
+                .partition(|(_, refusal)| refusal.is_some());
+            let new: Vec<usize> = new.into_iter().map(|(at, _)| at).collect();
+            if let Some(reason) = unconfirmed {
+                let matched = new.len() as u64;
+                let error = StoreError::Unconfirmed { matched, reason };
+                retries.after(error).await?;
+                if !self.has_all(part, &new).await? {
                     return Err(retries.into_last());
-                };
-                stored.extend(found);
-                return Ok(stored);
+                }
+                stored.extend(new);
+                // A failover may undo the cause of a refusal, so the refused ones are sent again.
+                open = refused_ones.into_iter().map(|(at, _)| at).collect();
+                continue;
+            }
+            stored.extend(new);
+            let (duplicates, failed): (Vec<_>, Vec<_>) = refused_ones
+                .into_iter()
+                .filter_map(|(at, refusal)| Some((at, refusal?)))
+                .partition(|(_, refusal)| refusal.code == DUPLICATE_KEY);
+            let duplicates = duplicates
+                .into_iter()
+                .map(|(at, refusal)| (&part.documents[at], refusal));
+            self.check_duplicates(duplicates).await?;
+            let first = failed.first().map(|(_, refusal)| (*refusal).clone());
+            open = failed.into_iter().map(|(at, _)| at).collect();
+            if let Some(first) = first {
+                retries.after(StoreError::Refused(first)).await?;
             }
         }
+        Ok(stored)
     }
 
-    /// Which of these documents an insert of unknown outcome stored, by their births, once a
-    /// majority has them. `None` where it cannot be told of all.
-    async fn stored_by_this(
-        &self,
-        part: &Part,
-        positions: &[usize],
-    ) -> Result<Option<Vec<usize>>, StoreError> {
-        self.confirm().await?;
-        let identity = |document: &RawDocument| {
-            Some((document::id(document)?, document::uuid(document, "birth")?))
-        };
-        let sent: Vec<(MessageId, Uuid)> = positions
-            .iter()
-            .filter_map(|&position| identity(&part.documents[position]))
+    /// Whether a majority has all of these documents. If so, this call has stored them, because each
+    /// birth is unique.
+    async fn has_all(&self, part: &Part, positions: &[usize]) -> Result<bool, StoreError> {
+        if positions.is_empty() {
+            return Ok(true);
+        }
+        let documents = || positions.iter().map(|&at| &part.documents[at]);
+        let ids: Vec<_> = documents().filter_map(|it| document::id(it)).collect();
+        let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+        let births: Vec<_> = documents()
+            .filter_map(|it| document::uuid(it, "birth"))
             .collect();
-        let ids: Vec<&str> = sent.iter().map(|(id, _)| id.as_str()).collect();
-        let query = Query::by_ids(doc! { "_id": { "$in": ids } }, sent.len())
-            .with_projection(doc! { "birth": 1 });
-        let found = self.find(query, identity).await?;
-        let found: HashMap<MessageId, Uuid> = found.into_iter().flatten().collect();
-        if found.len() < positions.len() {
-            return Ok(None);
-        }
-        let ours = positions.iter().zip(&sent);
-        Ok(Some(
-            ours.filter(|(_, (id, birth))| found.get(id) == Some(birth))
-                .map(|(&position, _)| position)
-                .collect(),
-        ))
+        let filter = doc! { "_id": { "$in": ids }, "birth": { "$in": births } };
+        Ok(self.held_by_majority([filter]).await? == positions.len() as u64)
     }
+}
 
-    /// Inserts these documents and says which of them, in the order sent, were refused.
-    async fn insert_once(
-        &self,
-        part: &Part,
-        positions: &[usize],
-    ) -> Result<HashMap<usize, Refusal>, StoreError> {
-        let documents = positions.iter().map(|&position| &part.documents[position]);
-        let insert = self.messages.insert_many(documents).ordered(false);
-        match self.deadline.run(insert).await {
-            Ok(_) => Ok(HashMap::new()),
-            Err(StoreError::Driver(error)) => refused(error),
-            Err(error) => Err(error),
-        }
-    }
+/// The number of documents that fit into the next command, at least one.
+pub(crate) fn first_part(documents: &[RawDocumentBuf]) -> usize {
+    let mut weight = 0;
+    let fits = |document: &&RawDocumentBuf| {
+        weight += document.as_bytes().len();
+        weight <= FULL
+    };
+    documents.iter().take_while(fits).count().max(1)
 }
 
 /// Messages that go into one command.
@@ -158,24 +154,4 @@ struct Part {
     /// Where in the batch they are.
     indexes: Vec<usize>,
     documents: Vec<RawDocumentBuf>,
-}
-
-/// The documents that were refused one by one, if nothing else failed.
-fn refused(error: DriverError) -> Result<HashMap<usize, Refusal>, StoreError> {
-    let DriverKind::InsertMany(InsertManyError {
-        write_errors: Some(refused),
-        write_concern_error: None,
-        ..
-    }) = &*error.kind
-    else {
-        return Err(error.into());
-    };
-    let refusal = |each: &IndexedWriteError| Refusal {
-        code: each.code,
-        message: each.message.clone(),
-    };
-    Ok(refused
-        .iter()
-        .map(|each| (each.index, refusal(each)))
-        .collect())
 }

@@ -31,7 +31,10 @@ pub(crate) enum StoreError {
     Uncertain,
     /// Another writer enqueued the same id during a transaction, which has ended it.
     #[error("the transaction conflicts with another write")]
-    TransactionConflict(#[source] DriverError),
+    TransactionConflict(#[source] Refusal),
+    /// A unique index other than the one on `_id`, or a collation, refuses a message.
+    #[error("{0}")]
+    Index(String),
     /// The queue's collection would have a reserved name.
     #[error("{0}")]
     Name(String),
@@ -64,16 +67,6 @@ impl StoreError {
         matches!(self, Self::Driver(error) if codes(error).contains(&DUPLICATE_KEY))
     }
 
-    /// The same error within a transaction. A stored id ends the transaction.
-    pub(crate) fn within_transaction(self) -> Self {
-        match self {
-            Self::Driver(error) if codes(&error).contains(&DUPLICATE_KEY) => {
-                Self::TransactionConflict(error)
-            }
-            other => other,
-        }
-    }
-
     /// Whether the same command may soon succeed, for example after a failover.
     pub(crate) fn is_transient(&self) -> bool {
         // Out of memory or disk space: an operator must act, so a retry does not help.
@@ -97,7 +90,7 @@ impl StoreError {
             Self::Driver(error) => effect_of_driver_error(error),
             Self::Name(_) | Self::Schema(_) => Effect::None,
             // The command may have other statements than the refused one.
-            Self::Refused(_) | Self::Unconfirmed { .. } => Effect::Unknown,
+            Self::Refused(_) | Self::Unconfirmed { .. } | Self::Index(_) => Effect::Unknown,
             Self::TimedOut(_)
             | Self::Unreadable(_)
             | Self::Uncertain
@@ -110,13 +103,14 @@ impl StoreError {
         match self {
             Self::Driver(error) => kind_of_driver_error(error),
             Self::TimedOut(_) => ErrorKind::TimedOut,
-            Self::Refused(refusal)
-            | Self::Unconfirmed {
-                reason: refusal, ..
-            } => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
+            Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
+            // Whatever the reason is: the repeat finds what is true by then.
+            Self::Unconfirmed { reason, .. } => {
+                kind_of_code(reason.code).unwrap_or(ErrorKind::Unavailable)
+            }
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Name(_) | Self::Schema(_) => ErrorKind::InvalidInput,
+            Self::Name(_) | Self::Schema(_) | Self::Index(_) => ErrorKind::InvalidInput,
         }
     }
 
@@ -163,9 +157,9 @@ pub(crate) enum Effect {
 
 fn effect_of_driver_error(error: &DriverError) -> Effect {
     match &*error.kind {
-        // There was no connection, so nothing was sent.
+        // There was no connection, so nothing was sent. `ConnectionPoolCleared` is not here: the
+        // driver also reports it for a command that was under way.
         DriverKind::ServerSelection { .. }
-        | DriverKind::ConnectionPoolCleared { .. }
         | DriverKind::DnsResolve { .. }
         | DriverKind::Authentication { .. }
         | DriverKind::InvalidArgument { .. }
@@ -173,19 +167,16 @@ fn effect_of_driver_error(error: &DriverError) -> Effect {
         DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
             Effect::None
         }
-        // The server refused the command before its first statement, unless it interrupted it.
-        DriverKind::Command(command) if !is_interruption(command.code) => Effect::None,
+        DriverKind::Command(command) if is_refused_at_start(command.code) => Effect::None,
         _ => Effect::Unknown,
     }
 }
 
-/// Whether a command may end with this code after it has begun: by a shutdown, a change of
-/// primary, an operator, a time limit, or a proxy that lost its server.
-fn is_interruption(code: i32) -> bool {
-    matches!(
-        code,
-        11600 | 11601 | 11602 | 13436 | 189 | 91 | 237 | 50 | 262 | 64 | 6 | 7 | 89 | 9001
-    )
+/// Whether the server sends this code before the first statement of a command. It is not the
+/// primary, or it met a write conflict and undid the statement. Any other code may end a command
+/// that has begun.
+fn is_refused_at_start(code: i32) -> bool {
+    matches!(code, 10107 | 13435 | 10058 | 112)
 }
 
 /// For `map_err`: the public error of `operation`.
@@ -318,7 +309,7 @@ mod tests {
         for error in unknown {
             assert_eq!(error.effect(), Effect::Unknown, "{error}");
         }
-        assert!(!is_interruption(10107) && is_interruption(11602));
+        assert!(is_refused_at_start(10107) && !is_refused_at_start(11602));
     }
 
     #[test]

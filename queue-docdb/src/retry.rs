@@ -44,6 +44,12 @@ impl Deadline {
         }
     }
 
+    /// The same deadline, or an earlier one after `time`.
+    pub(crate) fn at_most(self, time: Duration) -> Self {
+        let timeout = time.min(self.left());
+        Self::after(timeout)
+    }
+
     pub(crate) fn left(self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }

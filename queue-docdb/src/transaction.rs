@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use mongodb::{
     Client, ClientSession,
-    bson::{Document, RawDocument, doc},
+    bson::{Document, RawDocument, RawDocumentBuf, doc},
+    options::{ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions, WriteConcern},
 };
 use queue_api::{
     EnqueueOutcome, LeaseOutcome, NewMessage, QueueBackend, QueueName, Receipt, Result,
@@ -15,7 +16,9 @@ use crate::{
     backend::DocDbBackend,
     collection::{Query, QueueCollection},
     document,
-    error::{StoreError, during},
+    enqueue::first_part,
+    error::{DUPLICATE_KEY, StoreError, during},
+    insert::read_insert_reply,
     receipt::ParsedReceipt,
     retry::Deadline,
 };
@@ -27,13 +30,27 @@ impl DocDbBackend {
         self.database().client()
     }
 
-    /// A session that DocumentDB takes too: without causal consistency, which it refuses in a
-    /// transaction after the first write.
+    /// A session whose transactions read a snapshot from the primary and commit to a majority,
+    /// whatever the client's options are.
+    ///
+    /// It has no causal consistency: DocumentDB refuses that after a transaction's first write.
+    ///
+    /// A session that you start yourself commits with the write concern of the client or of the
+    /// transaction. Use `majority`; otherwise a failover may undo a commit.
     ///
     /// # Errors
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable): no server answered.
     pub async fn start_session(&self) -> Result<ClientSession> {
-        let starting = self.client().start_session().causal_consistency(false);
+        let mut transactions = TransactionOptions::default();
+        transactions.write_concern = Some(WriteConcern::majority());
+        transactions.read_concern = Some(ReadConcern::snapshot());
+        transactions.selection_criteria =
+            Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        let starting = self
+            .client()
+            .start_session()
+            .causal_consistency(false)
+            .default_transaction_options(transactions);
         Deadline::after(self.timeout())
             .run(starting)
             .await
@@ -131,9 +148,10 @@ impl InTransaction<'_> {
     ///
     /// # Errors
     /// [`InvalidInput`](queue_api::ErrorKind::InvalidInput) when a message is outside the limits;
-    /// the transaction is untouched then. After any other it is to be aborted;
-    /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also when somebody else enqueues the
-    /// same id at the same time.
+    /// the transaction is untouched then. After any other it is to be aborted:
+    /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also when another transaction enqueues
+    /// the same id at the same time, and `InvalidInput` when a unique index other than the one on
+    /// `_id` refuses a message.
     pub async fn enqueue(
         &mut self,
         queue: &QueueName,
@@ -194,14 +212,38 @@ impl QueueCollection {
                 documents.push(document::write(message, turn, now));
             }
         }
-        if !documents.is_empty() {
-            let insert = self.messages.insert_many(&documents).session(session);
-            self.deadline
-                .run(insert)
-                .await
-                .map_err(StoreError::within_transaction)?;
+        let mut rest = documents.as_slice();
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(first_part(rest));
+            self.insert_in_session(session, part).await?;
+            rest = later;
         }
         Ok(outcomes)
+    }
+
+    async fn insert_in_session(
+        &self,
+        session: &mut ClientSession,
+        documents: &[RawDocumentBuf],
+    ) -> std::result::Result<(), StoreError> {
+        // No write concern: that is the commit's.
+        let command = self.insert_command(documents.iter());
+        let insert = self.database.run_raw_command(command).session(session);
+        let refused = match self.deadline.run(insert).await {
+            Ok(reply) => read_insert_reply(&reply)?.refused,
+            Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
+        };
+        let mut refused = refused.into_iter();
+        let Some((at, refusal)) = refused.next() else {
+            return Ok(());
+        };
+        if refusal.code != DUPLICATE_KEY {
+            return Err(refusal.into());
+        }
+        // Outside the transaction, because the duplicate has ended it.
+        let document = documents.get(at).map(|document| (document, &refusal));
+        self.check_duplicates(document.into_iter()).await?;
+        Err(StoreError::TransactionConflict(refusal))
     }
 
     async fn ack_within(

@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mongodb::bson::Uuid;
+use queue_api::MessageId;
 
 use crate::document::Stored;
 
@@ -15,6 +16,8 @@ const MOST: usize = 8;
 pub(crate) struct Unsettled {
     pub(crate) nonce: Uuid,
     pub(crate) messages: Vec<Stored>,
+    /// If it took too long: the messages that it was to write, in the order of its statements.
+    pub(crate) held_up: Vec<MessageId>,
 }
 
 /// The unsettled claims of this instance.
@@ -44,7 +47,7 @@ impl UnsettledClaims {
     }
 
     pub(crate) fn push(&self, claim: Unsettled) {
-        if claim.messages.is_empty() {
+        if claim.messages.is_empty() && claim.held_up.is_empty() {
             return;
         }
         let mut claims = self.lock();
@@ -69,6 +72,13 @@ pub(crate) struct Sent<'a> {
 impl Sent<'_> {
     pub(crate) fn messages(&self) -> &[Stored] {
         self.claim.as_ref().map_or(&[], |claim| &claim.messages)
+    }
+
+    /// Records that the claim took too long.
+    pub(crate) fn held_up(mut self, order: Vec<MessageId>) {
+        if let Some(claim) = &mut self.claim {
+            claim.held_up = order;
+        }
     }
 
     /// The claim's outcome is known: what it would have taken, to sort out what it did.

@@ -35,7 +35,7 @@ impl QueueCollection {
             // Messages that another claim is about to take do not end the wait. This is read first:
             // a claim becomes unsettled before it gives up the messages it found.
             let apart = self.state.apart.filter(From::Beginning);
-            let is_claimed = !apart.is_empty();
+            let is_claimed = self.state.apart.is_busy();
             // The next lease call delivers what a claim without an answer took.
             if !self.state.unsettled.is_empty() {
                 return Ok(());
@@ -61,6 +61,7 @@ impl QueueCollection {
                 Some(watch) if watch.is_open() => STREAM_PAUSE,
                 _ => self.state.poll_interval.next(),
             };
+            let back = self.state.apart.next_return().unwrap_or(deadline);
             let due = first.map_or(give_up, |first| first.min(give_up));
             tokio::select! {
                 () = clock.sleep_until(due) => return Ok(()),
@@ -68,6 +69,7 @@ impl QueueCollection {
                 // The next message may be due at another time now, so look again.
                 () = changed => {}
                 () = through, if is_claimed => {}
+                () = real_time(back), if back < deadline => {}
                 () = real_time(Instant::now() + jittered(pause)) => {}
             }
         }

@@ -26,14 +26,14 @@ pub(crate) fn matched(reply: &Document) -> Result<u64, StoreError> {
     }
 }
 
-fn refusal(failure: &Document) -> Refusal {
+pub(crate) fn refusal(failure: &Document) -> Refusal {
     Refusal {
         code: integer(failure.get("code")).map_or(0, |code| code as i32),
         message: failure.get_str("errmsg").unwrap_or_default().to_owned(),
     }
 }
 
-fn integer(value: Option<&Bson>) -> Option<i64> {
+pub(crate) fn integer(value: Option<&Bson>) -> Option<i64> {
     match value? {
         Bson::Int32(number) => Some(i64::from(*number)),
         Bson::Int64(number) => Some(*number),

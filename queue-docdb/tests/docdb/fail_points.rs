@@ -32,14 +32,20 @@ enum Operation {
     AckBatch,
     Nack,
     Extend,
+    Release,
+    DeadLetter,
     Stats,
+    Wait,
+    Peek,
+    DeadLetters,
     Purge,
+    PurgeDead,
     Redrive,
     DeleteQueue,
     ListQueues,
 }
 
-const CASES: [(Operation, &str, &str); 16] = [
+const CASES: [(Operation, &str, &str); 22] = [
     (Operation::EnqueueFirst, "first enqueue", "insert"),
     (Operation::EnqueueFirst, "first enqueue", "createIndexes"),
     (Operation::Enqueue, "enqueue", "insert"),
@@ -55,8 +61,14 @@ const CASES: [(Operation, &str, &str); 16] = [
     (Operation::AckBatch, "ack of several", "delete"),
     (Operation::Nack, "nack of several", "update"),
     (Operation::Extend, "extend", "update"),
+    (Operation::Release, "release of several", "update"),
+    (Operation::DeadLetter, "dead-letter of several", "update"),
     (Operation::Stats, "stats", "aggregate"),
+    (Operation::Wait, "wait", "find"),
+    (Operation::Peek, "peek", "find"),
+    (Operation::DeadLetters, "list dead letters", "find"),
     (Operation::Purge, "purge", "delete"),
+    (Operation::PurgeDead, "purge of dead letters", "delete"),
     (Operation::Redrive, "redrive", "update"),
     (Operation::DeleteQueue, "delete queue", "drop"),
     (Operation::ListQueues, "list queues", "listCollections"),
@@ -94,10 +106,13 @@ impl Case {
         }
         queue.enqueue_batch(&IDS.map(message)).await.unwrap();
         match operation {
-            Operation::Ack | Operation::AckBatch | Operation::Nack | Operation::Extend => {
-                self.lease_all(&self.healthy).await
-            }
-            Operation::Redrive => {
+            Operation::Ack
+            | Operation::AckBatch
+            | Operation::Nack
+            | Operation::Extend
+            | Operation::Release
+            | Operation::DeadLetter => self.lease_all(&self.healthy).await,
+            Operation::Redrive | Operation::PurgeDead | Operation::DeadLetters => {
                 let receipts = self.lease_all(&self.healthy).await;
                 let letters: Vec<_> = receipts
                     .into_iter()
@@ -124,14 +139,31 @@ impl Case {
             }
             Operation::Ack => one_word([queue.ack(&receipts[0]).await?]),
             Operation::AckBatch => one_word(queue.ack_batch(receipts).await?),
-            Operation::Nack => {
-                let nack = |receipt: &Receipt| LeaseChange::nack(receipt.clone(), MINUTE);
-                let nacks: Vec<_> = receipts.iter().map(nack).collect();
-                one_word(queue.change_batch(&nacks).await?)
+            Operation::Nack | Operation::Release | Operation::DeadLetter => {
+                let change = |receipt: Receipt| match operation {
+                    Operation::Nack => LeaseChange::nack(receipt, MINUTE),
+                    Operation::Release => LeaseChange::release(receipt),
+                    _ => LeaseChange::dead_letter(receipt, "no"),
+                };
+                let changes: Vec<_> = receipts.iter().cloned().map(change).collect();
+                one_word(queue.change_batch(&changes).await?)
             }
             Operation::Extend => one_word([queue.extend(&receipts[0], MINUTE).await?]),
             Operation::Stats => format!("{} ready", queue.stats().await?.ready),
+            Operation::Wait => {
+                queue.wait(MINUTE).await?;
+                "ready".to_owned()
+            }
+            Operation::Peek => format!("{} seen", backend.peek(&self.name, 9).await?.len()),
+            Operation::DeadLetters => {
+                let page = DeadLetterPage::new(9);
+                let letters = backend.dead_letters(&self.name, &page).await?;
+                format!("{} listed", letters.len())
+            }
             Operation::Purge => format!("{} purged", backend.purge(&self.name, Purge::Live).await?),
+            Operation::PurgeDead => {
+                format!("{} purged", backend.purge(&self.name, Purge::Dead).await?)
+            }
             Operation::Redrive => {
                 let redriven = backend.redrive(&self.name, &Redrive::All).await?;
                 format!("{redriven} redriven")
@@ -187,16 +219,32 @@ impl Case {
                     assert_eq!(before.leased, 2 - acked);
                 }
             }
-            Operation::Nack => {
-                assert_eq!(after.delayed, 2, "{answer:?}, then {repeat:?}");
+            Operation::Nack | Operation::Release | Operation::DeadLetter => {
+                let changed = match operation {
+                    Operation::Nack => after.delayed,
+                    Operation::Release => after.ready,
+                    _ => after.dead,
+                };
+                assert_eq!(changed, 2, "{answer:?}, then {repeat:?}");
                 assert_ne!(word, "Lost", "the receipts were good");
             }
+            Operation::Wait => assert_eq!(repeat.as_deref().unwrap_or(word), "ready"),
+            Operation::Peek => assert_eq!(repeat.as_deref().unwrap_or(word), "2 seen"),
+            Operation::DeadLetters => assert_eq!(repeat.as_deref().unwrap_or(word), "2 listed"),
             Operation::Extend => assert_eq!(repeat.as_deref().unwrap_or(word), "Applied"),
             Operation::Stats => assert_eq!(repeat.as_deref().unwrap_or(word), "2 ready"),
             Operation::Purge => assert_eq!(after.ready, 0),
+            Operation::PurgeDead => assert_eq!(after.dead, 0),
             Operation::Redrive => assert_eq!((after.ready, after.dead), (2, 0)),
             Operation::DeleteQueue => assert_eq!(self.healthy.list_queues().await.unwrap(), []),
             Operation::ListQueues => assert_eq!(repeat.as_deref().unwrap_or(word), "1 listed"),
+        }
+        let counts = [Operation::Purge, Operation::PurgeDead, Operation::Redrive];
+        if counts.contains(&operation) && answer.is_ok() {
+            assert!(word.starts_with("2 "), "no other call was made: {word}");
+        }
+        if matches!(operation, Operation::DeadLetter | Operation::DeadLetters) {
+            return;
         }
         // Nothing is left that would appear later.
         let page = DeadLetterPage::new(9);

@@ -32,11 +32,13 @@ pub(crate) enum CommandFailure {
     ClosedBefore,
     ClosedAfter,
     SlowReply,
+    /// The server carries the command out. Then no connection gets an answer for a while.
+    Silence,
     /// Not in the table: it needs the command twice.
     ArrivesLate,
 }
 
-pub(crate) static FAILURES: [(CommandFailure, &str); 8] = [
+pub(crate) static FAILURES: [(CommandFailure, &str); 9] = [
     (CommandFailure::Code(112), "write conflict"),
     (CommandFailure::Code(10107), "not primary"),
     (CommandFailure::Code(11600), "shutting down"),
@@ -45,12 +47,13 @@ pub(crate) static FAILURES: [(CommandFailure, &str); 8] = [
     (CommandFailure::ClosedBefore, "closed before"),
     (CommandFailure::ClosedAfter, "done, then closed"),
     (CommandFailure::SlowReply, "done, no answer in time"),
+    (CommandFailure::Silence, "done, then silence"),
 ];
 
 /// A server whose commands fail.
 pub(crate) struct FailingServer {
     pub(crate) mongod: MongoServer,
-    proxy: Proxy,
+    pub(crate) proxy: Proxy,
     admin: mongodb::Database,
     pub(crate) gate: Gate,
 }
@@ -61,6 +64,8 @@ pub(crate) struct Case {
     /// This one does not fail.
     pub(crate) healthy: DocDbBackend,
     pub(crate) backend: DocDbBackend,
+    /// The clock of both backends.
+    pub(crate) clock: Arc<ManualClock>,
     /// How often the command that fails was sent.
     pub(crate) sent: Arc<AtomicUsize>,
 }
@@ -105,27 +110,39 @@ impl FailingServer {
                 judge(event);
             }
         });
-        // After "not primary", the driver waits for its next check of the server.
-        let uri = format!(
-            "mongodb://{}/?directConnection=true&appName=failing&heartbeatFrequencyMS=500",
-            self.proxy.address()
-        );
-        let backend = DocDbBackend::builder(uri)
+        let backend = DocDbBackend::builder(self.uri(failure))
             .without_change_stream()
             .database(&database)
-            .clock(clock)
+            .clock(clock.clone())
             .command_event_handler(events)
             .operation_timeout(Duration::from_millis(match failure {
                 CommandFailure::SlowReply => 1500,
-                _ => 10_000,
+                _ => 30_000,
             }))
             .connect();
         Case {
             name: QueueName::new("mail").unwrap(),
             healthy: healthy.await.unwrap(),
             backend: backend.await.unwrap(),
+            clock,
             sent,
         }
+    }
+
+    /// The URI of the proxy.
+    ///
+    /// After "not primary", the driver waits for its next check of the server. Under silence, a
+    /// check fails after the connect timeout, and then the driver gives up its connections.
+    pub(crate) fn uri(&self, failure: CommandFailure) -> String {
+        let connect_timeout = match failure {
+            CommandFailure::Silence => "&connectTimeoutMS=1500",
+            _ => "",
+        };
+        format!(
+            "mongodb://{}/?directConnection=true&appName=failing&heartbeatFrequencyMS=500\
+             {connect_timeout}",
+            self.proxy.address()
+        )
     }
 
     pub(crate) async fn arm(&self, command: &str, failure: CommandFailure) {
@@ -137,6 +154,7 @@ impl FailingServer {
             CommandFailure::ClosedBefore => doc! { "closeConnection": true },
             CommandFailure::ClosedAfter => return self.proxy.set(command, Loss::Close),
             CommandFailure::SlowReply => return self.proxy.set(command, Loss::Withhold),
+            CommandFailure::Silence => return self.proxy.set(command, Loss::Silence),
             CommandFailure::ArrivesLate => return self.proxy.set(command, Loss::ArriveLate),
         };
         let mut data = doc! { "failCommands": [command], "appName": "failing" };
@@ -150,7 +168,7 @@ impl FailingServer {
         self.fail_point(doc! { "mode": "off" }).await;
     }
 
-    async fn fail_point(&self, how: Document) {
+    pub(crate) async fn fail_point(&self, how: Document) {
         let mut command = doc! { "configureFailPoint": "failCommand" };
         command.extend(how);
         self.admin.run_command(command).await.unwrap();

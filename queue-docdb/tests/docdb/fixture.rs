@@ -8,7 +8,7 @@ use mongodb::{
 };
 use mongodb_test_server::{
     MongoServer, ScratchDatabase,
-    documentdb::{Engines, Gate},
+    documentdb::{Engine, Engines, Gate},
 };
 use queue_api::{
     Clock, Delivery, LeaseOptions, ManualClock, MessageId, NewMessage, Queue, QueueName,
@@ -17,6 +17,9 @@ use queue_docdb::{DocDbBackend, DocDbBuilder};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// The engines with transactions.
+pub(crate) const TRANSACTIONAL: &[Engine] = &[Engine::V4_0, Engine::V5_0, Engine::V8_0];
 
 /// A backend on its own database, which is dropped with this.
 pub(crate) struct Fixture {

@@ -12,6 +12,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -25,14 +26,31 @@ pub(crate) enum Loss {
     /// The connection is closed, and the command arrives late, just before the next of its name: as
     /// out of a buffer in the network.
     ArriveLate,
+    /// Nothing, and from then on nothing on any connection, until the client closes the command's
+    /// connection: as in a network that drops all packets.
+    Silence,
 }
 
 /// What the connections of a proxy share.
 #[derive(Debug, Default)]
 struct Shared {
+    is_silent: watch::Sender<bool>,
+    /// Whether the silence goes on after the client has closed the connection.
+    is_held: watch::Sender<bool>,
     trap: Mutex<Option<Trap>>,
     /// A command that is to arrive late.
     late: Mutex<Option<Vec<u8>>>,
+}
+
+impl Shared {
+    /// Waits for the end of a silence, which also ends the connection.
+    async fn outlast_silence(&self) -> io::Result<()> {
+        if !*self.is_silent.borrow() {
+            return Ok(());
+        }
+        let _ = self.is_silent.subscribe().wait_for(|silent| !silent).await;
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
 }
 
 /// The next command of this name loses its reply.
@@ -82,8 +100,18 @@ impl Proxy {
         *self.shared.trap.lock().unwrap() = Some(Trap { command, loss });
     }
 
+    /// The next silence lasts at least until [`let_go`](Self::let_go).
+    pub(crate) fn hold(&self) {
+        self.shared.is_held.send_replace(true);
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.shared.is_held.send_replace(false);
+    }
+
     pub(crate) fn clear(&self) {
         *self.shared.trap.lock().unwrap() = None;
+        self.shared.is_silent.send_replace(false);
     }
 }
 
@@ -100,7 +128,15 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
     let loss = Mutex::new(None);
     let requests = async {
         loop {
-            let message = read(&mut from_client).await?;
+            let message = match read(&mut from_client).await {
+                Err(gone) if *loss.lock().unwrap() == Some(Loss::Silence) => {
+                    let _ = shared.is_held.subscribe().wait_for(|held| !held).await;
+                    shared.is_silent.send_replace(false);
+                    return Err(gone);
+                }
+                message => message?,
+            };
+            shared.outlast_silence().await?;
             let is_meant = |set: &mut Trap| command_of(&message) == Some(set.command.as_bytes());
             let sprung = shared.trap.lock().unwrap().take_if(is_meant);
             let same = |late: &mut Vec<u8>| command_of(late) == command_of(&message);
@@ -116,6 +152,7 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 *loss.lock().unwrap() = Some(sprung.loss);
+                shared.is_silent.send_replace(sprung.loss == Loss::Silence);
             }
             write(&mut to_server, &message).await?;
         }
@@ -124,10 +161,13 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
         loop {
             let message = read(&mut from_server).await?;
             let taken = *loss.lock().unwrap();
+            if taken.is_none() {
+                shared.outlast_silence().await?;
+            }
             match taken {
                 None => write(&mut to_client, &message).await?,
                 Some(Loss::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Some(Loss::Withhold | Loss::ArriveLate) => {}
+                Some(Loss::Withhold | Loss::ArriveLate | Loss::Silence) => {}
             }
         }
     };

@@ -7,15 +7,12 @@ use mongodb::{
     bson::{Document, doc},
     error::{Error as DriverError, TRANSIENT_TRANSACTION_ERROR},
 };
-use mongodb_test_server::documentdb::{Engine, Engines};
+use mongodb_test_server::documentdb::Engines;
 use queue_api::{
     EnqueueOutcome, Error, ErrorKind, LeaseOutcome, NewMessage, QueueName, Receipt, Result,
 };
 
-use crate::fixture::{Fixture, ids, lease, message, name};
-
-/// The engines with transactions.
-const TRANSACTIONAL: &[Engine] = &[Engine::V4_0, Engine::V5_0, Engine::V8_0];
+use crate::fixture::{Fixture, TRANSACTIONAL, ids, lease, message, name};
 
 fn next() -> QueueName {
     QueueName::new("next").expect("a queue name")
