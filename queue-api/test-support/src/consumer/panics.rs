@@ -252,14 +252,14 @@ async fn run(fixture: &Fixture, panics: &Panics) -> Result<Report, String> {
         policy.at(Place::RetryPolicy);
         Retry::After(SECOND)
     }));
-    let stop = fixture.clock.now() + HOUR;
+    let stop = fixture.clock.now() + SECOND * 60;
     let messages = async {
         // So that the error hook is called and something is logged.
         fixture
             .faulty
             .fault_once(Operation::Lease, Fault::Before(ErrorKind::Unavailable));
         fixture.store(&[msg("first")]).await;
-        fixture.advance(HOUR / 2).await;
+        fixture.advance(SECOND * 30).await;
         fixture
             .faulty
             .fault_once(Operation::Wait, Fault::Before(ErrorKind::Unavailable));

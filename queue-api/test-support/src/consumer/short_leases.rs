@@ -12,7 +12,7 @@ use queue_api::{
 };
 
 use super::{
-    fixture::{Fixture, HOUR, SECOND, msg},
+    fixture::{Fixture, SECOND, msg},
     worker::{Text, counts, worker},
 };
 use crate::{Delegate, Delegated, Operation};
@@ -127,7 +127,7 @@ pub(super) async fn each_is_handled_once_by_one_worker(fixture: Fixture) {
                     message.with_visibility_timeout(visibility)
                 });
                 fixture.store(&messages).await;
-                let stop = fixture.clock.now() + HOUR;
+                let stop = fixture.clock.now() + SECOND * 60;
                 let worker = remote.worker(&fixture, time);
                 let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
                 let handled = remote.handled.lock().unwrap().len();
@@ -155,7 +155,7 @@ pub(super) async fn each_attempt_that_counts_reaches_a_handler_of_two_workers(fi
                 .map(|message| message.with_visibility_timeout(millis(1)))
                 .collect();
             fixture.store(&messages).await;
-            let stop = fixture.clock.now() + HOUR;
+            let stop = fixture.clock.now() + SECOND * 60;
             let workers = [(); 2].map(|()| remote.worker(&fixture, millis(30)));
             let running = workers
                 .iter()
