@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mongodb::bson::{Document, RawArrayBuf, RawDocumentBuf, rawdoc};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use crate::{
     collection::QueueCollection,
@@ -43,32 +43,27 @@ impl QueueCollection {
         &self,
         documents: &[&RawDocumentBuf],
     ) -> Result<Inserted, StoreError> {
-        let mut command = self.insert_command(documents.iter().copied());
-        command.append("writeConcern", rawdoc! { "w": "majority" });
-        let sent = self.database.run_raw_command(command);
+        let mut command = self.insert_command(documents.iter().copied())?;
+        command.insert("writeConcern", doc! { "w": "majority" });
+        let sent = self.database.run_command(command);
         read_insert_reply(&self.deadline.run(sent).await?)
     }
 
+    /// The documents are decoded, because the oldest supported driver takes no raw command.
     pub(crate) fn insert_command<'a>(
         &self,
         documents: impl Iterator<Item = &'a RawDocumentBuf>,
-    ) -> RawDocumentBuf {
-        let mut array = RawArrayBuf::new();
-        for document in documents {
-            array.push(document.clone());
-        }
-        let mut command = RawDocumentBuf::new();
-        command.append("insert", self.messages.name());
-        command.append("documents", array);
-        command.append("ordered", false);
-        command
+    ) -> Result<Document, StoreError> {
+        let documents = documents
+            .map(|document| Document::try_from(document.as_ref()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        Ok(doc! { "insert": self.messages.name(), "documents": documents, "ordered": false })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::doc;
-
     use super::*;
 
     #[test]

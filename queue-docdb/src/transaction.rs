@@ -227,8 +227,8 @@ impl QueueCollection {
         documents: &[RawDocumentBuf],
     ) -> std::result::Result<(), StoreError> {
         // No write concern: that is the commit's.
-        let command = self.insert_command(documents.iter());
-        let insert = self.database.run_raw_command(command).session(session);
+        let command = self.insert_command(documents.iter())?;
+        let insert = self.database.run_command(command).session(session);
         let refused = match self.deadline.run(insert).await {
             Ok(reply) => read_insert_reply(&reply)?.refused,
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
