@@ -18,6 +18,9 @@ use crate::source::Source;
 /// A clean end, with a step-down.
 const STOP: Duration = Duration::from_secs(30);
 
+/// How often a freeze is tried.
+const FREEZE_TRIES: u32 = 10;
+
 /// Three containers, each with its own address. Fields are dropped in this order: the containers
 /// before their networks.
 #[derive(Debug)]
@@ -111,7 +114,20 @@ impl Containers {
                 }
             }
             Action::Start => within(STOP, step, handle.start()).await,
-            Action::Freeze => within(STOP, step, handle.pause()).await,
+            Action::Freeze => {
+                // runc gives up when processes of the container keep starting threads
+                // ("unable to freeze"), and nothing is frozen then.
+                let frozen = async {
+                    let mut tries = 1;
+                    loop {
+                        match handle.pause().await {
+                            Err(_) if tries < FREEZE_TRIES => tries += 1,
+                            outcome => return outcome,
+                        }
+                    }
+                };
+                within(STOP, step, frozen).await
+            }
             Action::Thaw => within(STOP, step, handle.unpause()).await,
             Action::Cut(from) => {
                 let names: Vec<&str> = self.containers.iter().map(|it| &*it.name).collect();
