@@ -107,7 +107,7 @@ impl MongoReplicaSet {
     /// primary that is cut off from the others does not count.
     ///
     /// # Errors
-    /// If there is none for two minutes.
+    /// The members name no primary for two minutes.
     pub async fn primary(&self) -> Result<Member, MemberError> {
         self.await_view("no primary", View::primary).await
     }
