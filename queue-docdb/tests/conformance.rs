@@ -1,6 +1,6 @@
 //! The conformance suite on a real MongoDB.
 
-use std::{env, fs, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{env, fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use mongodb::{
     Client,
@@ -17,6 +17,9 @@ use queue_conformance::{
 };
 use queue_docdb::DocDbBackend;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+/// More than the default: the suite's tests run side by side, perhaps on a busy machine.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct DocDb {
     /// The builder's `lanes`.
@@ -200,6 +203,7 @@ async fn connect(
     let builder = DocDbBackend::builder(uri)
         .database(database)
         .lanes(lanes)
+        .operation_timeout(OPERATION_TIMEOUT)
         .command_event_handler(events);
     let builder = time.give_to(builder, |builder, clock| {
         builder.clock(clock).without_change_stream()
