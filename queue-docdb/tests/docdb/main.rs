@@ -21,6 +21,7 @@ mod schema;
 mod sessions;
 mod sharing;
 mod sizes;
+mod stream_backoff;
 mod transactions;
 mod unique_index;
 mod waking;
