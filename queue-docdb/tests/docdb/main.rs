@@ -14,6 +14,7 @@ mod lost_replies;
 mod outcomes;
 mod pause;
 mod plans;
+mod pools;
 mod proxy;
 mod rolled_back;
 mod round_trips;
