@@ -68,6 +68,9 @@ impl DocDbBackend {
     /// cannot override `retryWrites`: on DocumentDB before 8.0.2 the client must have
     /// `retryWrites=false`.
     ///
+    /// Waits poll, because the pool may be too small for change streams: several backends may
+    /// share it, and its size is unknown. See [`with_change_stream`](DocDbBuilder::with_change_stream).
+    ///
     /// ```no_run
     /// use queue_docdb::{DocDbBackend, mongodb::Client};
     ///
@@ -92,13 +95,18 @@ impl DocDbBuilder {
     pub const DEFAULT_OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
     fn new(source: Source) -> Self {
+        let wake_mode = match &source {
+            Source::Uri(_) => WakeMode::ChangeStream,
+            // A stream of each backend on the client could use up its pool.
+            Source::Database(_) => WakeMode::Polling,
+        };
         Self {
             source,
             database: None,
             collection_prefix: Self::DEFAULT_COLLECTION_PREFIX.to_owned(),
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
-            wake_mode: WakeMode::ChangeStream,
+            wake_mode,
             lanes: Lanes::MOST.count(),
             client: ClientSettings::default(),
         }
@@ -173,12 +181,21 @@ impl DocDbBuilder {
         self
     }
 
-    /// Waits poll the queue, at least every 2 seconds. By default they use a change stream where
-    /// the server has one.
+    /// Waits use a change stream where the server has one. This is the default with a URI.
     ///
-    /// An open change stream takes one connection of the pool, one cursor and, on DocumentDB, I/O
-    /// for each recorded change. It is never opened on an elastic cluster, nor in a pool of one
+    /// An open stream takes one connection of the pool, one cursor and, on DocumentDB, I/O for
+    /// each recorded change. With [`from_database`](DocDbBackend::from_database), each backend on
+    /// the client takes a connection: the pool must be larger than their number, or all calls
+    /// time out. With a URI, no stream is opened on an elastic cluster, nor in a pool of one
     /// connection.
+    #[must_use]
+    pub fn with_change_stream(mut self) -> Self {
+        self.wake_mode = WakeMode::ChangeStream;
+        self
+    }
+
+    /// Waits poll the queue, at least every 2 seconds. This is the default with
+    /// [`from_database`](DocDbBackend::from_database).
     #[must_use]
     pub fn without_change_stream(mut self) -> Self {
         self.wake_mode = WakeMode::Polling;

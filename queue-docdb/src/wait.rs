@@ -53,10 +53,6 @@ impl QueueCollection {
             if now >= give_up {
                 return Ok(());
             }
-            if is_claimed {
-                // The queue is busy, so look again soon.
-                self.state.poll_interval.reset();
-            }
             let pause = match &self.watch {
                 Some(watch) if watch.is_open() => STREAM_PAUSE,
                 _ => self.state.poll_interval.next(),

@@ -34,14 +34,14 @@ pub(crate) enum WakeMode {
 /// in this time.
 const MAX_AWAIT: Duration = Duration::from_secs(10);
 
-/// The time between two `getMore`s if the server does not hold them.
-const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// An empty answer after this time proves that the server holds `getMore`s, so the stream works.
+const HELD: Duration = Duration::from_secs(5);
 
 /// How long a stream stays open after the last wait. A working consumer waits again soon.
 const LINGER: Duration = Duration::from_secs(20);
 
-/// The first and the longest pause before a stream is opened again. If streams are off, they
-/// usually stay off.
+/// The first and the longest pause before a stream is opened again. If streams are off or cannot be
+/// read, it usually stays so.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
@@ -63,6 +63,10 @@ struct Usage {
     last_wait_ended: Instant,
     /// The task that reads the stream.
     reader: Option<JoinHandle<()>>,
+    /// When a stream may be opened, and the pause after the next failure. They outlive the reader,
+    /// because a consumer may wait again after a long time.
+    open_at: Instant,
+    retry: Duration,
 }
 
 /// A wait that uses the stream, until it is dropped.
@@ -85,6 +89,8 @@ impl Watch {
                 waiting: 0,
                 last_wait_ended: Instant::now(),
                 reader: None,
+                open_at: Instant::now(),
+                retry: FIRST_RETRY,
             }),
         })
     }
@@ -128,24 +134,27 @@ impl Watch {
     }
 
     async fn read(self: Arc<Self>) {
-        let mut retry = FIRST_RETRY;
         loop {
-            match self.follow(&mut retry).await {
+            let open_at = self.usage().open_at;
+            real_time(open_at).await;
+            if self.remove_unused_reader() {
+                return;
+            }
+            match self.follow().await {
                 Ok(Ended::Unused) => return,
                 Ok(Ended::Closed) => {}
                 // Expected: streams are off on DocumentDB, or there was a failover.
                 Err(error) => tracing::debug!(%error, "no change stream; waits poll"),
             }
-            pause(retry).await;
-            retry = (retry * 2).min(LONGEST_RETRY);
-            if self.remove_unused_reader() {
-                return;
-            }
+            let mut usage = self.usage();
+            let pause = usage.retry.mul_f64(0.5 + fastrand::f64() / 2.0);
+            usage.open_at = Instant::now() + pause;
+            usage.retry = (usage.retry * 2).min(LONGEST_RETRY);
         }
     }
 
     /// Opens a stream and wakes waits by it until it ends.
-    async fn follow(&self, retry: &mut Duration) -> Result<Ended, StoreError> {
+    async fn follow(&self) -> Result<Ended, StoreError> {
         let opening = self
             .database
             .watch()
@@ -153,6 +162,8 @@ impl Watch {
             .max_await_time(MAX_AWAIT);
         let mut stream = Deadline::after(self.timeout).run(opening).await?;
         let _open = Open::new(self);
+        // The driver's first answer is that to the opening.
+        let mut is_new = true;
         while stream.is_alive() {
             if self.remove_unused_reader() {
                 return Ok(Ended::Unused);
@@ -160,13 +171,18 @@ impl Watch {
             let asked = Instant::now();
             let deadline = Deadline::after(MAX_AWAIT + self.timeout);
             let event = deadline.run(stream.next_if_any()).await?;
-            // Only now: a user may be able to open a stream and not to read it.
-            *retry = FIRST_RETRY;
-            let Some(ChangeStreamEvent { ns: Some(ns), .. }) = event else {
-                pause(MIN_PAUSE.saturating_sub(asked.elapsed())).await;
-                continue;
-            };
-            if let Some(queue) = ns.coll.and_then(|name| self.prefix.queue(&name)) {
+            // A stream that only opens is no proof that it works: the user may not be allowed to
+            // read it, and the driver answers a failed `getMore` by opening it again.
+            let is_proof = event.is_some() || asked.elapsed() >= HELD;
+            if is_proof {
+                self.usage().retry = FIRST_RETRY;
+            } else if !is_new {
+                return Ok(Ended::Closed);
+            }
+            is_new = false;
+            if let Some(ChangeStreamEvent { ns: Some(ns), .. }) = event
+                && let Some(queue) = ns.coll.and_then(|name| self.prefix.queue(&name))
+            {
                 self.queues.wake(&queue);
             }
         }
@@ -178,7 +194,8 @@ impl Watch {
 enum Ended {
     /// No call waits any more, and the reader is removed.
     Unused,
-    /// The server closed it, for example because the database was dropped.
+    /// The server closed it, for example because the database was dropped, or does not hold
+    /// `getMore`s, so that polling costs less.
     Closed,
 }
 
@@ -226,6 +243,6 @@ fn pipeline(prefix: &Prefix) -> [Document; 2] {
 }
 
 #[allow(clippy::disallowed_methods)] // spares the server, whatever the queue's clock says
-async fn pause(duration: Duration) {
-    tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+async fn real_time(until: Instant) {
+    tokio::time::sleep_until(until).await;
 }

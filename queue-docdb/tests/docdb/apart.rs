@@ -7,6 +7,7 @@ use mongodb::event::command::CommandEvent;
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{Delivery, Queue};
 use tokio::{
+    sync::mpsc,
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -103,6 +104,39 @@ async fn no_wait_ends_for_what_a_claim_is_about_to_take() {
     let woken = timeout(PATIENT, waiting).await;
     woken.expect("the claim ended").unwrap().unwrap();
     assert_eq!(lease(&queue, 1).await.len(), 1);
+}
+
+/// The claim under way is no sign that a message will come in soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_wait_beside_a_claim_polls_less_and_less_often() {
+    const LONG_PAUSE: Duration = Duration::from_millis(500);
+    let fixture = Fixture::new().await;
+    let pause = Pause::default();
+    let (find, mut finds) = mpsc::unbounded_channel();
+    let stops = pause.clone();
+    let watched = fixture.watched(move |event| match event {
+        CommandEvent::Started(sent) if sent.command_name == "find" => {
+            let _ = find.send(Instant::now());
+        }
+        _ if is_update(event) => stops.stop(),
+        _ => {}
+    });
+    let queue = queue_of(&watched.connect().await.unwrap());
+    queue.enqueue(&message("a")).await.unwrap();
+    let (stopped, claim) = stopped_claim(&pause, &queue, 1).await;
+    while finds.try_recv().is_ok() {}
+    let waiting = tokio::spawn(async move { queue.wait(PATIENT * 6).await });
+    let mut last = finds.recv().await.unwrap();
+    let mut pauses = Vec::new();
+    while pauses.last().is_none_or(|pause| *pause < LONG_PAUSE) {
+        assert!(pauses.len() < 15, "{pauses:.0?}");
+        let next = finds.recv().await.unwrap();
+        pauses.push(next - last);
+        last = next;
+    }
+    stopped.resume();
+    assert_eq!(claim.await.unwrap().len(), 1);
+    waiting.abort();
 }
 
 /// Otherwise the claim at the head would lose messages, and stay in the lanes.

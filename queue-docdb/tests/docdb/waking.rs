@@ -155,6 +155,28 @@ async fn a_pool_of_one_connection_has_no_stream() {
     assert_eq!(stream(&fixture).await, None);
 }
 
+/// The size of the pool is unknown, and other backends may use it too.
+#[tokio::test]
+async fn an_applications_client_has_a_stream_only_if_it_is_asked_for() {
+    for asked in [false, true] {
+        let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
+        let builder = DocDbBackend::from_database(fixture.raw.clone()).clock(fixture.clock.clone());
+        let builder = if asked {
+            builder.with_change_stream()
+        } else {
+            builder
+        };
+        let other = builder.connect().await.unwrap();
+        let waits = waiting(queue_of(&other));
+        if asked {
+            open_stream(&fixture).await;
+        }
+        fixture.queue().enqueue(&message("a")).await.unwrap();
+        waits.await.unwrap().unwrap();
+        assert_eq!(stream(&fixture).await.is_some(), asked);
+    }
+}
+
 fn queue_named(backend: &DocDbBackend, name: &str) -> Queue {
     Queue::new(std::sync::Arc::new(backend.clone()), name).expect("a queue name")
 }
