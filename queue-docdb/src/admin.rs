@@ -10,6 +10,7 @@ use crate::{
     document,
     error::StoreError,
     index::Index,
+    inspect::Contents,
     stats::{dead_letters_after, live},
 };
 
@@ -154,8 +155,21 @@ impl QueueCollection {
         Ok(Chunk { redriven, last })
     }
 
-    pub(crate) async fn drop_collection(&self) -> Result<(), StoreError> {
-        self.state.indexes.forget();
+    /// Drops the collection if it is a queue, or one whose creation was interrupted.
+    pub(crate) async fn delete_queue(&self) -> Result<(), StoreError> {
+        self.state.knowledge.forget();
+        let is_ours = match self.check_now().await? {
+            Contents::Missing => false,
+            Contents::Empty => {
+                let indexes = self.indexes().await?;
+                Index::Claim.is_among(&indexes, self.messages.name())?
+            }
+            _ => true,
+        };
+        if !is_ours {
+            return Ok(());
+        }
+        self.state.knowledge.forget();
         let mut retries = self.deadline.retries();
         loop {
             match self.deadline.run(self.messages.drop()).await {

@@ -1,6 +1,9 @@
 //! Amazon DocumentDB: its host names, and what its users need to log in.
 
-use mongodb::options::{AuthMechanism, ClientOptions, ServerAddress};
+use mongodb::{
+    bson::{Bson, Document},
+    options::{AuthMechanism, ClientOptions, ServerAddress},
+};
 use queue_api::Error;
 
 const DOMAINS: [&str; 4] = [
@@ -9,6 +12,28 @@ const DOMAINS: [&str; 4] = [
     ".docdb.amazonaws.com.cn",
     ".docdb-elastic.amazonaws.com.cn",
 ];
+
+/// The engine of a server, as far as its host names tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    MongoDb,
+    DocumentDb,
+}
+
+impl Engine {
+    /// Through a tunnel, only the server's own list of hosts has Amazon's names.
+    pub(crate) fn of(uri_hosts: &[ServerAddress], hello: &Document) -> Self {
+        let listed = hello.get_array("hosts").map_or(&[][..], Vec::as_slice);
+        let listed = listed.iter().filter_map(Bson::as_str);
+        let listed: Vec<_> = listed
+            .filter_map(|host| ServerAddress::parse(host).ok())
+            .collect();
+        match is_amazon(uri_hosts) || is_amazon(&listed) {
+            true => Self::DocumentDb,
+            false => Self::MongoDb,
+        }
+    }
+}
 
 /// Whether one of the hosts is an endpoint of Amazon DocumentDB.
 pub(crate) fn is_amazon(hosts: &[ServerAddress]) -> bool {
@@ -76,6 +101,8 @@ fn invalid(message: String) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use mongodb::bson::doc;
+
     use super::*;
 
     const CLUSTER: &str = "mongodb://ada:pw@shop.cluster-x.eu-west-1.docdb.amazonaws.com:27017/";
@@ -107,6 +134,23 @@ mod tests {
             let options = ClientOptions::parse(format!("mongodb://{host}/"));
             let hosts = options.await.expect("valid").hosts;
             assert!(!is_amazon(&hosts) && !is_elastic(&hosts), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_engine_shows_in_the_uri_or_in_the_servers_hosts() {
+        let host = |name: &str| ServerAddress::parse(name).expect("a host");
+        let hello = |name: &str| doc! { "hosts": [name] };
+        let amazon = "shop-1.x.eu-west-1.docdb.amazonaws.com:27017";
+        let (local, elastic) = ("localhost:27017", "x.eu-west-1.docdb-elastic.amazonaws.com");
+        for (uri, hello, engine) in [
+            (local, hello(amazon), Engine::DocumentDb),
+            (amazon, doc! {}, Engine::DocumentDb),
+            (elastic, doc! { "msg": "isdbgrid" }, Engine::DocumentDb),
+            (local, hello("db-1:27017"), Engine::MongoDb),
+            (local, doc! {}, Engine::MongoDb),
+        ] {
+            assert_eq!(Engine::of(&[host(uri)], &hello), engine, "{uri} {hello}");
         }
     }
 

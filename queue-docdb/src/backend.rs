@@ -10,9 +10,11 @@ use queue_api::{
 };
 
 use crate::{
+    amazon::Engine,
     clock::Time,
-    collection::QueueCollection,
+    collection::{Access, QueueCollection},
     error::{StoreError, during},
+    inspect::Contents,
     lanes::Lanes,
     names::Prefix,
     queues::Queues,
@@ -52,6 +54,7 @@ struct Shared {
     time: Arc<Time>,
     queues: Arc<Queues>,
     lanes: Lanes,
+    engine: Engine,
     watch: Option<Arc<Watch>>,
 }
 
@@ -71,6 +74,7 @@ impl DocDbBackend {
         time: Time,
         wake_mode: WakeMode,
         lanes: Lanes,
+        engine: Engine,
     ) -> Self {
         let queues = Arc::<Queues>::default();
         let watch = match wake_mode {
@@ -90,6 +94,7 @@ impl DocDbBackend {
                 time: Arc::new(time),
                 queues,
                 lanes,
+                engine,
                 watch,
             }),
         }
@@ -103,14 +108,15 @@ impl DocDbBackend {
         self.shared.timeout
     }
 
-    pub(crate) async fn open(
+    /// The queue's collection, for a call that finds out itself what is there.
+    pub(crate) fn collection(
         &self,
         operation: &'static str,
         queue: &QueueName,
     ) -> Result<QueueCollection> {
         let shared = &self.shared;
         let name = shared.prefix.collection(queue).map_err(during(operation))?;
-        let queue = QueueCollection {
+        Ok(QueueCollection {
             messages: shared.database.collection(&name),
             database: shared.database.clone(),
             timeout: shared.timeout,
@@ -118,9 +124,24 @@ impl DocDbBackend {
             time: Arc::clone(&shared.time),
             state: shared.queues.state(queue),
             lanes: shared.lanes,
+            engine: shared.engine,
+            access: Access::Write,
             watch: shared.watch.clone(),
+        })
+    }
+
+    /// The same, once it is known to be a queue, or to hold nothing.
+    pub(crate) async fn open(
+        &self,
+        operation: &'static str,
+        queue: &QueueName,
+        access: Access,
+    ) -> Result<QueueCollection> {
+        let queue = QueueCollection {
+            access,
+            ..self.collection(operation, queue)?
         };
-        queue.check_schema().await.map_err(during(operation))?;
+        queue.check().await.map_err(during(operation))?;
         Ok(queue)
     }
 
@@ -159,17 +180,18 @@ impl QueueBackend for DocDbBackend {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        let queue = self.open("enqueue", queue).await?;
+        let queue = self.collection("enqueue", queue)?;
         queue.enqueue(messages).await.map_err(during("enqueue"))
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let queue = self.open("lease", queue).await?;
+        let queue = self.collection("lease", queue)?;
+        queue.restore().await.map_err(during("lease"))?;
         queue.lease(options).await.map_err(during("lease"))
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("ack", queue).await?;
+        let queue = self.open("ack", queue, Access::Write).await?;
         queue.ack(receipts).await.map_err(during("ack"))
     }
 
@@ -178,17 +200,17 @@ impl QueueBackend for DocDbBackend {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("change", queue).await?;
+        let queue = self.open("change", queue, Access::Write).await?;
         queue.change(changes).await.map_err(during("change"))
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let queue = self.open("wait", queue).await?;
+        let queue = self.open("wait", queue, Access::Read).await?;
         queue.wait(at_most).await.map_err(during("wait"))
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        let queue = self.open("stats", queue).await?;
+        let queue = self.open("stats", queue, Access::Read).await?;
         queue.stats().await.map_err(during("stats"))
     }
 }
@@ -196,12 +218,12 @@ impl QueueBackend for DocDbBackend {
 #[async_trait]
 impl QueueAdmin for DocDbBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
-        let queue = self.open("peek", queue).await?;
+        let queue = self.open("peek", queue, Access::Read).await?;
         queue.peek(max).await.map_err(during("peek"))
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
-        let queue = self.open("purge", queue).await?;
+        let queue = self.open("purge", queue, Access::Write).await?;
         queue.purge(what).await.map_err(during("purge"))
     }
 
@@ -210,7 +232,7 @@ impl QueueAdmin for DocDbBackend {
         queue: &QueueName,
         page: &DeadLetterPage,
     ) -> Result<Vec<DeadLetter>> {
-        let queue = self.open("dead letters", queue).await?;
+        let queue = self.open("dead letters", queue, Access::Read).await?;
         queue
             .dead_letters(page)
             .await
@@ -218,25 +240,29 @@ impl QueueAdmin for DocDbBackend {
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
-        let queue = self.open("redrive", queue).await?;
+        let queue = self.open("redrive", queue, Access::Write).await?;
         queue.redrive(which).await.map_err(during("redrive"))
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.open("delete queue", queue).await?;
-        queue
-            .drop_collection()
-            .await
-            .map_err(during("delete queue"))
+        let queue = self.collection("delete queue", queue)?;
+        queue.delete_queue().await.map_err(during("delete queue"))
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
         let names = self.collection_names().await;
         let names = names.map_err(during("list queues"))?;
-        let mut queues: Vec<QueueName> = names
+        let mut queues = Vec::new();
+        for queue in names
             .iter()
             .filter_map(|name| self.shared.prefix.queue(name))
-            .collect();
+        {
+            let contents = self.collection("list queues", &queue)?.inspect().await;
+            match contents.map_err(during("list queues"))? {
+                Contents::Foreign(_) | Contents::Missing => {}
+                _ => queues.push(queue),
+            }
+        }
         queues.sort();
         Ok(queues)
     }

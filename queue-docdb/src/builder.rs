@@ -255,7 +255,7 @@ impl DocDbBuilder {
     async fn connect_in_steps(self, lanes: Lanes) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
         let mut wake_mode = self.wake_mode;
-        let database = match self.source {
+        let (database, engine) = match self.source {
             Source::Uri(uri) => {
                 let options = connect::client_options(&uri, self.client, timeout).await?;
                 let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
@@ -270,7 +270,8 @@ impl DocDbBuilder {
                 check_database(&name)?;
                 // Checked before the connection, for an early error.
                 Prefix::new(&name, self.collection_prefix.clone())?;
-                connect::client(options, timeout).await?.database(&name)
+                let (client, engine) = connect::client(options, timeout).await?;
+                (client.database(&name), engine)
             }
             Source::Database(database) => {
                 let settings = [self.database.map(|_| "database"), self.client.first_set()];
@@ -294,7 +295,7 @@ impl DocDbBuilder {
             }
         };
         Ok(DocDbBackend::new(
-            database, prefix, timeout, time, wake_mode, lanes,
+            database, prefix, timeout, time, wake_mode, lanes, engine,
         ))
     }
 }

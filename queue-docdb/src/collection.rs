@@ -7,9 +7,9 @@ use mongodb::{
     bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc},
     options::{FindOptions, Hint},
 };
-use queue_api::ErrorKind;
 
 use crate::{
+    amazon::Engine,
     clock::Time,
     error::{Effect, StoreError},
     index::Index,
@@ -19,9 +19,6 @@ use crate::{
     watch::Watch,
     write_reply,
 };
-
-/// How often an index build is tried. DocumentDB refuses one while another process builds.
-const INDEX_TRIES: u32 = 5;
 
 /// A queue's collection for one call, with what this instance knows about the queue.
 #[derive(Clone, Debug)]
@@ -34,8 +31,18 @@ pub(crate) struct QueueCollection {
     pub(crate) time: Arc<Time>,
     pub(crate) state: Arc<QueueState>,
     pub(crate) lanes: Lanes,
+    pub(crate) engine: Engine,
+    pub(crate) access: Access,
     /// None if waits poll.
     pub(crate) watch: Option<Arc<Watch>>,
+}
+
+/// What a call may do to a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// Also restores what the queue has lost.
+    Write,
 }
 
 /// The size of a reply of the server.
@@ -108,21 +115,31 @@ impl QueueCollection {
     pub(crate) async fn find_within<T: Send>(
         &self,
         max_bytes: usize,
-        query: Query,
+        mut query: Query,
         read: impl Fn(&RawDocument) -> T + Send + Sync,
     ) -> Result<(Vec<T>, bool), StoreError> {
         let mut retries = self.deadline.retries();
-        let mut is_restored = false;
+        let mut may_restore = self.access == Access::Write;
         loop {
             let error = match self.find_once(max_bytes, query.clone(), &read).await {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            if query.options.hint.is_some() && error.is_missing_index() && !is_restored {
-                self.restore_indexes().await?;
-                is_restored = true;
-            } else {
+            if query.options.hint.is_none() || !error.is_missing_index() {
                 retries.after(error).await?;
+                continue;
+            }
+            // Another process deleted the queue, upgraded it to another version, or dropped the
+            // index.
+            self.state.knowledge.forget();
+            if may_restore {
+                self.restore().await?;
+                may_restore = false;
+            } else {
+                // Slow, but right. A client with the strict Stable API may not name a sparse
+                // index.
+                self.check_now().await?;
+                query.options.hint = None;
             }
         }
     }
@@ -212,51 +229,14 @@ impl QueueCollection {
         }
     }
 
-    /// Creates the indexes, and with them the collection, unless this instance has done so.
-    ///
-    /// The schema version is written first, so that a queue of another version gets no index.
-    pub(crate) async fn ensure_indexes(&self) -> Result<(), StoreError> {
-        if self.state.indexes.are_made() {
-            return Ok(());
-        }
-        let _building = self.state.indexes.building.lock().await;
-        // Another call may have made them meanwhile.
-        if self.state.indexes.are_made() {
-            return Ok(());
-        }
-        self.claim_schema().await?;
-        for index in [Index::Claim, Index::DeadLetters] {
-            self.make_index(index).await?;
-        }
-        self.state.indexes.remember();
-        Ok(())
-    }
-
-    /// Creates the indexes again after a hint failed: another process deleted the queue, or
-    /// upgraded it to another schema version.
-    async fn restore_indexes(&self) -> Result<(), StoreError> {
-        self.state.indexes.forget();
-        self.state.schema.forget();
-        self.ensure_indexes().await
-    }
-
-    async fn make_index(&self, index: Index) -> Result<(), StoreError> {
-        let command = doc! {
-            "createIndexes": self.messages.name(),
-            "indexes": [index.specification()],
-        };
-        let mut tries = 1;
+    /// Sends a command that may be repeated after any error.
+    pub(crate) async fn run(&self, command: Document) -> Result<Document, StoreError> {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
             match self.deadline.run(sent).await {
-                Ok(_) => return Ok(()),
-                // DocumentDB documents no code for "another build is running".
-                Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
-                    pause(Duration::from_millis(50 << tries)).await;
-                    tries += 1;
-                }
                 Err(error) => retries.after(error).await?,
+                reply => return reply,
             }
         }
     }
@@ -303,9 +283,4 @@ fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
         statement.insert("hint", doc! { "_id": 1 });
     }
     statements
-}
-
-#[allow(clippy::disallowed_methods)] // waits for another process, whatever the queue's clock says
-async fn pause(duration: Duration) {
-    tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64())).await;
 }

@@ -17,7 +17,8 @@ use mongodb::{
 use queue_api::{Error, ErrorKind};
 
 use crate::{
-    amazon, clock,
+    amazon::{self, Engine},
+    clock,
     error::{StoreError, during},
     retry::Deadline,
 };
@@ -135,7 +136,11 @@ fn override_settings(options: &mut ClientOptions, timeout: Duration) {
 }
 
 /// A client whose server answered. The server has then accepted the credentials.
-pub(crate) async fn client(options: ClientOptions, timeout: Duration) -> Result<Client, Error> {
+pub(crate) async fn client(
+    options: ClientOptions,
+    timeout: Duration,
+) -> Result<(Client, Engine), Error> {
+    let hosts = options.hosts.clone();
     let is_encrypted = matches!(options.tls, Some(Tls::Enabled(_)));
     let explain = |error: StoreError| match error {
         StoreError::Driver(error) if is_encrypted && is_about_certificates(&error) => {
@@ -146,17 +151,17 @@ pub(crate) async fn client(options: ClientOptions, timeout: Duration) -> Result<
         error => error.during(OPERATION),
     };
     let client = Client::with_options(options).map_err(|error| explain(error.into()))?;
-    clock::hello(&client.database("admin"), timeout)
+    let hello = clock::hello(&client.database("admin"), timeout)
         .await
         .map_err(explain)?;
-    Ok(client)
+    Ok((client, Engine::of(&hosts, &hello)))
 }
 
 /// The application's database, with the read preference and write concern that the contract needs.
 pub(crate) async fn application_database(
     database: &Database,
     timeout: Duration,
-) -> Result<Database, Error> {
+) -> Result<(Database, Engine), Error> {
     // These two fail outside transactions, or on DocumentDB. The others do no harm on a primary.
     if let Some(ReadConcern { level, .. }) = database.read_concern()
         && matches!(
@@ -174,10 +179,11 @@ pub(crate) async fn application_database(
     options.write_concern = Some(WriteConcern::majority());
     options.read_concern = database.read_concern().cloned();
     let client = database.client();
-    clock::hello(&client.database("admin"), timeout)
+    let hello = clock::hello(&client.database("admin"), timeout)
         .await
         .map_err(during(OPERATION))?;
-    Ok(client.database_with_options(database.name(), options))
+    let database = client.database_with_options(database.name(), options);
+    Ok((database, Engine::of(&[], &hello)))
 }
 
 /// Whether a certificate was the reason. The driver often passes on the TLS library's error as

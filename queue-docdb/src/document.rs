@@ -120,6 +120,11 @@ pub(crate) fn read_dead(document: &RawDocument) -> Option<DeadLetter> {
     })
 }
 
+/// Whether this library wrote the document, live or dead.
+pub(crate) fn is_message(document: &RawDocument) -> bool {
+    id(document).is_some() && uuid(document, "birth").is_some()
+}
+
 /// The `_id`, where it is a message id.
 pub(crate) fn id(document: &RawDocument) -> Option<MessageId> {
     MessageId::new(document.get_str("_id").ok()?).ok()

@@ -20,7 +20,7 @@ impl QueueCollection {
         &self,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>, StoreError> {
-        self.ensure_indexes().await?;
+        self.prepare().await?;
         // Of two equal ids in a batch the first is stored. Which of them an unordered insert
         // stores is the server's choice, so the second is not sent at all.
         let mut ids = HashSet::with_capacity(messages.len());

@@ -38,9 +38,19 @@ pub(crate) enum StoreError {
     /// The queue's collection would have a reserved name.
     #[error("{0}")]
     Name(String),
-    /// Another version of this library writes the queue's documents.
+    /// The collection is another program's, or of another version of this library.
     #[error("{0}")]
-    Schema(String),
+    NotAQueue(String),
+    /// The index is still being built.
+    #[error(
+        "no answer within {after:?}; the index `{index}` of the collection `{collection}` is still \
+         being built, which waits until a majority of the voting members have it"
+    )]
+    LateIndex {
+        index: &'static str,
+        collection: String,
+        after: Duration,
+    },
 }
 
 /// The server's error about one statement.
@@ -62,9 +72,14 @@ impl StoreError {
             if matches!(codes(error).as_slice(), [BAD_VALUE | INDEX_NOT_FOUND]))
     }
 
+    /// Whether the server answered with this code.
+    pub(crate) fn has_code(&self, code: i32) -> bool {
+        matches!(self, Self::Driver(error) if codes(error).contains(&code))
+    }
+
     /// Whether the `_id` is stored already.
     pub(crate) fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Driver(error) if codes(error).contains(&DUPLICATE_KEY))
+        self.has_code(DUPLICATE_KEY)
     }
 
     /// Whether the same command may soon succeed, for example after a failover.
@@ -88,7 +103,7 @@ impl StoreError {
     pub(crate) fn effect(&self) -> Effect {
         match self {
             Self::Driver(error) => effect_of_driver_error(error),
-            Self::Name(_) | Self::Schema(_) => Effect::None,
+            Self::Name(_) | Self::NotAQueue(_) | Self::LateIndex { .. } => Effect::None,
             // The command may have other statements than the refused one.
             Self::Refused(_) | Self::Unconfirmed { .. } | Self::Index(_) => Effect::Unknown,
             Self::TimedOut(_)
@@ -102,7 +117,7 @@ impl StoreError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Driver(error) => kind_of_driver_error(error),
-            Self::TimedOut(_) => ErrorKind::TimedOut,
+            Self::TimedOut(_) | Self::LateIndex { .. } => ErrorKind::TimedOut,
             Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
             // Whatever the reason is: the repeat finds what is true by then.
             Self::Unconfirmed { reason, .. } => {
@@ -110,7 +125,7 @@ impl StoreError {
             }
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Name(_) | Self::Schema(_) | Self::Index(_) => ErrorKind::InvalidInput,
+            Self::Name(_) | Self::NotAQueue(_) | Self::Index(_) => ErrorKind::InvalidInput,
         }
     }
 

@@ -1,6 +1,8 @@
 //! The two indexes of a queue's collection.
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
+
+use crate::error::StoreError;
 
 /// An index of a queue's collection.
 ///
@@ -16,6 +18,8 @@ pub(crate) enum Index {
 }
 
 impl Index {
+    pub(crate) const ALL: [Self; 2] = [Self::Claim, Self::DeadLetters];
+
     /// Its keys, which are also its order.
     pub(crate) fn keys(self) -> Document {
         match self {
@@ -24,16 +28,91 @@ impl Index {
         }
     }
 
+    /// The name that this crate gives it. An index on the same keys may have any.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "visible_at_1_turn_1",
+            Self::DeadLetters => "dead.id_1",
+        }
+    }
+
     pub(crate) fn specification(self) -> Document {
         // DocumentDB locks the collection during a build in the foreground.
         // https://docs.aws.amazon.com/documentdb/latest/developerguide/user_diagnostics.html
-        match self {
-            Self::Claim => doc! {
-                "key": self.keys(), "name": "visible_at_1_turn_1", "background": true,
-            },
-            Self::DeadLetters => doc! {
-                "key": self.keys(), "name": "dead.id_1", "background": true, "sparse": true,
-            },
+        let mut specification =
+            doc! { "key": self.keys(), "name": self.name(), "background": true };
+        if self == Self::DeadLetters {
+            specification.insert("sparse", true);
+        }
+        specification
+    }
+
+    /// Whether one of the collection's indexes serves as this one.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`]: one of them has its keys and does not serve, or has its name and
+    /// other keys.
+    pub(crate) fn is_among(
+        self,
+        existing: &[Document],
+        collection: &str,
+    ) -> Result<bool, StoreError> {
+        let ids = existing
+            .iter()
+            .find(|index| index.get_str("name") == Ok("_id_"));
+        let collation = ids.and_then(|index| index.get("collation"));
+        let mut is_there = false;
+        for index in existing {
+            let name = index.get_str("name").unwrap_or_default();
+            let problem = match index.get_document("key") {
+                Ok(keys) if are_equal(keys, &self.keys()) => {
+                    is_there = true;
+                    self.problem(index, collation)
+                }
+                _ if name == self.name() => Some("has other keys than the queue's; drop it"),
+                _ => None,
+            };
+            if let Some(problem) = problem {
+                return Err(StoreError::Index(format!(
+                    "the index `{name}` of the collection `{collection}` {problem}"
+                )));
+            }
+        }
+        Ok(is_there)
+    }
+
+    /// Why an index on the same keys does not serve: a hint fails, or results are not the same.
+    fn problem(self, index: &Document, collation: Option<&Bson>) -> Option<&'static str> {
+        let is = |option: &str| index.get_bool(option).unwrap_or(false);
+        if is("hidden") {
+            Some("is hidden; unhide it")
+        } else if is("unique") || is("prepareUnique") {
+            Some("is unique; drop it, and the queue makes its own")
+        } else if index.contains_key("partialFilterExpression") {
+            Some("is partial; drop it, and the queue makes its own")
+        } else if index.get("collation") != collation {
+            Some("has another collation than the collection; drop it, and the queue makes its own")
+        } else if is("sparse") && self == Self::Claim {
+            Some("is sparse; drop it, and the queue makes its own")
+        } else {
+            None
         }
     }
+}
+
+/// The same fields in the same order and direction. A shell writes numbers of other types.
+fn are_equal(keys: &Document, others: &Document) -> bool {
+    let direction = |value: &Bson| match value {
+        Bson::Int32(number) => Some(f64::from(*number)),
+        Bson::Int64(number) => Some(*number as f64),
+        Bson::Double(number) => Some(*number),
+        _ => None,
+    };
+    let normal = |keys: &Document| -> Vec<(String, Option<f64>)> {
+        let fields = keys.iter();
+        fields
+            .map(|(field, value)| (field.clone(), direction(value)))
+            .collect()
+    };
+    normal(keys) == normal(others)
 }

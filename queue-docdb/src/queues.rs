@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, MutexGuard, PoisonError},
 };
 
 use queue_api::QueueName;
@@ -14,9 +11,9 @@ use tokio::sync::{Mutex, Notify};
 use crate::{
     apart::Apart,
     head::Head,
+    inspect::Knowledge,
     lanes::{Rivals, Turns},
     poll::PollInterval,
-    schema::SchemaMemory,
     unsettled::UnsettledClaims,
 };
 
@@ -58,8 +55,10 @@ impl Queues {
 /// The state of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct QueueState {
-    pub(crate) indexes: IndexMemory,
-    pub(crate) schema: SchemaMemory,
+    pub(crate) knowledge: Knowledge,
+    /// Locked while the queue is prepared: DocumentDB builds one index at a time. A tokio mutex,
+    /// because that awaits.
+    pub(crate) preparing: Mutex<()>,
     pub(crate) turns: Turns,
     pub(crate) rivals: Rivals,
     pub(crate) head: Head,
@@ -70,27 +69,4 @@ pub(crate) struct QueueState {
     pub(crate) poll_interval: PollInterval,
     /// Claims whose outcome is unknown.
     pub(crate) unsettled: UnsettledClaims,
-}
-
-/// Whether this instance has made sure that the indexes exist.
-#[derive(Debug, Default)]
-pub(crate) struct IndexMemory {
-    made: AtomicBool,
-    /// Locked during a build: DocumentDB builds one index at a time. A tokio mutex, because the
-    /// build awaits.
-    pub(crate) building: Mutex<()>,
-}
-
-impl IndexMemory {
-    pub(crate) fn are_made(&self) -> bool {
-        self.made.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn remember(&self) {
-        self.made.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn forget(&self) {
-        self.made.store(false, Ordering::Release);
-    }
 }

@@ -14,7 +14,7 @@ use queue_api::{
 use crate::{
     ack::deletions,
     backend::DocDbBackend,
-    collection::{Query, QueueCollection},
+    collection::{Access, Query, QueueCollection},
     document,
     enqueue::first_part,
     error::{DUPLICATE_KEY, StoreError, during},
@@ -66,8 +66,8 @@ impl DocDbBackend {
     /// # Errors
     /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
     pub async fn prepare(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.open("prepare", queue).await?;
-        queue.ensure_indexes().await.map_err(during("prepare"))
+        let queue = self.collection("prepare", queue)?;
+        queue.prepare().await.map_err(during("prepare"))
     }
 
     /// Takes part in the transaction that is under way in `session`: what is enqueued and acked
@@ -158,7 +158,7 @@ impl InTransaction<'_> {
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
         self.backend.limits().check_messages(messages)?;
-        let queue = self.backend.open("enqueue", queue).await?;
+        let queue = self.backend.collection("enqueue", queue)?;
         let enqueued = queue.enqueue_within(self.session, messages).await;
         enqueued.map_err(during("enqueue"))
     }
@@ -173,7 +173,7 @@ impl InTransaction<'_> {
         queue: &QueueName,
         receipts: &[Receipt],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.open("ack", queue).await?;
+        let queue = self.backend.open("ack", queue, Access::Write).await?;
         let acked = queue.ack_within(self.session, receipts).await;
         acked.map_err(during("ack"))
     }
@@ -186,7 +186,7 @@ impl QueueCollection {
         messages: &[NewMessage],
     ) -> std::result::Result<Vec<EnqueueOutcome>, StoreError> {
         // Outside the transaction: DocumentDB makes no collection within one.
-        self.ensure_indexes().await?;
+        self.prepare().await?;
         // A duplicate would end the transaction, so what is there is left out beforehand.
         let mut known: HashSet<&str> = HashSet::new();
         let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();

@@ -45,8 +45,10 @@ enum Operation {
     ListQueues,
 }
 
-const CASES: [(Operation, &str, &str); 22] = [
+const CASES: [(Operation, &str, &str); 24] = [
     (Operation::EnqueueFirst, "first enqueue", "insert"),
+    (Operation::EnqueueFirst, "first enqueue", "listCollections"),
+    (Operation::EnqueueFirst, "first enqueue", "create"),
     (Operation::EnqueueFirst, "first enqueue", "createIndexes"),
     (Operation::Enqueue, "enqueue", "insert"),
     (

@@ -15,8 +15,8 @@ use crate::fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of};
 pub(crate) struct Sent(Arc<Mutex<Vec<Document>>>);
 
 impl Sent {
-    /// The queue of another instance, which has used it before.
-    pub(crate) async fn by_another(fixture: &Fixture) -> (Self, Queue) {
+    /// The queue of another instance, which has not used it.
+    async fn by_a_new_one(fixture: &Fixture) -> (Self, Queue) {
         let sent = Self::default();
         let seen = sent.clone();
         let watched = fixture.watched(move |event| {
@@ -25,6 +25,13 @@ impl Sent {
             }
         });
         let queue = queue_of(&watched.connect().await.unwrap());
+        sent.take();
+        (sent, queue)
+    }
+
+    /// The same, which has used it before.
+    pub(crate) async fn by_another(fixture: &Fixture) -> (Self, Queue) {
+        let (sent, queue) = Self::by_a_new_one(fixture).await;
         queue.enqueue(&message("first")).await.unwrap();
         let first = queue.lease().await.unwrap().expect("the first");
         queue.ack(&first.receipt).await.unwrap();
@@ -42,6 +49,42 @@ impl Sent {
             .map(|sent| sent.keys().next().unwrap().clone())
             .collect()
     }
+}
+
+#[tokio::test]
+async fn the_first_call_of_an_instance_looks_and_makes_what_is_missing() {
+    let fixture = Fixture::new().await;
+    let (sent, queue) = Sent::by_a_new_one(&fixture).await;
+    let look = ["find", "listCollections"];
+    queue.lease().await.unwrap();
+    assert_eq!(sent.names(), [&look[..], &["find"]].concat());
+    queue.enqueue(&message("a")).await.unwrap();
+    let make = ["create", "createIndexes", "createIndexes", "insert"];
+    assert_eq!(sent.names(), [&look[..], &make, &["insert"]].concat());
+
+    let (sent, queue) = Sent::by_a_new_one(&fixture).await;
+    queue.enqueue(&message("b")).await.unwrap();
+    assert_eq!(sent.names(), ["find", "listIndexes", "insert"]);
+    let (sent, queue) = Sent::by_a_new_one(&fixture).await;
+    queue.lease().await.unwrap();
+    assert_eq!(sent.names(), ["find", "listIndexes", "find", "update"]);
+}
+
+/// A build in an empty collection waits for no member, so it needs no quorum.
+#[tokio::test]
+async fn only_an_index_of_a_queue_with_documents_is_built_by_a_quorum() {
+    let fixture = Fixture::new().await;
+    let quorums = async || {
+        let (sent, queue) = Sent::by_a_new_one(&fixture).await;
+        queue.enqueue(&NewMessage::new("x")).await.unwrap();
+        let sent = sent.take();
+        let builds = sent.iter().filter(|it| it.contains_key("createIndexes"));
+        let quorums = builds.map(|it| it.get_str("commitQuorum").ok().map(str::to_owned));
+        quorums.collect::<Vec<_>>()
+    };
+    assert_eq!(quorums().await, [None, None]);
+    fixture.documents().drop_indexes().await.unwrap();
+    assert_eq!(quorums().await, vec![Some("majority".to_owned()); 2]);
 }
 
 #[tokio::test]

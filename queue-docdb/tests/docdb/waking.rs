@@ -9,7 +9,7 @@ use queue_api::{Queue, Result};
 use queue_docdb::DocDbBackend;
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::fixture::{Fixture, MINUTE, message, queue_of};
+use crate::fixture::{Fixture, MINUTE, message, name, queue_of};
 
 /// The engines with change streams.
 pub(crate) const STREAMING: &[Engine] = &[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0];
@@ -69,6 +69,7 @@ async fn looks(fixture: &Fixture) -> u64 {
 #[tokio::test]
 async fn a_change_by_another_process_makes_a_wait_look() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
+    fixture.backend.prepare(&name()).await.unwrap();
     fixture
         .raw
         .run_command(doc! { "profile": 2 })

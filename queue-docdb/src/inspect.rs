@@ -1,0 +1,229 @@
+//! What is in a queue's collection. Looking changes nothing.
+//!
+//! A document of the collection has the version of the queue's documents. It makes the collection
+//! a queue: it is written last when a queue is made, so a queue has its indexes. Two versions of
+//! this library that mean different things by a document must not work on the same queue. Its
+//! `_id` is not a string, so no message can have it. It has no indexed field, so no claim, count
+//! or purge finds it.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mongodb::bson::{Document, RawDocument, doc};
+use queue_api::ErrorKind;
+use tokio::time::Instant;
+
+use crate::{
+    collection::{Query, QueueCollection},
+    document,
+    error::StoreError,
+};
+
+/// What this version of the library writes, and the only one that it reads.
+///
+/// A version that changes what documents mean raises this, and changes the keys of the claim
+/// index with it. Instances that still trust the old version then miss the index that their hints
+/// name, and look at the version again before they make it anew.
+const VERSION: u32 = 2;
+
+/// How long an instance does not look again at what it has found.
+const TRUST: Duration = Duration::from_secs(60);
+
+/// What a collection holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// There is no collection.
+    Missing,
+    /// No document.
+    Empty,
+    /// Messages without a version: an instance stored them just after another deleted the queue.
+    Unversioned,
+    /// A queue of this version.
+    Queue,
+    /// A queue of this version number, or of an unknown one.
+    OtherVersion(Option<u32>),
+    /// Another program's. The text says what it is.
+    Foreign(&'static str),
+}
+
+/// What an instance knows about a queue's collection.
+#[derive(Debug, Default)]
+pub(crate) struct Knowledge {
+    /// A std mutex: it is held for a copy, never across an await.
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    until: Instant,
+    has_indexes: bool,
+}
+
+impl Knowledge {
+    /// Whether the collection is a queue of this version.
+    pub(crate) fn is_queue(&self) -> bool {
+        self.current().is_some()
+    }
+
+    /// Whether it also has the indexes.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.current().is_some_and(|known| known.has_indexes)
+    }
+
+    pub(crate) fn learn(&self, has_indexes: bool) {
+        let until = Instant::now() + TRUST;
+        *self.lock() = Some(Known { until, has_indexes });
+    }
+
+    pub(crate) fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn current(&self) -> Option<Known> {
+        self.lock().filter(|known| Instant::now() < known.until)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueueCollection {
+    /// Looks at the collection, unless this instance has found a queue there recently.
+    ///
+    /// # Errors
+    /// The collection is another program's, or a queue of another version.
+    pub(crate) async fn check(&self) -> Result<Contents, StoreError> {
+        if self.state.knowledge.is_queue() {
+            return Ok(Contents::Queue);
+        }
+        self.check_now().await
+    }
+
+    /// The same, but always looks.
+    pub(crate) async fn check_now(&self) -> Result<Contents, StoreError> {
+        let collection = self.messages.name();
+        match self.inspect().await? {
+            Contents::OtherVersion(version) => Err(StoreError::NotAQueue(format!(
+                "the queue's documents are of schema {}, this version of queue-docdb knows \
+                 schema {VERSION} only: use one that knows theirs",
+                version.map_or("unknown".to_owned(), |version| version.to_string()),
+            ))),
+            Contents::Foreign(what) => Err(StoreError::NotAQueue(format!(
+                "the collection `{collection}` {what}, so it is not a queue; use another queue \
+                 name or collection_prefix"
+            ))),
+            Contents::Queue => {
+                self.state.knowledge.learn(false);
+                Ok(Contents::Queue)
+            }
+            other => Ok(other),
+        }
+    }
+
+    pub(crate) async fn inspect(&self) -> Result<Contents, StoreError> {
+        if let Some(versioned) = self.version().await? {
+            return Ok(versioned);
+        }
+        match self.description().await? {
+            None => return Ok(Contents::Missing),
+            Some(described) => {
+                if let Some(what) = peculiarity(&described) {
+                    return Ok(Contents::Foreign(what));
+                }
+            }
+        }
+        // The first one tells whose collection it is. An enqueue that created it stored a message.
+        match self.first(Document::new(), document::is_message).await? {
+            None => return Ok(Contents::Empty),
+            Some(true) => return Ok(Contents::Unversioned),
+            Some(false) => {}
+        }
+        // Another instance may have made the queue since the first look.
+        let versioned = self.version().await?;
+        Ok(versioned.unwrap_or(Contents::Foreign("has documents of another program")))
+    }
+
+    async fn version(&self) -> Result<Option<Contents>, StoreError> {
+        let read = |found: &RawDocument| document::count(found, "version");
+        let found = self.first(doc! { "_id": id() }, read).await?;
+        Ok(found.map(|version| match version {
+            Some(VERSION) => Contents::Queue,
+            other => Contents::OtherVersion(other),
+        }))
+    }
+
+    /// What the server says about the collection; empty if this user may not ask.
+    async fn description(&self) -> Result<Option<Document>, StoreError> {
+        let filter = doc! { "name": self.messages.name() };
+        let command = doc! { "listCollections": 1, "filter": filter, "cursor": {} };
+        match self.run(command).await {
+            Ok(reply) => Ok(first_batch(&reply)?.into_iter().next()),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(Some(Document::new())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The first document that the filter selects.
+    async fn first<T: Send>(
+        &self,
+        filter: Document,
+        read: impl Fn(&RawDocument) -> T + Send + Sync,
+    ) -> Result<Option<T>, StoreError> {
+        let query = Query::by_ids(filter, 1);
+        let mut retries = self.deadline.retries();
+        loop {
+            match self.find_once(usize::MAX, query.clone(), &read).await {
+                Ok((found, _)) => return Ok(found.into_iter().next()),
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    /// The collection's indexes, with their options; none if it is missing.
+    pub(crate) async fn indexes(&self) -> Result<Vec<Document>, StoreError> {
+        const NAMESPACE_NOT_FOUND: i32 = 26;
+        let command = doc! { "listIndexes": self.messages.name() };
+        match self.run(command).await {
+            Ok(reply) => first_batch(&reply),
+            Err(error) if error.has_code(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The document that has the version.
+pub(crate) fn version_document() -> Document {
+    doc! { "_id": id(), "version": i64::from(VERSION) }
+}
+
+fn id() -> Document {
+    doc! { "queue-docdb": "schema" }
+}
+
+/// Why no queue can be in this collection, even if it has no document.
+fn peculiarity(described: &Document) -> Option<&'static str> {
+    let is_capped = described
+        .get_document("options")
+        .and_then(|options| options.get_bool("capped"));
+    match described.get_str("type") {
+        Ok("view") => Some("is a view"),
+        Ok("timeseries") => Some("is a time series"),
+        Ok("collection") | Err(_) => is_capped.unwrap_or(false).then_some("is capped"),
+        Ok(_) => Some("is of an unknown type"),
+    }
+}
+
+/// Lists of collections with one name and of indexes fit into one batch.
+fn first_batch(reply: &Document) -> Result<Vec<Document>, StoreError> {
+    let cursor = reply.get_document("cursor");
+    let Ok(batch) = cursor.and_then(|cursor| cursor.get_array("firstBatch")) else {
+        return Err(StoreError::Unreadable(format!("no batch in {reply}")));
+    };
+    Ok(batch
+        .iter()
+        .filter_map(|each| each.as_document().cloned())
+        .collect())
+}

@@ -1,0 +1,159 @@
+//! Makes a queue ready for writes: the collection, its indexes, and its version.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+use queue_api::ErrorKind;
+
+use crate::{
+    amazon::Engine,
+    collection::QueueCollection,
+    error::StoreError,
+    index::Index,
+    inspect::{Contents, version_document},
+};
+
+/// How often an index build is tried. DocumentDB refuses one while another process builds.
+const INDEX_TRIES: u32 = 5;
+
+impl QueueCollection {
+    /// Creates the queue, or what it lacks, unless this instance has found it complete recently.
+    ///
+    /// The indexes are made before the first document. In an empty collection, a build does not
+    /// wait for the members of the replica set.
+    pub(crate) async fn prepare(&self) -> Result<(), StoreError> {
+        if self.state.knowledge.is_ready() {
+            return Ok(());
+        }
+        let _preparing = self.state.preparing.lock().await;
+        // Another call may have done it meanwhile.
+        if self.state.knowledge.is_ready() {
+            return Ok(());
+        }
+        let mut contents = self.check().await?;
+        let mut is_new = false;
+        while contents == Contents::Missing {
+            // Elastic clusters do not create a collection with its first index.
+            is_new = self.create_collection().await?;
+            contents = match is_new {
+                true => Contents::Empty,
+                false => self.check_now().await?,
+            };
+        }
+        self.complete(contents, is_new).await
+    }
+
+    /// Adds what a queue has lost. Does nothing if there is no queue.
+    pub(crate) async fn restore(&self) -> Result<(), StoreError> {
+        if self.state.knowledge.is_ready() {
+            return Ok(());
+        }
+        match self.check().await? {
+            Contents::Missing | Contents::Empty => Ok(()),
+            _ => self.prepare().await,
+        }
+    }
+
+    async fn complete(&self, contents: Contents, is_new: bool) -> Result<(), StoreError> {
+        let existing = match is_new {
+            true => Vec::new(),
+            false => match self.indexes().await {
+                Ok(indexes) => indexes,
+                // The user may not look. The version says that the indexes were made.
+                Err(error) if contents == Contents::Queue && error.kind() == ErrorKind::Denied => {
+                    self.state.knowledge.learn(true);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        for index in Index::ALL {
+            if !index.is_among(&existing, self.messages.name())? {
+                self.make_index(index, contents == Contents::Empty).await?;
+            }
+        }
+        if contents != Contents::Queue {
+            self.write_version().await?;
+        }
+        self.state.knowledge.learn(true);
+        Ok(())
+    }
+
+    /// Whether the collection is new.
+    async fn create_collection(&self) -> Result<bool, StoreError> {
+        const NAMESPACE_EXISTS: i32 = 48;
+        match self.run(doc! { "create": self.messages.name() }).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.has_code(NAMESPACE_EXISTS) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn make_index(&self, index: Index, is_empty: bool) -> Result<(), StoreError> {
+        let mut command = doc! {
+            "createIndexes": self.messages.name(),
+            "indexes": [index.specification()],
+        };
+        // Otherwise MongoDB waits for every voting member, also for one that is down.
+        let mut has_quorum = !is_empty && self.engine == Engine::MongoDb;
+        if has_quorum {
+            command.insert("commitQuorum", "majority");
+        }
+        let mut tries = 1;
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            match self.deadline.run(sent).await {
+                Ok(_) => return Ok(()),
+                // A standalone server and other engines have no quorum.
+                Err(error) if has_quorum && is_refusal(&error) => {
+                    command.remove("commitQuorum");
+                    has_quorum = false;
+                }
+                // DocumentDB documents no code for "another build is running".
+                Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
+                    pause(Duration::from_millis(50 << tries)).await;
+                    tries += 1;
+                }
+                Err(StoreError::TimedOut(after)) => {
+                    return Err(StoreError::LateIndex {
+                        index: index.name(),
+                        collection: self.messages.name().to_owned(),
+                        after,
+                    });
+                }
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    /// Writes the version, before the first message.
+    async fn write_version(&self) -> Result<(), StoreError> {
+        let documents = self.messages.clone_with_type::<Document>();
+        let mut retries = self.deadline.retries();
+        loop {
+            let error = match self
+                .deadline
+                .run(documents.insert_one(version_document()))
+                .await
+            {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if error.is_duplicate() {
+                // Another instance was first, perhaps one of another version.
+                return self.check_now().await.map(drop);
+            }
+            retries.after(error).await?;
+        }
+    }
+}
+
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error.kind(), ErrorKind::Internal | ErrorKind::InvalidInput)
+}
+
+#[allow(clippy::disallowed_methods)] // waits for another process, whatever the queue's clock says
+async fn pause(duration: Duration) {
+    tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64())).await;
+}
