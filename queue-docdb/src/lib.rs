@@ -22,6 +22,7 @@ mod index;
 mod insert;
 mod inspect;
 mod instant;
+mod key;
 mod lanes;
 mod names;
 mod poll;

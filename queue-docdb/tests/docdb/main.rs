@@ -27,4 +27,5 @@ mod sizes;
 mod stream_backoff;
 mod transactions;
 mod unique_index;
+mod unreadable;
 mod waking;
