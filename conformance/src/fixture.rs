@@ -43,7 +43,7 @@ impl Fixture {
         let connected = store.connect().await;
         let connection = connected.map_err(|why| format!("the harness cannot connect: {why}"))?;
         let limits = connection.backend.limits();
-        let enough = limits.max_batch >= 10
+        let enough = limits.max_batch.get() >= 10
             && limits.max_payload_bytes >= 100_000
             && limits.max_header_bytes >= 1000
             && limits.max_visibility_timeout >= Duration::from_secs(7200)
@@ -149,7 +149,7 @@ impl Deref for Fixture {
 macro_rules! in_chunks {
     ($queue:expr, $call:ident, $batch:expr) => {{
         let (backend, batch) = ($queue.backend(), $batch);
-        let chunks = batch.chunks(backend.limits().max_batch);
+        let chunks = batch.chunks(backend.limits().max_batch.get());
         let mut outcomes = Vec::new();
         for chunk in chunks.chain(batch.is_empty().then_some(batch)) {
             let answer = backend.$call(&$queue.name, chunk).await;
@@ -214,7 +214,10 @@ impl OneQueue {
     #[track_caller]
     fn lease_with(&self, options: &LeaseOptions) -> impl Future<Output = Vec<Delivery>> {
         called_from_here(async move {
-            let (max, most) = (options.max_messages(), self.backend().limits().max_batch);
+            let (max, most) = (
+                options.max_messages(),
+                self.backend().limits().max_batch.get(),
+            );
             let mut deliveries = Vec::new();
             loop {
                 let asked = (max - deliveries.len()).min(most);

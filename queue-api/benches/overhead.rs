@@ -75,7 +75,13 @@ async fn through_queue(queue: &Queue, messages: u64) {
     for _ in 0..messages {
         queue.enqueue(&message()).await.expect("stored");
         let delivery = queue.lease().await.expect("leased").expect("one");
-        queue.ack(&delivery.receipt).await.expect("acked");
+        assert!(
+            queue
+                .ack(&delivery.receipt)
+                .await
+                .expect("acked")
+                .is_applied()
+        );
     }
 }
 

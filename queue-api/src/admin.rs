@@ -1,6 +1,6 @@
 //! The contract for managing queues.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -57,3 +57,40 @@ pub trait QueueAdmin: fmt::Debug + Send + Sync + 'static {
     /// The store did not answer or refused.
     async fn list_queues(&self) -> Result<Vec<QueueName>>;
 }
+
+macro_rules! forward {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        impl<A: QueueAdmin + ?Sized> QueueAdmin for $pointer<A> {
+            async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
+                (**self).peek(queue, max).await
+            }
+
+            async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
+                (**self).purge(queue, what).await
+            }
+
+            async fn dead_letters(
+                &self,
+                queue: &QueueName,
+                page: &DeadLetterPage,
+            ) -> Result<Vec<DeadLetter>> {
+                (**self).dead_letters(queue, page).await
+            }
+
+            async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
+                (**self).redrive(queue, which).await
+            }
+
+            async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+                (**self).delete_queue(queue).await
+            }
+
+            async fn list_queues(&self) -> Result<Vec<QueueName>> {
+                (**self).list_queues().await
+            }
+        }
+    )*};
+}
+
+forward!(Arc, Box);

@@ -1,6 +1,6 @@
 //! The contract that every backend implements.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -169,3 +169,57 @@ pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
     /// The store did not answer or refused.
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats>;
 }
+
+/// A pointer to a backend is a backend, so `Arc<dyn QueueBackend>` goes wherever a backend goes.
+macro_rules! forward {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        impl<B: QueueBackend + ?Sized> QueueBackend for $pointer<B> {
+            fn limits(&self) -> Limits {
+                (**self).limits()
+            }
+
+            async fn enqueue(
+                &self,
+                queue: &QueueName,
+                messages: &[NewMessage],
+            ) -> Result<Vec<EnqueueOutcome>> {
+                (**self).enqueue(queue, messages).await
+            }
+
+            async fn lease(
+                &self,
+                queue: &QueueName,
+                options: &LeaseOptions,
+            ) -> Result<Vec<Delivery>> {
+                (**self).lease(queue, options).await
+            }
+
+            async fn ack(
+                &self,
+                queue: &QueueName,
+                receipts: &[Receipt],
+            ) -> Result<Vec<LeaseOutcome>> {
+                (**self).ack(queue, receipts).await
+            }
+
+            async fn change(
+                &self,
+                queue: &QueueName,
+                changes: &[LeaseChange],
+            ) -> Result<Vec<LeaseOutcome>> {
+                (**self).change(queue, changes).await
+            }
+
+            async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
+                (**self).wait(queue, at_most).await
+            }
+
+            async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+                (**self).stats(queue).await
+            }
+        }
+    )*};
+}
+
+forward!(Arc, Box);

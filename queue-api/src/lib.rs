@@ -20,9 +20,9 @@ pub use telemetry::{metrics, trace};
 pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue};
 pub use types::{
     DeadLetter, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, Error, ErrorKind, Headers,
-    LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits, MAX_REASON_BYTES, MessageId,
-    MessageState, NewMessage, PeekedMessage, Purge, QueueName, QueueStats, Receipt, Redrive,
-    Result, millis,
+    InvalidInput, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits, MAX_REASON_BYTES,
+    MessageId, MessageState, NewMessage, PeekedMessage, Purge, QueueName, QueueStats, Receipt,
+    Redrive, Result, millis,
 };
 
 /// Used in the signatures of [`QueueBackend`]. A backend that takes them from here always has the

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tracing::Instrument;
 
 use crate::{
-    Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
-    NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
+    Delivery, EnqueueOutcome, Error, ErrorKind, InvalidInput, LeaseChange, LeaseOptions,
+    LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
     metrics::{self, Counters},
     trace::{self, Propagator},
 };
@@ -56,17 +56,15 @@ impl Queue {
     /// it has a message.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if `name` is not a [`QueueName`], or if the
-    /// backend's `max_batch` is 0.
-    pub fn new(backend: Arc<dyn QueueBackend>, name: &str) -> Result<Self> {
-        let name = QueueName::new(name)?;
-        let limits = backend.limits();
-        if limits.max_batch == 0 {
-            let message = "the backend's max_batch is 0; it must be at least 1";
-            return Err(Error::invalid("queue", message));
-        }
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if `name` is text that is not a valid
+    /// [`QueueName`].
+    pub fn new(
+        backend: Arc<dyn QueueBackend>,
+        name: impl TryInto<QueueName, Error: Into<Error>>,
+    ) -> Result<Self> {
+        let name = name.try_into().map_err(Into::into)?;
         Ok(Self {
-            limits,
+            limits: backend.limits(),
             counters: Arc::new(Counters::new(&name)),
             name,
             backend,
@@ -130,7 +128,7 @@ impl Queue {
     async fn enqueue_chunks(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
         self.limits.check_messages(messages)?;
         let mut outcomes = Vec::new();
-        for chunk in messages.chunks(self.limits.max_batch) {
+        for chunk in messages.chunks(self.limits.max_batch.get()) {
             let answer = self.backend.enqueue(&self.name, chunk).await?;
             let answer = counted("enqueue", chunk.len(), answer)?;
             self.counters.enqueued(&answer);
@@ -162,17 +160,17 @@ impl Queue {
     pub async fn lease_batch(&self, options: &LeaseOptions) -> Result<Vec<Delivery>> {
         let requested = options.max_messages();
         if requested == 0 {
-            let message = "max_messages is 0; it must be at least 1";
-            return Err(Error::invalid("lease", message));
+            let wrong = InvalidInput::new("max_messages", "0", "at least 1");
+            return Err(Error::invalid_value("lease", wrong));
         }
         if let Some(timeout) = options.visibility_timeout() {
             self.limits
                 .check_visibility(timeout)
-                .map_err(|message| Error::invalid("lease", message))?;
+                .map_err(|wrong| Error::invalid_value("lease", wrong))?;
         }
         let mut deliveries = Vec::new();
         while deliveries.len() < requested {
-            let chunk = (requested - deliveries.len()).min(self.limits.max_batch);
+            let chunk = (requested - deliveries.len()).min(self.limits.max_batch.get());
             let options = options.clone().with_max_messages(chunk);
             match self.backend.lease(&self.name, &options).await {
                 Ok(more) => {
@@ -189,7 +187,7 @@ impl Queue {
                     tracing::warn!(
                         messaging.system = metrics::SYSTEM,
                         messaging.destination.name = %self.name,
-                        error = &error as &dyn std::error::Error,
+                        error = %format_args!("{error:#}"),
                         leased = deliveries.len(),
                         requested,
                         "lease failed after some messages were leased; the caller gets those"
@@ -217,7 +215,7 @@ impl Queue {
     /// [`Lost`](LeaseOutcome::Lost).
     pub async fn ack_batch(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let mut outcomes = Vec::new();
-        for chunk in receipts.chunks(self.limits.max_batch) {
+        for chunk in receipts.chunks(self.limits.max_batch.get()) {
             let answer = self.ack_chunk(chunk).await?;
             self.counters.acked(&answer);
             append(&mut outcomes, answer);
@@ -277,14 +275,13 @@ impl Queue {
     /// those that settle a receipt, a repeat returns [`Lost`](LeaseOutcome::Lost).
     pub async fn change_batch(&self, changes: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
         for (index, change) in changes.iter().enumerate() {
-            self.limits
-                .check_action(&change.action)
-                .map_err(|message| {
-                    Error::invalid("change", format!("change {index}: {message}"))
-                })?;
+            self.limits.check_action(&change.action).map_err(|wrong| {
+                let wrong = wrong.of_item(index, format!("change {index}"));
+                Error::invalid_value("change", wrong)
+            })?;
         }
         let mut outcomes = Vec::new();
-        for chunk in changes.chunks(self.limits.max_batch) {
+        for chunk in changes.chunks(self.limits.max_batch.get()) {
             let answer = self.change_chunk(chunk).await?;
             let actions = chunk.iter().map(|change| &change.action);
             metrics::changed(&self.name, actions.zip(answer.iter().copied()));

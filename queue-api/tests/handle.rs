@@ -2,6 +2,7 @@
 
 use std::{
     error::Error as _,
+    num::NonZeroUsize,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -53,13 +54,12 @@ impl RecordingBackend {
 #[async_trait]
 impl QueueBackend for RecordingBackend {
     fn limits(&self) -> Limits {
-        Limits {
-            max_batch: 3,
-            max_payload_bytes: 10,
-            max_header_bytes: 6,
-            max_visibility_timeout: Duration::from_secs(60),
-            max_delay: Duration::from_secs(90),
-        }
+        Limits::STANDARD
+            .with_max_batch(NonZeroUsize::new(3).expect("not zero"))
+            .with_max_payload_bytes(10)
+            .with_max_header_bytes(6)
+            .with_max_visibility_timeout(Duration::from_secs(60))
+            .with_max_delay(Duration::from_secs(90))
     }
 
     async fn enqueue(
@@ -117,6 +117,14 @@ fn assert_invalid<T: std::fmt::Debug>(
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(!error.is_retryable());
     assert!(error.to_string().contains(message), "{error}");
+    let wrong = error.invalid_input().expect("an input is out of range");
+    let (name, value, allowed) = (wrong.name, &wrong.value, &wrong.allowed);
+    let parts = format!("{name} is {value}; it must be {allowed}");
+    assert!(error.to_string().ends_with(&parts), "{error}");
+    let is_item = error
+        .to_string()
+        .contains(&format!(" {}", wrong.item.unwrap_or_default()));
+    assert!(wrong.item.is_none() || is_item, "{error}");
     assert!(backend.take_sizes().is_empty(), "the backend was called");
 }
 
@@ -172,7 +180,7 @@ async fn a_batch_with_one_invalid_message_is_refused_as_a_whole() -> Result<()> 
         ),
         (
             NewMessage::new("").with_header("", "x"),
-            "a header name is empty",
+            "header name is empty; it must be at least 1 byte long",
         ),
         (
             NewMessage::new("").with_max_attempts(0),

@@ -186,13 +186,11 @@ fn peeked(document: &RawDocument, now: DateTime) -> Option<PeekedMessage> {
     } else {
         MessageState::Delayed
     };
-    Some(PeekedMessage {
-        id: stored.id,
-        payload: stored.payload,
-        headers: stored.headers,
-        attempts: stored.attempts,
-        enqueued_at: stored.enqueued_at,
-        state,
-        ready_at: ready_at.to_system_time(),
-    })
+    Some(
+        PeekedMessage::new(stored.id, stored.payload, state)
+            .with_headers(stored.headers)
+            .with_attempts(stored.attempts)
+            .with_enqueued_at(stored.enqueued_at)
+            .with_ready_at(ready_at.to_system_time()),
+    )
 }

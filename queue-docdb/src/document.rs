@@ -114,15 +114,17 @@ pub(crate) fn read_dead(document: &RawDocument) -> Option<DeadLetter> {
         _ => DeadReason::Rejected(Damage("reason").to_string()),
     };
     let time = |date: Option<DateTime>| date.map_or(SystemTime::UNIX_EPOCH, |d| d.to_system_time());
-    Some(DeadLetter {
-        id: MessageId::new(dead.get_str("id").ok()?).ok()?,
-        payload: payload(document).unwrap_or_default(),
-        headers: headers(document).unwrap_or_default(),
-        attempts: count(document, "attempts").unwrap_or(0),
-        enqueued_at: time(date(document, "enqueued_at")),
-        died_at: time(date(dead, "at")),
-        reason,
-    })
+    Some(
+        DeadLetter::new(
+            MessageId::new(dead.get_str("id").ok()?).ok()?,
+            payload(document).unwrap_or_default(),
+            reason,
+        )
+        .with_headers(headers(document).unwrap_or_default())
+        .with_attempts(count(document, "attempts").unwrap_or(0))
+        .with_enqueued_at(time(date(document, "enqueued_at")))
+        .with_died_at(time(date(dead, "at"))),
+    )
 }
 
 /// Whether this library wrote the document, live or dead.

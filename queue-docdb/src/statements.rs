@@ -130,17 +130,14 @@ impl Claim {
             nonce: self.nonce,
             id: stored.id,
         };
-        Delivery {
-            receipt: held.receipt(),
-            id: held.id,
-            payload: stored.payload,
-            headers: stored.headers,
-            attempt: stored.attempts + 1,
-            max_attempts: stored.max_attempts,
-            enqueued_at: stored.enqueued_at,
-            visibility_timeout: Duration::from_millis(visibility_millis.unsigned_abs()),
-            lease_expires_at: expires_at.to_system_time(),
-        }
+        let receipt = held.receipt();
+        Delivery::new(held.id, stored.payload, receipt)
+            .with_headers(stored.headers)
+            .with_attempt(stored.attempts + 1)
+            .with_max_attempts(stored.max_attempts)
+            .with_enqueued_at(stored.enqueued_at)
+            .with_visibility_timeout(Duration::from_millis(visibility_millis.unsigned_abs()))
+            .with_lease_expires_at(expires_at.to_system_time())
     }
 
     fn visibility_millis(&self, stored: &Stored) -> i64 {

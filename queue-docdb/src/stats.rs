@@ -35,15 +35,16 @@ impl QueueCollection {
             self.count(dead_letters_after("")),
             self.first_ready_time(Document::new()),
         )?;
-        Ok(QueueStats {
-            ready,
-            delayed,
-            leased,
-            dead,
-            oldest_ready: first
-                .filter(|&first| first <= now)
-                .map(|first| instant::between(first, now)),
-        })
+        Ok(QueueStats::default()
+            .with_ready(ready)
+            .with_delayed(delayed)
+            .with_leased(leased)
+            .with_dead(dead)
+            .with_oldest_ready(
+                first
+                    .filter(|&first| first <= now)
+                    .map(|first| instant::between(first, now)),
+            ))
     }
 
     /// The earliest ready time of the live messages that the filter selects.

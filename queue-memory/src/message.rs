@@ -43,17 +43,17 @@ impl StoredMessage {
         let delivery = Uuid::new_v4();
         self.attempts += 1;
         self.delivery = Some(delivery);
-        Delivery {
-            id: self.sent.id.clone(),
-            payload: self.sent.payload.clone(),
-            headers: self.sent.headers.clone(),
-            attempt: self.attempts,
-            max_attempts: self.sent.max_attempts,
-            enqueued_at: millis::to_time(self.enqueued_at),
-            visibility_timeout: Duration::from_millis(timeout.unsigned_abs()),
-            lease_expires_at: millis::to_time(now.saturating_add(timeout)),
-            receipt: receipt(delivery, &self.sent.id),
-        }
+        Delivery::new(
+            self.sent.id.clone(),
+            self.sent.payload.clone(),
+            receipt(delivery, &self.sent.id),
+        )
+        .with_headers(self.sent.headers.clone())
+        .with_attempt(self.attempts)
+        .with_max_attempts(self.sent.max_attempts)
+        .with_enqueued_at(millis::to_time(self.enqueued_at))
+        .with_visibility_timeout(Duration::from_millis(timeout.unsigned_abs()))
+        .with_lease_expires_at(millis::to_time(now.saturating_add(timeout)))
     }
 
     /// Whether `receipt` is that of the last delivery, and nothing has settled it.
@@ -66,33 +66,33 @@ impl StoredMessage {
     }
 
     pub(crate) fn peeked(&self, ready_at: Millis, now: Millis) -> PeekedMessage {
-        PeekedMessage {
-            id: self.sent.id.clone(),
-            payload: self.sent.payload.clone(),
-            headers: self.sent.headers.clone(),
-            attempts: self.attempts,
-            enqueued_at: millis::to_time(self.enqueued_at),
-            state: match self.delivery {
+        PeekedMessage::new(
+            self.sent.id.clone(),
+            self.sent.payload.clone(),
+            match self.delivery {
                 _ if ready_at <= now => MessageState::Ready,
                 Some(_) => MessageState::Leased,
                 None => MessageState::Delayed,
             },
-            ready_at: millis::to_time(ready_at),
-        }
+        )
+        .with_headers(self.sent.headers.clone())
+        .with_attempts(self.attempts)
+        .with_enqueued_at(millis::to_time(self.enqueued_at))
+        .with_ready_at(millis::to_time(ready_at))
     }
 }
 
 impl DeadMessage {
     pub(crate) fn listed(&self) -> DeadLetter {
-        DeadLetter {
-            id: self.message.sent.id.clone(),
-            payload: self.message.sent.payload.clone(),
-            headers: self.message.sent.headers.clone(),
-            attempts: self.message.attempts,
-            enqueued_at: millis::to_time(self.message.enqueued_at),
-            died_at: millis::to_time(self.died_at),
-            reason: self.reason.clone(),
-        }
+        DeadLetter::new(
+            self.message.sent.id.clone(),
+            self.message.sent.payload.clone(),
+            self.reason.clone(),
+        )
+        .with_headers(self.message.sent.headers.clone())
+        .with_attempts(self.message.attempts)
+        .with_enqueued_at(millis::to_time(self.message.enqueued_at))
+        .with_died_at(millis::to_time(self.died_at))
     }
 }
 

@@ -131,13 +131,12 @@ impl MemoryQueue {
         let later = self.live.values().skip(ready);
         let leased = later.filter(|message| message.delivery.is_some()).count();
         let age = |ready_at| u64::try_from(now - ready_at).ok();
-        QueueStats {
-            ready: ready as u64,
-            delayed: (self.live.len() - ready - leased) as u64,
-            leased: leased as u64,
-            dead: self.dead.len() as u64,
-            oldest_ready: self.next_ready().and_then(age).map(Duration::from_millis),
-        }
+        QueueStats::default()
+            .with_ready(ready as u64)
+            .with_delayed((self.live.len() - ready - leased) as u64)
+            .with_leased(leased as u64)
+            .with_dead(self.dead.len() as u64)
+            .with_oldest_ready(self.next_ready().and_then(age).map(Duration::from_millis))
     }
 
     /// Takes the message whose last delivery `receipt` is for. No clock is asked (A3).

@@ -51,7 +51,7 @@ async fn use_names(backend: &Arc<MemoryBackend>) -> Result<()> {
         queue.wait(Duration::ZERO).await?;
         queue.enqueue(&NewMessage::new("")).await?;
         let delivery = queue.lease().await?.expect("a message is ready");
-        queue.ack(&delivery.receipt).await?;
+        assert!(queue.ack(&delivery.receipt).await?.is_applied());
         assert!(queue.lease().await?.is_none());
         let wait = backend.wait(queue.name(), Duration::MAX);
         let pending = polled_once(wait).await;

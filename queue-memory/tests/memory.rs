@@ -53,9 +53,12 @@ async fn wait_follows_a_ready_time_that_moves() -> Result<()> {
         async move { queue.wait(2 * HOUR).await }
     });
     tokio::task::yield_now().await;
-    queue
-        .extend(&delivery.receipt, Duration::from_millis(50))
-        .await?;
+    assert!(
+        queue
+            .extend(&delivery.receipt, Duration::from_millis(50))
+            .await?
+            .is_applied()
+    );
     waiting.await.expect("no panic")?;
     assert_eq!(start.elapsed().as_millis(), 50);
     Ok(())
@@ -98,12 +101,15 @@ async fn a_full_queue_stores_what_fits_and_fails() -> Result<()> {
     );
 
     let delivery = queue.lease().await?.expect("ready");
-    queue
-        .dead_letter(&delivery.receipt, "dead letters count too")
-        .await?;
+    assert!(
+        queue
+            .dead_letter(&delivery.receipt, "dead letters count too")
+            .await?
+            .is_applied()
+    );
     assert!(queue.enqueue(&batch[2]).await.is_err());
     let delivery = queue.lease().await?.expect("ready");
-    queue.ack(&delivery.receipt).await?;
+    assert!(queue.ack(&delivery.receipt).await?.is_applied());
     let expected = [EnqueueOutcome::Duplicate, EnqueueOutcome::Stored];
     assert_eq!(
         queue

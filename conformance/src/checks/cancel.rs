@@ -184,7 +184,7 @@ pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
         expect_in_the_end(&fixture, &expected).await;
         fixture.pass(10_000).await;
         for delivery in fixture.lease(1000).await {
-            fixture.ack(&delivery.receipt).await;
+            assert!(fixture.ack(&delivery.receipt).await.is_applied());
         }
     }
 }
@@ -238,9 +238,12 @@ pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
         fixture.store(&trio(polls).map(|id| msg(&id))).await;
         stored += 3;
         for delivery in fixture.lease(3).await {
-            fixture
-                .change(&delivery.receipt, dead_letter("for now"))
-                .await;
+            assert!(
+                fixture
+                    .change(&delivery.receipt, dead_letter("for now"))
+                    .await
+                    .is_applied()
+            );
         }
         let done = poll_at_most(
             polls,

@@ -6,9 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use queue_api::{
-    Delivery, EnqueueOutcome::Stored, LeaseChange, LeaseOutcome::Applied, MessageId, NewMessage,
-};
+use queue_api::{Delivery, EnqueueOutcome::Stored, LeaseChange, LeaseOutcome::Applied, MessageId};
 use tokio::sync::Barrier;
 
 use super::race::{
@@ -143,7 +141,7 @@ pub(super) async fn a_reused_id_is_a_new_message(fixture: Fixture) {
 /// ids again. Ids are in the opposite order of arrival, so a claim by id and a claim by arrival
 /// start at opposite ends.
 async fn many_tasks_reuse_ids(fixture: &Fixture) {
-    let most = fixture.backend().limits().max_batch.min(300);
+    let most = fixture.backend().limits().max_batch.get().min(300);
     let ids = (0..most).rev().map(|n| format!("many{n:03}"));
     let messages: Vec<_> = ids.map(|id| msg(&id)).collect();
     fixture.store(&messages).await;
@@ -168,10 +166,8 @@ async fn many_tasks_reuse_ids(fixture: &Fixture) {
                 assert!(all_applied, "task {task} has these leases: {outcomes:?}");
                 for Delivery { id, payload, .. } in deliveries {
                     acked.lock().unwrap().insert(payload);
-                    let again = NewMessage {
-                        payload: format!("{id} of task {task}, round {round}").into(),
-                        ..msg(id.as_str())
-                    };
+                    let again = msg(id.as_str())
+                        .with_payload(format!("{id} of task {task}, round {round}"));
                     fixture.store(&[again]).await;
                 }
             }
@@ -228,7 +224,12 @@ async fn many_producers_and_consumers(fixture: &Fixture) {
             for delivery in fixture.lease(4).await {
                 idle.reset();
                 if delivery.attempt == 1 && delivery.id.as_str().ends_with('3') {
-                    fixture.change(&delivery.receipt, nack(0)).await;
+                    assert!(
+                        fixture
+                            .change(&delivery.receipt, nack(0))
+                            .await
+                            .is_applied()
+                    );
                 } else if fixture.ack(&delivery.receipt).await == Applied {
                     let done = msg(delivery.id.as_str());
                     fixture.other_queue("done").store(&[done]).await;

@@ -16,7 +16,12 @@ pub(super) async fn after_max_attempts_a_message_becomes_a_dead_letter(fixture: 
         let delivery = fixture.lease_one().await;
         assert_eq!((delivery.attempt, delivery.max_attempts), (attempt, 3));
         if attempt == 2 {
-            fixture.change(&delivery.receipt, nack(0)).await;
+            assert!(
+                fixture
+                    .change(&delivery.receipt, nack(0))
+                    .await
+                    .is_applied()
+            );
         } else {
             fixture.pass(10_000).await;
         }
@@ -108,10 +113,7 @@ pub(super) async fn a_rejected_message_stays_dead(fixture: Fixture) {
         .expect_none_ready("a dead letter is not leased")
         .await;
     assert_eq!(fixture.ack(&delivery.receipt).await, Lost);
-    let expected = QueueStats {
-        dead: 1,
-        ..QueueStats::default()
-    };
+    let expected = QueueStats::default().with_dead(1);
     assert_eq!(fixture.stats().await, expected);
 }
 
@@ -150,11 +152,9 @@ pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
     fixture.pass(7).await;
     assert_eq!(fixture.redrive(&Redrive::All).await, 1);
     assert!(fixture.all_dead_letters().await.is_empty());
-    let ready_since_now = QueueStats {
-        ready: 1,
-        oldest_ready: Some(Duration::ZERO),
-        ..QueueStats::default()
-    };
+    let ready_since_now = QueueStats::default()
+        .with_ready(1)
+        .with_oldest_ready(Some(Duration::ZERO));
     assert_eq!(fixture.stats().await, ready_since_now);
     for attempt in 1..=2 {
         let delivery = fixture.lease_one().await;
@@ -173,7 +173,7 @@ pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
 }
 
 pub(super) async fn many_dead_letters_are_listed_and_redriven(fixture: Fixture) {
-    let most = fixture.backend().limits().max_batch.min(1000);
+    let most = fixture.backend().limits().max_batch.get().min(1000);
     let messages: Vec<_> = (0..most).map(|n| msg(&format!("m{n}"))).collect();
     fixture.store(&messages).await;
     let deliveries = fixture.lease(most).await.into_iter();
@@ -192,9 +192,12 @@ pub(super) async fn redrive_takes_only_the_named_ids(fixture: Fixture) {
         .await;
     for delivery in fixture.lease(4).await {
         if delivery.id.as_str() != "live" {
-            fixture
-                .change(&delivery.receipt, dead_letter("for now"))
-                .await;
+            assert!(
+                fixture
+                    .change(&delivery.receipt, dead_letter("for now"))
+                    .await
+                    .is_applied()
+            );
         }
     }
     let named = Redrive::Ids(vec![
@@ -223,9 +226,12 @@ pub(super) async fn a_lease_leaves_exhausted_messages_behind_the_last_one(fixtur
     // "front" is a dead letter now. The other two come back in the same order.
     assert_eq!(ids(&middle_and_back), ["middle", "back"]);
     assert_eq!(fixture.stats().await.dead, 1);
-    fixture
-        .change(&middle_and_back[0].receipt, extend(20))
-        .await;
+    assert!(
+        fixture
+            .change(&middle_and_back[0].receipt, extend(20))
+            .await
+            .is_applied()
+    );
     fixture.pass(50).await;
     assert_eq!(ids(&fixture.lease(1).await), ["middle"]);
     let stats = fixture.stats().await;
@@ -266,7 +272,12 @@ pub(super) async fn dead_letters_are_listed_in_pages(fixture: Fixture) {
     for id in ["c", "a", "e", "b", "d"] {
         fixture.store(&[msg(id)]).await;
         let delivery = fixture.lease_one().await;
-        fixture.change(&delivery.receipt, dead_letter("no")).await;
+        assert!(
+            fixture
+                .change(&delivery.receipt, dead_letter("no"))
+                .await
+                .is_applied()
+        );
         fixture.pass(1).await;
     }
     let none = DeadLetterPage::new(0);

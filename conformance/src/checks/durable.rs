@@ -11,7 +11,12 @@ pub(super) async fn a_new_connection_sees_everything(fixture: Fixture) {
     fixture.store(&[msg("leased"), msg("dead")]).await;
     for delivery in fixture.lease(2).await {
         if delivery.id.as_str() == "dead" {
-            fixture.change(&delivery.receipt, dead_letter("no")).await;
+            assert!(
+                fixture
+                    .change(&delivery.receipt, dead_letter("no"))
+                    .await
+                    .is_applied()
+            );
         }
     }
     fixture
@@ -36,7 +41,7 @@ pub(super) async fn a_new_connection_sees_everything(fixture: Fixture) {
         (&ready.id, &ready.payload)
     );
     assert_eq!(delivery.headers, ready.headers);
-    fixture.ack(&delivery.receipt).await;
+    assert!(fixture.ack(&delivery.receipt).await.is_applied());
     fixture.pass(10_000).await;
     let leased = fixture.lease(10).await;
     assert_eq!((ids(&leased), leased[0].attempt), (vec!["leased"], 2));

@@ -24,7 +24,12 @@ pub(super) async fn an_unacked_message_comes_back_every_time(fixture: Fixture) {
         let delivery = fixture.lease_one().await;
         assert_eq!(delivery.attempt, round);
         if round % 3 == 0 {
-            fixture.change(&delivery.receipt, nack(0)).await;
+            assert!(
+                fixture
+                    .change(&delivery.receipt, nack(0))
+                    .await
+                    .is_applied()
+            );
         } else {
             fixture.pass(10_000).await;
         }
@@ -46,13 +51,21 @@ pub(super) async fn a_stored_id_is_a_duplicate_in_every_state(fixture: Fixture) 
     again("leased").await;
     fixture.pass(10_000).await;
     again("ready after its lease").await;
-    fixture.change(&delivery.receipt, nack(500)).await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, nack(500))
+            .await
+            .is_applied()
+    );
     again("delayed by a nack").await;
     fixture.pass(500).await;
     let delivery = fixture.lease_one().await;
-    fixture
-        .change(&delivery.receipt, dead_letter("enough"))
-        .await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, dead_letter("enough"))
+            .await
+            .is_applied()
+    );
     again("dead").await;
 }
 
@@ -101,7 +114,7 @@ pub(super) async fn equal_ids_in_one_batch_are_stored_once(fixture: Fixture) {
 }
 
 pub(super) async fn a_full_batch_of_duplicates(fixture: Fixture) {
-    let most = fixture.backend().limits().max_batch.min(1000);
+    let most = fixture.backend().limits().max_batch.get().min(1000);
     let messages: Vec<_> = (0..most).map(|n| msg(&format!("m{n}"))).collect();
     fixture.store(&messages).await;
     let outcomes = fixture.enqueue(&messages).await;
@@ -117,7 +130,7 @@ pub(super) async fn a_full_batch_of_duplicates(fixture: Fixture) {
 pub(super) async fn an_acked_id_may_be_used_again(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let first = fixture.lease_one().await;
-    fixture.ack(&first.receipt).await;
+    assert!(fixture.ack(&first.receipt).await.is_applied());
     fixture
         .store(&[NewMessage::new("anew").with_id(id_of("m"))])
         .await;
@@ -204,7 +217,7 @@ pub(super) async fn ids_that_look_alike_are_distinct(fixture: Fixture) {
     }
     deliveries.retain(|delivery| delivery.id.as_str() != "a");
     for delivery in deliveries {
-        fixture.ack(&delivery.receipt).await;
+        assert!(fixture.ack(&delivery.receipt).await.is_applied());
     }
     fixture.pass(10_000).await;
     assert_eq!(ids(&fixture.lease(20).await), ["a"]);
@@ -251,10 +264,7 @@ pub(super) async fn a_payload_at_the_limit_comes_back(fixture: Fixture) {
     let header = "h".repeat(limits.max_header_bytes - 1);
     let message = msg("large").with_header("k", header.clone());
     fixture
-        .store(&[NewMessage {
-            payload: payload.clone().into(),
-            ..message
-        }])
+        .store(&[message.with_payload(payload.clone())])
         .await;
     let delivery = fixture.lease_one().await;
     assert!(
@@ -268,12 +278,9 @@ pub(super) async fn a_payload_at_the_limit_comes_back(fixture: Fixture) {
 /// caller's concern.
 pub(super) async fn a_batch_of_large_payloads_comes_back(fixture: Fixture) {
     let limits = fixture.backend().limits();
-    let count = limits.max_batch.min(7);
+    let count = limits.max_batch.get().min(7);
     let payload = Bytes::from(vec![b'x'; limits.max_payload_bytes.min(8 << 20)]);
-    let messages = (0..count).map(|n| NewMessage {
-        payload: payload.clone(),
-        ..msg(&format!("m{n}"))
-    });
+    let messages = (0..count).map(|n| msg(&format!("m{n}")).with_payload(payload.clone()));
     fixture.store(&messages.collect::<Vec<_>>()).await;
     let deliveries = fixture.lease(count).await;
     assert_eq!(deliveries.len(), count);

@@ -133,7 +133,12 @@ pub(super) async fn a_finer_duration_is_rounded_up(fixture: Fixture) {
     lasts_two_millis("half a millisecond of the override is left").await;
     for action in [LeaseAction::Extend(fine), LeaseAction::Nack { delay: fine }] {
         let delivery = fixture.lease_one().await;
-        fixture.change(&delivery.receipt, action.clone()).await;
+        assert!(
+            fixture
+                .change(&delivery.receipt, action.clone())
+                .await
+                .is_applied()
+        );
         lasts_two_millis(&format!("half a millisecond of {action:?} is left")).await;
     }
     assert_eq!(fixture.lease_one().await.attempt, 5);
@@ -192,11 +197,16 @@ pub(super) async fn receipts_are_fresh(fixture: Fixture) {
 pub(super) async fn every_redelivery_counts_except_after_a_release(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let first = fixture.lease_one().await;
-    fixture.change(&first.receipt, nack(0)).await;
+    assert!(fixture.change(&first.receipt, nack(0)).await.is_applied());
     let second = fixture.lease_one().await;
-    fixture.change(&second.receipt, LeaseAction::Release).await;
+    assert!(
+        fixture
+            .change(&second.receipt, LeaseAction::Release)
+            .await
+            .is_applied()
+    );
     let again = fixture.lease_one().await;
-    fixture.change(&again.receipt, extend(1)).await;
+    assert!(fixture.change(&again.receipt, extend(1)).await.is_applied());
     fixture.pass(1).await;
     let third = fixture.lease_one().await;
     let attempts = [first.attempt, second.attempt, again.attempt, third.attempt];
@@ -225,7 +235,7 @@ pub(super) async fn everything_ready_up_to_what_was_asked(fixture: Fixture) {
     fixture.store(&[msg("a"), hidden, msg("b"), msg("c")]).await;
     let a = fixture.lease(1).await;
     assert_eq!(fixture.lease(100).await.len(), 2, "two are ready");
-    fixture.change(&a[0].receipt, nack(0)).await;
+    assert!(fixture.change(&a[0].receipt, nack(0)).await.is_applied());
     assert_eq!(fixture.lease(100).await.len(), 1);
 }
 
@@ -250,7 +260,7 @@ pub(super) async fn in_order_of_ready_time(fixture: Fixture) {
 }
 
 pub(super) async fn a_batch_of_the_largest_size(fixture: Fixture) {
-    let most = fixture.backend().limits().max_batch.min(1000);
+    let most = fixture.backend().limits().max_batch.get().min(1000);
     let messages: Vec<_> = (0..most + 1).map(|n| msg(&format!("m{n}"))).collect();
     fixture.store(&messages[..most]).await;
     fixture.store(&messages[most..]).await;

@@ -21,7 +21,7 @@ pub(super) async fn queues_are_separate(fixture: Fixture) {
     assert_eq!(fixture.stats().await.ready, 0);
     fixture.pass(10_000).await;
     let delivery = fixture.lease_one().await;
-    fixture.ack(&delivery.receipt).await;
+    assert!(fixture.ack(&delivery.receipt).await.is_applied());
     assert_eq!(other.stats().await.ready, 3);
 }
 
@@ -95,28 +95,51 @@ pub(super) async fn stats_are_exact_after_every_step(fixture: Fixture) {
     expect("enqueueing three and a delayed one", 3, 1, 0, 0).await;
     let leased = fixture.lease(2).await;
     expect("leasing two", 1, 1, 2, 0).await;
-    fixture.change(&leased[0].receipt, nack(7000)).await;
+    assert!(
+        fixture
+            .change(&leased[0].receipt, nack(7000))
+            .await
+            .is_applied()
+    );
     expect("a nack with delay", 1, 2, 1, 0).await;
     fixture.pass(5000).await;
     expect("the delay", 2, 1, 1, 0).await;
     fixture.pass(2000).await;
     expect("the nack's delay", 3, 0, 1, 0).await;
-    fixture.change(&leased[1].receipt, extend(10_000)).await;
+    assert!(
+        fixture
+            .change(&leased[1].receipt, extend(10_000))
+            .await
+            .is_applied()
+    );
     fixture.pass(9_999).await;
     expect("almost the extended lease", 3, 0, 1, 0).await;
     fixture.pass(1).await;
     expect("the extended lease", 4, 0, 0, 0).await;
-    fixture.change(&leased[1].receipt, extend(10)).await;
+    assert!(
+        fixture
+            .change(&leased[1].receipt, extend(10))
+            .await
+            .is_applied()
+    );
     expect("a late extension", 3, 0, 1, 0).await;
-    fixture.change(&leased[1].receipt, dead_letter("no")).await;
+    assert!(
+        fixture
+            .change(&leased[1].receipt, dead_letter("no"))
+            .await
+            .is_applied()
+    );
     expect("a dead letter", 3, 0, 0, 1).await;
     let leased = fixture.lease(3).await;
     expect("leasing the rest", 0, 0, 3, 1).await;
-    fixture.ack(&leased[2].receipt).await;
+    assert!(fixture.ack(&leased[2].receipt).await.is_applied());
     expect("an ack", 0, 0, 2, 1).await;
-    fixture
-        .change(&leased[0].receipt, LeaseAction::Release)
-        .await;
+    assert!(
+        fixture
+            .change(&leased[0].receipt, LeaseAction::Release)
+            .await
+            .is_applied()
+    );
     expect("a release", 1, 0, 1, 1).await;
 }
 
@@ -147,9 +170,12 @@ pub(super) async fn stats_report_the_age_of_the_oldest(fixture: Fixture) {
     assert_eq!(oldest().await, Some(250), "ready since its lease expired");
     let delivery = fixture.lease_one().await;
     fixture.pass(30).await;
-    fixture
-        .change(&delivery.receipt, LeaseAction::Release)
-        .await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, LeaseAction::Release)
+            .await
+            .is_applied()
+    );
     assert_eq!(oldest().await, Some(0), "ready since its release");
 }
 
@@ -168,7 +194,7 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
     for delivery in fixture.lease(2).await {
         let dead = delivery.id.as_str() == "dead";
         let action = if dead { dead_letter("no") } else { nack(0) };
-        fixture.change(&delivery.receipt, action).await;
+        assert!(fixture.change(&delivery.receipt, action).await.is_applied());
     }
     let before = fixture.stats().await;
     let seen = fixture.peek(10).await;
@@ -218,9 +244,19 @@ pub(super) async fn peek_shows_the_state_at_this_time(fixture: Fixture) {
     assert_eq!(state().await, Leased);
     fixture.pass(10_000).await;
     assert_eq!(state().await, Ready, "its lease has expired");
-    fixture.change(&delivery.receipt, extend(5)).await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, extend(5))
+            .await
+            .is_applied()
+    );
     assert_eq!(state().await, Leased);
-    fixture.change(&delivery.receipt, nack(5)).await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, nack(5))
+            .await
+            .is_applied()
+    );
     assert_eq!(state().await, Delayed);
 }
 
@@ -230,13 +266,7 @@ pub(super) async fn purge_live_leaves_dead_letters(fixture: Fixture) {
     fill_every_state(&fixture).await;
     assert_eq!(fixture.purge(Purge::Live).await, 3);
     assert_eq!(fixture.purge(Purge::Live).await, 0);
-    assert_eq!(
-        fixture.stats().await,
-        QueueStats {
-            dead: 1,
-            ..QueueStats::default()
-        }
-    );
+    assert_eq!(fixture.stats().await, QueueStats::default().with_dead(1));
     fixture.pass(3_600_000).await;
     fixture.expect_none_ready("the queue was purged").await;
     assert_eq!(other.stats().await.ready, 1);
@@ -295,7 +325,11 @@ pub(super) async fn queues_are_listed(fixture: Fixture) {
     // Dead letters are messages too.
     let ant = fixture.other_queue("ant");
     let delivery = ant.lease_one().await;
-    ant.change(&delivery.receipt, dead_letter("no")).await;
+    assert!(
+        ant.change(&delivery.receipt, dead_letter("no"))
+            .await
+            .is_applied()
+    );
     assert_eq!(listed().await, ["ant", "mole.1", "zebra"]);
     fixture.other_queue("mole.1").delete().await;
     assert_eq!(listed().await, ["ant", "zebra"]);
@@ -319,7 +353,12 @@ async fn fill_every_state(queue: &crate::fixture::OneQueue) {
     queue.store(&[msg("leased"), msg("dead")]).await;
     for delivery in queue.lease(2).await {
         if delivery.id.as_str() == "dead" {
-            queue.change(&delivery.receipt, dead_letter("no")).await;
+            assert!(
+                queue
+                    .change(&delivery.receipt, dead_letter("no"))
+                    .await
+                    .is_applied()
+            );
         }
     }
     queue

@@ -165,10 +165,8 @@ async fn one_of_two_succeeds(fixture: &Fixture, action: Option<LeaseAction>) {
 /// id used again.
 pub(super) async fn a_lease_takes_no_reused_id(fixture: &Fixture) {
     let elsewhere = fixture.reconnect().await;
-    let life = |number: &'static str, id: &str| NewMessage {
-        payload: number.into(),
-        ..msg(id).with_header("life", number)
-    };
+    let life =
+        |number: &'static str, id: &str| msg(id).with_payload(number).with_header("life", number);
     let second_life = life("2", "a");
     for polls in every_await_point() {
         fixture
@@ -279,7 +277,7 @@ pub(super) async fn an_ack_and_an_enqueue_both_take_effect(fixture: &Fixture) {
         assert_eq!(fixture.stats().await.leased, 0, "the ack took effect");
         let delivery = fixture.lease_one().await;
         assert_eq!(delivery.id, stored.id, "the enqueue took effect");
-        fixture.ack(&delivery.receipt).await;
+        assert!(fixture.ack(&delivery.receipt).await.is_applied());
         if !round.was_stopped {
             break;
         }

@@ -92,7 +92,7 @@ pub(super) async fn a_receipt_is_not_repeated(fixture: Fixture) {
         match redelivery {
             Some(action) => drop(fixture.change(&old, action).await),
             None => {
-                fixture.ack(&old).await;
+                assert!(fixture.ack(&old).await.is_applied());
                 fixture.store(&[msg("m")]).await;
             }
         }
@@ -204,7 +204,7 @@ pub(super) async fn a_settled_receipt_is_lost(fixture: Fixture) {
             "a settled receipt changes nothing"
         );
         for left in fixture.lease(10).await {
-            fixture.ack(&left.receipt).await;
+            assert!(fixture.ack(&left.receipt).await.is_applied());
         }
     }
 }

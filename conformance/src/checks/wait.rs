@@ -98,7 +98,12 @@ pub(super) async fn wait_wakes_when_a_shortened_lease_ends(fixture: Fixture) {
         .await;
     let delivery = fixture.lease_one().await;
     let waiting = start_waiting(&fixture).await;
-    fixture.change(&delivery.receipt, extend(10_000)).await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, extend(10_000))
+            .await
+            .is_applied()
+    );
     fixture.pass(10_000).await;
     waiting.ends().await;
 }
@@ -106,9 +111,12 @@ pub(super) async fn wait_wakes_when_a_shortened_lease_ends(fixture: Fixture) {
 pub(super) async fn wait_wakes_on_a_redrive(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;
-    fixture
-        .change(&delivery.receipt, dead_letter("for now"))
-        .await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, dead_letter("for now"))
+            .await
+            .is_applied()
+    );
     let waiting = start_waiting(&fixture).await;
     assert_eq!(fixture.redrive(&Redrive::All).await, 1);
     waiting.ends().await;
@@ -120,7 +128,12 @@ pub(super) async fn wait_wakes_on_a_nack(fixture: Fixture) {
         .await;
     let delivery = fixture.lease_one().await;
     let waiting = start_waiting(&fixture).await;
-    fixture.change(&delivery.receipt, nack(0)).await;
+    assert!(
+        fixture
+            .change(&delivery.receipt, nack(0))
+            .await
+            .is_applied()
+    );
     waiting.ends().await;
 }
 

@@ -330,19 +330,19 @@ impl Model {
             let State::Live { ready_at, receipt } = &message.state else {
                 return Err(format!("M1: peek returned {id}, which is a dead letter"));
             };
-            let expected = PeekedMessage {
-                id: id.clone(),
-                payload: message.sent.payload.clone(),
-                headers: message.sent.headers.clone(),
-                attempts: message.attempts,
-                enqueued_at: message.enqueued_at,
-                state: match receipt {
+            let expected = PeekedMessage::new(
+                id.clone(),
+                message.sent.payload.clone(),
+                match receipt {
                     _ if *ready_at <= now => MessageState::Ready,
                     Some(_) => MessageState::Leased,
                     None => MessageState::Delayed,
                 },
-                ready_at: *ready_at,
-            };
+            )
+            .with_headers(message.sent.headers.clone())
+            .with_attempts(message.attempts)
+            .with_enqueued_at(message.enqueued_at)
+            .with_ready_at(*ready_at);
             accept!(
                 *peeked == expected,
                 "M1: peek returned {peeked:?}, expected {expected:?}"
@@ -355,15 +355,13 @@ impl Model {
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
         let letter = |(id, message): (&MessageId, &Message)| match &message.state {
             State::Live { .. } => None,
-            State::Dead { at, reason } => Some(DeadLetter {
-                id: id.clone(),
-                payload: message.sent.payload.clone(),
-                headers: message.sent.headers.clone(),
-                attempts: message.attempts,
-                enqueued_at: message.enqueued_at,
-                died_at: *at,
-                reason: reason.clone(),
-            }),
+            State::Dead { at, reason } => Some(
+                DeadLetter::new(id.clone(), message.sent.payload.clone(), reason.clone())
+                    .with_headers(message.sent.headers.clone())
+                    .with_attempts(message.attempts)
+                    .with_enqueued_at(message.enqueued_at)
+                    .with_died_at(*at),
+            ),
         };
         self.messages.iter().filter_map(letter).collect()
     }

@@ -275,7 +275,7 @@ impl Recorder {
     }
 
     pub(super) async fn ack_a_batch(&mut self) -> usize {
-        let most = self.connection.backend.limits().max_batch.min(100);
+        let most = self.connection.backend.limits().max_batch.get().min(100);
         let leased = self.lease(most, 5_000).await;
         for delivery in &leased {
             let one = std::slice::from_ref(delivery);

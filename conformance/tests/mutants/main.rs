@@ -6,7 +6,7 @@
 mod backend;
 mod preconditions;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use queue_api::{Limits, ManualClock, async_trait};
@@ -92,12 +92,14 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The smallest limits that the suite supports.
-const LEAST_LIMITS: Limits = Limits {
-    max_batch: 10,
-    max_payload_bytes: 100_000,
-    max_header_bytes: 1000,
-    max_visibility_timeout: Duration::from_secs(7200),
-    max_delay: Duration::from_secs(7200),
+const LEAST_LIMITS: Limits = {
+    let mut limits = Limits::STANDARD;
+    limits.max_batch = NonZeroUsize::new(10).unwrap();
+    limits.max_payload_bytes = 100_000;
+    limits.max_header_bytes = 1000;
+    limits.max_visibility_timeout = Duration::from_secs(7200);
+    limits.max_delay = Duration::from_secs(7200);
+    limits
 };
 
 fn main() -> ExitCode {

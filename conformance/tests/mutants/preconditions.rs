@@ -5,7 +5,7 @@ use std::time::Duration;
 use queue_api::{LeaseAction, LeaseChange, LeaseOptions, Limits, MAX_REASON_BYTES, NewMessage};
 
 pub(crate) fn batch(limits: &Limits, len: usize) {
-    assert!(len <= limits.max_batch, "a batch of {len}");
+    assert!(len <= limits.max_batch.get(), "a batch of {len}");
 }
 
 pub(crate) fn message(limits: &Limits, message: &NewMessage) {

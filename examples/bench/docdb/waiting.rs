@@ -141,7 +141,7 @@ pub(crate) async fn listen(location: &Location, mut orders: Orders) -> Result<()
                 let lease = lease.context("the listener was stopped")?;
                 let sent: u64 = std::str::from_utf8(lease.payload())?.parse()?;
                 let took = nanos() - sent;
-                lease.ack().await?;
+                assert!(lease.ack().await?.is_applied());
                 child::tell(&took)?;
             }
             order = orders.next() => match order? {

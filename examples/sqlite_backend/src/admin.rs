@@ -121,31 +121,31 @@ fn peeked(row: &Row<'_>, now: Millis) -> error::Result<PeekedMessage> {
     let ready_at: Millis = row.get("visible_at")?;
     let receipt: Option<String> = row.get("receipt")?;
     let stored = Stored::read(row)?;
-    Ok(PeekedMessage {
-        id: stored.id,
-        payload: stored.payload,
-        headers: stored.headers,
-        attempts: stored.attempts,
-        enqueued_at: stored.enqueued_at,
-        state: match receipt {
+    Ok(PeekedMessage::new(
+        stored.id,
+        stored.payload,
+        match receipt {
             _ if ready_at <= now => MessageState::Ready,
             Some(_) => MessageState::Leased,
             None => MessageState::Delayed,
         },
-        ready_at: millis::to_time(ready_at),
-    })
+    )
+    .with_headers(stored.headers)
+    .with_attempts(stored.attempts)
+    .with_enqueued_at(stored.enqueued_at)
+    .with_ready_at(millis::to_time(ready_at)))
 }
 
 fn dead_letter(row: &Row<'_>) -> error::Result<DeadLetter> {
     let reason: Option<String> = row.get("reason")?;
     let stored = Stored::read(row)?;
-    Ok(DeadLetter {
-        id: stored.id,
-        payload: stored.payload,
-        headers: stored.headers,
-        attempts: stored.attempts,
-        enqueued_at: stored.enqueued_at,
-        died_at: millis::to_time(row.get("died_at")?),
-        reason: reason.map_or(DeadReason::AttemptsExhausted, DeadReason::Rejected),
-    })
+    Ok(DeadLetter::new(
+        stored.id,
+        stored.payload,
+        reason.map_or(DeadReason::AttemptsExhausted, DeadReason::Rejected),
+    )
+    .with_headers(stored.headers)
+    .with_attempts(stored.attempts)
+    .with_enqueued_at(stored.enqueued_at)
+    .with_died_at(millis::to_time(row.get("died_at")?)))
 }

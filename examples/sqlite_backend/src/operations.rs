@@ -128,17 +128,15 @@ impl QueueTransaction<'_> {
             let expires_at = self.now.saturating_add(timeout);
             let receipt = Uuid::new_v4().to_string();
             lease.execute(params![rowid, expires_at, receipt])?;
-            Ok(Delivery {
-                id: stored.id,
-                payload: stored.payload,
-                headers: stored.headers,
-                attempt: stored.attempts + 1,
-                max_attempts,
-                enqueued_at: stored.enqueued_at,
-                visibility_timeout: Duration::from_millis(timeout.unsigned_abs()),
-                lease_expires_at: millis::to_time(expires_at),
-                receipt: Receipt::new(receipt),
-            })
+            Ok(
+                Delivery::new(stored.id, stored.payload, Receipt::new(receipt))
+                    .with_headers(stored.headers)
+                    .with_attempt(stored.attempts + 1)
+                    .with_max_attempts(max_attempts)
+                    .with_enqueued_at(stored.enqueued_at)
+                    .with_visibility_timeout(Duration::from_millis(timeout.unsigned_abs()))
+                    .with_lease_expires_at(millis::to_time(expires_at)),
+            )
         };
         to_deliver.into_iter().map(deliver).collect()
     }
@@ -190,13 +188,12 @@ impl QueueTransaction<'_> {
         let read = |row: &Row<'_>| {
             let count = |column| row.get(column).map(i64::unsigned_abs);
             let oldest: Option<Millis> = row.get("oldest")?;
-            Ok(QueueStats {
-                ready: count("ready")?,
-                delayed: count("delayed")?,
-                leased: count("leased")?,
-                dead: count("dead")?,
-                oldest_ready: oldest.map(|at| Duration::from_millis(self.now.abs_diff(at))),
-            })
+            Ok(QueueStats::default()
+                .with_ready(count("ready")?)
+                .with_delayed(count("delayed")?)
+                .with_leased(count("leased")?)
+                .with_dead(count("dead")?)
+                .with_oldest_ready(oldest.map(|at| Duration::from_millis(self.now.abs_diff(at)))))
         };
         let mut stats = self.transaction.prepare_cached(STATS)?;
         Ok(stats.query_row(params![self.queue, self.now], read)?)

@@ -49,11 +49,11 @@ impl Weight {
     }
 
     fn is_full(self, limits: &Limits) -> bool {
-        self.count >= limits.max_batch || self.bytes >= MAX_BYTES
+        self.count >= limits.max_batch.get() || self.bytes >= MAX_BYTES
     }
 
     fn fits(self, limits: &Limits) -> bool {
-        self.count <= limits.max_batch && self.bytes <= MAX_BYTES
+        self.count <= limits.max_batch.get() && self.bytes <= MAX_BYTES
     }
 }
 

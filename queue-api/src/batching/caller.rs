@@ -1,7 +1,5 @@
 //! A caller that shares a backend call with others.
 
-use std::error::Error as StdError;
-
 use tokio::sync::oneshot;
 
 use crate::Result;
@@ -39,7 +37,7 @@ impl<R, A> Caller<R, A> {
             (Some(receiver), answer) => drop(receiver.send(answer)),
             (None, Ok(_)) => {}
             (None, Err(error)) => tracing::warn!(
-                error = &error as &dyn StdError,
+                error = %format_args!("{error:#}"),
                 "releasing the messages of dropped callers failed; \
                  they become ready again after their visibility timeout"
             ),

@@ -1,6 +1,6 @@
 //! Runs the handler for one message and settles it.
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{Instrument, Span};
@@ -174,7 +174,7 @@ async fn tally(settled: SettleFuture, applied: fn(&mut Report) -> &mut u64) -> R
         Ok(LeaseOutcome::Applied) => applied(&mut report),
         Ok(LeaseOutcome::Lost) => &mut report.lost,
         Err(error) => {
-            tracing::error!(error = &error as &dyn StdError, "a message was not settled");
+            tracing::error!(error = %format_args!("{error:#}"), "a message was not settled");
             &mut report.unsettled
         }
     } += 1;

@@ -17,7 +17,7 @@ use super::{
     listener_task::{Command, ListenerTask, ProbeAnswer},
 };
 use crate::{
-    Error, ErrorKind, Queue, Result,
+    Error, ErrorKind, InvalidInput, Queue, Result,
     catch_panic::{caught, log},
     telemetry,
 };
@@ -35,10 +35,9 @@ impl Queue {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn listen(&self, options: ListenOptions) -> Result<Listener> {
-        let invalid = |wrong| Error::invalid("listen", wrong);
+        let invalid = |wrong| Error::invalid_value("listen", wrong);
         if options.concurrency == 0 {
-            let wrong = "concurrency is 0; it must be at least 1".to_owned();
-            return Err(invalid(wrong));
+            return Err(invalid(InvalidInput::new("concurrency", "0", "at least 1")));
         }
         if let Some(timeout) = options.visibility_timeout {
             self.limits().check_visibility(timeout).map_err(invalid)?;

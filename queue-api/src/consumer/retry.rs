@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use super::backoff::{doubled, jittered};
+use crate::types::write_causes;
 
 /// Why a handler failed, and whether to retry.
 ///
@@ -75,12 +76,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.error)?;
-        let mut source = self.error.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
+        write_causes(f, &*self.error)
     }
 }
 

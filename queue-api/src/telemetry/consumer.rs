@@ -1,7 +1,5 @@
 //! Metrics and log lines of the consumer.
 
-use std::error::Error as StdError;
-
 use crate::{Delivery, Error, QueueName, Receipt, catch_panic::isolated, metrics};
 
 /// What a panic of a subscriber is logged as.
@@ -16,7 +14,7 @@ pub(crate) fn store_error(queue: &QueueName, error: &Error) {
             messaging.destination.name = %queue,
             error.type = ?error.kind(),
             // As `dyn Error`, so that subscribers print its sources.
-            error = error as &dyn StdError,
+            error = %format_args!("{error:#}"),
             "a call to the store failed"
         );
     });

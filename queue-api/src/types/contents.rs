@@ -7,7 +7,10 @@ use bytes::Bytes;
 use crate::{Headers, MessageId};
 
 /// The number of messages in a queue, by state.
+///
+/// A backend begins with the default, which is an empty queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueueStats {
     /// Messages that can be leased now. Includes those whose lease has expired.
     pub ready: u64,
@@ -23,7 +26,10 @@ pub struct QueueStats {
 }
 
 /// A live message, read without leasing it.
+///
+/// A backend makes one with [`PeekedMessage::new`], and sets what is not the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeekedMessage {
     /// The message's id.
     pub id: MessageId,
@@ -41,8 +47,39 @@ pub struct PeekedMessage {
     pub ready_at: SystemTime,
 }
 
+setters!(QueueStats {
+    with_ready ready: u64,
+    with_delayed delayed: u64,
+    with_leased leased: u64,
+    with_dead dead: u64,
+    with_oldest_ready oldest_ready: Option<Duration>,
+});
+
+impl PeekedMessage {
+    /// A message without headers or deliveries. Both times are the Unix epoch.
+    pub fn new(id: MessageId, payload: impl Into<Bytes>, state: MessageState) -> Self {
+        Self {
+            id,
+            payload: payload.into(),
+            headers: Headers::new(),
+            attempts: 0,
+            enqueued_at: SystemTime::UNIX_EPOCH,
+            state,
+            ready_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+setters!(PeekedMessage {
+    with_headers headers: Headers,
+    with_attempts attempts: u32,
+    with_enqueued_at enqueued_at: SystemTime,
+    with_ready_at ready_at: SystemTime,
+});
+
 /// The state of a live message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MessageState {
     /// It can be leased.
     Ready,

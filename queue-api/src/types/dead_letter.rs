@@ -7,7 +7,10 @@ use bytes::Bytes;
 use crate::{Headers, MessageId};
 
 /// A message that is no longer delivered.
+///
+/// A backend makes one with [`DeadLetter::new`], and sets what is not the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// The message's id.
     pub id: MessageId,
@@ -24,6 +27,28 @@ pub struct DeadLetter {
     /// Why it became a dead letter.
     pub reason: DeadReason,
 }
+
+impl DeadLetter {
+    /// A dead letter without headers or deliveries. Both times are the Unix epoch.
+    pub fn new(id: MessageId, payload: impl Into<Bytes>, reason: DeadReason) -> Self {
+        Self {
+            id,
+            payload: payload.into(),
+            headers: Headers::new(),
+            attempts: 0,
+            enqueued_at: SystemTime::UNIX_EPOCH,
+            died_at: SystemTime::UNIX_EPOCH,
+            reason,
+        }
+    }
+}
+
+setters!(DeadLetter {
+    with_headers headers: Headers,
+    with_attempts attempts: u32,
+    with_enqueued_at enqueued_at: SystemTime,
+    with_died_at died_at: SystemTime,
+});
 
 /// Why a message became a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,14 +1,17 @@
 //! Leases: the request, the delivery, and the changes to it.
 
 use std::{
+    convert::Infallible,
     fmt,
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Headers, MessageId};
+use crate::{Headers, MessageId, NewMessage};
 
 /// The parameters of a lease call.
 ///
@@ -60,7 +63,10 @@ impl LeaseOptions {
 }
 
 /// A leased message.
+///
+/// A backend makes one with [`Delivery::new`], and sets what is not the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delivery {
     /// The message's id.
     pub id: MessageId,
@@ -82,6 +88,33 @@ pub struct Delivery {
     /// Identifies this lease in an ack or a change.
     pub receipt: Receipt,
 }
+
+impl Delivery {
+    /// The first delivery of a message without headers and with the default settings. Both times
+    /// are the Unix epoch.
+    pub fn new(id: MessageId, payload: impl Into<Bytes>, receipt: Receipt) -> Self {
+        Self {
+            id,
+            payload: payload.into(),
+            headers: Headers::new(),
+            attempt: 1,
+            enqueued_at: SystemTime::UNIX_EPOCH,
+            max_attempts: NewMessage::DEFAULT_MAX_ATTEMPTS,
+            visibility_timeout: NewMessage::DEFAULT_VISIBILITY_TIMEOUT,
+            lease_expires_at: SystemTime::UNIX_EPOCH,
+            receipt,
+        }
+    }
+}
+
+setters!(Delivery {
+    with_headers headers: Headers,
+    with_attempt attempt: u32,
+    with_enqueued_at enqueued_at: SystemTime,
+    with_max_attempts max_attempts: u32,
+    with_visibility_timeout visibility_timeout: Duration,
+    with_lease_expires_at lease_expires_at: SystemTime,
+});
 
 /// Identifies one delivery of a message. Every delivery has a new receipt.
 ///
@@ -112,7 +145,47 @@ impl Receipt {
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.pad(&self.0)
+    }
+}
+
+impl AsRef<str> for Receipt {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Receipt {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<String> for Receipt {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self::new(text))
+    }
+}
+
+/// As text.
+impl Serialize for Receipt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// From text.
+impl<'de> Deserialize<'de> for Receipt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 
@@ -124,11 +197,19 @@ impl fmt::Debug for Receipt {
 
 /// The result of an ack or a change of one lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a lost receipt means that another consumer may have the message"]
 pub enum LeaseOutcome {
     /// It took effect.
     Applied,
     /// The receipt is superseded, settled or unknown. Nothing changed.
     Lost,
+}
+
+impl LeaseOutcome {
+    /// Whether it took effect.
+    pub fn is_applied(self) -> bool {
+        self == Self::Applied
+    }
 }
 
 /// A change to one lease.
@@ -141,6 +222,9 @@ pub struct LeaseChange {
 }
 
 /// The action of a [`LeaseChange`]. All but [`Extend`](LeaseAction::Extend) settle the receipt.
+///
+/// The enum is exhaustive: a new action is a duty of every backend, and the compiler tells its
+/// author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseAction {
     /// Sets the expiry to now + this duration, whether that is later or earlier than before.

@@ -1,15 +1,25 @@
 //! The limits of a backend, and the checks against them.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
-use crate::{Error, LeaseAction, MAX_REASON_BYTES, NewMessage, Result};
+use crate::{Error, InvalidInput, LeaseAction, MAX_REASON_BYTES, NewMessage, Result};
 
 /// The limits of a backend. The handle enforces them, so a backend need not.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use queue_api::Limits;
+///
+/// // A backend for SQS, which takes ten messages in a call.
+/// let limits = Limits::STANDARD
+///     .with_max_batch(NonZeroUsize::new(10).expect("not zero"))
+///     .with_max_payload_bytes(256 << 10);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
-    /// The most messages, receipts or changes in one call, at least 1. The handle splits longer
-    /// batches.
-    pub max_batch: usize,
+    /// The most messages, receipts or changes in one call. The handle splits longer batches.
+    pub max_batch: NonZeroUsize,
     /// The largest payload, in bytes.
     pub max_payload_bytes: usize,
     /// The largest total size of all header names and values, in bytes.
@@ -20,13 +30,21 @@ pub struct Limits {
     pub max_delay: Duration,
 }
 
+setters!(Limits {
+    with_max_batch max_batch: NonZeroUsize,
+    with_max_payload_bytes max_payload_bytes: usize,
+    with_max_header_bytes max_header_bytes: usize,
+    with_max_visibility_timeout max_visibility_timeout: Duration,
+    with_max_delay max_delay: Duration,
+});
+
 impl Limits {
     /// The limits of all backends in this project: batches of 1000, payloads of 8 MiB, headers of
     /// 64 KiB, leases up to 7 days, delays up to 366 days.
     ///
     /// They are the same so that an application tested on one backend runs on the others.
     pub const STANDARD: Self = Self {
-        max_batch: 1000,
+        max_batch: NonZeroUsize::new(1000).unwrap(),
         max_payload_bytes: 8 << 20,
         max_header_bytes: 64 << 10,
         max_visibility_timeout: Duration::from_secs(7 * 24 * 3600),
@@ -48,18 +66,18 @@ impl Limits {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the index of the message, the value
-    /// that exceeds a limit, and the limit.
+    /// that exceeds a limit, and the limit; also as [`Error::invalid_input`].
     pub fn check_messages(&self, messages: &[NewMessage]) -> Result<()> {
         for (index, message) in messages.iter().enumerate() {
-            self.check_message(message).map_err(|problem| {
-                let id = &message.id;
-                Error::invalid("enqueue", format!("message {index} ({id}): {problem}"))
+            self.check_message(message).map_err(|wrong| {
+                let item = format!("message {index} ({})", message.id);
+                Error::invalid_value("enqueue", wrong.of_item(index, item))
             })?;
         }
         Ok(())
     }
 
-    fn check_message(&self, message: &NewMessage) -> Result<(), String> {
+    fn check_message(&self, message: &NewMessage) -> Result<(), InvalidInput> {
         check_bytes(
             "payload size",
             message.payload.len(),
@@ -67,16 +85,17 @@ impl Limits {
         )?;
         check_bytes("header size", message.header_bytes(), self.max_header_bytes)?;
         if message.headers.contains_key("") {
-            return Err("a header name is empty; it must have at least 1 byte".into());
+            let allowed = "at least 1 byte long";
+            return Err(InvalidInput::new("header name", "empty", allowed));
         }
         if message.max_attempts == 0 {
-            return Err("max_attempts is 0; it must be at least 1".into());
+            return Err(InvalidInput::new("max_attempts", "0", "at least 1"));
         }
         self.check_visibility(message.visibility_timeout)?;
         self.check_delay(message.delay)
     }
 
-    pub(crate) fn check_action(&self, action: &LeaseAction) -> Result<(), String> {
+    pub(crate) fn check_action(&self, action: &LeaseAction) -> Result<(), InvalidInput> {
         match action {
             LeaseAction::Extend(by) => self.check_visibility(*by),
             LeaseAction::Nack { delay } => self.check_delay(*delay),
@@ -87,30 +106,29 @@ impl Limits {
         }
     }
 
-    pub(crate) fn check_visibility(&self, timeout: Duration) -> Result<(), String> {
+    pub(crate) fn check_visibility(&self, timeout: Duration) -> Result<(), InvalidInput> {
         let most = self.max_visibility_timeout;
         if timeout < Duration::from_millis(1) || timeout > most {
-            return Err(format!(
-                "visibility timeout is {timeout:?}; it must be 1ms to {most:?}"
-            ));
+            let (value, allowed) = (format!("{timeout:?}"), format!("1ms to {most:?}"));
+            return Err(InvalidInput::new("visibility timeout", value, allowed));
         }
         Ok(())
     }
 
-    fn check_delay(&self, delay: Duration) -> Result<(), String> {
+    fn check_delay(&self, delay: Duration) -> Result<(), InvalidInput> {
         let most = self.max_delay;
         if delay > most {
-            return Err(format!("delay is {delay:?}; it must be at most {most:?}"));
+            let (value, allowed) = (format!("{delay:?}"), format!("at most {most:?}"));
+            return Err(InvalidInput::new("delay", value, allowed));
         }
         Ok(())
     }
 }
 
-fn check_bytes(what: &str, bytes: usize, most: usize) -> Result<(), String> {
+fn check_bytes(what: &'static str, bytes: usize, most: usize) -> Result<(), InvalidInput> {
     if bytes > most {
-        return Err(format!(
-            "{what} is {bytes} bytes; it must be at most {most}"
-        ));
+        let (value, allowed) = (format!("{bytes} bytes"), format!("at most {most}"));
+        return Err(InvalidInput::new(what, value, allowed));
     }
     Ok(())
 }

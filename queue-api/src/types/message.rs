@@ -29,6 +29,7 @@ pub type Headers = BTreeMap<String, String>;
 /// # Ok::<(), queue_api::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewMessage {
     /// Identifies the message in its queue. Generated unless you set it.
     pub id: MessageId,
@@ -61,6 +62,13 @@ impl NewMessage {
             delay: Duration::ZERO,
             max_attempts: Self::DEFAULT_MAX_ATTEMPTS,
         }
+    }
+
+    /// Sets the payload.
+    #[must_use]
+    pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.payload = payload.into();
+        self
     }
 
     /// Sets the id.

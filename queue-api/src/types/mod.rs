@@ -1,5 +1,21 @@
 //! Plain data: messages, leases, names, limits and errors.
 
+/// For the types that backends build: `with_` and the name of a field sets it.
+macro_rules! setters {
+    ($type:ident { $($set:ident $field:ident: $of:ty),* $(,)? }) => {
+        impl $type {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $set(mut self, $field: $of) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+
 mod contents;
 mod dead_letter;
 mod error;
@@ -9,10 +25,11 @@ mod message;
 pub mod millis;
 mod name;
 
+pub(crate) use self::error::write_causes;
 pub use self::{
     contents::{MessageState, PeekedMessage, Purge, QueueStats},
     dead_letter::{DeadLetter, DeadLetterPage, DeadReason, Redrive},
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, InvalidInput, Result},
     lease::{
         Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,
     },

@@ -5,7 +5,7 @@ mod errors;
 mod rounds;
 mod sharing;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use queue_api::{
     Batching, EnqueueOutcome, Error, Limits, MessageId, NewMessage, Queue, QueueBackend, QueueName,
@@ -28,11 +28,12 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        Self::with_max_batch(Limits::STANDARD.max_batch)
+        Self::with_max_batch(Limits::STANDARD.max_batch.get())
     }
 
     fn with_max_batch(max_batch: usize) -> Self {
         let inner = MemoryBackend::new();
+        let max_batch = NonZeroUsize::new(max_batch).expect("not zero");
         let inner = Arc::new(Delegated(Limited { inner, max_batch }));
         let faulty = Faulty::new(inner.clone());
         let queue = |backend| Queue::new(backend, "work").expect("a valid name");
@@ -53,7 +54,7 @@ impl Fixture {
 #[derive(Debug)]
 struct Limited {
     inner: MemoryBackend,
-    max_batch: usize,
+    max_batch: NonZeroUsize,
 }
 
 #[async_trait]
@@ -65,10 +66,7 @@ impl Delegate for Limited {
     }
 
     fn limits(&self) -> Limits {
-        Limits {
-            max_batch: self.max_batch,
-            ..Limits::STANDARD
-        }
+        Limits::STANDARD.with_max_batch(self.max_batch)
     }
 
     async fn enqueue(&self, queue: &QueueName, all: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {

@@ -130,7 +130,7 @@ async fn the_application_may_have_its_own_client() {
     let queue = queue_of(&backend);
     queue.enqueue(&NewMessage::new("a")).await.unwrap();
     let delivery = queue.lease().await.unwrap().expect("ready");
-    queue.ack(&delivery.receipt).await.unwrap();
+    assert!(queue.ack(&delivery.receipt).await.unwrap().is_applied());
     assert!(
         gate.commands().contains("delete"),
         "the application's connections are used"

@@ -113,7 +113,13 @@ async fn numbers_of_other_types_are_read() {
     fixture.change_document("a", doc! { "$set": doubles }).await;
     let delivery = queue.lease().await.unwrap().expect("still readable");
     assert_eq!(delivery.attempt, 1);
-    queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+    assert!(
+        queue
+            .dead_letter(&delivery.receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
     for reason in [Bson::Int32(5), Bson::Null] {
         fixture
             .change_document("a", doc! { "$set": { "dead.reason": reason } })

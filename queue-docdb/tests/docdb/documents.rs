@@ -35,13 +35,25 @@ async fn a_document_has_the_documented_fields() {
     let expiry = stored.get_datetime("visible_at").unwrap().to_system_time();
     assert_eq!(expiry, delivery.lease_expires_at);
 
-    queue.nack(&delivery.receipt, MINUTE).await.unwrap();
+    assert!(
+        queue
+            .nack(&delivery.receipt, MINUTE)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let stored = fixture.document("a").await;
     assert!(!stored.contains_key("lease") && stored.contains_key("settled"));
 
     fixture.clock.advance(MINUTE);
     let delivery = queue.lease().await.unwrap().expect("ready");
-    queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+    assert!(
+        queue
+            .dead_letter(&delivery.receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let stored = fixture.document("a").await;
     assert!(!stored.contains_key("lease") && !stored.contains_key("visible_at"));
     let dead = stored.get_document("dead").unwrap();

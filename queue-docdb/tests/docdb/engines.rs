@@ -43,7 +43,7 @@ async fn table(fixture: &Fixture) -> String {
     let deliveries = lease(&queue, 5).await;
     let receipts: Vec<_> = deliveries.into_iter().map(|each| each.receipt).collect();
     note("lease");
-    queue.ack(&receipts[0]).await.unwrap();
+    assert!(queue.ack(&receipts[0]).await.unwrap().is_applied());
     queue.ack_batch(&receipts[..2]).await.unwrap();
     note("ack");
     let changes = [

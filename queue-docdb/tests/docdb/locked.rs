@@ -54,7 +54,7 @@ async fn drained(fixture: &Fixture, at_once: usize) -> Vec<String> {
         }
         for delivery in deliveries {
             all.push(delivery.id.to_string());
-            queue.ack(&delivery.receipt).await.unwrap();
+            assert!(queue.ack(&delivery.receipt).await.unwrap().is_applied());
         }
     }
 }

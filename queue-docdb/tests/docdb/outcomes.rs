@@ -75,7 +75,7 @@ async fn a_batch_of_acks_has_an_outcome_for_each() {
     let deliveries = lease(&queue, 3).await;
     assert_eq!(ids(&deliveries), ["b", "c", "a"], "in order of ready time");
     let receipts: Vec<Receipt> = deliveries.iter().map(|d| d.receipt.clone()).collect();
-    queue.ack(&receipts[0]).await.unwrap();
+    assert!(queue.ack(&receipts[0]).await.unwrap().is_applied());
 
     let batch = [
         receipts[0].clone(),
@@ -118,13 +118,12 @@ async fn changes_of_one_message_in_a_batch_are_made_in_order() {
     );
 
     let stats = queue.stats().await.unwrap();
-    let expected = QueueStats {
-        ready: 1,
-        delayed: 1,
-        leased: 1,
-        dead: 1,
-        oldest_ready: Some(Duration::ZERO),
-    };
+    let expected = QueueStats::default()
+        .with_ready(1)
+        .with_delayed(1)
+        .with_leased(1)
+        .with_dead(1)
+        .with_oldest_ready(Some(Duration::ZERO));
     assert_eq!(stats, expected);
     let released = lease(&queue, 4).await.remove(0);
     assert_eq!((released.id.as_str(), released.attempt), ("b", 1));
@@ -194,11 +193,14 @@ async fn a_queue_is_administered() {
     let batch = [message("poison"), message("taken"), message("now"), later];
     queue.enqueue_batch(&batch).await.unwrap();
     for delivery in lease(&queue, 3).await {
-        match delivery.id.as_str() {
-            "poison" => queue.dead_letter(&delivery.receipt, "no").await.unwrap(),
-            "now" => queue.release(&delivery.receipt).await.unwrap(),
-            _ => Applied,
-        };
+        assert!(
+            match delivery.id.as_str() {
+                "poison" => queue.dead_letter(&delivery.receipt, "no").await.unwrap(),
+                "now" => queue.release(&delivery.receipt).await.unwrap(),
+                _ => Applied,
+            }
+            .is_applied()
+        );
     }
     let peeked = backend.peek(&name(), 10).await.unwrap();
     let states: Vec<_> = peeked
@@ -225,10 +227,13 @@ async fn a_queue_is_administered() {
             .attempt,
         1
     );
-    queue
-        .dead_letter(&redriven[0].receipt, "again")
-        .await
-        .unwrap();
+    assert!(
+        queue
+            .dead_letter(&redriven[0].receipt, "again")
+            .await
+            .unwrap()
+            .is_applied()
+    );
 
     assert_eq!(backend.purge(&name(), Purge::Live).await.unwrap(), 3);
     assert_eq!(queue.ack(&redriven[1].receipt).await.unwrap(), Lost);

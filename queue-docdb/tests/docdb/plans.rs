@@ -91,10 +91,16 @@ async fn check_plans_of_all_calls(fixture: &Fixture) {
         .map(|delivery| delivery.receipt)
         .collect();
     queue.ack_batch(&receipts[..5]).await.unwrap();
-    queue.ack(&receipts[5]).await.unwrap();
-    queue.extend(&receipts[6], MINUTE).await.unwrap();
-    queue.release(&receipts[7]).await.unwrap();
-    queue.nack(&receipts[8], MINUTE).await.unwrap();
+    assert!(queue.ack(&receipts[5]).await.unwrap().is_applied());
+    assert!(
+        queue
+            .extend(&receipts[6], MINUTE)
+            .await
+            .unwrap()
+            .is_applied()
+    );
+    assert!(queue.release(&receipts[7]).await.unwrap().is_applied());
+    assert!(queue.nack(&receipts[8], MINUTE).await.unwrap().is_applied());
     queue.stats().await.unwrap();
     queue.wait(MINUTE).await.unwrap();
     backend.peek(&name(), 10).await.unwrap();

@@ -34,7 +34,7 @@ impl Sent {
         let (sent, queue) = Self::by_a_new_one(fixture).await;
         queue.enqueue(&message("first")).await.unwrap();
         let first = queue.lease().await.unwrap().expect("the first");
-        queue.ack(&first.receipt).await.unwrap();
+        assert!(queue.ack(&first.receipt).await.unwrap().is_applied());
         sent.take();
         (sent, queue)
     }
@@ -99,7 +99,7 @@ async fn each_call_sends_as_few_commands_as_it_can() {
 
     let one = queue.lease().await.unwrap().expect("ready");
     assert_eq!(sent.names(), ["find", "update"]);
-    queue.ack(&one.receipt).await.unwrap();
+    assert!(queue.ack(&one.receipt).await.unwrap().is_applied());
     assert_eq!(sent.names(), ["delete"]);
 
     let deliveries = lease(&queue, 400).await;
@@ -141,7 +141,7 @@ async fn claims_on_a_backlog_start_where_the_last_one_did() {
         sent.take();
         let one = queue.lease().await.unwrap().expect("there are six");
         starts.extend(start(&sent.take()[0]));
-        queue.release(&one.receipt).await.unwrap();
+        assert!(queue.release(&one.receipt).await.unwrap().is_applied());
     }
     assert!(!starts.is_empty(), "each started at the beginning");
     let first = *fixture

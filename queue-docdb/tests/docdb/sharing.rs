@@ -214,7 +214,7 @@ async fn a_nack_is_not_lost_because_its_message_is_acked_later() {
         .into_iter()
         .map(|d| d.receipt)
         .collect();
-    slow.ack(&receipts[1]).await.unwrap();
+    assert!(slow.ack(&receipts[1]).await.unwrap().is_applied());
     let fail_point = doc! {
         "configureFailPoint": "failCommand",
         "mode": { "times": 1 },
@@ -236,7 +236,7 @@ async fn a_nack_is_not_lost_because_its_message_is_acked_later() {
             }
         };
         assert_eq!(delivery.attempt, 2, "the nack took effect");
-        quick.ack(&delivery.receipt).await.unwrap();
+        assert!(quick.ack(&delivery.receipt).await.unwrap().is_applied());
     };
     let (outcomes, ()) = tokio::join!(slow.change_batch(&nacks), take_over);
     assert_eq!(outcomes.unwrap_err().kind(), ErrorKind::Unavailable);

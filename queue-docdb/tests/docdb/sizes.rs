@@ -47,10 +47,13 @@ async fn every_call_takes_any_number_of_messages() {
     // Without the handle, which would split the call.
     let deliveries = backend.lease(&name(), &all).await.unwrap();
     assert_eq!(deliveries.len(), 2);
-    queue
-        .dead_letter(&deliveries[0].receipt, "no")
-        .await
-        .unwrap();
+    assert!(
+        queue
+            .dead_letter(&deliveries[0].receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let page = DeadLetterPage::new(usize::MAX);
     assert_eq!(backend.dead_letters(&name(), &page).await.unwrap().len(), 1);
     assert_eq!(

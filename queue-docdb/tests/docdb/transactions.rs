@@ -88,12 +88,24 @@ async fn an_aborted_or_dropped_transaction_has_no_effect() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    fixture.work(&mut session, &receipt).await.unwrap();
+    assert!(
+        fixture
+            .work(&mut session, &receipt)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     session.abort_transaction().await.unwrap();
     assert_eq!(fixture.done().await, (0, 0));
 
     let mut session = fixture.begin().await;
-    fixture.work(&mut session, &receipt).await.unwrap();
+    assert!(
+        fixture
+            .work(&mut session, &receipt)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     drop(session);
     // The driver aborts it in the background. The ack waits for that.
     assert_eq!(
@@ -113,7 +125,7 @@ async fn outcomes_are_those_of_the_contract() {
         .unwrap();
     let deliveries = lease(&queue, 2).await;
     let [a, b] = [0, 1].map(|n: usize| deliveries[n].receipt.clone());
-    queue.ack(&b).await.unwrap();
+    assert!(queue.ack(&b).await.unwrap().is_applied());
 
     let mut session = fixture.begin().await;
     let mut queues = fixture.backend.in_transaction(&mut session);
@@ -143,7 +155,13 @@ async fn invalid_input_does_not_end_the_transaction() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    fixture.work(&mut session, &receipt).await.unwrap();
+    assert!(
+        fixture
+            .work(&mut session, &receipt)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let mut queues = fixture.backend.in_transaction(&mut session);
     let large = NewMessage::new(vec![0; (8 << 20) + 1]);
     let error = queues.enqueue(&next(), &[large]).await.unwrap_err();
@@ -165,7 +183,13 @@ async fn of_two_transactions_with_the_same_ack_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let (mut first, mut second) = (fixture.begin().await, fixture.begin().await);
-    fixture.work(&mut first, &receipt).await.unwrap();
+    assert!(
+        fixture
+            .work(&mut first, &receipt)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let error = fixture.work(&mut second, &receipt).await.unwrap_err();
     assert!(error.is_retryable() && may_be_retried(&error), "{error:?}");
     second.abort_transaction().await.unwrap();
@@ -187,7 +211,13 @@ async fn of_two_transactions_with_the_same_id_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    fixture.work(&mut session, &receipt).await.unwrap();
+    assert!(
+        fixture
+            .work(&mut session, &receipt)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let mut other = fixture.begin().await;
     let mut queues = fixture.backend.in_transaction(&mut other);
     let error = queues.enqueue(&next(), &[message("b")]).await.unwrap_err();
@@ -228,7 +258,13 @@ async fn a_transaction_that_the_server_has_ended_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    fixture.work(&mut session, &receipt).await.unwrap();
+    assert!(
+        fixture
+            .work(&mut session, &receipt)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let kill = doc! { "killSessions": [{ "id": session.id().get("id").unwrap() }] };
     fixture.raw.run_command(kill).await.unwrap();
     let mut queues = fixture.backend.in_transaction(&mut session);

@@ -13,16 +13,18 @@ fn the_delivery_of_an_exhausted_message_breaks_d1() {
         .with_max_attempts(1);
     let mut model = Model::default();
     assert_eq!(model.enqueue(&message, now), EnqueueOutcome::Stored);
-    let delivery = |attempt: u32, now: SystemTime| Delivery {
-        id: id.clone(),
-        payload: message.payload.clone(),
-        headers: message.headers.clone(),
-        attempt,
-        enqueued_at: now,
-        max_attempts: 1,
-        visibility_timeout: message.visibility_timeout,
-        lease_expires_at: now + message.visibility_timeout,
-        receipt: Receipt::new(attempt.to_string()),
+    let delivery = |attempt: u32, now: SystemTime| {
+        Delivery::new(
+            id.clone(),
+            message.payload.clone(),
+            Receipt::new(attempt.to_string()),
+        )
+        .with_headers(message.headers.clone())
+        .with_attempt(attempt)
+        .with_enqueued_at(now)
+        .with_max_attempts(1)
+        .with_visibility_timeout(message.visibility_timeout)
+        .with_lease_expires_at(now + message.visibility_timeout)
     };
     let first = model.lease(6, None, now, &[delivery(1, now)]);
     assert_eq!(first, Ok(vec![]));

@@ -113,7 +113,7 @@ impl Batcher {
     /// Sends as many waiting items as fit in one backend call. Splitting them into several calls
     /// here would let an error of the second hide the outcomes of the first.
     pub(crate) fn send(&mut self, queue: &Queue, leases: &Leases, now: SystemTime) -> &[Item] {
-        let count = self.waiting.len().min(queue.limits().max_batch);
+        let count = self.waiting.len().min(queue.limits().max_batch.get());
         let items: Vec<_> = self.waiting.drain(..count).collect();
         self.resume_at = None;
         let call = call(queue.clone(), &items);

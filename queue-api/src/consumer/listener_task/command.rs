@@ -146,7 +146,7 @@ impl ListenerTask {
                 Ok(()) => Action::Change(action),
                 // An invalid settlement must not fail the whole batch.
                 Err(wrong) => {
-                    reply(answer.take(), Err(Error::invalid("change", wrong)));
+                    reply(answer.take(), Err(Error::invalid_value("change", wrong)));
                     nack_soon
                 }
             },
@@ -174,7 +174,7 @@ impl ListenerTask {
             self.leases.get(key),
             self.queue.limits().check_action(&action),
         ) {
-            (_, Err(wrong)) => reply(Some(answer), Err(Error::invalid("change", wrong))),
+            (_, Err(wrong)) => reply(Some(answer), Err(Error::invalid_value("change", wrong))),
             (None, _) => reply(Some(answer), Ok(LeaseOutcome::Lost)),
             (Some(lease), Ok(())) => self.renewals.waiting.push_back(Item {
                 key,

@@ -167,7 +167,7 @@ impl ListenerTask {
         // A lease call could take a message whose short lease is not extended yet.
         let can_lease = can_lease && self.leases.all_secured();
         if can_lease && wanted && !self.stopped && room > 0 {
-            let max = room.min(self.queue.limits().max_batch);
+            let max = room.min(self.queue.limits().max_batch.get());
             let mut options = LeaseOptions::new(max);
             if let Some(timeout) = self.options.visibility_timeout {
                 options = options.with_visibility_timeout(timeout);

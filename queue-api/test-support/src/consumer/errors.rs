@@ -132,7 +132,7 @@ pub(super) async fn a_lost_answer_is_not_a_lost_lease(fixture: Fixture) {
         .faulty
         .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
     let lease = listener.next().await.unwrap();
-    lease.extend(VISIBILITY).await.unwrap();
+    assert!(lease.extend(VISIBILITY).await.unwrap().is_applied());
     assert_eq!(fixture.stats().await.leased, 1);
     assert_eq!(fixture.stats().await.delayed, 1);
 }

@@ -55,7 +55,7 @@ pub(super) async fn a_long_reason_is_cut(fixture: Fixture) {
     let (_listener, lease) = fixture.one_lease().await;
     // The limit falls into the middle of a character of three bytes.
     let reason = "€".repeat(MAX_REASON_BYTES);
-    lease.dead_letter(reason).await.unwrap();
+    assert!(lease.dead_letter(reason).await.unwrap().is_applied());
     let kept = fixture.dead_letters().await[0].reason.to_string();
     assert_eq!(kept, "€".repeat(MAX_REASON_BYTES / 3));
 }

@@ -23,7 +23,7 @@ pub(super) async fn it_is_a_stream(fixture: Fixture) {
     fixture.store_many(5).await;
     let leases = fixture.listen(2).take(5);
     let acked = leases.for_each_concurrent(None, |lease| async move {
-        lease.ack().await.unwrap();
+        assert!(lease.ack().await.unwrap().is_applied());
     });
     acked.await;
     assert_eq!(fixture.stats().await, Default::default());
@@ -40,7 +40,7 @@ pub(super) async fn it_holds_at_most_its_concurrency(fixture: Fixture) {
     assert!(fourth.is_err(), "three are leased");
     assert_eq!(fixture.stats().await.leased, 3);
 
-    leases.pop().unwrap().ack().await.unwrap();
+    assert!(leases.pop().unwrap().ack().await.unwrap().is_applied());
     leases.push(listener.next().await.unwrap());
     fixture.run_tasks().await;
     assert_eq!(fixture.stats().await.leased, 3);
@@ -69,8 +69,8 @@ pub(super) async fn it_claims_only_what_can_start_now(fixture: Fixture) {
     let mut listener = fixture.listen(4);
     let first = listener.next().await.unwrap();
     let second = listener.next().await.unwrap();
-    first.ack().await.unwrap();
-    second.ack().await.unwrap();
+    assert!(first.ack().await.unwrap().is_applied());
+    assert!(second.ack().await.unwrap().is_applied());
     fixture.run_tasks().await;
     // Two of the four are still in the inbox, so no more are claimed.
     assert_eq!(fixture.faulty.calls(Operation::Lease), [4]);
@@ -124,7 +124,7 @@ pub(super) async fn an_enqueue_wakes_it(fixture: Fixture) {
     fixture.advance(SECOND * 5).await;
     fixture.store(&[msg("m")]).await;
     let before = fixture.seconds();
-    waiting.await.unwrap().unwrap().await.unwrap();
+    assert!(waiting.await.unwrap().unwrap().await.unwrap().is_applied());
     assert_eq!(fixture.seconds(), before, "no second passed");
 }
 
@@ -157,7 +157,7 @@ pub(super) async fn ten_thousand_messages_take_few_calls(fixture: Fixture) {
         answers.push(lease.ack());
     }
     for answer in answers {
-        answer.await.unwrap();
+        assert!(answer.await.unwrap().is_applied());
     }
     assert_eq!(fixture.stats().await.leased, 0);
     for call in [Operation::Lease, Operation::Ack] {

@@ -138,10 +138,10 @@ pub(super) async fn extending_goes_beyond_the_limit(fixture: Fixture) {
 pub(super) async fn a_short_extension_is_renewed(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;
-    lease.extend(SECOND).await.unwrap();
+    assert!(lease.extend(SECOND).await.unwrap().is_applied());
     fixture.advance(VISIBILITY * 3).await;
     assert!(!lease.is_ended());
-    lease.extend(HOUR).await.unwrap();
+    assert!(lease.extend(HOUR).await.unwrap().is_applied());
     let renewals = fixture.faulty.calls(Operation::Change).len();
     fixture.advance(HOUR / 2).await;
     assert_eq!(
@@ -288,7 +288,7 @@ pub(super) async fn a_buffered_lease_at_its_limit_is_released(fixture: Fixture) 
     let options = ListenOptions::new(2).with_max_lease_time(SECOND * 100);
     let mut listener = fixture.listen_with(options);
     let first = listener.next().await.unwrap();
-    first.ack().await.unwrap();
+    assert!(first.ack().await.unwrap().is_applied());
     fixture.advance(SECOND * 200).await;
     let second = listener.next().await.unwrap();
     assert!(!second.is_ended());

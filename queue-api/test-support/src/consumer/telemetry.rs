@@ -120,12 +120,21 @@ pub(super) async fn a_repeated_ack_is_counted_once(fixture: Fixture) {
     fixture
         .faulty
         .fault_once(Operation::Ack, Fault::After(ErrorKind::TimedOut));
-    listener.next().await.unwrap().ack().await.unwrap();
+    assert!(
+        listener
+            .next()
+            .await
+            .unwrap()
+            .ack()
+            .await
+            .unwrap()
+            .is_applied()
+    );
     fixture
         .faulty
         .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
     let nack = listener.next().await.unwrap().nack(HOUR);
-    nack.await.unwrap();
+    assert!(nack.await.unwrap().is_applied());
     let recorded = Recorded::new(&recorder.snapshotter());
     assert_eq!(recorded.sum(names::ACKED, ""), 1.0);
     assert_eq!(recorded.sum(names::NACKED, ""), 1.0);

@@ -365,7 +365,14 @@ pub(super) async fn until_idle_ignores_delayed_and_leased_messages(fixture: Fixt
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0]);
     assert_eq!(fixture.seconds(), 0);
-    fixture.elsewhere.ack(&leased.receipt).await.unwrap();
+    assert!(
+        fixture
+            .elsewhere
+            .ack(&leased.receipt)
+            .await
+            .unwrap()
+            .is_applied()
+    );
     fixture.advance(HOUR * 24).await;
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 0, 0, 0, 0, 0], "a day later");

@@ -1,6 +1,7 @@
 //! All settings, and what comes of them at the ends of their ranges.
 
 use std::{
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -152,8 +153,9 @@ pub(super) const ROWS: &[(&str, Row)] = &[
     (
         "Limits::max_batch",
         Row::Count(
-            |to, count| to.limits.max_batch = count,
-            ["max_batch is 0; it must be at least 1", "", ""],
+            // Its type excludes 0.
+            |to, count| to.limits.max_batch = NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN),
+            WORKS_3,
         ),
     ),
     (
