@@ -318,7 +318,13 @@ async fn reads_work_without_indexes_and_make_none() {
     let both = [message("a"), message("b")];
     queue.enqueue_batch(&both).await.unwrap();
     let first = queue.lease().await.unwrap().expect("it is ready");
-    queue.dead_letter(&first.receipt, "no").await.unwrap();
+    assert!(
+        queue
+            .dead_letter(&first.receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
     fixture.documents().drop_indexes().await.unwrap();
     let other = fixture.another_backend(fixture.clock.clone()).await;
     let before = state(&fixture.raw).await;

@@ -570,7 +570,7 @@ async fn commands_of_an_idle_listener(
         if left.first() == Some(&lease.id().as_str()) {
             left.remove(0);
         }
-        lease.ack().await.unwrap();
+        assert!(lease.ack().await.unwrap().is_applied());
     }
     // The listener looks while it is polled.
     let _ = tokio::time::timeout(SECOND, listener.next()).await;
@@ -613,11 +613,14 @@ async fn damaged_dead_letters_hide_no_others() {
     let bench = Bench::new(&fixture, "mail");
     bench.queue.enqueue(&message("template")).await.unwrap();
     let delivery = bench.queue.lease().await.unwrap().expect("ready");
-    bench
-        .queue
-        .dead_letter(&delivery.receipt, "no")
-        .await
-        .unwrap();
+    assert!(
+        bench
+            .queue
+            .dead_letter(&delivery.receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let template = fixture.document("template").await;
     const BYTES: &[u8] = b"!\xff\xfe\xff";
     let mut kinds = vec![
@@ -673,7 +676,13 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     let (queue, admin) = (&bench.queue, &bench.fixture.backend);
     queue.enqueue_batch(&SOUND.map(message)).await.unwrap();
     for delivery in lease(queue, 4).await {
-        queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+        assert!(
+            queue
+                .dead_letter(&delivery.receipt, "no")
+                .await
+                .unwrap()
+                .is_applied()
+        );
     }
     bench.store(documents).await;
     let dead = queue.stats().await.unwrap().dead;
@@ -710,7 +719,13 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     bench.store(documents).await;
     queue.enqueue(&message("m0")).await.unwrap();
     let delivery = queue.lease().await.unwrap().expect("ready");
-    queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+    assert!(
+        queue
+            .dead_letter(&delivery.receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
     let dead = queue.stats().await.unwrap().dead;
     let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
     assert_eq!(purged, dead, "{what}");
