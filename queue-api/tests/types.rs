@@ -49,11 +49,11 @@ fn text_that_is_not_valid_is_refused_by_every_conversion() {
 #[test]
 fn a_queue_is_named_by_text_or_by_a_name() -> Result<()> {
     let backend: Arc<dyn QueueBackend> = Arc::new(MemoryBackend::new());
-    let name = QueueName::new("mail")?;
+    let (name, text) = (QueueName::new("mail")?, "mail".to_owned());
     for queue in [
         Queue::new(backend.clone(), "mail"),
-        Queue::new(backend.clone(), "mail".to_owned()),
-        Queue::new(backend.clone(), &"mail".to_owned()),
+        Queue::new(backend.clone(), &text),
+        Queue::new(backend.clone(), text.clone()),
         Queue::new(backend.clone(), &name),
         Queue::new(backend.clone(), name.clone()),
     ] {

@@ -47,7 +47,7 @@ async fn lease_all(queue: &Queue) -> Result<(Vec<Receipt>, usize)> {
 /// Uses many queues, each of which is empty in the end.
 async fn use_names(backend: &Arc<MemoryBackend>) -> Result<()> {
     for n in 0..NAMES {
-        let queue = Queue::new(backend.clone(), &format!("queue-{n}"))?;
+        let queue = Queue::new(backend.clone(), format!("queue-{n}"))?;
         queue.wait(Duration::ZERO).await?;
         queue.enqueue(&NewMessage::new("")).await?;
         let delivery = queue.lease().await?.expect("a message is ready");
