@@ -206,7 +206,7 @@ async fn a_batch_with_one_invalid_message_is_refused_as_a_whole() -> Result<()> 
         assert_invalid(
             &backend,
             queue.enqueue(&batch[1]).await,
-            &batch[1].id.to_string(),
+            batch[1].id.as_str(),
         );
     }
     let at_the_limits = NewMessage::new("1234567890")

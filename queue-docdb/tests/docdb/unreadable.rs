@@ -544,7 +544,12 @@ async fn competing_claims_pass_what_cannot_be_delivered() {
             delivered
         });
     }
-    let delivered: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    let delivered = tokio::time::timeout(3 * MINUTE, tasks.join_all()).await;
+    let delivered: Vec<_> = delivered
+        .expect("not stopped")
+        .into_iter()
+        .flatten()
+        .collect();
     assert_eq!(delivered.len(), MESSAGES);
     assert_eq!(delivered.iter().collect::<HashSet<_>>().len(), MESSAGES);
     let dead = bench.queue.stats().await.unwrap().dead;
@@ -566,7 +571,8 @@ async fn commands_of_an_idle_listener(
     let mut listener = queue.listen(ListenOptions::new(2)).unwrap();
     let mut left = Vec::from(SOUND);
     while !left.is_empty() {
-        let lease = listener.next().await.expect("a lease");
+        let next = tokio::time::timeout(MINUTE, listener.next()).await;
+        let lease = next.expect("not stopped").expect("a lease");
         if left.first() == Some(&lease.id().as_str()) {
             left.remove(0);
         }
