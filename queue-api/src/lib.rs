@@ -13,7 +13,7 @@ mod telemetry;
 mod typed;
 mod types;
 
-pub use admin::QueueAdmin;
+pub use admin::{Admin, DeadLetterStream, QueueAdmin};
 pub use backend::QueueBackend;
 pub use batching::Batching;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
@@ -23,8 +23,8 @@ pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue}
 pub use types::{
     DeadLetter, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, Error, ErrorKind, Headers,
     InvalidInput, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits, MAX_REASON_BYTES,
-    MessageId, MessageState, NewMessage, PeekedMessage, Purge, QueueName, QueueStats, Receipt,
-    Redrive, Result, millis,
+    MessageId, MessageState, NewMessage, PageOptions, PageToken, PeekedMessage, Purge, QueueName,
+    QueueStats, Receipt, Redrive, Result, millis,
 };
 
 /// Used in the signatures of [`QueueBackend`]. A backend that takes them from here always has the

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use mongodb::Database;
 use queue_api::{
-    DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome,
-    Limits, NewMessage, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
+    DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
+    NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
     Receipt, Redrive, Result, async_trait,
 };
 
@@ -227,11 +227,7 @@ impl QueueAdmin for DocDbBackend {
         queue.purge(what).await.map_err(during("purge"))
     }
 
-    async fn dead_letters(
-        &self,
-        queue: &QueueName,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
         let queue = self.open("dead letters", queue, Access::Read).await?;
         queue
             .dead_letters(page)

@@ -8,8 +8,8 @@ use std::{
 
 use futures::future::BoxFuture;
 use queue_api::{
-    Clock, DeadLetterPage, LeaseOptions, Limits, ManualClock, NewMessage, Queue, QueueAdmin,
-    Receipt, Result, TokioClock,
+    Clock, LeaseOptions, Limits, ManualClock, NewMessage, PageOptions, Queue, QueueAdmin, Receipt,
+    Result, TokioClock,
     consumer::{ListenOptions, Retry, RetryPolicy},
 };
 
@@ -247,11 +247,11 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         ),
     ),
     (
-        "DeadLetterPage::new",
+        "PageOptions::new",
         Row::CallCount(
             |to, count| {
                 Box::pin(async move {
-                    let page = DeadLetterPage::new(count);
+                    let page = PageOptions::new(count);
                     to.admin
                         .dead_letters(to.queue.name(), &page)
                         .await
