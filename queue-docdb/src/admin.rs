@@ -1,6 +1,6 @@
 //! Administration: peek, purge, dead letters, redrive, delete.
 
-use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use queue_api::{
     DeadLetter, DeadLetterPage, MessageId, MessageState, PeekedMessage, Purge, Redrive,
 };
@@ -10,6 +10,7 @@ use crate::{
     document,
     error::StoreError,
     index::Index,
+    key::Key,
     stats::{dead_letters_after, live},
 };
 
@@ -18,17 +19,14 @@ const CHUNK: usize = 1000;
 
 impl QueueCollection {
     pub(crate) async fn peek(&self, max: usize) -> Result<Vec<PeekedMessage>, StoreError> {
-        if max == 0 {
-            return Ok(Vec::new());
-        }
         let now = self.now().await;
-        let query = Query::in_order_of(Index::Claim, live(), max);
-        let found = self.find(query, |document| peeked(document, now)).await?;
-        Ok(found.into_iter().flatten().collect())
+        let query = |limit| Query::in_order_of(Index::Claim, live(), limit);
+        self.find_readable(query, max, |document| peeked(document, now))
+            .await
     }
 
     pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
-        let (index, mut filter) = match what {
+        let (index, filter) = match what {
             Purge::Live => (Index::Claim, live()),
             Purge::Dead => (Index::DeadLetters, dead_letters_after("")),
         };
@@ -36,33 +34,31 @@ impl QueueCollection {
         let mut before = Vec::new();
         loop {
             let step = self.next_step();
-            let query = Query::in_order_of(index, filter.clone(), CHUNK).with_projection(
-                doc! { "visible_at": 1, "dead.id": 1 }, // and the `_id`
-            );
-            let found = step
-                .find(query, |document| {
-                    (document::any_id(document), filter_after(what, document))
-                })
-                .await?;
-            let (found_ids, mut next): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-            let ids: Vec<Bson> = found_ids.iter().flatten().cloned().collect();
+            let query =
+                Query::in_order_of(index, filter.clone(), CHUNK).with_projection(doc! { "_id": 1 });
+            let found = step.find(query, Key::of).await?;
+            if !found.is_empty() && found == before {
+                let message = format!("{} documents are still there after a delete", found.len());
+                return Err(StoreError::Unreadable(message));
+            }
             // A message that changed its state meanwhile stays, for example after a redrive.
-            let is_dead = matches!(what, Purge::Dead);
-            let chunk = doc! { "_id": { "$in": ids }, "dead": { "$exists": is_dead } };
+            // In a `$nor`, because a delete must not use the index on time.
+            let is_still = match what {
+                Purge::Live => doc! { "$nor": [{ "visible_at": { "$exists": false } }] },
+                Purge::Dead => doc! { "dead": { "$exists": true } },
+            };
+            let deletions = Key::conditions(found.iter().cloned()).into_iter();
+            let deletions = deletions.map(|condition| {
+                let mut filter = doc! { "_id": condition };
+                filter.extend(is_still.clone());
+                doc! { "q": filter, "limit": 0 }
+            });
             // Without a majority, this is an error: a failover may undo the deletes.
-            purged += step.delete(vec![doc! { "q": chunk, "limit": 0 }]).await?;
-            if found_ids.len() < CHUNK {
+            purged += step.delete(deletions.collect()).await?;
+            if found.len() < CHUNK {
                 return Ok(purged);
             }
-            // The same ones again cannot be deleted, so they are skipped. A count of 0 does not
-            // show that: another purge may have been faster.
-            if found_ids == before {
-                match next.pop().flatten() {
-                    Some(next) => filter = next,
-                    None => return Ok(purged),
-                }
-            }
-            before = found_ids;
+            before = found;
         }
     }
 
@@ -70,28 +66,15 @@ impl QueueCollection {
         &self,
         page: &DeadLetterPage,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let mut letters: Vec<DeadLetter> = Vec::new();
-        let mut after = page
-            .after()
-            .map_or(String::new(), |id| id.as_str().to_owned());
-        while letters.len() < page.max() {
-            let wanted = page.max() - letters.len();
-            let query = Query::in_order_of(Index::DeadLetters, dead_letters_after(&after), wanted);
-            let found = self
-                .find(query, |document| {
-                    (dead_id(document), document::read_dead(document))
-                })
-                .await?;
-            let is_last = found.len() < wanted;
-            // Damaged ones are not listed, so there may be room for more.
-            let last = found.last().and_then(|(id, _)| id.clone());
-            letters.extend(found.into_iter().filter_map(|(_, letter)| letter));
-            match last {
-                Some(last) if !is_last => after = last,
-                _ => break,
-            }
-        }
-        Ok(letters)
+        let filter = dead_letters_after(page.after().map_or("", MessageId::as_str));
+        let query = |limit| {
+            // Without what others have stored there, which may be large or not readable.
+            let fields =
+                doc! { "dead": 1, "payload": 1, "headers": 1, "attempts": 1, "enqueued_at": 1 };
+            Query::in_order_of(Index::DeadLetters, filter.clone(), limit).with_projection(fields)
+        };
+        self.find_readable(query, page.max(), document::read_dead)
+            .await
     }
 
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
@@ -124,6 +107,8 @@ impl QueueCollection {
             redriven += chunk.redriven;
             match chunk.last {
                 Some(last) => after = last,
+                // None had a readable id. If they become dead letters again, they have one.
+                None if chunk.redriven > 0 => {}
                 None => return Ok(redriven),
             }
         }
@@ -131,26 +116,24 @@ impl QueueCollection {
 
     /// Redrives the first dead letters that `filter` selects.
     async fn redrive_chunk(&self, filter: Document) -> Result<Chunk, StoreError> {
-        let query = Query::in_order_of(Index::DeadLetters, filter, CHUNK)
+        let query = Query::in_order_of(Index::DeadLetters, filter.clone(), CHUNK)
             .with_projection(doc! { "dead.id": 1 });
-        let found = self
-            .find(query, |document| {
-                (document::any_id(document), dead_id(document))
-            })
-            .await?;
-        // The last ones may have no readable id.
-        let last = found.iter().rev().find_map(|(_, dead_id)| dead_id.clone());
-        let ids: Vec<Bson> = found.into_iter().filter_map(|(id, _)| id).collect();
-        if ids.is_empty() {
+        let read = |document: &RawDocument| (Key::of(document), dead_id(document));
+        let (keys, dead_ids): (Vec<_>, Vec<_>) = self.find(query, read).await?.into_iter().unzip();
+        let last = dead_ids.into_iter().rev().flatten().next();
+        if keys.is_empty() {
             return Ok(Chunk { redriven: 0, last });
         }
-        let filter = doc! { "_id": { "$in": ids }, "dead.id": { "$exists": true } };
         let update = doc! {
             "$set": { "visible_at": self.now().await, "attempts": 0_i64 },
             "$unset": { "dead": "" },
         };
-        let update = vec![doc! { "q": filter, "u": update, "multi": true }];
-        let redriven = self.update(update).await?;
+        let statements = Key::conditions(keys).into_iter().map(|condition| {
+            let mut filter = filter.clone();
+            filter.insert("_id", condition);
+            doc! { "q": filter, "u": update.clone(), "multi": true }
+        });
+        let redriven = self.update(statements.collect()).await?;
         Ok(Chunk { redriven, last })
     }
 
@@ -169,19 +152,8 @@ impl QueueCollection {
 /// One chunk of a redrive.
 struct Chunk {
     redriven: u64,
-    /// The last id; `None` if there were no more dead letters.
+    /// The last id that can be read.
     last: Option<String>,
-}
-
-/// Selects what a purge finds after this document.
-fn filter_after(what: Purge, document: &RawDocument) -> Option<Document> {
-    match what {
-        Purge::Live => {
-            let time = document::date(document, "visible_at")?;
-            Some(doc! { "visible_at": { "$gt": time } })
-        }
-        Purge::Dead => Some(dead_letters_after(&dead_id(document)?)),
-    }
 }
 
 fn dead_id(document: &RawDocument) -> Option<String> {
@@ -191,7 +163,7 @@ fn dead_id(document: &RawDocument) -> Option<String> {
 
 /// `None` for a damaged document. The next lease call makes it a dead letter.
 fn peeked(document: &RawDocument, now: DateTime) -> Option<PeekedMessage> {
-    let ready_at = document::date(document, "visible_at")?;
+    let ready_at = document::ready_at(document)?;
     let stored = document::read(document).ok()?;
     let state = if ready_at <= now {
         MessageState::Ready

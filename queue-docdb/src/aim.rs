@@ -1,6 +1,6 @@
 //! Where a claim looks for messages: at the head of the queue, in a lane, or near the head.
 
-use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, doc};
 
 use crate::{
     apart::Kept,
@@ -10,6 +10,7 @@ use crate::{
     error::StoreError,
     head::From,
     index::Index,
+    key::Key,
 };
 
 /// Where a claim looks for messages.
@@ -117,20 +118,18 @@ impl QueueCollection {
         }
         filter.extend(self.state.apart.filter(from));
         let query = Query::in_order_of(Index::Claim, filter, limit);
-        let read = |document: &RawDocument| {
-            let ready_at = document::date(document, "visible_at");
-            (Candidate::read(document), ready_at)
-        };
+        let read =
+            |document: &RawDocument| (Candidate::read(document), document::ready_at(document));
         let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
         let first = found.first().and_then(|(_, ready_at)| *ready_at);
         let ids = found
             .iter()
-            .filter_map(|(found, ready_at)| Some((*ready_at, found.as_ref()?.id()?.clone())));
+            .filter_map(|(found, ready_at)| Some((*ready_at, found.id()?.clone())));
         let found = Found {
             kept: Some(self.state.apart.keep(ids)),
             is_all: is_whole && found.len() < limit,
             missed: 0,
-            candidates: found.into_iter().filter_map(|(found, _)| found).collect(),
+            candidates: found.into_iter().map(|(found, _)| found).collect(),
         };
         Ok((found, first))
     }
@@ -147,17 +146,20 @@ impl QueueCollection {
         filter.extend(self.state.apart.filter(From::Beginning));
         let query =
             Query::in_order_of(Index::Claim, filter, width).with_projection(doc! { "_id": 1 });
-        let ids = self.find(query, document::any_id).await?;
-        let mut ids: Vec<Bson> = ids.into_iter().flatten().collect();
-        let is_all = ids.len() < limit;
-        if ids.len() > limit {
-            let start = fastrand::usize(..=ids.len() - limit);
-            ids.drain(..start);
-            ids.truncate(limit);
+        let mut keys = self.find(query, Key::of).await?;
+        let is_all = keys.len() < limit;
+        if keys.len() > limit {
+            let start = fastrand::usize(..=keys.len() - limit);
+            keys.drain(..start);
+            keys.truncate(limit);
         }
-        let chosen = ids.len();
+        let chosen = keys.len();
         let mut filter = ready(now);
-        filter.insert("_id", doc! { "$in": ids });
+        match <[Document; 1]>::try_from(Key::conditions(keys)) {
+            Ok([condition]) => filter.insert("_id", condition),
+            // Damaged documents are among them. A claim at the head makes them dead letters.
+            Err(_) => return self.find_head(now, limit).await,
+        };
         let query = Query::by_ids(filter, chosen);
         let (found, is_whole) = self
             .find_within(REPLY_BYTES, query, Candidate::read)
@@ -166,7 +168,7 @@ impl QueueCollection {
             kept: None,
             is_all: is_whole && is_all,
             missed: if is_whole { chosen - found.len() } else { 0 },
-            candidates: found.into_iter().flatten().collect(),
+            candidates: found,
         })
     }
 }

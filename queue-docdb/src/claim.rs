@@ -182,6 +182,9 @@ impl QueueCollection {
                 return Err(error);
             }
         };
+        for dying in &met.dying {
+            dying.log(self.messages.name());
+        }
         let won = self.won(&claim, under_way, matched == sent).await?;
         Ok(Round {
             deliveries: claim.deliveries(won),

@@ -19,10 +19,10 @@
 use std::time::SystemTime;
 
 use mongodb::bson::{
-    Binary, Bson, DateTime, RawArrayBuf, RawBinaryRef, RawBsonRef, RawDocument, RawDocumentBuf,
-    Uuid, spec::BinarySubtype,
+    Binary, DateTime, RawArrayBuf, RawBinaryRef, RawBsonRef, RawDocument, RawDocumentBuf, Uuid,
+    spec::BinarySubtype,
 };
-use queue_api::{Bytes, DeadLetter, DeadReason, Headers, MessageId, NewMessage, millis};
+use queue_api::{Bytes, DeadLetter, DeadReason, Headers, Limits, MessageId, NewMessage, millis};
 
 use crate::instant;
 
@@ -79,8 +79,13 @@ pub(crate) fn write(message: &NewMessage, turn: i32, now: DateTime) -> RawDocume
 /// Reads a live message, strictly: what cannot be read faithfully must not be delivered.
 pub(crate) fn read(document: &RawDocument) -> Read<Stored> {
     let visibility_millis = integer(document, "visibility").ok_or(Damage("visibility"))?;
-    if visibility_millis < 1 {
+    // A longer lease would be one for ever.
+    let longest = millis::ceil(Limits::STANDARD.max_visibility_timeout);
+    if !(1..=longest).contains(&visibility_millis) {
         return Err(Damage("visibility"));
+    }
+    if !matches!(document.get("dead"), Ok(None)) {
+        return Err(Damage("dead"));
     }
     Ok(Stored {
         id: id(document).ok_or(Damage("_id"))?,
@@ -125,27 +130,11 @@ pub(crate) fn id(document: &RawDocument) -> Option<MessageId> {
     MessageId::new(document.get_str("_id").ok()?).ok()
 }
 
-/// The `_id` of whatever type, for a command that is to find the document again.
-pub(crate) fn any_id(document: &RawDocument) -> Option<Bson> {
-    any(document, "_id")
-}
-
-/// A field of whatever type.
-pub(crate) fn any(document: &RawDocument, field: &str) -> Option<Bson> {
-    Bson::try_from(document.get(field).ok()??).ok()
-}
-
-/// A message id that stands for an `_id` which is none.
-pub(crate) fn stand_in_id(id: &Bson) -> MessageId {
-    let mut text = match id {
-        Bson::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    text.retain(|c| !c.is_control());
-    while text.len() > MessageId::MAX_BYTES {
-        text.pop();
-    }
-    MessageId::new(&text).unwrap_or_else(|_| MessageId::generate())
+/// The ready time. Of an array, the server uses each element.
+pub(crate) fn ready_at(document: &RawDocument) -> Option<DateTime> {
+    let times = document.get_array("visible_at").ok().into_iter().flatten();
+    let earliest = times.filter_map(|time| time.ok()?.as_datetime()).min();
+    date(document, "visible_at").or(earliest)
 }
 
 pub(crate) fn date(document: &RawDocument, field: &str) -> Option<DateTime> {

@@ -5,10 +5,13 @@ use std::time::{Duration, SystemTime};
 use mongodb::bson::DateTime;
 use queue_api::millis;
 
-/// The earliest time. `$gte` of it selects every document that has the field.
-pub(crate) const EARLIEST: DateTime = DateTime::from_millis(0);
+/// The earliest time. `$gte` of it selects every document whose field is a time.
+pub(crate) const EARLIEST: DateTime = DateTime::MIN;
 
-/// `time` rounded down to a millisecond, and not before [`EARLIEST`].
+/// The ready time of a document that no claim is to find: the last one that a shell can show.
+pub(crate) const NEVER: DateTime = DateTime::from_millis(253_402_300_799_999);
+
+/// `time` rounded down to a millisecond, and not before 1970.
 pub(crate) fn floor(time: SystemTime) -> DateTime {
     DateTime::from_millis(millis::floor(time))
 }
@@ -36,7 +39,8 @@ mod tests {
     fn times_are_rounded_down() {
         let time = UNIX_EPOCH + Duration::from_micros(1_999);
         assert_eq!(floor(time).timestamp_millis(), 1);
-        assert_eq!(floor(UNIX_EPOCH - Duration::from_micros(1)), EARLIEST);
+        let before = UNIX_EPOCH - Duration::from_micros(1);
+        assert_eq!(floor(before).timestamp_millis(), 0);
     }
 
     #[test]

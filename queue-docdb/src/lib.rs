@@ -21,6 +21,7 @@ mod head;
 mod index;
 mod insert;
 mod instant;
+mod key;
 mod lanes;
 mod names;
 mod poll;

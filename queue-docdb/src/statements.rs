@@ -97,7 +97,15 @@ impl Claim {
 
     fn burial(&self, dying: &Dying) -> Document {
         let mut filter = self.ready();
-        filter.extend(dying.filter.clone());
+        filter.insert("_id", dying.key.clone().condition());
+        filter.extend(dying.guard.clone());
+        if dying.is_full {
+            // A time for a time, so that it does not grow. A purge still finds it.
+            let update = doc! {
+                "$set": { "visible_at": instant::NEVER }, "$unset": { "lease": "" },
+            };
+            return doc! { "q": filter, "u": update };
+        }
         let mut dead = doc! { "id": dying.id.as_str(), "at": self.leased_at };
         if let Some(reason) = &dying.reason {
             dead.insert("reason", reason);

@@ -22,9 +22,14 @@ impl QueueCollection {
     pub(crate) async fn stats(&self) -> Result<QueueStats, StoreError> {
         let now = self.now().await;
         let ready = doc! { "visible_at": { "$lte": now } };
-        let waiting = |is_leased: bool| doc! { "visible_at": { "$gt": now }, "lease": { "$exists": is_leased } };
+        // An array may have a time that has passed and one that has not.
+        let waiting = |is_leased: bool| {
+            doc! {
+                "visible_at": { "$gt": now }, "$nor": [&ready], "lease": { "$exists": is_leased },
+            }
+        };
         let (ready, delayed, leased, dead, first) = tokio::try_join!(
-            self.count(ready),
+            self.count(ready.clone()),
             self.count(waiting(false)),
             self.count(waiting(true)),
             self.count(dead_letters_after("")),
@@ -50,15 +55,13 @@ impl QueueCollection {
         live.extend(filter);
         let query = Query::in_order_of(Index::Claim, live, 1)
             .with_projection(doc! { "_id": 0, "visible_at": 1 });
-        let found = self
-            .find(query, |found| document::date(found, "visible_at"))
-            .await?;
+        let found = self.find(query, document::ready_at).await?;
         // A damaged one is due: the next lease call makes it a dead letter.
         Ok(found.first().map(|date| date.unwrap_or(instant::EARLIEST)))
     }
 }
 
-/// Selects the live messages: those with a ready time.
+/// Selects the live messages: those whose ready time is a time.
 pub(crate) fn live() -> Document {
     doc! { "visible_at": { "$gte": instant::EARLIEST } }
 }

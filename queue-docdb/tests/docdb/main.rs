@@ -23,4 +23,5 @@ mod sharing;
 mod sizes;
 mod transactions;
 mod unique_index;
+mod unreadable;
 mod waking;

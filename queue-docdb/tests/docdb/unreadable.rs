@@ -1,0 +1,848 @@
+//! Documents that no claim can deliver, at the head of a queue.
+//!
+//! Every other message is delivered, in order, and each call ends. Such a document is never taken
+//! for the end of the queue.
+
+use std::{
+    collections::HashSet,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, stream};
+use mongodb::{
+    bson::{
+        Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId,
+        spec::BinarySubtype,
+    },
+    event::command::CommandEvent,
+};
+use mongodb_test_server::documentdb::Engines;
+use queue_api::{
+    DeadLetter, DeadLetterPage, Purge, Queue, QueueAdmin, QueueName, Redrive,
+    consumer::ListenOptions,
+};
+use queue_docdb::DocDbBuilder;
+
+use crate::{
+    fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of},
+    waking::STREAMING,
+};
+
+/// Strings that are not UTF-8: a stray byte, an overlong slash, half a character, a surrogate,
+/// a character that does not exist, and one beside each end of the order of strings.
+const INVALID: &[&[u8]] = &[
+    b"\x80",
+    b"\xff",
+    b"m\xc0\xaf",
+    b"m0\xf0\x9f\x98",
+    b"\xed\xa0\x80",
+    b"m\xf4\x90\x80\x80m",
+    b"\xf4\x8f\xbf\xbf\xff",
+    b"\xe2\x28\xa1",
+];
+
+/// A field's text that is replaced by bytes which are not UTF-8.
+fn placeholder(invalid: &[u8]) -> String {
+    "@".repeat(invalid.len())
+}
+
+/// The document, with these bytes in place of their placeholder.
+fn with_bytes(mut document: Document, invalid: &[u8]) -> RawDocumentBuf {
+    // Last, because the driver looks at the first field. The server moves it.
+    let id = document.remove("_id");
+    document.insert("_id", id);
+    let raw = RawDocumentBuf::from_document(&document).expect("a document");
+    let mut bytes = raw.into_bytes();
+    if !invalid.is_empty() {
+        let wanted = placeholder(invalid).into_bytes();
+        let at = bytes.windows(wanted.len()).rposition(|it| it == wanted);
+        let at = at.expect("the placeholder");
+        bytes[at..at + wanted.len()].copy_from_slice(invalid);
+    }
+    RawDocumentBuf::from_bytes(bytes).expect("a length and an end")
+}
+
+/// A queue, and its collection.
+struct Bench<'a> {
+    fixture: &'a Fixture,
+    name: QueueName,
+    queue: Queue,
+    documents: mongodb::Collection<RawDocumentBuf>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(fixture: &'a Fixture, name: &str) -> Self {
+        Self {
+            fixture,
+            name: QueueName::new(name).expect("a name"),
+            queue: Queue::new(Arc::new(fixture.backend.clone()), name).expect("a queue"),
+            documents: fixture.raw.collection(&format!("queue.{name}")),
+        }
+    }
+
+    /// Stores documents as they are.
+    async fn store(&self, documents: &[RawDocumentBuf]) {
+        let before = self.count().await;
+        let is_valid = |document: &&RawDocumentBuf| document.to_document().is_ok();
+        let (valid, invalid): (Vec<_>, Vec<_>) = documents.iter().partition(is_valid);
+        if !valid.is_empty() {
+            self.documents.insert_many(valid).await.expect("an insert");
+        }
+        // The driver does not insert an `_id` that it cannot read. It cannot read the reply to
+        // this either, which has the `_id`.
+        for document in invalid {
+            let none = doc! { "_id": { "$exists": false } };
+            let _ = self
+                .documents
+                .replace_one(none, document)
+                .upsert(true)
+                .await;
+        }
+        let stored = self.count().await - before;
+        assert_eq!(stored, documents.len() as u64);
+    }
+
+    async fn count(&self) -> u64 {
+        let all = self.documents.count_documents(doc! {});
+        all.await.expect("a count")
+    }
+
+    /// What a message looks like in the database, without anything that tells it from others.
+    async fn template(&self) -> Document {
+        self.queue.enqueue(&message("template")).await.unwrap();
+        let documents = self.documents.clone_with_type::<Document>();
+        let template = documents.find_one_and_delete(doc! { "_id": "template" });
+        template.await.unwrap().expect("a message")
+    }
+
+    /// Stores four messages behind the documents. Returns how many documents an empty queue has.
+    async fn fill(&self, case: &Case) -> u64 {
+        for id in SOUND {
+            self.queue.enqueue(&message(id)).await.unwrap();
+            self.fixture.clock.advance(Duration::from_millis(1));
+        }
+        let empty = self.count().await - 4;
+        self.store(&case.documents).await;
+        empty
+    }
+
+    /// Leases until nothing is left, and returns how many.
+    async fn lease_all(&self, case: &Case) -> u64 {
+        let mut leased = Vec::new();
+        while sound(leased.clone()).len() < SOUND.len() {
+            let left = SOUND.len() - sound(leased.clone()).len();
+            let deliveries = lease(&self.queue, case.batch).await;
+            let least = left.min(case.batch);
+            assert!(deliveries.len() >= least, "{}: {deliveries:?}", case.what);
+            leased.extend(deliveries.iter().map(|it| it.id.to_string()));
+        }
+        assert_eq!(sound(leased.clone()), SOUND, "{}", case.what);
+        let rest = lease(&self.queue, case.batch).await;
+        assert_eq!(ids(&rest), [""; 0], "{}", case.what);
+        leased.len() as u64
+    }
+
+    async fn letters(&self) -> Vec<DeadLetter> {
+        let mut page = DeadLetterPage::new(1);
+        let mut letters = Vec::new();
+        loop {
+            let backend = &self.fixture.backend;
+            let mut listed = backend.dead_letters(&self.name, &page).await.unwrap();
+            let Some(letter) = listed.pop() else {
+                return letters;
+            };
+            page = DeadLetterPage::new(1).starting_after(letter.id.clone());
+            letters.push(letter);
+        }
+    }
+
+    /// Fails if a wait ends though nothing becomes ready.
+    async fn assert_waits(&self, what: &str) {
+        let wait = self.queue.wait(60 * MINUTE);
+        let ended = tokio::time::timeout(Duration::from_millis(30), wait).await;
+        assert!(ended.is_err(), "{what}: a wait ended: {ended:?}");
+    }
+}
+
+const SOUND: [&str; 4] = ["m0", "m1", "m2", "m3"];
+
+/// How a document of a kind differs from a message; the number tells it from others of the kind.
+type Change = Box<dyn Fn(&mut Document, usize) + Send + Sync>;
+
+/// A kind of document.
+struct Kind {
+    what: String,
+    change: Change,
+    /// What replaces its placeholder.
+    invalid: &'static [u8],
+}
+
+impl Kind {
+    fn new(
+        what: impl Into<String>,
+        change: impl Fn(&mut Document, usize) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            what: what.into(),
+            change: Box::new(change),
+            invalid: b"",
+        }
+    }
+
+    fn with_id(
+        what: impl Into<String>,
+        id: impl Fn(usize) -> Bson + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(what, move |document, number| {
+            document.insert("_id", id(number));
+        })
+    }
+
+    fn invalid(mut self, invalid: &'static [u8]) -> Self {
+        self.what += &format!(" {}", invalid.escape_ascii());
+        self.invalid = invalid;
+        self
+    }
+
+    /// A document of so many bytes.
+    fn of_size(&self, template: &Document, number: usize, size: usize) -> RawDocumentBuf {
+        let mut document = template.clone();
+        document.insert("_id", format!("bad{number}"));
+        (self.change)(&mut document, number);
+        document.insert("rest", binary(BinarySubtype::Generic, &[]));
+        let without = with_bytes(document.clone(), self.invalid).as_bytes().len();
+        document.insert(
+            "rest",
+            binary(BinarySubtype::Generic, &vec![0; size - without]),
+        );
+        with_bytes(document, self.invalid)
+    }
+
+    fn document(&self, template: &Document, number: usize) -> RawDocumentBuf {
+        let mut document = template.clone();
+        document.insert("_id", format!("bad{number}"));
+        (self.change)(&mut document, number);
+        with_bytes(document, self.invalid)
+    }
+}
+
+/// Values of every type, and at the ends of what a number or a time can be.
+fn values() -> Vec<(&'static str, Bson)> {
+    vec![
+        ("null", Bson::Null),
+        ("a text", "text".into()),
+        ("an empty text", "".into()),
+        ("an array", vec![Bson::Null, "text".into()].into()),
+        ("an empty array", Bson::Array(Vec::new())),
+        ("a document", doc! { "a": 1 }.into()),
+        ("true", true.into()),
+        ("zero", 0_i64.into()),
+        ("negative", (-1_i64).into()),
+        ("the largest long", i64::MAX.into()),
+        ("the smallest long", i64::MIN.into()),
+        ("the largest count", i64::from(u32::MAX).into()),
+        ("NaN", f64::NAN.into()),
+        ("infinite", f64::INFINITY.into()),
+        ("half", 0.5.into()),
+        ("a UUID", mongodb::bson::Uuid::new().into()),
+        ("an old binary", binary(BinarySubtype::BinaryOld, &[1])),
+        ("binary", binary(BinarySubtype::Generic, &[1; 16])),
+        ("an object id", ObjectId::new().into()),
+        ("1970", DateTime::from_millis(0).into()),
+        ("before 1970", DateTime::from_millis(-1).into()),
+        ("the first time", DateTime::MIN.into()),
+        ("the last time", DateTime::MAX.into()),
+        (
+            "a past time in an array",
+            vec![DateTime::from_millis(1)].into(),
+        ),
+        ("a future time in an array", vec![DateTime::MAX].into()),
+        (
+            "a past and a future time",
+            vec![DateTime::MAX, DateTime::from_millis(1)].into(),
+        ),
+        (
+            "a timestamp",
+            Timestamp {
+                time: 1,
+                increment: 1,
+            }
+            .into(),
+        ),
+        (
+            "a decimal",
+            Bson::Decimal128("1".parse().expect("a number")),
+        ),
+        ("code", Bson::JavaScriptCode("1".into())),
+        ("a symbol", Bson::Symbol("s".into())),
+        ("undefined", Bson::Undefined),
+        ("the smallest key", Bson::MinKey),
+        ("the largest key", Bson::MaxKey),
+    ]
+}
+
+fn binary(subtype: BinarySubtype, bytes: &[u8]) -> Bson {
+    let bytes = bytes.to_vec();
+    Binary { subtype, bytes }.into()
+}
+
+/// A field missing and with each value.
+fn field_kinds(field: &str) -> Vec<Kind> {
+    let missing = field.to_owned();
+    let missing = Kind::new(format!("{field} missing"), move |document, _| {
+        document.remove(&missing);
+    });
+    let others = values().into_iter().map(|(what, value)| {
+        let field = field.to_owned();
+        Kind::new(format!("{field} {what}"), move |document, _| {
+            document.insert(&field, &value);
+        })
+    });
+    std::iter::once(missing).chain(others).collect()
+}
+
+/// An `_id` of each type, also where a text in it is not UTF-8.
+fn id_kinds() -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    for invalid in INVALID {
+        let text = placeholder(invalid);
+        kinds.push(
+            Kind::with_id("id", move |number| format!("{text}{number}").into()).invalid(invalid),
+        );
+    }
+    let text = placeholder(INVALID[0]);
+    let invalid_inside: [fn(&str, usize) -> Bson; 4] = [
+        |text, number| doc! { "number": number as i64, "text": text }.into(),
+        |text, number| doc! { text: number as i64 }.into(),
+        |text, number| Bson::JavaScriptCode(format!("{text}{number}")),
+        |text, number| Bson::Symbol(format!("s{text}{number}")),
+    ];
+    for id in invalid_inside {
+        let text = text.clone();
+        kinds.push(Kind::with_id("id", move |number| id(&text, number)).invalid(INVALID[0]));
+    }
+    let valid: [fn(i64) -> Bson; 14] = [
+        |number| "x".repeat(300 + number as usize).into(),
+        |number| format!("\u{1}{number}").into(),
+        |number| number.into(),
+        |number| (number as f64 + 0.5).into(),
+        |number| Bson::Decimal128(format!("{number}.25").parse().expect("a number")),
+        |number| DateTime::from_millis(number).into(),
+        |number| {
+            let increment = number as u32;
+            Timestamp { time: 7, increment }.into()
+        },
+        |number| binary(BinarySubtype::Generic, &number.to_le_bytes()),
+        |number| binary(BinarySubtype::BinaryOld, &number.to_le_bytes()),
+        |_| ObjectId::new().into(),
+        |number| doc! { "b": number, "a": [number, { "b": "c" }] }.into(),
+        |number| doc! { "$ref": "a", "$id": number }.into(),
+        |number| Bson::JavaScriptCode(number.to_string()),
+        |number| Bson::Symbol(number.to_string()),
+    ];
+    for (index, id) in valid.into_iter().enumerate() {
+        let what = format!("id {:?} {index}", id(1).element_type());
+        kinds.push(Kind::with_id(what, move |number| id(number as i64)));
+    }
+    kinds
+}
+
+/// An `_id` that only one document of a queue can have.
+fn single_id_kinds() -> Vec<Kind> {
+    let ids: [Bson; 8] = [
+        Bson::Null,
+        true.into(),
+        f64::NAN.into(),
+        (-0.0).into(),
+        Bson::MinKey,
+        Bson::MaxKey,
+        doc! {}.into(),
+        "".into(),
+    ];
+    let kinds = ids.into_iter();
+    kinds
+        .map(|id| Kind::with_id(format!("id {id}"), move |_| id.clone()))
+        .collect()
+}
+
+/// Documents of others, and what else may be there.
+fn foreign_kinds() -> Vec<Kind> {
+    const BYTES: &[u8] = b"\xff\xfe\xff\xfe";
+    let fields = ["headers", "payload", "visible_at", "lease", "anything"];
+    let mut kinds = Vec::from(fields.map(|field| {
+        Kind::new(field, move |document, _| {
+            document.insert(field, placeholder(BYTES));
+        })
+        .invalid(BYTES)
+    }));
+    let names = Kind::new("the name of a field", |document, _| {
+        document.insert(placeholder(BYTES), 1);
+    });
+    kinds.extend([
+        names.invalid(BYTES),
+        Kind::new("only a time", |document, number| {
+            let time = document.get("visible_at").cloned();
+            *document = doc! { "_id": format!("time{number}"), "visible_at": time };
+        }),
+        Kind::new("nothing", |document, number| {
+            *document = doc! { "_id": format!("nothing{number}") };
+        }),
+        Kind::new("live and dead", |document, number| {
+            document.insert("dead", doc! { "id": format!("dead{number}") });
+        }),
+        Kind::new("no attempts left", |document, _| {
+            document.insert("attempts", 5);
+            document.insert("max_attempts", 5);
+        }),
+    ]);
+    kinds
+}
+
+/// All of these before the messages of a queue.
+struct Case {
+    what: String,
+    documents: Vec<RawDocumentBuf>,
+    batch: usize,
+}
+
+fn cases(template: &Document) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |what: &str, documents: Vec<RawDocumentBuf>, batches: &[usize]| {
+        cases.extend(batches.iter().map(|&batch| Case {
+            what: format!("{} × {what}, leases of {batch}", documents.len()),
+            documents: documents.clone(),
+            batch,
+        }));
+    };
+    for (index, kind) in id_kinds().iter().chain(&foreign_kinds()).enumerate() {
+        add(&kind.what, vec![kind.document(template, 0)], &[1]);
+        let three = (0..3).map(|number| kind.document(template, number));
+        add(&kind.what, three.collect(), &[[1, 3, 1000][index % 3]]);
+    }
+    let each = |kinds: &[Kind]| -> Vec<_> {
+        let numbered = kinds.iter().enumerate();
+        numbered
+            .map(|(number, kind)| kind.document(template, number))
+            .collect()
+    };
+    let singles = each(&single_id_kinds());
+    let several = singles.len();
+    add("ids", singles, &[1, several, 1000]);
+    let mut all = each(&id_kinds());
+    let not_there = ["lease", "settled", "dead"];
+    let fields = template.keys().map(String::as_str).chain(not_there);
+    for (index, field) in fields.filter(|&field| field != "_id").enumerate() {
+        let kinds = field_kinds(field);
+        let documents = each(&kinds);
+        let several = documents.len();
+        add(field, documents, &[1, several, 1000]);
+        let numbered = kinds.iter().enumerate();
+        all.extend(numbered.map(|(n, kind)| kind.document(template, 100 * (index + 1) + n)));
+    }
+    let several = all.len();
+    add("everything", all, &[1, several]);
+    cases
+}
+
+/// What a message looks like in the database, with a ready time before those of others.
+async fn early_template(fixture: &Fixture) -> Document {
+    let mut template = Bench::new(fixture, "template").template().await;
+    template.insert("visible_at", DateTime::from_millis(1));
+    template
+}
+
+/// One failure does not hide the others.
+async fn check_all(fixture: &Fixture, cases: Vec<Case>, at_once: usize) {
+    let checks = cases
+        .into_iter()
+        .enumerate()
+        .map(|(index, case)| async move {
+            let bench = Bench::new(fixture, &format!("q{index}"));
+            let checked = AssertUnwindSafe(check(&bench, &case)).catch_unwind();
+            checked.await.is_err().then_some(case.what)
+        });
+    let failed = stream::iter(checks).buffer_unordered(at_once);
+    let failed: Vec<String> = failed.filter_map(std::future::ready).collect().await;
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_delivered_stops_no_call() {
+    let fixture = Fixture::new().await;
+    let template = early_template(&fixture).await;
+    check_all(&fixture, cases(&template), 4).await;
+}
+
+/// The largest document that the server stores cannot grow, neither by a lease nor otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_documents_stop_no_call() {
+    const LARGEST: usize = 16 << 20;
+    let fixture = Fixture::new().await;
+    let template = early_template(&fixture).await;
+    let invalid = Kind::with_id("id", |_| placeholder(INVALID[0]).into()).invalid(INVALID[0]);
+    let foreign = Kind::new("foreign", |document, number| {
+        let time = document.get("visible_at").cloned();
+        *document = doc! { "_id": format!("f{number}"), "visible_at": time };
+    });
+    let in_array = Kind::new("a time in an array", |document, _| {
+        document.insert("visible_at", vec![DateTime::from_millis(1)]);
+    });
+    let others = Kind::new("a message with more fields", |_, _| {});
+    let mut cases = Vec::new();
+    for (kind, size, several, batch) in [
+        (&others, LARGEST, 1, 1),
+        (&others, LARGEST - 20, 2, 1000),
+        (&others, LARGEST - 200, 1, 2),
+        (&others, LARGEST - 10_000, 2, 1),
+        (&foreign, LARGEST, 2, 1),
+        (&foreign, LARGEST - 100, 1, 1000),
+        (&foreign, LARGEST - 1000, 1, 1),
+        (&in_array, LARGEST, 2, 2),
+        (&invalid, LARGEST, 1, 1),
+    ] {
+        let documents = (0..several).map(|number| kind.of_size(&template, number, size));
+        cases.push(Case {
+            what: format!(
+                "{several} × {} of {size} bytes, leases of {batch}",
+                kind.what
+            ),
+            documents: documents.collect(),
+            batch,
+        });
+    }
+    check_all(&fixture, cases, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn competing_claims_pass_what_cannot_be_delivered() {
+    const MESSAGES: usize = 200;
+    let fixture = Fixture::new().await;
+    let template = early_template(&fixture).await;
+    let bench = Bench::new(&fixture, "mail");
+    let messages: Vec<_> = (0..MESSAGES).map(|n| message(&format!("m{n}"))).collect();
+    bench.queue.enqueue_batch(&messages).await.unwrap();
+    let documents = id_kinds().into_iter().flat_map(|kind| {
+        let four = (0..4).map(|number| kind.document(&template, number));
+        four.collect::<Vec<_>>()
+    });
+    let documents: Vec<_> = documents.collect();
+    bench.store(&documents).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for batch in [1, 3, 3, 10, 40] {
+        let queue = queue_of(&fixture.another_backend(fixture.clock.clone()).await);
+        tasks.spawn(async move {
+            let mut delivered = Vec::new();
+            while queue.stats().await.unwrap().ready > 0 {
+                let deliveries = lease(&queue, batch).await;
+                delivered.extend(deliveries.into_iter().map(|delivery| delivery.id));
+            }
+            delivered
+        });
+    }
+    let delivered = tokio::time::timeout(3 * MINUTE, tasks.join_all()).await;
+    let delivered: Vec<_> = delivered
+        .expect("not stopped")
+        .into_iter()
+        .flatten()
+        .collect();
+    assert_eq!(delivered.len(), MESSAGES);
+    assert_eq!(delivered.iter().collect::<HashSet<_>>().len(), MESSAGES);
+    let dead = bench.queue.stats().await.unwrap().dead;
+    assert_eq!(dead, documents.len() as u64);
+    assert_eq!(bench.letters().await.len(), documents.len());
+}
+
+/// The commands that a listener sends in two seconds after it has had all messages.
+async fn commands_of_an_idle_listener(
+    fixture: &Fixture,
+    builder: DocDbBuilder,
+    sent: &AtomicUsize,
+) {
+    let template = early_template(fixture).await;
+    let bench = Bench::new(fixture, "mail");
+    let everything = cases(&template).pop().expect("the last case");
+    bench.fill(&everything).await;
+    let queue = queue_of(&builder.connect().await.unwrap());
+    let mut listener = queue.listen(ListenOptions::new(2)).unwrap();
+    let mut left = Vec::from(SOUND);
+    while !left.is_empty() {
+        let next = tokio::time::timeout(MINUTE, listener.next()).await;
+        let lease = next.expect("not stopped").expect("a lease");
+        if left.first() == Some(&lease.id().as_str()) {
+            left.remove(0);
+        }
+        lease.ack().await.unwrap();
+    }
+    // The listener looks while it is polled.
+    let _ = tokio::time::timeout(SECOND, listener.next()).await;
+    sent.store(0, Ordering::Relaxed);
+    let next = tokio::time::timeout(2 * SECOND, listener.next()).await;
+    assert!(next.is_err(), "{next:?}");
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent <= 15, "{sent} commands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_polls_is_idle_after_what_it_cannot_get() {
+    let fixture = Fixture::new().await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let builder = fixture.watched(counting(&sent));
+    commands_of_an_idle_listener(&fixture, builder, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_with_a_change_stream_is_idle_after_what_it_cannot_get() {
+    let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let builder = fixture.watched_and_streaming(counting(&sent));
+    commands_of_an_idle_listener(&fixture, builder, &sent).await;
+}
+
+fn counting(sent: &Arc<AtomicUsize>) -> impl Fn(&CommandEvent) + Send + Sync + 'static {
+    let sent = Arc::clone(sent);
+    move |event| {
+        if let CommandEvent::Started(_) = event {
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Dead letters that others have changed do not hide those behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_dead_letters_hide_no_others() {
+    let fixture = Fixture::new().await;
+    let bench = Bench::new(&fixture, "mail");
+    bench.queue.enqueue(&message("template")).await.unwrap();
+    let delivery = bench.queue.lease().await.unwrap().expect("ready");
+    bench
+        .queue
+        .dead_letter(&delivery.receipt, "no")
+        .await
+        .unwrap();
+    let template = fixture.document("template").await;
+    const BYTES: &[u8] = b"!\xff\xfe\xff";
+    let mut kinds = vec![
+        Kind::new("dead.id", |document, _| {
+            document.insert("dead", doc! { "id": placeholder(BYTES) });
+        })
+        .invalid(BYTES),
+        Kind::new("dead.id in an array", |document, number| {
+            document.insert("dead", doc! { "id": ["!", format!("!{number}")] });
+        }),
+        Kind::new("dead.id too long", |document, number| {
+            document.insert("dead", doc! { "id": "!".repeat(300 + number) });
+        }),
+        Kind::new("dead in an array", |document, number| {
+            document.insert("dead", [doc! { "id": format!("!{number}") }].to_vec());
+        }),
+        Kind::new("live and dead", |document, number| {
+            document.insert("dead.id", format!("!{number}"));
+            document.insert("visible_at", DateTime::MAX);
+        }),
+    ];
+    for kind in id_kinds() {
+        let (what, invalid) = (kind.what.clone(), kind.invalid);
+        let mut dead = Kind::new(what, move |document, number| {
+            document.insert("dead", doc! { "id": format!("!{number}") });
+            (kind.change)(document, number);
+        });
+        dead.invalid = invalid;
+        kinds.push(dead);
+    }
+    for field in ["id", "at", "reason"] {
+        kinds.extend(values().into_iter().map(|(what, value)| {
+            Kind::new(format!("dead.{field} {what}"), move |document, number| {
+                let mut dead = doc! { "id": format!("!{number}") };
+                dead.insert(field, &value);
+                document.insert("dead", dead);
+            })
+        }));
+    }
+    for (index, kind) in kinds.iter().enumerate() {
+        let bench = Bench::new(&fixture, &format!("q{index}"));
+        let several = if kind.what.starts_with("dead.id") && index < 3 {
+            1001
+        } else {
+            3
+        };
+        let documents: Vec<_> = (0..several).map(|n| kind.document(&template, n)).collect();
+        check_dead(&bench, &kind.what, &documents).await;
+    }
+}
+
+async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf]) {
+    let (queue, admin) = (&bench.queue, &bench.fixture.backend);
+    queue.enqueue_batch(&SOUND.map(message)).await.unwrap();
+    for delivery in lease(queue, 4).await {
+        queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+    }
+    bench.store(documents).await;
+    let dead = queue.stats().await.unwrap().dead;
+    for max in [1, 3, 2000] {
+        let mut page = DeadLetterPage::new(max);
+        let mut listed = Vec::new();
+        loop {
+            let letters = admin.dead_letters(&bench.name, &page).await.unwrap();
+            let Some(last) = letters.last() else { break };
+            page = DeadLetterPage::new(max).starting_after(last.id.clone());
+            listed.extend(letters.into_iter().map(|letter| letter.id.to_string()));
+        }
+        assert_eq!(sound(listed), SOUND, "{what}, pages of {max}");
+    }
+    let redriven = admin.redrive(&bench.name, &Redrive::All).await.unwrap();
+    assert_eq!(redriven, dead, "{what}");
+    let mut leased = Vec::new();
+    loop {
+        let deliveries = lease(queue, 1000).await;
+        if deliveries.is_empty() {
+            break;
+        }
+        leased.extend(deliveries.iter().map(|it| it.id.to_string()));
+    }
+    leased.sort();
+    assert_eq!(sound(leased), SOUND, "{what}");
+    bench.assert_waits(what).await;
+
+    admin.purge(&bench.name, Purge::Live).await.unwrap();
+    let again = queue.stats().await.unwrap().dead;
+    let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
+    assert_eq!(purged, again, "{what}");
+    admin.delete_queue(&bench.name).await.unwrap();
+    bench.store(documents).await;
+    queue.enqueue(&message("m0")).await.unwrap();
+    let delivery = queue.lease().await.unwrap().expect("ready");
+    queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+    let dead = queue.stats().await.unwrap().dead;
+    let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
+    assert_eq!(purged, dead, "{what}");
+    assert_eq!(queue.stats().await.unwrap().dead, 0, "{what}");
+}
+
+/// More than one command removes, all with an `_id` that no command can contain.
+#[tokio::test]
+async fn a_purge_removes_any_number_of_unreadable_documents() {
+    let fixture = Fixture::new().await;
+    let template = early_template(&fixture).await;
+    let bench = Bench::new(&fixture, "mail");
+    bench.queue.enqueue(&message("m0")).await.unwrap();
+    let kind = &id_kinds()[0];
+    let documents: Vec<_> = (0..1001).map(|n| kind.document(&template, n)).collect();
+    bench.store(&documents).await;
+    let purged = fixture.backend.purge(&bench.name, Purge::Live).await;
+    assert_eq!(purged.unwrap(), 1002);
+    assert_eq!(bench.queue.stats().await.unwrap().ready, 0);
+}
+
+/// Counts warnings.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn each_damaged_document_is_logged_once() {
+    let warnings = Warnings::default();
+    let _subscribed = tracing::subscriber::set_default(warnings.clone());
+    let fixture = Fixture::new().await;
+    let template = early_template(&fixture).await;
+    let bench = Bench::new(&fixture, "mail");
+    bench
+        .queue
+        .enqueue_batch(&SOUND.map(message))
+        .await
+        .unwrap();
+    let kinds = id_kinds();
+    let documents = kinds.iter().map(|kind| kind.document(&template, 0));
+    bench.store(&documents.collect::<Vec<_>>()).await;
+    for _ in 0..5 {
+        lease(&bench.queue, 1).await;
+        bench.queue.stats().await.unwrap();
+    }
+    assert_eq!(warnings.0.load(Ordering::Relaxed), kinds.len());
+}
+
+/// Puts the documents before four messages, and makes every call.
+async fn check(bench: &Bench<'_>, case: &Case) {
+    let (queue, admin) = (&bench.queue, &bench.fixture.backend);
+    let (what, count) = (case.what.as_str(), case.documents.len() as u64);
+    let empty = bench.fill(case).await;
+
+    // Calls that read.
+    let stats = queue.stats().await.unwrap();
+    let live = stats.ready + stats.delayed + stats.leased;
+    assert!((4..=4 + count).contains(&live), "{what}: {stats:?}");
+    let seen = live - 4;
+    let peeked = admin.peek(&bench.name, 1).await.unwrap();
+    assert_eq!(peeked.len(), 1, "{what}");
+    let most = 4 + case.documents.len();
+    let peeked = admin.peek(&bench.name, most).await.unwrap();
+    let peeked = peeked.iter().map(|it| it.id.to_string());
+    assert_eq!(sound(peeked), SOUND, "{what}");
+    queue.wait(MINUTE).await.unwrap();
+
+    let leased = bench.lease_all(case).await;
+    bench.assert_waits(what).await;
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.ready, stats.leased), (0, leased), "{what}");
+    let set_aside = stats.delayed + stats.dead;
+    assert_eq!(leased - 4 + set_aside, seen, "{what}: {stats:?}");
+
+    let letters = bench.letters().await;
+    assert_eq!(letters.len() as u64, stats.dead, "{what}: {letters:?}");
+    let all = DeadLetterPage::new(letters.len() + 1);
+    let all = admin.dead_letters(&bench.name, &all).await.unwrap();
+    assert_eq!(all, letters, "{what}");
+    let mut redriven = 0;
+    if let Some(letter) = letters.last() {
+        let last = Redrive::Ids(vec![letter.id.clone()]);
+        redriven = admin.redrive(&bench.name, &last).await.unwrap();
+        assert_eq!(redriven, 1, "{what}");
+    }
+    redriven += admin.redrive(&bench.name, &Redrive::All).await.unwrap();
+    assert_eq!(redriven, stats.dead, "{what}");
+    let repaired = lease(queue, 1000).await.len() as u64;
+    let after = queue.stats().await.unwrap();
+    let dead = stats.dead - repaired;
+    assert_eq!((after.ready, after.dead), (0, dead), "{what}");
+    bench.assert_waits(what).await;
+
+    // Purges, of what claims have found and of what none has seen yet.
+    let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
+    assert_eq!(purged, dead, "{what}");
+    let purged = admin.purge(&bench.name, Purge::Live).await.unwrap();
+    assert_eq!(purged, after.leased + after.delayed, "{what}");
+    assert_eq!(bench.count().await, empty + count - seen, "{what}");
+    admin.delete_queue(&bench.name).await.unwrap();
+    assert_eq!(bench.count().await, 0, "{what}");
+    bench.fill(case).await;
+    let purged = admin.purge(&bench.name, Purge::Live).await.unwrap();
+    assert_eq!(purged, live, "{what}");
+    let stats = queue.stats().await.unwrap();
+    let live = (stats.ready, stats.delayed, stats.leased);
+    assert_eq!(live, (0, 0, 0), "{what}");
+    bench.assert_waits(what).await;
+}
+
+fn sound(ids: impl IntoIterator<Item = String>) -> Vec<String> {
+    let ids = ids.into_iter();
+    ids.filter(|id| SOUND.contains(&id.as_str())).collect()
+}
