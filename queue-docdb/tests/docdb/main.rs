@@ -17,6 +17,8 @@ mod outcomes;
 mod pause;
 mod plans;
 mod proxy;
+mod reserved_names;
+mod rights;
 mod rolled_back;
 mod round_trips;
 mod schema;
