@@ -112,8 +112,8 @@ impl DocDbBuilder {
         }
     }
 
-    /// The name of the database with the queues, in 1 to 63 bytes. The default is the database
-    /// that the URI names; one of the two is required.
+    /// The name of the database with the queues, in 1 to 63 bytes, and not `admin`, `config` or
+    /// `local`. The default is the database that the URI names; one of the two is required.
     #[must_use]
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = Some(name.into());
@@ -122,6 +122,8 @@ impl DocDbBuilder {
 
     /// What the name of a queue's collection begins with; the queue's name follows. The default
     /// is [`DEFAULT_COLLECTION_PREFIX`](Self::DEFAULT_COLLECTION_PREFIX), `queue.`.
+    ///
+    /// The whole name may not begin with `system.` or contain `.system.`.
     ///
     /// Allowed are 0 to 9 bytes: a collection name on DocumentDB has up to 57 bytes, and a
     /// queue's name up to 48. It is at most 8 if the database's name has 63 bytes. Use an empty
@@ -282,6 +284,7 @@ impl DocDbBuilder {
                     );
                     return Err(Error::invalid("connect", message));
                 }
+                check_database(database.name())?;
                 connect::application_database(&database, timeout).await?
             }
         };

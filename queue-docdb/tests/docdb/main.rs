@@ -18,6 +18,8 @@ mod pause;
 mod plans;
 mod pools;
 mod proxy;
+mod reserved_names;
+mod rights;
 mod rolled_back;
 mod round_trips;
 mod schema;
