@@ -20,7 +20,7 @@ use crate::{
     write_reply,
 };
 
-/// How often an index build is tried. DocumentDB refuses one while another process builds.
+/// How often a call tries to build an index. DocumentDB refuses one while another process builds.
 const INDEX_TRIES: u32 = 5;
 
 /// A queue's collection for one call, with what this instance knows about the queue.
@@ -112,15 +112,17 @@ impl QueueCollection {
         read: impl Fn(&RawDocument) -> T + Send + Sync,
     ) -> Result<(Vec<T>, bool), StoreError> {
         let mut retries = self.deadline.retries();
-        let mut is_restored = false;
+        let mut restored = 0;
         loop {
             let error = match self.find_once(max_bytes, query.clone(), &read).await {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            if query.options.hint.is_some() && error.is_missing_index() && !is_restored {
+            // Another process may delete the queue again meanwhile.
+            let may_restore = restored < INDEX_TRIES && query.options.hint.is_some();
+            if may_restore && error.is_missing_index() {
                 self.restore_indexes().await?;
-                is_restored = true;
+                restored += 1;
             } else {
                 retries.after(error).await?;
             }
