@@ -20,6 +20,9 @@ use crate::{
     write_reply,
 };
 
+/// How often a call makes a dropped index again. Another process may delete the queue meanwhile.
+const MOST_RESTORES: u32 = 5;
+
 /// A queue's collection for one call, with what this instance knows about the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueCollection {
@@ -143,7 +146,10 @@ impl QueueCollection {
         read: impl Fn(&RawDocument) -> T + Send + Sync,
     ) -> Result<(Vec<T>, bool), StoreError> {
         let mut retries = self.deadline.retries();
-        let mut may_restore = self.access == Access::Write;
+        let mut restores_left = match self.access {
+            Access::Write => MOST_RESTORES,
+            Access::Read => 0,
+        };
         loop {
             let error = match self.find_once(max_bytes, query.clone(), &read).await {
                 Ok(found) => return Ok(found),
@@ -156,9 +162,9 @@ impl QueueCollection {
             // Another process deleted the queue, upgraded it to another version, or dropped the
             // index.
             self.state.knowledge.forget();
-            if may_restore {
+            if restores_left > 0 {
                 self.restore().await?;
-                may_restore = false;
+                restores_left -= 1;
             } else {
                 // Slow, but right. A client with the strict Stable API may not name a sparse
                 // index.

@@ -14,10 +14,11 @@ use queue_api::{
 use crate::{
     ack::deletions,
     backend::DocDbBackend,
+    codes::DUPLICATE_KEY,
     collection::{Access, Query, QueueCollection},
     document,
     enqueue::first_part,
-    error::{DUPLICATE_KEY, StoreError, during},
+    error::{StoreError, during},
     insert::read_insert_reply,
     receipt::ParsedReceipt,
     retry::Deadline,

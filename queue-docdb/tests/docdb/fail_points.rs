@@ -21,7 +21,7 @@ use crate::{
 
 /// A call of the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
+pub(crate) enum Operation {
     /// The queue's first: it also makes the schema version and the indexes.
     EnqueueFirst,
     Enqueue,
@@ -45,7 +45,7 @@ enum Operation {
     ListQueues,
 }
 
-const CASES: [(Operation, &str, &str); 24] = [
+pub(crate) const CASES: [(Operation, &str, &str); 24] = [
     (Operation::EnqueueFirst, "first enqueue", "insert"),
     (Operation::EnqueueFirst, "first enqueue", "listCollections"),
     (Operation::EnqueueFirst, "first enqueue", "create"),
@@ -80,7 +80,7 @@ const CASES: [(Operation, &str, &str); 24] = [
 const IDS: [&str; 2] = ["a", "b"];
 
 impl Case {
-    fn queue(&self, backend: &DocDbBackend) -> Queue {
+    pub(crate) fn queue(&self, backend: &DocDbBackend) -> Queue {
         Queue::new(Arc::new(backend.clone()), self.name.as_str()).unwrap()
     }
 
@@ -91,7 +91,7 @@ impl Case {
     }
 
     /// Prepares the queue by the backend that does not fail.
-    async fn prepare(&self, operation: Operation) -> Vec<Receipt> {
+    pub(crate) async fn prepare(&self, operation: Operation) -> Vec<Receipt> {
         if operation == Operation::EnqueueFirst {
             return Vec::new();
         }
@@ -128,7 +128,11 @@ impl Case {
     }
 
     /// Makes the call, and returns its answer in a word.
-    async fn make(&self, operation: Operation, receipts: &[Receipt]) -> Result<String, Error> {
+    pub(crate) async fn make(
+        &self,
+        operation: Operation,
+        receipts: &[Receipt],
+    ) -> Result<String, Error> {
         let (queue, backend) = (self.queue(&self.backend), &self.backend);
         Ok(match operation {
             Operation::EnqueueFirst | Operation::Enqueue | Operation::EnqueueAgain => {
@@ -179,7 +183,7 @@ impl Case {
     }
 
     /// Checks that the answer was true, and that the call can be repeated after an error.
-    async fn check(
+    pub(crate) async fn check(
         &self,
         operation: Operation,
         receipts: &[Receipt],

@@ -1,6 +1,7 @@
 //! Tests of what the conformance suite does not check.
 
 mod apart;
+mod codes;
 mod connecting;
 mod damage;
 mod documents;

@@ -119,7 +119,13 @@ async fn users_with_few_rights_use_queues_that_others_made() {
     let both = [message("a"), message("b")];
     queue.enqueue_batch(&both).await.unwrap();
     let first = queue.lease().await.unwrap().expect("it is ready");
-    queue.dead_letter(&first.receipt, "no").await.unwrap();
+    assert!(
+        queue
+            .dead_letter(&first.receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
     secured.documents().drop_indexes().await.unwrap();
     for user in ["read", "looks", "no-index", "least"] {
         let backend = secured.connect(user).await;
