@@ -41,6 +41,8 @@ pub(crate) struct QueueCollection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
+    /// The same without hints, because an index is missing or does not serve. It is slow.
+    Scan,
     /// Also restores what the queue has lost.
     Write,
 }
@@ -120,6 +122,9 @@ impl QueueCollection {
     ) -> Result<(Vec<T>, bool), StoreError> {
         let mut retries = self.deadline.retries();
         let mut may_restore = self.access == Access::Write;
+        if self.access == Access::Scan {
+            query.options.hint = None;
+        }
         loop {
             let error = match self.find_once(max_bytes, query.clone(), &read).await {
                 Ok(found) => return Ok(found),

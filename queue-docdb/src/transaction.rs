@@ -14,7 +14,7 @@ use queue_api::{
 use crate::{
     ack::deletions,
     backend::DocDbBackend,
-    collection::{Access, Query, QueueCollection},
+    collection::{Query, QueueCollection},
     document,
     enqueue::first_part,
     error::{DUPLICATE_KEY, StoreError, during},
@@ -173,7 +173,7 @@ impl InTransaction<'_> {
         queue: &QueueName,
         receipts: &[Receipt],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.open("ack", queue, Access::Write).await?;
+        let queue = self.backend.open("ack", queue).await?;
         let acked = queue.ack_within(self.session, receipts).await;
         acked.map_err(during("ack"))
     }
