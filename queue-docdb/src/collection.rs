@@ -44,6 +44,8 @@ pub(crate) struct QueueCollection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
+    /// The same without hints, because an index is missing or does not serve. It is slow.
+    Scan,
     /// Also restores what the queue has lost.
     Write,
 }
@@ -148,8 +150,11 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         let mut restores_left = match self.access {
             Access::Write => MOST_RESTORES,
-            Access::Read => 0,
+            Access::Read | Access::Scan => 0,
         };
+        if self.access == Access::Scan {
+            query.options.hint = None;
+        }
         loop {
             let error = match self.find_once(max_bytes, query.clone(), &read).await {
                 Ok(found) => return Ok(found),

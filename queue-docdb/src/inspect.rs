@@ -19,6 +19,7 @@ use crate::{
     collection::{Query, QueueCollection},
     document,
     error::StoreError,
+    index::Index,
 };
 
 /// What this version of the library writes, and the only one that it reads.
@@ -121,6 +122,28 @@ impl QueueCollection {
             }
             other => Ok(other),
         }
+    }
+
+    /// Whether finds that name an index see all messages. If not, they must not name one.
+    pub(crate) async fn indexes_serve(&self) -> Result<bool, StoreError> {
+        let contents = self.check().await?;
+        if self.state.knowledge.is_ready() || contents != Contents::Queue {
+            return Ok(true);
+        }
+        let existing = match self.indexes().await {
+            Ok(indexes) => indexes,
+            // The user may not look. The version says that the indexes were made.
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let serves = |index: Index| index.is_among(&existing, self.messages.name());
+        let all_serve = Index::ALL
+            .into_iter()
+            .all(|index| matches!(serves(index), Ok(true)));
+        if all_serve {
+            self.state.knowledge.learn(true);
+        }
+        Ok(all_serve)
     }
 
     pub(crate) async fn inspect(&self) -> Result<Contents, StoreError> {

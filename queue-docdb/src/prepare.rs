@@ -67,10 +67,15 @@ impl QueueCollection {
                 Err(error) => return Err(error),
             },
         };
+        // All are judged before one is made, so that a refusal changes nothing.
+        let mut missing = Vec::new();
         for index in Index::ALL {
             if !index.is_among(&existing, self.messages.name())? {
-                self.make_index(index, contents == Contents::Empty).await?;
+                missing.push(index);
             }
+        }
+        for index in missing {
+            self.make_index(index, contents == Contents::Empty).await?;
         }
         if contents != Contents::Queue {
             self.write_version().await?;

@@ -15,7 +15,7 @@ use crate::{
     ack::deletions,
     backend::DocDbBackend,
     codes::DUPLICATE_KEY,
-    collection::{Access, Query, QueueCollection},
+    collection::{Query, QueueCollection},
     document,
     enqueue::first_part,
     error::{StoreError, during},
@@ -174,7 +174,7 @@ impl InTransaction<'_> {
         queue: &QueueName,
         receipts: &[Receipt],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.open("ack", queue, Access::Write).await?;
+        let queue = self.backend.open("ack", queue).await?;
         let acked = queue.ack_within(self.session, receipts).await;
         acked.map_err(during("ack"))
     }

@@ -14,6 +14,7 @@ mod lanes;
 mod locked;
 mod lost_replies;
 mod members_away;
+mod operators_indexes;
 mod outcomes;
 mod pause;
 mod plans;
