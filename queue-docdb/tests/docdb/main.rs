@@ -22,6 +22,8 @@ mod schema;
 mod sessions;
 mod sharing;
 mod sizes;
+#[cfg(target_os = "linux")]
+mod suspended;
 mod transactions;
 mod unique_index;
 mod waking;
