@@ -29,6 +29,8 @@ mod sessions;
 mod sharing;
 mod sizes;
 mod stream_backoff;
+#[cfg(target_os = "linux")]
+mod suspended;
 mod transactions;
 mod unique_index;
 mod unreadable;
