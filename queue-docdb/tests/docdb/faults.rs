@@ -117,7 +117,8 @@ impl FailingServer {
             .clock(clock.clone())
             .command_event_handler(events)
             .operation_timeout(Duration::from_millis(match failure {
-                CommandFailure::SlowReply => 1500,
+                // Less than the longest claim, which is tried again.
+                CommandFailure::SlowReply => 2000,
                 _ => 30_000,
             }))
             .connect();

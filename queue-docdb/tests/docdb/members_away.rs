@@ -164,7 +164,7 @@ async fn an_index_build_that_is_late_is_named() {
     let error = case.backend.lease(&case.name, &lease).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
     let text = error.to_string();
-    for part in [INDEX, "queue.mail", "majority", "1.5s"] {
+    for part in [INDEX, "queue.mail", "majority", "2s"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     server.clear().await;
