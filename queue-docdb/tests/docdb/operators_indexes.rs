@@ -32,7 +32,13 @@ async fn check_all_calls(backend: &DocDbBackend) {
     let deliveries = lease(&queue, 2).await;
     assert_eq!(deliveries.len(), 2);
     for delivery in deliveries {
-        queue.dead_letter(&delivery.receipt, "no").await.unwrap();
+        assert!(
+            queue
+                .dead_letter(&delivery.receipt, "no")
+                .await
+                .unwrap()
+                .is_applied()
+        );
     }
     queue.wait(MINUTE).await.unwrap();
     let stats = queue.stats().await.unwrap();
@@ -116,7 +122,13 @@ async fn fill(fixture: &Fixture) {
     let both = [message("a"), message("b")];
     queue.enqueue_batch(&both).await.unwrap();
     let first = queue.lease().await.unwrap().expect("it is ready");
-    queue.dead_letter(&first.receipt, "no").await.unwrap();
+    assert!(
+        queue
+            .dead_letter(&first.receipt, "no")
+            .await
+            .unwrap()
+            .is_applied()
+    );
 }
 
 /// Reads see the messages of [`fill`], whatever the indexes.
