@@ -20,6 +20,7 @@ mod rolled_back;
 mod round_trips;
 mod schema;
 mod sessions;
+mod settings;
 mod sharing;
 mod sizes;
 #[cfg(target_os = "linux")]
