@@ -16,6 +16,7 @@ use crate::{
     error::{StoreError, during},
     lanes::Lanes,
     names::{Prefix, check_database},
+    retry,
     watch::WakeMode,
 };
 
@@ -165,7 +166,8 @@ impl DocDbBuilder {
 
     /// How long a call may take, with all its commands and retries; at least 1 ms. Connecting is
     /// a call too. The default is
-    /// [`DEFAULT_OPERATION_TIMEOUT`](Self::DEFAULT_OPERATION_TIMEOUT), 10 seconds.
+    /// [`DEFAULT_OPERATION_TIMEOUT`](Self::DEFAULT_OPERATION_TIMEOUT), 10 seconds. More than 366
+    /// days count as 366 days.
     ///
     /// `purge` and `redrive` may take this long for each thousand messages, and `wait` for each
     /// look at the database.
@@ -237,7 +239,8 @@ impl DocDbBuilder {
     /// - [`Unavailable`](queue_api::ErrorKind::Unavailable) or
     ///   [`TimedOut`](queue_api::ErrorKind::TimedOut): no server answered within the operation
     ///   timeout.
-    pub async fn connect(self) -> Result<DocDbBackend> {
+    pub async fn connect(mut self) -> Result<DocDbBackend> {
+        self.operation_timeout = self.operation_timeout.min(retry::LONGEST);
         let timeout = self.operation_timeout;
         if timeout < Duration::from_millis(1) {
             let message = format!("operation_timeout is {timeout:?}; it must be at least 1 ms");

@@ -20,7 +20,7 @@ use crate::{
     amazon::{self, Engine},
     clock,
     error::{StoreError, during},
-    retry::Deadline,
+    retry::{self, Deadline},
 };
 
 const OPERATION: &str = "connect";
@@ -130,9 +130,15 @@ fn override_settings(options: &mut ClientOptions, timeout: Duration) {
     options.server_selection_timeout = Some(timeout.mul_f64(0.9));
     // The driver notices a silent primary after the sum of these two. Its defaults add up to
     // 20 seconds.
-    options.heartbeat_freq = options.heartbeat_freq.or(Some(HEARTBEAT));
-    let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-    options.connect_timeout = Some(connect_timeout.min(timeout));
+    // The server refuses to wait for longer than fits into its numbers.
+    let heartbeat = options.heartbeat_freq.unwrap_or(HEARTBEAT);
+    options.heartbeat_freq = Some(heartbeat.min(retry::LONGEST));
+    // Zero stands for no limit.
+    let connect_timeout = match options.connect_timeout {
+        Some(Duration::ZERO) => timeout,
+        connect_timeout => connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(timeout),
+    };
+    options.connect_timeout = Some(connect_timeout);
 }
 
 /// A client whose server answered. The server has then accepted the credentials.
@@ -348,6 +354,13 @@ mod tests {
         assert_eq!(of(uri, short).await, (seconds(5), seconds(2)));
         let uri = "mongodb://localhost/?heartbeatFrequencyMS=1000&connectTimeoutMS=3000";
         assert_eq!(of(uri, TIMEOUT).await, (seconds(1), seconds(3)));
+        let uri = "mongodb://localhost/?connectTimeoutMS=0";
+        assert_eq!(of(uri, TIMEOUT).await, (seconds(5), seconds(5)), "no limit");
+        let most = u64::MAX;
+        let uri =
+            format!("mongodb://localhost/?heartbeatFrequencyMS={most}&connectTimeoutMS={most}");
+        let year = Some(retry::LONGEST);
+        assert_eq!(of(&uri, TIMEOUT).await, (year, seconds(5)));
     }
 
     #[tokio::test]

@@ -16,6 +16,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// add to that.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The longest time that a call waits: about a year, so that adding it to a time cannot overflow.
+pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// When a call of the backend must end, whatever commands it sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {

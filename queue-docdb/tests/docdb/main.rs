@@ -26,6 +26,7 @@ mod rolled_back;
 mod round_trips;
 mod schema;
 mod sessions;
+mod settings;
 mod sharing;
 mod sizes;
 mod stream_backoff;
