@@ -91,7 +91,10 @@ impl QueueCollection {
         let read = |found: &RawDocument| document::count(found, "version");
         let mut retries = self.deadline.retries();
         loop {
-            match self.find_once(usize::MAX, query.clone(), &read).await {
+            match self
+                .find_once(&retries, usize::MAX, query.clone(), &read)
+                .await
+            {
                 Ok((found, _)) => return Ok(found.first().copied()),
                 Err(error) => retries.after(error).await?,
             }
@@ -104,7 +107,7 @@ impl QueueCollection {
         let documents = self.messages.clone_with_type::<Document>();
         let mut retries = self.deadline.retries();
         loop {
-            let error = match self.deadline.run(documents.insert_one(&version)).await {
+            let error = match retries.run(documents.insert_one(&version)).await {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };

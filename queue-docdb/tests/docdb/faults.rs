@@ -116,7 +116,7 @@ impl FailingServer {
             .clock(clock.clone())
             .command_event_handler(events)
             .operation_timeout(Duration::from_millis(match failure {
-                CommandFailure::SlowReply => 1500,
+                CommandFailure::SlowReply => 4500,
                 _ => 30_000,
             }))
             .connect();

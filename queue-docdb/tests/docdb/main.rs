@@ -21,6 +21,7 @@ mod round_trips;
 mod schema;
 mod sessions;
 mod sharing;
+mod silent_connection;
 mod sizes;
 mod stream_backoff;
 mod transactions;
