@@ -155,7 +155,7 @@ impl QueueCollection {
         self.state.knowledge.forget();
         let mut retries = self.deadline.retries();
         loop {
-            match self.deadline.run(self.messages.drop()).await {
+            match retries.run(self.messages.drop()).await {
                 Ok(()) => return Ok(()),
                 Err(error) => retries.after(error).await?,
             }

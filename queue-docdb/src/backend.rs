@@ -165,11 +165,10 @@ impl DocDbBackend {
     }
 
     async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
-        let deadline = Deadline::after(self.shared.timeout);
-        let mut retries = deadline.retries();
+        let mut retries = Deadline::after(self.shared.timeout).retries();
         loop {
             let names = self.shared.database.list_collection_names();
-            match deadline.run(names).await {
+            match retries.run(names).await {
                 Ok(names) => return Ok(names),
                 Err(error) => retries.after(error).await?,
             }

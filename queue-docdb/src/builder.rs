@@ -69,6 +69,9 @@ impl DocDbBackend {
     /// cannot override `retryWrites`: on DocumentDB before 8.0.2 the client must have
     /// `retryWrites=false`.
     ///
+    /// Set its `maxIdleTimeMS` below the time after which your load balancers and NAT gateways
+    /// forget a connection.
+    ///
     /// Waits poll, because the pool may be too small for change streams: several backends may
     /// share it, and its size is unknown. See [`with_change_stream`](DocDbBuilder::with_change_stream).
     ///
@@ -168,6 +171,9 @@ impl DocDbBuilder {
     /// a call too. The default is
     /// [`DEFAULT_OPERATION_TIMEOUT`](Self::DEFAULT_OPERATION_TIMEOUT), 10 seconds. More than 366
     /// days count as 366 days.
+    ///
+    /// A silent connection costs a third of it where the command may be sent again. All other
+    /// commands, such as an insert, wait for their answer.
     ///
     /// `purge` and `redrive` may take this long for each thousand messages, and `wait` for each
     /// look at the database.

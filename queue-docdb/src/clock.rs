@@ -16,7 +16,11 @@ use mongodb::{
 };
 use queue_api::{Clock, async_trait};
 
-use crate::{error::StoreError, instant, retry::Deadline};
+use crate::{
+    error::StoreError,
+    instant,
+    retry::{Deadline, Retries},
+};
 
 /// Where the backend takes its time from.
 #[derive(Debug)]
@@ -223,9 +227,20 @@ impl Anchor {
 
 /// The server's answer to `hello`, or to the older `isMaster`.
 pub(crate) async fn hello(admin: &Database, timeout: Duration) -> Result<Document, StoreError> {
+    let mut retries = Deadline::after(timeout).retries();
+    loop {
+        match hello_once(admin, &retries).await {
+            Err(error @ StoreError::TimedOut(_)) => retries.after(error).await?,
+            answer => return answer,
+        }
+    }
+}
+
+/// The same, as one of several tries.
+pub(crate) async fn hello_once(admin: &Database, tries: &Retries) -> Result<Document, StoreError> {
     // Command not found; on DocumentDB, feature not supported.
     const UNKNOWN: [i32; 2] = [59, 303];
-    let ask = |command| Deadline::after(timeout).run(admin.run_command(doc! { command: 1 }));
+    let ask = |command| tries.run(admin.run_command(doc! { command: 1 }));
     match ask("hello").await {
         // DocumentDB before 5.0 has the older name only.
         Err(StoreError::Driver(error)) if is_command_error(&error, &UNKNOWN) => {

@@ -204,7 +204,10 @@ impl QueueCollection {
         let query = Query::by_ids(filter, 1);
         let mut retries = self.deadline.retries();
         loop {
-            match self.find_once(usize::MAX, query.clone(), &read).await {
+            match self
+                .find_once(&retries, usize::MAX, query.clone(), &read)
+                .await
+            {
                 Ok((found, _)) => return Ok(found.into_iter().next()),
                 Err(error) => retries.after(error).await?,
             }

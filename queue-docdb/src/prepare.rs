@@ -137,11 +137,7 @@ impl QueueCollection {
         let documents = self.messages.clone_with_type::<Document>();
         let mut retries = self.deadline.retries();
         loop {
-            let error = match self
-                .deadline
-                .run(documents.insert_one(version_document()))
-                .await
-            {
+            let error = match retries.run(documents.insert_one(version_document())).await {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };

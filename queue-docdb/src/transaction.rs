@@ -21,7 +21,7 @@ use crate::{
     error::{StoreError, during},
     insert::read_insert_reply,
     receipt::ParsedReceipt,
-    retry::Deadline,
+    retry::{Deadline, Retries},
 };
 
 impl DocDbBackend {
@@ -229,8 +229,7 @@ impl QueueCollection {
     ) -> std::result::Result<(), StoreError> {
         // No write concern: that is the commit's.
         let command = self.insert_command(documents.iter())?;
-        let insert = self.database.run_command(command).session(session);
-        let refused = match self.deadline.run(insert).await {
+        let refused = match self.run_in_session(session, command).await {
             Ok(reply) => read_insert_reply(&reply)?.refused,
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
         };
@@ -297,18 +296,52 @@ impl QueueCollection {
         query: Query,
         read: impl Fn(&RawDocument) -> T,
     ) -> std::result::Result<Vec<T>, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let found = self.find_in_session_once(session, query.clone(), &read, &retries);
+            match found.await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retries.after_silence(error).await?,
+            }
+        }
+    }
+
+    async fn find_in_session_once<T>(
+        &self,
+        session: &mut ClientSession,
+        query: Query,
+        read: &impl Fn(&RawDocument) -> T,
+        tries: &Retries,
+    ) -> std::result::Result<Vec<T>, StoreError> {
         let (filter, options) = query.into_parts();
         let find = self
             .messages
             .find(filter)
             .with_options(options)
             .session(&mut *session);
-        let mut cursor = self.deadline.run(find).await?;
+        let mut cursor = tries.run(find).await?;
         let mut found = Vec::new();
-        while self.deadline.run(cursor.advance(session)).await? {
+        while tries.run(cursor.advance(session)).await? {
             found.push(read(cursor.current()));
         }
         Ok(found)
+    }
+
+    /// Sends a command, and once more after a silence. If the first has arrived after all, the
+    /// second ends the transaction with an error, and the caller repeats all of it.
+    async fn run_in_session(
+        &self,
+        session: &mut ClientSession,
+        command: Document,
+    ) -> std::result::Result<Document, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            match retries.run(sent.session(&mut *session)).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retries.after_silence(error).await?,
+            }
+        }
     }
 
     async fn delete_in_session(
@@ -318,8 +351,7 @@ impl QueueCollection {
     ) -> std::result::Result<u64, StoreError> {
         // No write concern: that is the commit's.
         let command = doc! { "delete": self.messages.name(), "deletes": statements };
-        let delete = self.database.run_command(command).session(session);
-        let reply = self.deadline.run(delete).await?;
+        let reply = self.run_in_session(session, command).await?;
         crate::write_reply::matched(&reply)
     }
 }

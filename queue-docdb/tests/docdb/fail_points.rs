@@ -346,14 +346,26 @@ async fn answers_are_true_whatever_fails() {
     );
 }
 
+/// A claim is carried out, and its call is dropped before any answer.
+async fn claim_without_an_answer(server: &FailingServer, case: &Case) {
+    server.proxy.hold();
+    server.arm("update", CommandFailure::Silence).await;
+    let healthy = case.queue(&case.healthy);
+    let claimed = async { while healthy.stats().await.unwrap().leased < 2 {} };
+    tokio::select! {
+        answer = case.make(Operation::Lease, &[]) => panic!("{answer:?}"),
+        () = claimed => {}
+    }
+    server.proxy.let_go();
+    server.clear().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_claim_without_an_answer_are_delivered_one_by_one() {
     let server = FailingServer::new().await;
-    let case = server.case(0, "update", CommandFailure::SlowReply).await;
+    let case = server.case(0, "update", CommandFailure::Silence).await;
     case.prepare(Operation::Lease).await;
-    server.arm("update", CommandFailure::SlowReply).await;
-    case.make(Operation::Lease, &[]).await.unwrap_err();
-    server.clear().await;
+    claim_without_an_answer(&server, &case).await;
 
     let queue = case.queue(&case.backend);
     let mut seen = BTreeSet::new();
@@ -391,12 +403,10 @@ async fn an_ack_whose_first_try_arrives_late_is_an_error() {
 #[tokio::test]
 async fn a_wait_returns_for_messages_of_a_claim_without_an_answer() {
     let server = FailingServer::new().await;
-    let case = server.case(102, "update", CommandFailure::SlowReply).await;
+    let case = server.case(102, "update", CommandFailure::Silence).await;
     case.prepare(Operation::Lease).await;
-    server.arm("update", CommandFailure::SlowReply).await;
+    claim_without_an_answer(&server, &case).await;
     let queue = case.queue(&case.backend);
-    queue.lease_batch(&LeaseOptions::new(2)).await.unwrap_err();
-    server.clear().await;
     // The clock stands still, so the wait would otherwise not end.
     queue.wait(60 * MINUTE).await.unwrap();
     let deliveries = queue.lease_batch(&LeaseOptions::new(2)).await.unwrap();

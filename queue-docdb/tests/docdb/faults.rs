@@ -117,8 +117,7 @@ impl FailingServer {
             .clock(clock.clone())
             .command_event_handler(events)
             .operation_timeout(Duration::from_millis(match failure {
-                // Less than the longest claim, which is tried again.
-                CommandFailure::SlowReply => 2000,
+                CommandFailure::SlowReply => 4500,
                 _ => 30_000,
             }))
             .connect();

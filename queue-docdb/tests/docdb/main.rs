@@ -28,6 +28,7 @@ mod schema;
 mod sessions;
 mod settings;
 mod sharing;
+mod silent_connection;
 mod sizes;
 mod stream_backoff;
 #[cfg(target_os = "linux")]

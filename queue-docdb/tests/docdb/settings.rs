@@ -38,10 +38,25 @@ async fn use_all(builder: DocDbBuilder) -> Result<(), Error> {
     queue.wait(Duration::ZERO).await?;
     let deliveries = queue.lease_batch(&LeaseOptions::new(3)).await?;
     assert_eq!(deliveries.len(), 3);
-    queue.extend(&deliveries[0].receipt, MINUTE).await?;
-    queue.ack(&deliveries[0].receipt).await?;
-    queue.nack(&deliveries[1].receipt, Duration::ZERO).await?;
-    queue.dead_letter(&deliveries[2].receipt, "no").await?;
+    assert!(
+        queue
+            .extend(&deliveries[0].receipt, MINUTE)
+            .await?
+            .is_applied()
+    );
+    assert!(queue.ack(&deliveries[0].receipt).await?.is_applied());
+    assert!(
+        queue
+            .nack(&deliveries[1].receipt, Duration::ZERO)
+            .await?
+            .is_applied()
+    );
+    assert!(
+        queue
+            .dead_letter(&deliveries[2].receipt, "no")
+            .await?
+            .is_applied()
+    );
     assert_eq!(queue.stats().await?.ready, 1);
     assert_eq!(backend.peek(&name, 9).await?.len(), 1);
     let page = DeadLetterPage::new(9);
