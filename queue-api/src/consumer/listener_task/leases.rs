@@ -198,6 +198,11 @@ impl Leases {
             .is_some_and(|lease| !lease.ended && !lease.settling)
     }
 
+    /// Whether its owner has settled the lease.
+    pub(crate) fn is_settled(&self, key: Key) -> bool {
+        self.get(key).is_none_or(|lease| lease.settling)
+    }
+
     /// Whether the lease still needs the renewal that was due.
     pub(crate) fn needs_renewal(&self, key: Key) -> bool {
         self.is_open(key) && self.get(key).is_some_and(|lease| lease.renewing)

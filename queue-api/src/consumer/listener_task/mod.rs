@@ -135,7 +135,7 @@ impl ListenerTask {
                         receipt: lease.receipt.clone(),
                         action: Action::Change(LeaseAction::Extend(by)),
                         answer: None,
-                        failures: 0,
+                        failure: None,
                     });
                 }
             }
@@ -176,9 +176,8 @@ impl ListenerTask {
         }
     }
 
-    /// Sends the extensions that are still wanted. After the end of a lease, an extension would hide
-    /// a message that no handler works on. After an extension by the lease's owner, a renewal would
-    /// shorten it.
+    /// Sends the extensions that are still wanted. After the end of a lease, a renewal would hide a
+    /// message that no handler works on. After an extension by the lease's owner, it would shorten it.
     fn send_renewals(&mut self, now: SystemTime) {
         let waiting = std::mem::take(&mut self.renewals.waiting);
         let extended: HashSet<_> = waiting
@@ -188,13 +187,13 @@ impl ListenerTask {
             .collect();
         for item in waiting {
             let wanted = match item.answer {
-                Some(_) => self.leases.is_open(item.key),
+                Some(_) => !self.leases.is_settled(item.key),
                 None => self.leases.needs_renewal(item.key) && !extended.contains(&item.key),
             };
             if wanted {
                 self.renewals.waiting.push_back(item);
             } else {
-                reply(item.answer, Ok(LeaseOutcome::Lost));
+                reply(item.answer, Err(extended_too_late()));
             }
         }
         if self.renewals.waiting.is_empty() {
@@ -338,6 +337,12 @@ fn reply(answer: Answer, outcome: Result<LeaseOutcome>) {
         // The future may have been dropped.
         let _ = answer.send(outcome);
     }
+}
+
+/// Only the store says that a lease is lost.
+fn extended_too_late() -> Error {
+    let message = "the lease was settled before it was extended";
+    Error::new(ErrorKind::Unavailable, "change", message)
 }
 
 /// Sleeps on the listener's clock until a lease or a call is due.

@@ -1,16 +1,19 @@
 //! When leases are renewed, and when they end.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use queue_api::{
     Clock, ErrorKind, LeaseOutcome, NewMessage, Purge, async_trait,
-    consumer::{LeaseEnd, ListenOptions},
+    consumer::{Context, Failure, LeaseEnd, ListenOptions},
 };
 
-use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
+use super::{
+    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
+    worker::{counts, worker},
+};
 use crate::{Fault, Operation};
 
 pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
@@ -92,7 +95,19 @@ pub(super) async fn a_lease_that_cannot_be_renewed_expires(fixture: Fixture) {
     fixture.faulty.clear();
     fixture.run_tasks().await;
     let extended = lease.extend(VISIBILITY).await.unwrap();
-    assert_eq!(extended, LeaseOutcome::Lost, "the lease has ended for good");
+    assert_eq!(
+        extended,
+        LeaseOutcome::Applied,
+        "a late extension works if no other consumer has the message"
+    );
+    fixture.advance(VISIBILITY - SECOND).await;
+    assert!(fixture.lease_elsewhere().await.is_none());
+    fixture.advance(SECOND).await;
+    assert_eq!(
+        fixture.stats().await.ready,
+        1,
+        "it is not renewed, because the lease has ended for good"
+    );
     let outcome = lease.ack().await.unwrap();
     assert_eq!(
         outcome,
@@ -320,4 +335,84 @@ pub(super) async fn a_renewal_before_the_settlement_does_not_end_it(fixture: Fix
     fixture.faulty.release();
     assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(ended.await, LeaseEnd::Settled);
+}
+
+/// Only the store knows whether another consumer has the message.
+pub(super) async fn the_store_decides_whether_an_extension_is_lost(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    fixture.faulty.go_down();
+    assert_eq!(lease.ended().await, LeaseEnd::Expired);
+    let error = lease.extend(VISIBILITY).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    fixture.faulty.clear();
+    fixture.run_tasks().await;
+    assert!(fixture.lease_elsewhere().await.is_some());
+    let asked = fixture.faulty.calls(Operation::Change).len();
+    let extended = lease.extend(VISIBILITY).await.unwrap();
+    assert_eq!(extended, LeaseOutcome::Lost);
+    assert_eq!(fixture.faulty.calls(Operation::Change).len(), asked + 1);
+}
+
+/// How a call that carries an extension goes while the lease's owner acks.
+const BEFORE_THE_ACK: [&str; 3] = ["not sent", "to be repeated", "in flight and fails"];
+
+pub(super) async fn an_extension_of_a_settled_lease_is_an_error(fixture: Fixture) {
+    for how in BEFORE_THE_ACK {
+        fixture.store_many(2).await;
+        let mut listener = fixture.listen(2);
+        let lease = listener.next().await.unwrap();
+        let other = listener.next().await.unwrap();
+        let fails = Fault::Before(ErrorKind::Unavailable);
+        let blocking = match how {
+            "not sent" => {
+                fixture.faulty.hold_answers(Operation::Change);
+                let blocking = other.extend(VISIBILITY);
+                fixture.run_tasks().await;
+                Some(blocking)
+            }
+            _ => None,
+        };
+        if how == "to be repeated" {
+            fixture.faulty.fault_once(Operation::Change, fails);
+        }
+        if how == "in flight and fails" {
+            fixture.faulty.hold_answers(Operation::Change);
+            let lost = Fault::After(ErrorKind::Unavailable);
+            fixture.faulty.fault_once(Operation::Change, lost);
+        }
+        let extended = lease.extend(HOUR);
+        fixture.run_tasks().await;
+        assert!(lease.ack().await.unwrap().is_applied());
+        fixture.faulty.release();
+        let error = extended.await.expect_err(how);
+        assert!(error.is_retryable(), "{how}: {error}");
+        if let Some(blocking) = blocking {
+            assert!(blocking.await.unwrap().is_applied());
+        }
+        assert!(other.ack().await.unwrap().is_applied());
+        listener.drain().await;
+        fixture.faulty.clear();
+    }
+}
+
+pub(super) async fn a_context_that_outlives_its_message_cannot_extend_it(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let kept = Arc::new(Mutex::new(None));
+    let keeps = kept.clone();
+    let worker = worker(&fixture, move |_: String, context: Context| {
+        *keeps.lock().unwrap() = Some(context);
+        async { Ok::<_, Failure>(()) }
+    });
+    let stop = fixture.clock.now() + SECOND * 10;
+    let extending = async {
+        fixture.advance(SECOND).await;
+        let context = kept.lock().unwrap().take().unwrap();
+        let error = context.extend(VISIBILITY).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert!(error.to_string().contains("was settled"), "{error}");
+    };
+    let running = worker.run(fixture.clock.sleep_until(stop));
+    let (report, ()) = futures::join!(running, extending);
+    assert_eq!(counts(report.unwrap()), [1, 0, 0, 0, 0, 0]);
 }
