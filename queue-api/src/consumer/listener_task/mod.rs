@@ -9,7 +9,12 @@ mod leases;
 mod outcome;
 mod poller;
 
-use std::{collections::HashSet, future::pending, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashSet,
+    future::pending,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +30,10 @@ pub(crate) use self::{
 };
 use super::{Lease, ListenOptions, inbox::Inbox};
 use crate::{Delivery, Error, ErrorKind, LeaseAction, LeaseOptions, LeaseOutcome, Queue, Result};
+
+/// Twice the longest documented lease call: one through `Batching` may take three times the operation
+/// timeout of 10 s. After a call that took longer, the process was suspended.
+const LONGEST_CALL: Duration = Duration::from_secs(60);
 
 pub(crate) struct ListenerTask {
     queue: Queue,
@@ -257,15 +266,19 @@ impl ListenerTask {
         }
     }
 
-    /// Puts leases in the inbox. A lease that expired in flight is released, unless it is short, as
-    /// are all leases after a stop.
+    /// Puts leases in the inbox. A lease that expired in flight is short: it is handed out, because its
+    /// attempt counts. If the process was suspended, other consumers are likely to have the message,
+    /// so it is released. So are all leases after a stop.
     fn deliver(&mut self, deliveries: Vec<Delivery>, sent: SystemTime, now: SystemTime) {
         let mut expired = 0;
         let mut fresh = Vec::with_capacity(deliveries.len());
         let mut short = Vec::new();
+        let suspended = after(sent, LONGEST_CALL) < now;
         for delivery in deliveries {
             let max_lease_time = self.options.max_lease_time;
-            let (key, end) = self.leases.insert(&delivery, sent, now, max_lease_time);
+            let (key, end) = self
+                .leases
+                .insert(&delivery, sent, now, max_lease_time, suspended);
             let is_short = !self.leases.is_secured(key);
             let in_time = is_short || after(sent, delivery.visibility_timeout) > now;
             expired += usize::from(!in_time);
