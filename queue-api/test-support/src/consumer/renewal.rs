@@ -1,7 +1,10 @@
 //! When leases are renewed, and when they end.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -258,34 +261,78 @@ pub(super) async fn a_lease_that_expired_in_a_suspended_process_is_not_handed_ou
     assert_eq!(fixture.seconds(), 100 + VISIBILITY.as_secs());
 }
 
-#[derive(Debug)]
-struct YearsOff(Arc<dyn Clock>);
-
 const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A clock of another epoch. It may panic.
+#[derive(Debug)]
+struct YearsOff {
+    clock: Arc<dyn Clock>,
+    ahead: bool,
+    panics: Arc<AtomicBool>,
+}
+
+impl YearsOff {
+    fn options(fixture: &Fixture, ahead: bool, panics: &Arc<AtomicBool>) -> ListenOptions {
+        ListenOptions::new(1).with_clock(Arc::new(Self {
+            clock: fixture.clock.clone(),
+            ahead,
+            panics: panics.clone(),
+        }))
+    }
+}
 
 #[async_trait]
 impl Clock for YearsOff {
     fn now(&self) -> SystemTime {
-        self.0.now() - YEARS
+        assert!(!self.panics.load(Ordering::Relaxed), "the clock");
+        match self.ahead {
+            true => self.clock.now() + YEARS,
+            false => self.clock.now() - YEARS,
+        }
     }
 
     async fn sleep_until(&self, deadline: SystemTime) {
-        self.0.sleep_until(deadline + YEARS).await;
+        assert!(!self.panics.load(Ordering::Relaxed), "the clock");
+        let deadline = match self.ahead {
+            true => deadline - YEARS,
+            false => deadline + YEARS,
+        };
+        self.clock.sleep_until(deadline).await;
     }
 }
 
 pub(super) async fn it_ignores_the_wall_clock(fixture: Fixture) {
-    fixture.store(&[msg("m")]).await;
-    let clock = Arc::new(YearsOff(fixture.clock.clone()));
-    let options = ListenOptions::new(1).with_clock(clock);
-    let mut listener = fixture.queue.listen(options).unwrap();
-    let lease = listener.next().await.unwrap();
-    fixture.advance(VISIBILITY * 5).await;
-    assert!(!lease.is_ended());
-    assert!(fixture.lease_elsewhere().await.is_none());
-    fixture.faulty.go_down();
-    assert_eq!(lease.ended().await, LeaseEnd::Expired);
-    assert!(fixture.seconds() <= 6 * VISIBILITY.as_secs());
+    for ahead in [false, true] {
+        // Whether the clock panics at first, between two readings, and at the end.
+        for panics in [
+            [false; 3],
+            [true, false, false],
+            [false, true, false],
+            [true; 3],
+        ] {
+            fixture.store(&[msg("m")]).await;
+            let panicking = Arc::new(AtomicBool::new(panics[0]));
+            let options = YearsOff::options(&fixture, ahead, &panicking);
+            let mut listener = fixture.queue.listen(options).unwrap();
+            let lease = listener.next().await.unwrap();
+            for panics in panics {
+                panicking.store(panics, Ordering::Relaxed);
+                fixture.advance(VISIBILITY * 3).await;
+                let case = format!("ahead: {ahead}, panics: {panics:?}");
+                assert!(!lease.is_ended(), "{case}");
+                assert!(fixture.lease_elsewhere().await.is_none(), "{case}");
+            }
+            fixture.faulty.go_down();
+            let down = fixture.seconds();
+            assert_eq!(lease.ended().await, LeaseEnd::Expired);
+            let took = fixture.seconds() - down;
+            assert!(took <= VISIBILITY.as_secs() + 1, "{took}");
+            fixture.faulty.clear();
+            drop(lease);
+            listener.drain().await;
+            fixture.purge().await;
+        }
+    }
 }
 
 pub(super) async fn a_settled_lease_is_not_renewed(fixture: Fixture) {
