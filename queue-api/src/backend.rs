@@ -102,7 +102,8 @@ use crate::{
 /// timeouts of the store's client well below the visibility timeouts in use. A listener gives up
 /// an ack or a change when its leases have expired. It always waits for a lease call, because it
 /// must release what that call leases; so stopping the listener waits too, but a
-/// worker's shutdown ends after its grace.
+/// worker's shutdown ends after its grace. After a lease call of more than a minute, a listener takes
+/// the process for suspended, and releases leases that have expired.
 #[async_trait]
 pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
     /// The limits of this backend.

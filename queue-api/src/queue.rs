@@ -223,8 +223,8 @@ impl Queue {
         Ok(outcomes)
     }
 
-    /// Calls the backend once and updates no metrics. A listener uses it, because it may know
-    /// that a `Lost` ack was applied by an earlier call.
+    /// Calls the backend once and updates no metrics. A listener uses it, because it does not
+    /// count a `Lost` that an earlier call may have caused.
     pub(crate) async fn ack_chunk(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let answer = self.backend.ack(&self.name, receipts).await?;
         counted("ack", receipts.len(), answer)

@@ -78,12 +78,18 @@ table! {
         it_stops_at_the_limit extending_goes_beyond_the_limit a_short_extension_is_renewed
         a_renewal_does_not_shorten_an_extension
         a_renewal_queued_with_an_extension_does_not_either a_refused_extension_does_not_end_renewal
-        it_counts_from_before_the_call a_lease_that_expired_in_flight_is_not_handed_out
+        it_counts_from_before_the_call a_lease_that_expired_in_a_suspended_process_is_not_handed_out
         it_ignores_the_wall_clock a_settled_lease_is_not_renewed
-        a_buffered_lease_at_its_limit_is_released a_renewal_before_the_settlement_does_not_end_it;
+        a_buffered_lease_at_its_limit_is_released a_renewal_before_the_settlement_does_not_end_it
+        the_store_decides_whether_an_extension_is_lost
+        an_extension_of_a_settled_lease_is_an_error
+        a_context_that_outlives_its_message_cannot_extend_it;
     errors: calls_to_a_failing_store_pause_longer_each_time it_recovers_when_a_denial_ends
         a_failing_wait_is_survived a_panicking_backend_is_survived a_panicking_hook_is_survived
-        a_settlement_is_repeated_while_the_lease_lasts a_lost_answer_is_not_a_lost_lease
+        a_settlement_is_repeated_while_the_lease_lasts
+        a_settlement_that_a_repeat_finds_lost_is_the_error
+        a_lost_answer_of_an_extension_is_not_a_lost_lease
+        a_worker_counts_a_settlement_that_a_repeat_finds_lost_as_unsettled
         a_settlement_that_keeps_failing_is_an_error an_expired_claim_causes_no_busy_loop
         an_expired_claim_without_room_does_not_either a_settlement_that_hangs_ends_with_its_lease
         a_worker_stops_although_its_settlement_hangs;
@@ -110,7 +116,7 @@ table! {
     settings: every_setting_works_or_is_refused_at_the_ends_of_its_range;
     short_leases: each_is_handled_once_by_one_worker
         each_attempt_that_counts_reaches_a_handler_of_two_workers;
-    telemetry: every_metric_is_recorded a_repeated_ack_is_counted_once
+    telemetry: every_metric_is_recorded a_settlement_that_may_have_taken_effect_is_not_counted
         a_trace_goes_from_the_sender_to_the_handler
         an_invalid_trace_context_is_not_logged;
 }

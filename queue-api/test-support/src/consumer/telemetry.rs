@@ -112,33 +112,24 @@ pub(super) async fn every_metric_is_recorded(fixture: Fixture) {
     assert!((10.0..10.1).contains(&in_queue), "{in_queue}");
 }
 
-pub(super) async fn a_repeated_ack_is_counted_once(fixture: Fixture) {
+pub(super) async fn a_settlement_that_may_have_taken_effect_is_not_counted(fixture: Fixture) {
     let recorder = DebuggingRecorder::new();
     let _recording = metrics::set_default_local_recorder(&recorder);
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);
-    fixture
-        .faulty
-        .fault_once(Operation::Ack, Fault::After(ErrorKind::TimedOut));
-    assert!(
-        listener
-            .next()
-            .await
-            .unwrap()
-            .ack()
-            .await
-            .unwrap()
-            .is_applied()
-    );
-    fixture
-        .faulty
-        .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
+    let lost_answer = Fault::After(ErrorKind::TimedOut);
+    fixture.faulty.fault_once(Operation::Ack, lost_answer);
+    let ack = listener.next().await.unwrap().ack();
+    assert_eq!(ack.await.unwrap_err().kind(), ErrorKind::TimedOut);
+    fixture.faulty.fault_once(Operation::Change, lost_answer);
     let nack = listener.next().await.unwrap().nack(HOUR);
-    assert!(nack.await.unwrap().is_applied());
+    assert_eq!(nack.await.unwrap_err().kind(), ErrorKind::TimedOut);
     let recorded = Recorded::new(&recorder.snapshotter());
-    assert_eq!(recorded.sum(names::ACKED, ""), 1.0);
-    assert_eq!(recorded.sum(names::NACKED, ""), 1.0);
+    assert_eq!(recorded.sum(names::ACKED, ""), 0.0);
+    assert_eq!(recorded.sum(names::NACKED, ""), 0.0);
     assert_eq!(recorded.sum(names::SETTLED_LOST, ""), 0.0);
+    let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=TimedOut");
+    assert_eq!(errors, 2.0);
 }
 
 /// A subscriber that keeps all spans.
