@@ -31,6 +31,9 @@ const CONTENDED_TRIES: u32 = 5;
 /// transaction holds: the server lets the claim wait until the transaction ends.
 const LONGEST_CLAIM: Duration = Duration::from_millis(1250);
 
+/// The same while messages are passed over: the transaction that holds them may hold more.
+const LONGEST_CLAIM_BESIDE_HELD: Duration = Duration::from_millis(300);
+
 /// The most documents that a round looks at because earlier rounds only met dead letters.
 const MAX_LOOK_AHEAD: usize = 256;
 
@@ -65,13 +68,10 @@ impl QueueCollection {
             let is_claim = unsettled.is_none();
             let round = match unsettled {
                 Some(unsettled) => {
-                    // The first time it may have been the connection. The second time, the next
-                    // message is passed over; after that, all the rest.
-                    let passed_over = match held_up_times {
-                        0 | 1 => 0,
-                        2 => 1,
-                        _ => usize::MAX,
-                    };
+                    // The first time it may have been the connection, unless other messages are
+                    // held.
+                    let is_held = held_up_times > 1 || self.state.apart.passes_over();
+                    let passed_over = usize::from(held_up_times > 0 && is_held);
                     self.recover(unsettled, options, wanted, passed_over).await
                 }
                 None => {
@@ -200,7 +200,11 @@ impl QueueCollection {
 
     /// The same collection for a claim. Giving it up is safe: the next round finds out what it took.
     fn in_time(&self) -> Self {
-        self.within(self.deadline.of_first_try().at_most(LONGEST_CLAIM))
+        let longest = match self.state.apart.passes_over() {
+            true => LONGEST_CLAIM_BESIDE_HELD,
+            false => LONGEST_CLAIM,
+        };
+        self.within(self.deadline.of_first_try().at_most(longest))
     }
 
     /// Looks for what a claim took whose answer never came, and leases it once more under the

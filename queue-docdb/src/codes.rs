@@ -89,11 +89,12 @@ pub(crate) fn needs_operator(code: i32, message: &str) -> bool {
     EXHAUSTED.contains(&code) || (code == ATLAS && is_atlas_limit(message))
 }
 
-/// Whether the server sends this code before the first statement of a command. It is not the
-/// primary, or it met a write conflict and undid the statement. Any other code may end a command
-/// that has begun.
+/// Whether the server sends this code before the first statement of a command, because it is not
+/// the primary. Any other code may end a command that has begun, also a write conflict (112):
+/// DocumentDB undoes one document of a command, not all.
+/// <https://docs.aws.amazon.com/documentdb/latest/developerguide/functional-differences.html>
 pub(crate) fn is_refused_at_start(code: i32) -> bool {
-    matches!(code, 10107 | 13435 | 10058 | 112)
+    matches!(code, 10107 | 13435 | 10058)
 }
 
 fn atlas_kind(message: &str) -> Option<ErrorKind> {

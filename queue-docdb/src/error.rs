@@ -25,10 +25,10 @@ pub(crate) enum StoreError {
     /// The server's answer lacks a required field.
     #[error("the database's answer is not valid: {0}")]
     Unreadable(String),
-    /// Another call settled some of the same messages. `Lost` would be wrong for some of them.
+    /// The outcome cannot be told: another call changed the same messages, or an answer was lost.
     #[error(
-        "another call settled some of the same messages at the same time; it is unknown which \
-         ones this call settled"
+        "what this call did is unknown, because another call changed the same messages or an \
+         answer was lost; repeat the call"
     )]
     Uncertain,
     /// Another writer enqueued the same id during a transaction, which has ended it.

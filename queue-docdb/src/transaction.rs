@@ -60,9 +60,8 @@ impl DocDbBackend {
 
     /// Makes the queue's collection and indexes now, if this instance has not done so.
     ///
-    /// The first enqueue does it by itself. In a transaction that is late: what was made after
-    /// the transaction had begun is outside its snapshot, so the first one that enqueues to a new
-    /// queue is told to try again. Prepared queues spare it that.
+    /// The first enqueue does it by itself. In a transaction, call this before: a transaction does
+    /// not see a queue that was made after it began, so its enqueue gets a retryable error.
     ///
     /// # Errors
     /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
@@ -73,7 +72,7 @@ impl DocDbBackend {
 
     /// Takes part in the transaction that is under way in `session`: what is enqueued and acked
     /// through this happens when the caller commits, together with the caller's own writes, or
-    /// not at all. An ack and the enqueue of what comes next are so one step.
+    /// not at all. So an ack and the enqueue of what comes next are one step.
     ///
     /// ```no_run
     /// # use queue_api::{NewMessage, QueueName, Receipt, LeaseOutcome};
@@ -95,26 +94,24 @@ impl DocDbBackend {
     /// queues.enqueue(&parcels, &[NewMessage::new("order 7")]).await?;
     /// match acked[0] {
     ///     LeaseOutcome::Applied => session.commit_transaction().await?,
-    ///     // Somebody else has the order by now, and will do all of this.
+    ///     // Another consumer may have the order. If so, it does all of this.
     ///     LeaseOutcome::Lost => session.abort_transaction().await?,
     /// }
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// After an error the transaction is to be aborted; where the error
-    /// [is retryable](queue_api::Error::is_retryable), all of it may be tried again from its
-    /// start. Its source, where the server answered, is the driver's error, with the labels that
-    /// [`and_run`](mongodb::action::StartTransaction::and_run) goes by.
+    /// Abort the transaction after an error. If the error
+    /// [is retryable](queue_api::Error::is_retryable), you can try all of it again from its start.
     ///
     /// - Lease before the transaction's first command: it sees what there was then, so the receipt of
     ///   a later lease is `Lost` to it.
-    /// - Outcomes are true if the commit succeeds. When nobody knows whether it did, because the
-    ///   answer was lost, a look at the messages tells: repeating the transaction says `Lost` and
-    ///   `Duplicate` for what was done.
+    /// - Outcomes are true only if the commit succeeds. Before that, a failover may undo what they
+    ///   rest on: after an abort, `Lost` and `Duplicate` prove nothing.
+    /// - If the answer to the commit was lost, repeat the commit. The driver does so once.
     /// - A consumer may be slow to notice: it is woken by a change stream or when it looks next.
-    /// - A transaction holds what it acked. Who acks, extends or purges the same messages
-    ///   meanwhile waits for it or is told to try again.
+    /// - A transaction holds what it acked. A call that acks, extends or purges the same messages
+    ///   waits for it or gets a retryable error.
     /// - DocumentDB allows a transaction one minute and 32 MB of changes, and has none on elastic
     ///   clusters and before 4.0; MongoDB has none without a replica set.
     ///   <https://docs.aws.amazon.com/documentdb/latest/developerguide/transactions.html>
@@ -230,7 +227,7 @@ impl QueueCollection {
         // No write concern: that is the commit's.
         let command = self.insert_command(documents.iter())?;
         let refused = match self.run_in_session(session, command).await {
-            Ok(reply) => read_insert_reply(&reply)?.refused,
+            Ok(reply) => read_insert_reply(&reply, documents.len())?.refused,
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
         };
         let mut refused = refused.into_iter();
