@@ -14,6 +14,7 @@ mod retry;
 mod service;
 mod worker;
 
+pub(crate) use self::backoff::Backoff;
 #[cfg(feature = "tower")]
 pub use self::service::{Request, ServiceHandler};
 pub use self::{
