@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tracing::{Instrument, Span};
 
 use super::{
     Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, lease::SettleFuture,
@@ -12,7 +11,8 @@ use super::{
 use crate::{
     Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock,
     catch_panic::{caught, isolated},
-    metrics, trace,
+    metrics,
+    trace::{self, GuardedSpan, SUBSCRIBER},
 };
 
 /// Shared by all handler tasks of a worker.
@@ -74,11 +74,11 @@ impl<H, C> HandlerRunner<H, C> {
     {
         let span = trace::process_span(self.queue.name(), lease.delivery());
         if let Some(propagator) = self.queue.propagator() {
-            isolated("the propagator", || propagator.link(&span, lease.headers()));
+            span.link(propagator, lease.headers());
         }
         let started = self.clock.now();
         let running = self.run_handler::<T>(&lease, stopping, cancelled);
-        let end = running.instrument(span.clone()).await;
+        let end = span.instrument(running).await;
         let outcome = match end {
             HandlerEnd::Handled => "handled",
             HandlerEnd::Failed(_) => "failed",
@@ -86,9 +86,7 @@ impl<H, C> HandlerRunner<H, C> {
         };
         let took = self.clock.now().duration_since(started);
         metrics::handling_time(self.queue.name(), outcome, took.unwrap_or_default());
-        self.settle(lease, end, &span)
-            .instrument(span.clone())
-            .await
+        span.instrument(self.settle(lease, end, &span)).await
     }
 
     async fn run_handler<T>(
@@ -136,7 +134,7 @@ impl<H, C> HandlerRunner<H, C> {
         }
     }
 
-    async fn settle(&self, lease: Lease, end: HandlerEnd, span: &Span) -> Report {
+    async fn settle(&self, lease: Lease, end: HandlerEnd, span: &GuardedSpan) -> Report {
         match end {
             HandlerEnd::Handled => tally(lease.ack(), |report| &mut report.handled).await,
             HandlerEnd::Cancelled => tally(lease.release(), |report| &mut report.released).await,
@@ -144,14 +142,17 @@ impl<H, C> HandlerRunner<H, C> {
                 let (attempt, max_attempts) = (lease.attempt(), lease.max_attempts());
                 let retry = self.retry.decide(attempt, max_attempts, &failure);
                 span.record("error.type", "handler");
-                tracing::warn!(error = %failure, attempt, ?retry, "the handler failed");
+                let error = failure.to_string();
+                isolated(SUBSCRIBER, || {
+                    tracing::warn!(%error, attempt, ?retry, "the handler failed");
+                });
                 match retry {
                     Retry::After(delay) => {
                         let delay = delay.min(self.queue.limits().max_delay);
                         tally(lease.nack(delay), |report| &mut report.failed).await
                     }
                     Retry::GiveUp => {
-                        let dead = lease.dead_letter(failure.to_string());
+                        let dead = lease.dead_letter(error);
                         tally(dead, |report| &mut report.dead_lettered).await
                     }
                 }
@@ -174,7 +175,9 @@ async fn tally(settled: SettleFuture, applied: fn(&mut Report) -> &mut u64) -> R
         Ok(LeaseOutcome::Applied) => applied(&mut report),
         Ok(LeaseOutcome::Lost) => &mut report.lost,
         Err(error) => {
-            tracing::error!(error = %format_args!("{error:#}"), "a message was not settled");
+            isolated(SUBSCRIBER, || {
+                tracing::error!(error = %format_args!("{error:#}"), "a message was not settled");
+            });
             &mut report.unsettled
         }
     } += 1;

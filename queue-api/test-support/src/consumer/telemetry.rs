@@ -219,7 +219,7 @@ struct TestPropagator {
     linked: Mutex<Vec<String>>,
 }
 
-const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+pub(super) const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 impl Propagator for TestPropagator {
     fn inject(&self, headers: &mut Headers) {
