@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, lease::SettleFuture,
-    listener_task::after,
+    Context, FailedAttempt, Failure, FailureKind, Handler, Lease, Report, Retry, RetryPolicy,
+    lease::SettleFuture, listener_task::after,
 };
 use crate::{
     Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock,
@@ -103,8 +103,8 @@ impl<H, C> HandlerRunner<H, C> {
         let decoded = caught(|| async { self.codec.decode(lease.payload()) }).await;
         let message = match decoded {
             Ok(Ok(message)) => message,
-            Ok(Err(error)) => return undecodable(error),
-            Err(panic) => return undecodable(panic.into()),
+            Ok(Err(error)) => return failed(FailureKind::Undecodable, error),
+            Err(panic) => return failed(FailureKind::Undecodable, panic),
         };
         let context = Context::new(lease, stopping);
         let handled = caught(|| self.handler.handle(message, context));
@@ -124,11 +124,11 @@ impl<H, C> HandlerRunner<H, C> {
             handled = handled => match handled {
                 Ok(Ok(())) => HandlerEnd::Handled,
                 Ok(Err(failure)) => HandlerEnd::Failed(failure),
-                Err(panic) => HandlerEnd::Failed(Failure::retry(panic)),
+                Err(panic) => failed(FailureKind::Panicked, panic),
             },
             limit = time_limit => {
                 let error = format!("the handler exceeded its time limit of {limit:?}");
-                HandlerEnd::Failed(Failure::retry(error))
+                failed(FailureKind::TimedOut, error)
             }
             _ = cancelled.wait_for(|cancelled| *cancelled) => HandlerEnd::Cancelled,
         }
@@ -139,8 +139,9 @@ impl<H, C> HandlerRunner<H, C> {
             HandlerEnd::Handled => tally(lease.ack(), |report| &mut report.handled).await,
             HandlerEnd::Cancelled => tally(lease.release(), |report| &mut report.released).await,
             HandlerEnd::Failed(failure) => {
-                let (attempt, max_attempts) = (lease.attempt(), lease.max_attempts());
-                let retry = self.retry.decide(attempt, max_attempts, &failure);
+                let failed = FailedAttempt::new(lease.delivery(), &failure);
+                let retry = self.retry.decide(&failed);
+                let attempt = lease.attempt();
                 span.record("error.type", "handler");
                 let error = failure.to_string();
                 isolated(SUBSCRIBER, || {
@@ -161,11 +162,8 @@ impl<H, C> HandlerRunner<H, C> {
     }
 }
 
-fn undecodable(error: CodecError) -> HandlerEnd {
-    // The display of a failure includes the sources of its error.
-    let error = Failure::give_up(error);
-    let reason = format!("the payload cannot be decoded: {error}");
-    HandlerEnd::Failed(Failure::give_up(reason))
+fn failed(kind: FailureKind, error: impl Into<CodecError>) -> HandlerEnd {
+    HandlerEnd::Failed(Failure::new(kind, error))
 }
 
 /// The report on one message. `applied` is the field that counts it if the settlement succeeds.

@@ -95,8 +95,8 @@ const PLACES: &[(Place, bool, [u64; 6])] = &[
     (Place::ClockSleep, false, [2, 0, 0, 0, 0, 0]),
     (Place::ErrorHook, true, [2, 0, 0, 0, 0, 0]),
     (Place::ErrorHook, false, [2, 0, 0, 0, 0, 0]),
-    (Place::Codec, true, [0, 0, 2, 0, 0, 0]),
-    (Place::Codec, false, [1, 0, 1, 0, 0, 0]),
+    (Place::Codec, true, [0, 48, 2, 0, 0, 0]),
+    (Place::Codec, false, [2, 1, 0, 0, 0, 0]),
     (Place::CodecErrorDisplay, false, [2, 1, 0, 0, 0, 0]),
     (Place::MessageDrop, false, [2, 1, 0, 0, 0, 0]),
     (Place::HandlerCall, false, [2, 1, 0, 0, 0, 0]),
@@ -348,7 +348,7 @@ async fn run(fixture: &Fixture, panics: &Panics) -> Result<Report, String> {
     .with_codec(panics.clone())
     .with_listen_options(options)
     .with_time_limit(HOUR)
-    .with_retry_policy(RetryPolicy::custom(move |_, _| {
+    .with_retry_policy(RetryPolicy::custom(move |_| {
         policy.at(Place::RetryPolicy);
         Retry::After(SECOND)
     }));
