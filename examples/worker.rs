@@ -13,7 +13,7 @@ use anyhow::ensure;
 use clap::Parser;
 use queue_api::{
     Clock, NewMessage, Queue, QueueBackend, TokioClock,
-    consumer::{Context, Failure, Retry, RetryPolicy, Worker},
+    consumer::{Context, Failure, FailureKind, Retry, RetryPolicy, Worker},
 };
 use queue_memory::MemoryBackend;
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,10 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let queue = Queue::new(backend, "orders")?;
-    let retry = RetryPolicy::custom(|_, _| Retry::After(Duration::from_millis(200)));
+    let retry = RetryPolicy::custom(|failed| match failed.failure.kind() {
+        FailureKind::Undecodable => Retry::GiveUp, // no newer version could decode it
+        _ => Retry::After(Duration::from_millis(200)),
+    });
     let worker = Worker::new(queue.clone(), handle)
         .with_concurrency(arguments.concurrency)
         .with_retry_policy(retry)
@@ -92,7 +95,7 @@ async fn send(
             return Ok(());
         }
         let message = match number % 100 {
-            99 => NewMessage::new("not an order"), // does not decode, so it is a dead letter
+            99 => NewMessage::new("not an order"), // does not decode
             _ => orders.message(&Order { number })?,
         };
         queue.enqueue(&message).await?;

@@ -2,11 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tracing::Instrument;
-
 use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, InvalidInput, LeaseChange, LeaseOptions,
     LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
+    catch_panic::isolated,
     metrics::{self, Counters},
     trace::{self, Propagator},
 };
@@ -122,7 +121,7 @@ impl Queue {
             .propagator()
             .map(|propagator| span.in_scope(|| trace::with_context(propagator, messages)));
         let messages = with_context.as_deref().unwrap_or(messages);
-        self.enqueue_chunks(messages).instrument(span).await
+        span.instrument(self.enqueue_chunks(messages)).await
     }
 
     async fn enqueue_chunks(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
@@ -184,14 +183,16 @@ impl Queue {
                 Err(error) if deliveries.is_empty() => return Err(error),
                 // An error would hide what is leased already until its visibility timeout.
                 Err(error) => {
-                    tracing::warn!(
-                        messaging.system = metrics::SYSTEM,
-                        messaging.destination.name = %self.name,
-                        error = %format_args!("{error:#}"),
-                        leased = deliveries.len(),
-                        requested,
-                        "lease failed after some messages were leased; the caller gets those"
-                    );
+                    isolated(trace::SUBSCRIBER, || {
+                        tracing::warn!(
+                            messaging.system = metrics::SYSTEM,
+                            messaging.destination.name = %self.name,
+                            error = %format_args!("{error:#}"),
+                            leased = deliveries.len(),
+                            requested,
+                            "lease failed after some messages were leased; the caller gets those"
+                        );
+                    });
                     break;
                 }
             }

@@ -18,11 +18,11 @@ pub(crate) use self::backoff::Backoff;
 #[cfg(feature = "tower")]
 pub use self::service::{Request, ServiceHandler};
 pub use self::{
-    handler::{Context, Handler},
+    handler::{BoxHandler, Context, Handler},
     lease::{Lease, LeaseEnd, SettleFuture},
     listener::Listener,
     options::ListenOptions,
     report::Report,
-    retry::{Failure, Retry, RetryPolicy},
+    retry::{FailedAttempt, Failure, FailureKind, Retry, RetryPolicy},
     worker::Worker,
 };

@@ -99,13 +99,14 @@ table! {
         the_error_may_choose_the_delay the_error_may_give_up
         the_last_attempt_ends_in_a_dead_letter_with_the_error
         a_panic_is_a_failure_and_the_worker_goes_on a_panic_of_the_policy_is_survived
-        what_does_not_decode_is_a_dead_letter a_codec_that_panics_is_survived
+        what_does_not_decode_is_retried_as_the_policy_says
+        the_policy_is_told_the_message_and_the_failure
         a_handler_over_its_time_limit_is_cancelled a_long_handler_keeps_its_message
         a_handler_learns_that_its_lease_ended
         a_store_that_is_down_too_long_leaves_it_unsettled
         until_idle_includes_what_handlers_enqueue
         until_idle_ignores_delayed_and_leased_messages until_idle_on_an_empty_queue_polls_once
-        json_is_the_default;
+        json_is_the_default a_handler_may_have_state_and_be_shared_or_boxed;
     shutdown: handlers_may_finish
         at_the_deadline_they_are_cancelled_and_cost_no_attempt
         running_handlers_keep_their_leases a_cancellation_token_stops_it

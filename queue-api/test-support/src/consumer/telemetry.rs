@@ -59,7 +59,8 @@ pub(super) async fn every_metric_is_recorded(fixture: Fixture) {
     // The recorder is local to the thread of this check.
     let recorder = DebuggingRecorder::new();
     let _recording = metrics::set_default_local_recorder(&recorder);
-    let messages = ["fine", "fails", "garbage", "long"].map(msg);
+    let mut messages = ["fine", "fails", "garbage", "long"].map(msg);
+    messages[2].max_attempts = 1;
     fixture.store(&messages).await;
     fixture.store(&messages[..1]).await;
     fixture.advance(SECOND * 10).await;
@@ -219,7 +220,7 @@ struct TestPropagator {
     linked: Mutex<Vec<String>>,
 }
 
-const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+pub(super) const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 impl Propagator for TestPropagator {
     fn inject(&self, headers: &mut Headers) {

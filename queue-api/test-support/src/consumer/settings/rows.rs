@@ -188,7 +188,7 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         Row::Time(
             |to, time| {
                 to.fails = true;
-                to.policy = RetryPolicy::custom(move |_, _| Retry::After(time));
+                to.policy = RetryPolicy::custom(move |_| Retry::After(time));
             },
             WORKS,
         ),
