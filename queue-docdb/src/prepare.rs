@@ -108,7 +108,7 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
-            match self.deadline.run(sent).await {
+            match retries.run(sent).await {
                 Ok(_) => return Ok(()),
                 // A standalone server and other engines have no quorum.
                 Err(error) if has_quorum && is_refusal(&error) => {
@@ -120,12 +120,15 @@ impl QueueCollection {
                     pause(Duration::from_millis(50 << tries)).await;
                     tries += 1;
                 }
-                Err(StoreError::TimedOut(after)) => {
-                    return Err(StoreError::LateIndex {
-                        index: index.name(),
-                        collection: self.messages.name().to_owned(),
-                        after,
-                    });
+                Err(error @ StoreError::TimedOut(_)) => {
+                    retries
+                        .after(error)
+                        .await
+                        .map_err(|_| StoreError::LateIndex {
+                            index: index.name(),
+                            collection: self.messages.name().to_owned(),
+                            after: self.timeout,
+                        })?;
                 }
                 Err(error) => retries.after(error).await?,
             }

@@ -151,20 +151,27 @@ async fn delay(set: &MongoReplicaSet, member: Member) {
 #[tokio::test]
 async fn an_index_build_that_is_late_is_named() {
     let server = FailingServer::new().await;
-    let failure = CommandFailure::SlowReply;
-    let case = server.case(0, "createIndexes", failure).await;
+    let case = server
+        .case(0, "createIndexes", CommandFailure::SlowReply)
+        .await;
     let messages = [message("a")];
     let enqueued = case.healthy.enqueue(&case.name, &messages).await;
     enqueued.unwrap();
     let documents = case.healthy.client().database("case0");
     let documents = documents.collection::<Document>("queue.mail");
     documents.drop_index(INDEX).await.unwrap();
-    server.arm("createIndexes", failure).await;
+    let held = doc! {
+        "failCommands": ["createIndexes"], "appName": "failing",
+        "blockConnection": true, "blockTimeMS": 60_000,
+    };
+    server
+        .fail_point(doc! { "mode": "alwaysOn", "data": held })
+        .await;
     let lease = LeaseOptions::new(1);
     let error = case.backend.lease(&case.name, &lease).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
     let text = error.to_string();
-    for part in [INDEX, "queue.mail", "majority", "2s"] {
+    for part in [INDEX, "queue.mail", "majority", "4.5s"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     server.clear().await;
