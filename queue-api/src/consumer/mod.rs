@@ -12,10 +12,15 @@ mod report;
 mod retry;
 #[cfg(feature = "tower")]
 mod service;
+#[cfg(feature = "signal")]
+mod signal;
 mod worker;
+mod workers;
 
 #[cfg(feature = "tower")]
 pub use self::service::{Request, ServiceHandler};
+#[cfg(feature = "signal")]
+pub use self::signal::shutdown_signal;
 pub use self::{
     handler::{BoxHandler, Context, Handler},
     lease::{Lease, LeaseEnd, SettleFuture},
@@ -24,4 +29,5 @@ pub use self::{
     report::Report,
     retry::{FailedAttempt, Failure, FailureKind, Retry, RetryPolicy},
     worker::Worker,
+    workers::Workers,
 };

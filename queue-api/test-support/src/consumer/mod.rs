@@ -21,6 +21,7 @@ mod shutdown;
 mod stop;
 mod telemetry;
 mod worker;
+mod workers;
 
 /// An empty store that one check uses alone.
 #[derive(Debug)]
@@ -112,6 +113,8 @@ table! {
         running_handlers_keep_their_leases a_cancellation_token_stops_it
         handlers_learn_of_it dropping_the_run_nacks_its_messages it_may_be_run_again
         endless_durations_are_accepted a_store_that_is_away_delays_it_by_the_grace;
+    workers: they_run_together_and_shut_down_together the_first_failure_ends_all
+        a_shutdown_that_panics_is_an_error_of_each without_workers_it_waits_for_the_shutdown;
     panics: code_that_panics_ends_neither_the_listener_nor_the_worker
         a_shutdown_future_that_panics_is_an_error;
     settings: every_setting_works_or_is_refused_at_the_ends_of_its_range;
