@@ -3,6 +3,7 @@
 mod backoff;
 mod handler;
 mod handler_runner;
+mod hold;
 mod inbox;
 mod lease;
 mod listener;
@@ -18,11 +19,12 @@ mod worker;
 mod workers;
 
 #[cfg(feature = "tower")]
-pub use self::service::{Request, ServiceHandler};
+pub use self::service::{Request, ServiceFuture, ServiceHandler};
 #[cfg(feature = "signal")]
 pub use self::signal::shutdown_signal;
 pub use self::{
     handler::{BoxHandler, Context, Handler},
+    hold::Hold,
     lease::{Lease, LeaseEnd, SettleFuture},
     listener::Listener,
     options::ListenOptions,

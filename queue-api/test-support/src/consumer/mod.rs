@@ -11,6 +11,7 @@ use self::fixture::Fixture;
 
 mod errors;
 mod fixture;
+mod hold;
 mod lease;
 mod listener;
 mod panics;
@@ -59,7 +60,11 @@ table! {
         settlements_in_flight_take_no_room it_rarely_polls_an_empty_queue
         an_enqueue_wakes_it a_delayed_message_comes_when_it_is_due
         it_pauses_when_waits_return_early ten_thousand_messages_take_few_calls
-        invalid_options_are_refused;
+        invalid_options_are_refused a_batch_is_what_is_there
+        dropping_a_wait_for_a_batch_loses_nothing;
+    hold: it_runs_while_the_lease_is_renewed it_ends_with_the_lease_and_drops_the_work
+        after_the_end_the_work_is_not_polled dropping_it_keeps_the_lease settling_the_lease_ends_it
+        a_handler_can_hold_its_lease;
     stop: it_ends_the_stream it_releases_what_was_not_handed_out
         it_releases_what_a_call_in_flight_leases dropping_the_listener_releases_too
         leases_handed_out_stay_renewed draining_waits_for_every_lease
