@@ -13,14 +13,10 @@ use anyhow::ensure;
 use clap::Parser;
 use queue_api::{
     Clock, NewMessage, Queue, QueueBackend, TokioClock,
-    consumer::{Context, Failure, FailureKind, Retry, RetryPolicy, Worker},
+    consumer::{Context, Failure, FailureKind, Retry, RetryPolicy, Worker, shutdown_signal},
 };
 use queue_memory::MemoryBackend;
 use serde::{Deserialize, Serialize};
-use tokio::signal::{
-    ctrl_c,
-    unix::{SignalKind, signal},
-};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
@@ -41,7 +37,7 @@ struct Order {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    run(Arc::new(MemoryBackend::new()), arguments, stop_on_signal()?).await
+    run(Arc::new(MemoryBackend::new()), arguments, stop_on_signal()).await
 }
 
 pub(crate) async fn run(
@@ -129,24 +125,20 @@ async fn show(queue: &Queue, stop: &CancellationToken) -> anyhow::Result<()> {
 }
 
 /// A token that Ctrl-C or SIGTERM cancels. The second signal ends the process at once.
-pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
-    let mut terminate = signal(SignalKind::terminate())?;
+    let signal = shutdown_signal();
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            if stopping.is_cancelled() {
-                std::process::exit(1);
-            }
-            println!("\nstopping; a second signal ends the program at once");
-            stopping.cancel();
-        }
+        signal.await?;
+        println!("\nstopping; a second signal ends the program at once");
+        stopping.cancel();
+        shutdown_signal().await?;
+        std::process::exit(1);
+        #[allow(unreachable_code)]
+        std::io::Result::Ok(())
     });
-    Ok(stop)
+    stop
 }
 
 async fn pause(time: Duration) {

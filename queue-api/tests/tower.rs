@@ -14,7 +14,7 @@ use std::{
 
 use queue_api::{
     Clock, NewMessage, Queue, Result, TokioClock,
-    consumer::{Failure, Request, ServiceHandler, Worker},
+    consumer::{Failure, Handler, Request, ServiceFuture, ServiceHandler, Worker},
 };
 use queue_memory::MemoryBackend;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -165,5 +165,48 @@ async fn a_service_that_panics_fails_one_message() -> Result<()> {
         let report = worker.run_until_idle().await?;
         assert_eq!((report.handled, report.failed), (1, 0), "{place:?}");
     }
+    Ok(())
+}
+
+/// A layer of the application can name the future of a service handler.
+struct Counted<S> {
+    inner: ServiceHandler<S>,
+    begun: Arc<AtomicUsize>,
+}
+
+impl<S> Handler<u32> for Counted<S>
+where
+    S: Service<Request<u32>, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    #[allow(refining_impl_trait)]
+    fn handle(&self, message: u32, context: queue_api::consumer::Context) -> ServiceFuture<u32, S> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.inner.handle(message, context)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_future_has_a_name_and_is_cancelled_by_a_drop() -> Result<()> {
+    let queue = numbers(2).await?;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let running = Arc::new(());
+    let held = running.clone();
+    let service = service_fn(move |_: Request<u32>| {
+        let held = held.clone();
+        async move {
+            let _held = held;
+            std::future::pending::<Result<(), Failure>>().await
+        }
+    });
+    let handler = Counted {
+        inner: ServiceHandler::new(service),
+        begun: begun.clone(),
+    };
+    let worker = Worker::new(queue, handler).with_time_limit(Duration::from_secs(5));
+    assert_eq!(worker.run_until_idle().await?.failed, 2);
+    assert_eq!(begun.load(Ordering::Relaxed), 2);
+    // This one, and that of the service itself.
+    assert_eq!(Arc::strong_count(&running), 2, "the calls were dropped");
     Ok(())
 }

@@ -11,6 +11,7 @@ use self::fixture::Fixture;
 
 mod errors;
 mod fixture;
+mod hold;
 mod lease;
 mod listener;
 mod panics;
@@ -21,6 +22,7 @@ mod shutdown;
 mod stop;
 mod telemetry;
 mod worker;
+mod workers;
 
 /// An empty store that one check uses alone.
 #[derive(Debug)]
@@ -58,7 +60,11 @@ table! {
         settlements_in_flight_take_no_room it_rarely_polls_an_empty_queue
         an_enqueue_wakes_it a_delayed_message_comes_when_it_is_due
         it_pauses_when_waits_return_early ten_thousand_messages_take_few_calls
-        invalid_options_are_refused;
+        invalid_options_are_refused a_batch_is_what_is_there
+        dropping_a_wait_for_a_batch_loses_nothing;
+    hold: it_runs_while_the_lease_is_renewed it_ends_with_the_lease_and_drops_the_work
+        after_the_end_the_work_is_not_polled dropping_it_keeps_the_lease settling_the_lease_ends_it
+        a_handler_can_hold_its_lease;
     stop: it_ends_the_stream it_releases_what_was_not_handed_out
         it_releases_what_a_call_in_flight_leases dropping_the_listener_releases_too
         leases_handed_out_stay_renewed draining_waits_for_every_lease
@@ -112,6 +118,8 @@ table! {
         running_handlers_keep_their_leases a_cancellation_token_stops_it
         handlers_learn_of_it dropping_the_run_nacks_its_messages it_may_be_run_again
         endless_durations_are_accepted a_store_that_is_away_delays_it_by_the_grace;
+    workers: they_run_together_and_shut_down_together the_first_failure_ends_all
+        a_shutdown_that_panics_is_an_error_of_each without_workers_it_waits_for_the_shutdown;
     panics: code_that_panics_ends_neither_the_listener_nor_the_worker
         a_shutdown_future_that_panics_is_an_error;
     settings: every_setting_works_or_is_refused_at_the_ends_of_its_range;
