@@ -44,7 +44,8 @@ use crate::{
 ///   unchanged. So you can repeat a failed enqueue. If one call contains an id twice, the first
 ///   message is stored.
 /// - **E3 faithful.** Payload, headers and enqueue time come back as they were sent. A payload can be
-///   any bytes up to the limit, or empty.
+///   any bytes up to the limit, or empty. A setting that is `None` has the default of
+///   [`NewMessage`].
 /// - **E4 delayed.** A message is delivered after its delay has passed, not before.
 /// - **L1 exclusive.** While a lease runs, no other call can lease the message.
 /// - **L2 visible again.** When a lease expires, the message can be leased again, and not before.
@@ -112,7 +113,9 @@ pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Stores `messages`. Returns for each, in order, whether it was new.
     ///
-    /// The handle guarantees: at most `max_batch` messages, each within the limits.
+    /// The handle guarantees: at most `max_batch` messages, each within the limits. Read their
+    /// settings with the methods that end in `_or_default`, such as
+    /// [`delay_or_default`](NewMessage::delay_or_default).
     ///
     /// # Errors
     /// After an error, any of the messages may have been stored. Repeating the call stores the

@@ -6,6 +6,7 @@ use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, InvalidInput, LeaseChange, LeaseOptions,
     LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
     catch_panic::isolated,
+    defaults::Defaults,
     metrics::{self, Counters},
     trace::{self, Propagator},
 };
@@ -38,6 +39,7 @@ pub struct Queue {
     name: QueueName,
     limits: Limits,
     propagator: Option<Arc<dyn Propagator>>,
+    pub(crate) defaults: Defaults,
     counters: Arc<Counters>,
 }
 
@@ -68,6 +70,7 @@ impl Queue {
             name,
             backend,
             propagator: None,
+            defaults: Defaults::default(),
         })
     }
 
@@ -117,11 +120,25 @@ impl Queue {
     /// Enqueueing the same messages again stores the rest.
     pub async fn enqueue_batch(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
         let span = trace::send_span(&self.name, messages);
-        let with_context = self
-            .propagator()
-            .map(|propagator| span.in_scope(|| trace::with_context(propagator, messages)));
-        let messages = with_context.as_deref().unwrap_or(messages);
+        let completed = span.in_scope(|| self.completed(messages));
+        let messages = completed.as_deref().unwrap_or(messages);
         span.instrument(self.enqueue_chunks(messages)).await
+    }
+
+    /// Copies of the messages with what the handle adds. `None` if it adds nothing.
+    fn completed(&self, messages: &[NewMessage]) -> Option<Vec<NewMessage>> {
+        let propagator = self.propagator();
+        if propagator.is_none() && self.defaults.is_empty() {
+            return None;
+        }
+        let mut messages = messages.to_vec();
+        for message in &mut messages {
+            self.defaults.fill(message);
+            if let Some(propagator) = propagator {
+                trace::inject(propagator, message);
+            }
+        }
+        Some(messages)
     }
 
     async fn enqueue_chunks(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {

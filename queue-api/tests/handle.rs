@@ -217,6 +217,62 @@ async fn a_batch_with_one_invalid_message_is_refused_as_a_whole() -> Result<()> 
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_handles_defaults_fill_what_a_message_does_not_set() -> Result<()> {
+    let backend: Arc<dyn QueueBackend> = Arc::new(MemoryBackend::new());
+    let seconds = Duration::from_secs;
+    let plain = Queue::new(backend, "q")?;
+    let queue = plain
+        .clone()
+        .with_default_visibility_timeout(seconds(7))?
+        .with_default_delay(seconds(5))?
+        .with_default_max_attempts(3)?;
+    let settings = |delivery: &Delivery| {
+        let timeout = delivery.visibility_timeout.as_secs();
+        (delivery.max_attempts, timeout)
+    };
+
+    queue.enqueue(&NewMessage::new("all")).await?;
+    assert_eq!(queue.stats().await?.delayed, 1);
+    let delivery = queue.lease_within(seconds(5)).await?.expect("5 s");
+    assert_eq!(settings(&delivery), (3, 7));
+
+    // A value that equals the type's default is set too.
+    let own = NewMessage::new("none")
+        .with_visibility_timeout(NewMessage::DEFAULT_VISIBILITY_TIMEOUT)
+        .with_delay(NewMessage::DEFAULT_DELAY)
+        .with_max_attempts(NewMessage::DEFAULT_MAX_ATTEMPTS);
+    queue.clone().enqueue(&own).await?;
+    let delivery = queue.lease().await?.expect("ready at once");
+    assert_eq!(settings(&delivery), (25, 30));
+    plain.enqueue(&NewMessage::new("type's")).await?;
+    let delivery = queue.lease().await?.expect("ready at once");
+    assert_eq!(settings(&delivery), (25, 30));
+
+    // The typed queue is on the same handle.
+    queue.typed::<u8>().enqueue(&1).await?;
+    let leased = queue.typed::<u8>().lease_within(seconds(6)).await?;
+    let delivery = leased.expect("5 s").expect("a number").delivery;
+    assert_eq!(
+        (settings(&delivery), &*delivery.payload),
+        ((3, 7), &b"1"[..])
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn invalid_defaults_are_refused_when_they_are_set() -> Result<()> {
+    let backend = RecordingBackend::new();
+    let queue = || Queue::new(backend.clone(), "q").expect("valid");
+    let timeout = queue().with_default_visibility_timeout(Duration::ZERO);
+    assert_invalid(&backend, timeout, "visibility timeout is 0ns");
+    let delay = queue().with_default_delay(Duration::from_secs(91));
+    assert_invalid(&backend, delay, "delay is 91s");
+    let attempts = queue().with_default_max_attempts(0);
+    assert_invalid(&backend, attempts, "max_attempts is 0");
+    Ok(())
+}
+
 #[tokio::test]
 async fn invalid_leases_and_changes_are_refused() -> Result<()> {
     let backend = RecordingBackend::new();

@@ -48,7 +48,7 @@ pub(crate) struct Stored {
 
 /// The document of a message that is enqueued `now`.
 pub(crate) fn write(message: &NewMessage, turn: i32, now: DateTime) -> RawDocumentBuf {
-    let ready = instant::after(now, millis::ceil(message.delay));
+    let ready = instant::after(now, millis::ceil(message.delay_or_default()));
     let mut headers = RawArrayBuf::new();
     for (name, value) in &message.headers {
         let mut pair = RawArrayBuf::new();
@@ -62,8 +62,8 @@ pub(crate) fn write(message: &NewMessage, turn: i32, now: DateTime) -> RawDocume
     document.append("turn", turn);
     document.append("visible_at", ready);
     document.append("attempts", 0_i64);
-    document.append("max_attempts", i64::from(message.max_attempts));
-    let visibility = millis::ceil(message.visibility_timeout);
+    document.append("max_attempts", i64::from(message.max_attempts_or_default()));
+    let visibility = millis::ceil(message.visibility_timeout_or_default());
     document.append("visibility", visibility);
     document.append("enqueued_at", now);
     document.append("headers", headers);

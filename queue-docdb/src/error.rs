@@ -303,10 +303,10 @@ mod tests {
 
     /// A command that is sent again after it took effect stores a message twice.
     #[test]
-    fn four_codes_are_sent_before_anything_is_done() {
+    fn the_codes_of_a_server_that_is_not_primary_mean_that_nothing_was_done() {
         for code in all_codes() {
             let expected = match code {
-                10058 | 10107 | 13435 | 112 => Effect::None,
+                10058 | 10107 | 13435 => Effect::None,
                 _ => Effect::Unknown,
             };
             assert_eq!(command(code).effect(), expected, "{code}");

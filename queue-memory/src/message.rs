@@ -50,7 +50,7 @@ impl StoredMessage {
         )
         .with_headers(self.sent.headers.clone())
         .with_attempt(self.attempts)
-        .with_max_attempts(self.sent.max_attempts)
+        .with_max_attempts(self.sent.max_attempts_or_default())
         .with_enqueued_at(millis::to_time(self.enqueued_at))
         .with_visibility_timeout(Duration::from_millis(timeout.unsigned_abs()))
         .with_lease_expires_at(millis::to_time(now.saturating_add(timeout)))

@@ -61,7 +61,7 @@ impl MemoryQueue {
 
     /// E1, E2, E3: stores the message as it was sent, unless the queue holds its id.
     pub(crate) fn enqueue(&mut self, message: &NewMessage, now: Millis) -> EnqueueOutcome {
-        let position = self.new_position(after(now, message.delay));
+        let position = self.new_position(after(now, message.delay_or_default()));
         let hash_map::Entry::Vacant(id) = self.positions.entry(message.id.clone()) else {
             return EnqueueOutcome::Duplicate;
         };
@@ -84,12 +84,12 @@ impl MemoryQueue {
             && first.key().ready_at <= now
         {
             let mut message = first.remove();
-            if message.attempts >= message.sent.max_attempts {
+            if message.attempts >= message.sent.max_attempts_or_default() {
                 // D1: the lease call that meets an exhausted message makes it a dead letter.
                 self.dead_letter(message, DeadReason::AttemptsExhausted, now);
                 continue;
             }
-            let own_timeout = message.sent.visibility_timeout;
+            let own_timeout = message.sent.visibility_timeout_or_default();
             let timeout = millis::ceil(options.visibility_timeout().unwrap_or(own_timeout));
             deliveries.push(message.deliver(now, timeout));
             self.insert(message, now.saturating_add(timeout));

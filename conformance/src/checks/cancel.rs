@@ -11,7 +11,7 @@ use queue_api::{
 
 use crate::{
     fixture::{Fixture, dead_letter, extend, msg, nack, receipts},
-    panic_location::caught,
+    panic_location::{called_from_here, caught},
     poll_at_most::{every_await_point, poll_at_most},
 };
 
@@ -333,15 +333,18 @@ pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
 
 /// Repeats a call until it succeeds. The dropped call may still compete with the first repeats, so
 /// their outcome may be unknown, which is an error.
-async fn repeated<T>(mut call: impl AsyncFnMut() -> Result<T>) -> T {
+#[track_caller]
+fn repeated<T>(mut call: impl AsyncFnMut() -> Result<T>) -> impl Future<Output = T> {
     const REPEATS: usize = 10;
-    for _ in 1..REPEATS {
-        match call().await {
-            Err(error) if error.is_retryable() => {}
-            answer => return answer.expect("the repeat succeeds"),
+    called_from_here(async move {
+        for _ in 1..REPEATS {
+            match call().await {
+                Err(error) if error.is_retryable() => {}
+                answer => return answer.expect("the repeat succeeds"),
+            }
         }
-    }
-    call().await.expect("the repeats succeed in the end")
+        call().await.expect("the repeats succeed in the end")
+    })
 }
 
 pub(super) async fn a_dropped_enqueue_may_be_repeated(fixture: Fixture) {

@@ -90,7 +90,7 @@ pub(super) async fn a_duplicate_changes_nothing(fixture: Fixture) {
     assert_eq!(delivery.enqueued_at, sent);
     assert_eq!(
         delivery.lease_expires_at,
-        fixture.now() + first.visibility_timeout
+        fixture.now() + first.visibility_timeout_or_default()
     );
     fixture.enqueue(std::slice::from_ref(&other)).await;
     fixture
@@ -221,6 +221,18 @@ pub(super) async fn ids_that_look_alike_are_distinct(fixture: Fixture) {
     }
     fixture.pass(10_000).await;
     assert_eq!(ids(&fixture.lease(20).await), ["a"]);
+}
+
+pub(super) async fn a_message_that_sets_nothing_has_the_defaults(fixture: Fixture) {
+    fixture.store(&[NewMessage::new("")]).await;
+    let delivery = fixture.lease_one().await;
+    assert_eq!(
+        (delivery.max_attempts, delivery.visibility_timeout),
+        (
+            NewMessage::DEFAULT_MAX_ATTEMPTS,
+            NewMessage::DEFAULT_VISIBILITY_TIMEOUT
+        )
+    );
 }
 
 pub(super) async fn a_redelivery_is_the_same_message(fixture: Fixture) {

@@ -75,7 +75,8 @@ table! {
         ids_that_look_alike_are_distinct;
     E3 Manual core enqueue: payloads_come_back_as_sent headers_come_back_as_sent
         ids_of_any_text_work times_come_back_as_sent a_payload_at_the_limit_comes_back
-        a_batch_of_large_payloads_comes_back a_redelivery_is_the_same_message;
+        a_batch_of_large_payloads_comes_back a_redelivery_is_the_same_message
+        a_message_that_sets_nothing_has_the_defaults;
     E4 Manual core enqueue: a_delay_is_exact_to_the_millisecond delays_in_one_batch_are_independent
         the_longest_times_are_exact;
     E4 Real core enqueue: a_delay_passes_in_real_time;

@@ -45,7 +45,7 @@ impl Model {
             enqueued_at: now,
             attempts: 0,
             state: State::Live {
-                ready_at: now + message.delay,
+                ready_at: now + message.delay_or_default(),
                 receipt: None,
             },
         };
@@ -181,10 +181,11 @@ impl Model {
             delivery.enqueued_at == message.enqueued_at,
             "E3: {id} has another enqueue time"
         );
-        let visibility = visibility.unwrap_or(sent.visibility_timeout);
+        let visibility = visibility.unwrap_or(sent.visibility_timeout_or_default());
         let expires_at = now + visibility;
         accept!(
-            delivery.visibility_timeout == visibility && delivery.max_attempts == sent.max_attempts,
+            delivery.visibility_timeout == visibility
+                && delivery.max_attempts == sent.max_attempts_or_default(),
             "L2, D1: {id} has another timeout or max_attempts"
         );
         accept!(

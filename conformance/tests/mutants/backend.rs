@@ -193,7 +193,7 @@ impl QueueBackend for Mutant {
             preconditions::message(self.limits, message);
             match self.bug {
                 Some(Bug::HeadersLost) => message.headers.clear(),
-                Some(Bug::MaxAttemptsIgnored) => message.max_attempts = u32::MAX,
+                Some(Bug::MaxAttemptsIgnored) => message.max_attempts = Some(u32::MAX),
                 _ => {}
             }
         }

@@ -12,9 +12,9 @@ pub(crate) fn message(limits: &Limits, message: &NewMessage) {
     let is_valid = message.payload.len() <= limits.max_payload_bytes
         && message.header_bytes() <= limits.max_header_bytes
         && !message.headers.contains_key("")
-        && message.delay <= limits.max_delay
-        && message.max_attempts > 0
-        && is_timeout(message.visibility_timeout, limits);
+        && message.delay_or_default() <= limits.max_delay
+        && message.max_attempts_or_default() > 0
+        && is_timeout(message.visibility_timeout_or_default(), limits);
     assert!(is_valid, "an invalid message: {message:?}");
 }
 

@@ -83,9 +83,9 @@ impl QueueTransaction<'_> {
             let inserted = insert.execute(params![
                 self.queue,
                 message.id.as_str(),
-                self.after(message.delay),
-                message.max_attempts,
-                millis::ceil(message.visibility_timeout),
+                self.after(message.delay_or_default()),
+                message.max_attempts_or_default(),
+                millis::ceil(message.visibility_timeout_or_default()),
                 self.now,
                 to_json(&message.headers)?,
                 &message.payload[..],

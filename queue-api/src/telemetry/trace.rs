@@ -72,18 +72,11 @@ pub trait Propagator: fmt::Debug + Send + Sync + 'static {
     fn link(&self, span: &Span, headers: &Headers);
 }
 
-/// Copies of the messages with the context of the current span in their headers.
-pub(crate) fn with_context(
-    propagator: &dyn Propagator,
-    messages: &[NewMessage],
-) -> Vec<NewMessage> {
-    let mut messages = messages.to_vec();
-    for message in &mut messages {
-        if !message.headers.contains_key(TRACEPARENT) {
-            isolated("the propagator", || propagator.inject(&mut message.headers));
-        }
+/// Adds the context of the current span to the headers, unless the sender has set one.
+pub(crate) fn inject(propagator: &dyn Propagator, message: &mut NewMessage) {
+    if !message.headers.contains_key(TRACEPARENT) {
+        isolated("the propagator", || propagator.inject(&mut message.headers));
     }
-    messages
 }
 
 /// A span whose subscriber may panic. The subscriber is code of the application, and must not fail a

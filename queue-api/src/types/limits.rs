@@ -88,11 +88,9 @@ impl Limits {
             let allowed = "at least 1 byte long";
             return Err(InvalidInput::new("header name", "empty", allowed));
         }
-        if message.max_attempts == 0 {
-            return Err(InvalidInput::new("max_attempts", "0", "at least 1"));
-        }
-        self.check_visibility(message.visibility_timeout)?;
-        self.check_delay(message.delay)
+        check_attempts(message.max_attempts_or_default())?;
+        self.check_visibility(message.visibility_timeout_or_default())?;
+        self.check_delay(message.delay_or_default())
     }
 
     pub(crate) fn check_action(&self, action: &LeaseAction) -> Result<(), InvalidInput> {
@@ -115,7 +113,7 @@ impl Limits {
         Ok(())
     }
 
-    fn check_delay(&self, delay: Duration) -> Result<(), InvalidInput> {
+    pub(crate) fn check_delay(&self, delay: Duration) -> Result<(), InvalidInput> {
         let most = self.max_delay;
         if delay > most {
             let (value, allowed) = (format!("{delay:?}"), format!("at most {most:?}"));
@@ -123,6 +121,13 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+pub(crate) fn check_attempts(attempts: u32) -> Result<(), InvalidInput> {
+    if attempts == 0 {
+        return Err(InvalidInput::new("max_attempts", "0", "at least 1"));
+    }
+    Ok(())
 }
 
 fn check_bytes(what: &'static str, bytes: usize, most: usize) -> Result<(), InvalidInput> {

@@ -25,7 +25,6 @@ mod message;
 pub mod millis;
 mod name;
 
-pub(crate) use self::error::write_causes;
 pub use self::{
     contents::{MessageState, PeekedMessage, Purge, QueueStats},
     dead_letter::{DeadLetter, DeadLetterPage, DeadReason, Redrive},
@@ -37,3 +36,4 @@ pub use self::{
     message::{EnqueueOutcome, Headers, NewMessage},
     name::{MessageId, QueueName},
 };
+pub(crate) use self::{error::write_causes, limits::check_attempts};

@@ -34,7 +34,7 @@ async fn a_message_is_enqueued_leased_and_acked() {
     assert_eq!(delivery.attempt, 1);
     assert!(queue.lease().await.unwrap().is_none());
 
-    fixture.clock.advance(sent.visibility_timeout);
+    fixture.clock.advance(sent.visibility_timeout_or_default());
     let again = queue.lease().await.unwrap().expect("its lease ran out");
     assert_eq!(again.attempt, 2);
     assert_eq!(queue.ack(&delivery.receipt).await.unwrap(), Lost);

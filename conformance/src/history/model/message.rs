@@ -34,7 +34,7 @@ impl Message {
     }
 
     pub(super) fn exhausted(&self) -> bool {
-        self.attempts >= self.sent.max_attempts
+        self.attempts >= self.sent.max_attempts_or_default()
     }
 
     pub(super) fn has_receipt(&self, receipt: &Receipt) -> bool {

@@ -23,12 +23,12 @@ fn the_delivery_of_an_exhausted_message_breaks_d1() {
         .with_attempt(attempt)
         .with_enqueued_at(now)
         .with_max_attempts(1)
-        .with_visibility_timeout(message.visibility_timeout)
-        .with_lease_expires_at(now + message.visibility_timeout)
+        .with_visibility_timeout(message.visibility_timeout_or_default())
+        .with_lease_expires_at(now + message.visibility_timeout_or_default())
     };
     let first = model.lease(6, None, now, &[delivery(1, now)]);
     assert_eq!(first, Ok(vec![]));
-    let later = now + message.visibility_timeout;
+    let later = now + message.visibility_timeout_or_default();
     let again = model.lease(6, None, later, &[delivery(2, later)]);
     let why = again.expect_err("one attempt was allowed");
     assert!(why.starts_with("D1: m was delivered more often"), "{why}");

@@ -60,7 +60,7 @@ pub(super) async fn every_metric_is_recorded(fixture: Fixture) {
     let recorder = DebuggingRecorder::new();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let mut messages = ["fine", "fails", "garbage", "long"].map(msg);
-    messages[2].max_attempts = 1;
+    messages[2].max_attempts = Some(1);
     fixture.store(&messages).await;
     fixture.store(&messages[..1]).await;
     fixture.advance(SECOND * 10).await;

@@ -90,7 +90,7 @@ async fn worked(fixture: &Fixture, set: impl FnOnce(&mut Setup)) -> Result<()> {
     let limits = to.limits;
     let queue = Queue::new(Arc::new(Delegated(Limited { inner, limits })), "q")?;
     queue.enqueue(&to.message).await?;
-    let is_late = to.message.delay > SECOND * 60;
+    let is_late = to.message.delay.is_some_and(|delay| delay > SECOND * 60);
     let calls = Arc::new(AtomicUsize::new(0));
     let called = calls.clone();
     let handler = move |_: String, _: Context| {

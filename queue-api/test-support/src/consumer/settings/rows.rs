@@ -125,16 +125,19 @@ const DELAY: [&str; 6] = [
 pub(super) const ROWS: &[(&str, Row)] = &[
     (
         "NewMessage::with_visibility_timeout",
-        Row::Time(|to, time| to.message.visibility_timeout = time, VISIBILITY),
+        Row::Time(
+            |to, time| to.message.visibility_timeout = Some(time),
+            VISIBILITY,
+        ),
     ),
     (
         "NewMessage::with_delay",
-        Row::Time(|to, time| to.message.delay = time, DELAY),
+        Row::Time(|to, time| to.message.delay = Some(time), DELAY),
     ),
     (
         "NewMessage::with_max_attempts",
         Row::Count(
-            |to, count| to.message.max_attempts = u32::try_from(count).unwrap_or(u32::MAX),
+            |to, count| to.message.max_attempts = Some(u32::try_from(count).unwrap_or(u32::MAX)),
             ["max_attempts is 0; it must be at least 1", "", ""],
         ),
     ),
