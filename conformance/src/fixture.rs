@@ -8,7 +8,7 @@ use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTim
 
 use queue_api::{
     Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
-    LeaseOptions, LeaseOutcome, MessageId, NewMessage, PeekedMessage, Purge, QueueAdmin,
+    LeaseOptions, LeaseOutcome, MessageId, NewMessage, PeekedMessage, Purge, Queue, QueueAdmin,
     QueueBackend, QueueName, QueueStats, Receipt, Redrive,
 };
 use tokio::time::Instant;
@@ -164,6 +164,12 @@ macro_rules! in_chunks {
 impl OneQueue {
     pub(crate) fn backend(&self) -> &dyn QueueBackend {
         &*self.connection.backend
+    }
+
+    /// The handle that applications use.
+    pub(crate) fn handle(&self) -> Queue {
+        let backend = self.connection.backend.clone();
+        Queue::new(backend, &self.name).expect("the name is valid")
     }
 
     pub(crate) fn has_admin(&self) -> bool {

@@ -76,11 +76,13 @@ use crate::{
 ///   the messages in order until it has enough. A dead letter keeps its payload, its headers and
 ///   the reason. Redrive makes it ready with no attempts counted.
 /// - **Q1 isolated.** Queues do not affect each other. A queue that was never used is empty, not
-///   an error.
+///   an error. If the store cannot have a queue of some name, every call on it is
+///   [`InvalidInput`](crate::ErrorKind::InvalidInput).
 /// - **S1 counted right.** While no call is in flight, stats are exact.
 /// - **W1 woken.** `wait` returns at once if a message is ready. Otherwise it returns as soon as
-///   the next delayed or leased message becomes ready, and after `at_most` at the latest. Times
-///   are those of the backend's clock.
+///   the next delayed or leased message becomes ready by the backend's clock. It returns after
+///   `at_most` at the latest, by the backend's clock or by tokio's, whichever is first. So it ends
+///   also while a test stops the backend's clock.
 /// - **M1 managed.** If the backend has a [`QueueAdmin`](crate::QueueAdmin), each call does what
 ///   its documentation says, to one queue and nothing else. Calls that read change nothing.
 /// - **C1 cancel-safe.** Dropping a future at any await point loses no message. At worst, a

@@ -6,6 +6,7 @@ mod batching;
 mod catch_panic;
 mod clock;
 pub mod consumer;
+mod long_poll;
 mod queue;
 mod telemetry;
 mod typed;

@@ -1,6 +1,6 @@
 //! Payloads as values of your own types.
 
-use std::{error::Error as StdError, fmt, marker::PhantomData};
+use std::{error::Error as StdError, fmt, marker::PhantomData, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -139,10 +139,38 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
         options: &LeaseOptions,
     ) -> Result<Vec<Result<TypedDelivery<T>, DecodeError>>> {
         let deliveries = self.queue.lease_batch(options).await?;
-        Ok(deliveries
-            .into_iter()
-            .map(|delivery| self.decode(delivery))
-            .collect())
+        Ok(self.decode_all(deliveries))
+    }
+
+    /// Leases one message. If none is ready, waits for one, at most for `at_most`.
+    ///
+    /// # Errors
+    /// As [`Queue::lease_within`]. The inner error means that the payload cannot be decoded.
+    pub async fn lease_within(
+        &self,
+        at_most: Duration,
+    ) -> Result<Option<Result<TypedDelivery<T>, DecodeError>>> {
+        let delivery = self.queue.lease_within(at_most).await?;
+        Ok(delivery.map(|delivery| self.decode(delivery)))
+    }
+
+    /// Leases several messages and decodes each of them. If none is ready, waits until some are,
+    /// at most for `at_most`.
+    ///
+    /// # Errors
+    /// As [`Queue::lease_batch_within`]. An inner error means that this payload cannot be decoded.
+    pub async fn lease_batch_within(
+        &self,
+        options: &LeaseOptions,
+        at_most: Duration,
+    ) -> Result<Vec<Result<TypedDelivery<T>, DecodeError>>> {
+        let deliveries = self.queue.lease_batch_within(options, at_most).await?;
+        Ok(self.decode_all(deliveries))
+    }
+
+    fn decode_all(&self, deliveries: Vec<Delivery>) -> Vec<Result<TypedDelivery<T>, DecodeError>> {
+        let decode = |delivery| self.decode(delivery);
+        deliveries.into_iter().map(decode).collect()
     }
 
     fn decode(&self, delivery: Delivery) -> Result<TypedDelivery<T>, DecodeError> {

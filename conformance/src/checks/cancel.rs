@@ -11,8 +11,12 @@ use queue_api::{
 
 use crate::{
     fixture::{Fixture, dead_letter, extend, msg, nack, receipts},
+    panic_location::caught,
     poll_at_most::{every_await_point, poll_at_most},
 };
+
+/// Longer than any check may take.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Drops a call at its first await point, the next call at its second, and so on, until one ends.
 /// `afterwards` runs after each.
@@ -107,6 +111,28 @@ pub(super) async fn a_dropped_lease_loses_nothing(fixture: Fixture) {
         .await
         .is_some()
         {
+            break;
+        }
+    }
+    expect_in_the_end(&fixture, &stored).await;
+}
+
+/// The message comes while the call waits, so the drop meets the first lease, the wait or the second
+/// lease.
+pub(super) async fn a_dropped_lease_that_waits_loses_nothing(fixture: Fixture) {
+    let mut stored = Vec::new();
+    for polls in every_await_point() {
+        let id = format!("m{polls}");
+        let producer = fixture.reconnect().await;
+        let message = msg(&id);
+        stored.push(id);
+        let storing = tokio::spawn(caught(async move { producer.store(&[message]).await }));
+        let queue = fixture.handle();
+        let ended = poll_at_most(polls, pin!(queue.lease_within(FOR_EVER))).await;
+        let has_stored = storing.await.expect("panics are caught");
+        has_stored.unwrap_or_else(|panic| panic.resume());
+        if let Some(leased) = ended {
+            leased.expect("lease succeeds").expect("a message");
             break;
         }
     }

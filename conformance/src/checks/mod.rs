@@ -107,13 +107,14 @@ table! {
         many_dead_letters_are_listed_and_redriven redrive_counts_attempts_from_zero redrive_takes_only_the_named_ids
         dead_letters_are_listed_in_pages;
     Q1 Manual core manage: queues_are_separate queues_with_similar_names_are_separate
-        a_receipt_is_lost_in_another_queue
+        an_odd_name_works_or_is_refused_by_every_call a_receipt_is_lost_in_another_queue
         an_unused_queue_is_empty;
     S1 Manual core manage: stats_are_exact_after_every_step stats_report_the_age_of_the_oldest;
     W1 Manual core wait: wait_returns_at_once_when_something_is_ready
         wait_wakes_on_an_enqueue wait_wakes_when_a_delay_ends wait_wakes_when_a_lease_ends
         wait_wakes_when_a_shortened_lease_ends wait_wakes_on_a_nack
-        wait_wakes_on_an_enqueue_elsewhere;
+        wait_wakes_on_an_enqueue_elsewhere wait_ends_while_the_clock_stands_still
+        a_lease_that_waits_gets_what_is_enqueued_elsewhere a_lease_that_waits_ends_empty;
     W1 Manual admin wait: wait_wakes_on_a_redrive;
     W1 Real core wait: wait_ends_after_the_time_given wait_wakes_when_due_in_real_time;
     M1 Manual admin manage: peek_changes_nothing
@@ -124,7 +125,7 @@ table! {
     C1 Manual core cancel: a_dropped_enqueue_loses_nothing a_dropped_lease_loses_nothing
         a_dropped_ack_is_done_or_not a_dropped_change_is_done_or_not
         a_dropped_dead_lettering_is_done_or_not a_dropped_lease_of_exhausted_messages_loses_nothing
-        a_dropped_wait_wakes_others;
+        a_dropped_wait_wakes_others a_dropped_lease_that_waits_loses_nothing;
     C1 Manual admin cancel: a_dropped_redrive_loses_nothing;
     C2 Manual core concurrent: many_tasks_ack_each_message_once
         a_message_has_one_lease_at_a_time concurrent_enqueues_store_an_id_once;

@@ -150,6 +150,45 @@ pub(super) async fn wait_ends_after_the_time_given(fixture: Fixture) {
     }
 }
 
+/// A test may stop the backend's clock. Then real time ends the wait.
+pub(super) async fn wait_ends_while_the_clock_stands_still(fixture: Fixture) {
+    let wait = async |queue: &OneQueue| {
+        for millis in [0, 1, 250] {
+            let at_most = Duration::from_millis(millis);
+            let ended = queue.backend().wait(&queue.name, at_most).await;
+            ended.expect("wait succeeds");
+        }
+    };
+    wait(&fixture.other_queue("empty")).await;
+    fixture
+        .store(&[msg("late").with_delay(Duration::from_millis(1))])
+        .await;
+    wait(&fixture).await;
+    fixture.expect_none_ready("the clock stands still").await;
+}
+
+pub(super) async fn a_lease_that_waits_gets_what_is_enqueued_elsewhere(fixture: Fixture) {
+    let waiter = fixture.handle();
+    let waiting = tokio::spawn(async move { waiter.lease_within(FOR_EVER).await });
+    for _ in 0..5 {
+        fixture.stats().await;
+        tokio::task::yield_now().await;
+    }
+    fixture.reconnect().await.store(&[msg("m")]).await;
+    let leased = waiting.await.expect("no panic").expect("lease succeeds");
+    assert_eq!(leased.expect("the message").id.as_str(), "m");
+}
+
+pub(super) async fn a_lease_that_waits_ends_empty(fixture: Fixture) {
+    fixture.store(&[msg("leased")]).await;
+    fixture.lease_one().await;
+    let queue = fixture.handle();
+    for millis in [0, 1, 250] {
+        let waited = queue.lease_within(Duration::from_millis(millis));
+        assert_eq!(waited.await.expect("lease succeeds"), None);
+    }
+}
+
 pub(super) async fn wait_wakes_when_due_in_real_time(fixture: Fixture) {
     fixture
         .store(&[msg("m").with_delay(Duration::from_millis(700))])

@@ -188,6 +188,7 @@ impl QueueBackend for SqliteBackend {
     /// time to time. The last is for other processes, which cannot notify this one.
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
         let deadline = self.now().saturating_add(millis::ceil(at_most));
+        let mut time_is_up = pin!(pause(at_most));
         let mut until_next_look = FIRST_PAUSE;
         loop {
             // Registered before the look, so no change in between is missed.
@@ -202,6 +203,8 @@ impl QueueBackend for SqliteBackend {
             tokio::select! {
                 () = earlier => {}
                 () = self.clock.sleep_until(millis::to_time(until)) => {}
+                // A test may stop the clock.
+                () = &mut time_is_up => return Ok(()),
                 () = pause(until_next_look) => {
                     until_next_look = (until_next_look * 2).min(LONGEST_PAUSE);
                 }

@@ -18,6 +18,7 @@ mod signal;
 mod worker;
 mod workers;
 
+pub(crate) use self::backoff::Backoff;
 #[cfg(feature = "tower")]
 pub use self::service::{Request, ServiceFuture, ServiceHandler};
 #[cfg(feature = "signal")]
