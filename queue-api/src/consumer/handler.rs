@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Failure, Hold, Lease, LeaseEnd, SettleFuture, lease::Extender};
+use super::{Failure, Lease, LeaseEnd, SettleFuture, lease::Extender};
 use crate::{Headers, MessageId};
 
 /// What a [`Worker`](super::Worker) does with each message: a value with an async method, or an async
@@ -229,12 +229,6 @@ impl Context {
     /// has the message, the ack still succeeds.
     pub fn ended(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
         self.lease.ended()
-    }
-
-    /// Runs `future` while the lease is kept. If the lease ends first, the output is how, and `future`
-    /// is dropped: see [`Hold`].
-    pub fn hold<F: Future>(&self, future: F) -> Hold<F> {
-        Hold::new(future, self.ended())
     }
 
     /// Sets the lease to expire `by` from now: see [`Lease::extend`]. The worker renews leases by

@@ -4,15 +4,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{self, Poll, ready},
 };
 
 use pin_project::pin_project;
 
-use super::LeaseEnd;
+use super::{Context, Lease, LeaseEnd};
 
-/// Runs a future while a lease is kept: [`Lease::hold`](super::Lease::hold) or
-/// [`Context::hold`](super::Context::hold).
+/// Runs a future while a lease is kept: [`Lease::hold`] or [`Context::hold`].
 ///
 /// The output is that of the future, or how the lease ended before that. Then the future is dropped,
 /// so no side effect follows while another consumer may have the message.
@@ -52,8 +51,24 @@ pub struct Hold<F> {
     ended: Pin<Box<dyn Future<Output = LeaseEnd> + Send>>,
 }
 
+impl Lease {
+    /// Runs `future` while this lease is kept. If the lease ends first, the output is how, and `future`
+    /// is dropped: see [`Hold`].
+    pub fn hold<F: Future>(&self, future: F) -> Hold<F> {
+        Hold::new(future, self.ended())
+    }
+}
+
+impl Context {
+    /// Runs `future` while the lease is kept. If the lease ends first, the output is how, and `future`
+    /// is dropped: see [`Hold`].
+    pub fn hold<F: Future>(&self, future: F) -> Hold<F> {
+        Hold::new(future, self.ended())
+    }
+}
+
 impl<F: Future> Hold<F> {
-    pub(super) fn new(future: F, ended: impl Future<Output = LeaseEnd> + Send + 'static) -> Self {
+    fn new(future: F, ended: impl Future<Output = LeaseEnd> + Send + 'static) -> Self {
         Self {
             future: Some(future),
             ended: Box::pin(ended),
@@ -64,7 +79,7 @@ impl<F: Future> Hold<F> {
 impl<F: Future> Future for Hold<F> {
     type Output = Result<F::Output, LeaseEnd>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let future = this.future.as_mut().as_pin_mut();
         let future = future.expect("it is not polled after it was ready");

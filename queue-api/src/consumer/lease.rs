@@ -14,10 +14,7 @@ use tokio::sync::{
     oneshot, watch,
 };
 
-use super::{
-    Hold,
-    listener_task::{Command, Settlement},
-};
+use super::listener_task::{Command, Settlement};
 use crate::{
     Delivery, Error, ErrorKind, Headers, LeaseAction, LeaseOutcome, MAX_REASON_BYTES, MessageId,
     Result,
@@ -234,12 +231,6 @@ impl Lease {
     /// Time is measured on a monotonic clock, from before the lease or renewal call was sent.
     pub fn ended(&self) -> impl Future<Output = LeaseEnd> + Send + use<> {
         self.extender().ended()
-    }
-
-    /// Runs `future` while this lease is kept. If the lease ends first, the output is how, and `future`
-    /// is dropped: see [`Hold`].
-    pub fn hold<F: Future>(&self, future: F) -> Hold<F> {
-        Hold::new(future, self.ended())
     }
 
     pub(super) fn extender(&self) -> Extender {
