@@ -13,14 +13,10 @@ use anyhow::ensure;
 use clap::Parser;
 use queue_api::{
     Clock, NewMessage, Queue, QueueBackend, TokioClock,
-    consumer::{Context, Failure, Retry, RetryPolicy, Worker},
+    consumer::{Context, Failure, FailureKind, Retry, RetryPolicy, Worker, shutdown_signal},
 };
 use queue_memory::MemoryBackend;
 use serde::{Deserialize, Serialize};
-use tokio::signal::{
-    ctrl_c,
-    unix::{SignalKind, signal},
-};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
@@ -41,7 +37,7 @@ struct Order {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    run(Arc::new(MemoryBackend::new()), arguments, stop_on_signal()?).await
+    run(Arc::new(MemoryBackend::new()), arguments, stop_on_signal()).await
 }
 
 pub(crate) async fn run(
@@ -50,7 +46,10 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let queue = Queue::new(backend, "orders")?;
-    let retry = RetryPolicy::custom(|_, _| Retry::After(Duration::from_millis(200)));
+    let retry = RetryPolicy::custom(|failed| match failed.failure.kind() {
+        FailureKind::Undecodable => Retry::GiveUp, // no newer version could decode it
+        _ => Retry::After(Duration::from_millis(200)),
+    });
     let worker = Worker::new(queue.clone(), handle)
         .with_concurrency(arguments.concurrency)
         .with_retry_policy(retry)
@@ -92,7 +91,7 @@ async fn send(
             return Ok(());
         }
         let message = match number % 100 {
-            99 => NewMessage::new("not an order"), // does not decode, so it is a dead letter
+            99 => NewMessage::new("not an order"), // does not decode
             _ => orders.message(&Order { number })?,
         };
         queue.enqueue(&message).await?;
@@ -126,24 +125,20 @@ async fn show(queue: &Queue, stop: &CancellationToken) -> anyhow::Result<()> {
 }
 
 /// A token that Ctrl-C or SIGTERM cancels. The second signal ends the process at once.
-pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
-    let mut terminate = signal(SignalKind::terminate())?;
+    let signal = shutdown_signal();
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            if stopping.is_cancelled() {
-                std::process::exit(1);
-            }
-            println!("\nstopping; a second signal ends the program at once");
-            stopping.cancel();
-        }
+        signal.await?;
+        println!("\nstopping; a second signal ends the program at once");
+        stopping.cancel();
+        shutdown_signal().await?;
+        std::process::exit(1);
+        #[allow(unreachable_code)]
+        std::io::Result::Ok(())
     });
-    Ok(stop)
+    stop
 }
 
 async fn pause(time: Duration) {

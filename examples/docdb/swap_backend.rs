@@ -85,7 +85,7 @@ async fn reminders_are_sent_a_day_later(
     let options = ListenOptions::new(4).with_clock(clock.clone());
     let worker = Worker::new(queue.clone(), remind)
         .with_listen_options(options)
-        .with_retry_policy(RetryPolicy::custom(|_, _| Retry::After(MINUTE)));
+        .with_retry_policy(RetryPolicy::custom(|_| Retry::After(MINUTE)));
 
     // Nothing is ready yet.
     let report = worker.run_until_idle().await?;

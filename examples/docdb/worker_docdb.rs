@@ -32,5 +32,5 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let builder = DocDbBackend::builder(&arguments.uri).database(&arguments.database);
     let backend = Arc::new(builder.connect().await?);
-    worker::run(backend, arguments.worker, worker::stop_on_signal()?).await
+    worker::run(backend, arguments.worker, worker::stop_on_signal()).await
 }

@@ -77,7 +77,8 @@ use crate::{
 ///   the messages in order until it has enough. A dead letter keeps its payload, its headers and
 ///   the reason. Redrive makes it ready with no attempts counted.
 /// - **Q1 isolated.** Queues do not affect each other. A queue that was never used is empty, not
-///   an error.
+///   an error. If the store cannot have a queue of some name, every call on it is
+///   [`InvalidInput`](crate::ErrorKind::InvalidInput).
 /// - **S1 counted right.** While no call is in flight, stats are exact.
 /// - **W1 woken.** `wait` returns at once if a message is ready. Otherwise it returns as soon as
 ///   the next delayed or leased message becomes ready by the backend's clock. It returns after
@@ -103,7 +104,8 @@ use crate::{
 /// timeouts of the store's client well below the visibility timeouts in use. A listener gives up
 /// an ack or a change when its leases have expired. It always waits for a lease call, because it
 /// must release what that call leases; so stopping the listener waits too, but a
-/// worker's shutdown ends after its grace.
+/// worker's shutdown ends after its grace. After a lease call of more than a minute, a listener takes
+/// the process for suspended, and releases leases that have expired.
 #[async_trait]
 pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
     /// The limits of this backend.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -120,17 +120,36 @@ fn time_left(clock: &impl Clock, deadline: SystemTime) -> Option<Duration> {
 }
 
 /// A clock of the application that may panic. Then tokio's clock goes on from its last time.
+///
+/// If it panics before its first reading, tokio's clock began, and the two may be years apart. So
+/// later readings are shifted, and time does not jump.
 #[derive(Debug)]
 pub(crate) struct GuardedClock {
     clock: Arc<dyn Clock>,
-    /// Shows the last time of `clock`, and goes on from there.
-    fallback: Mutex<TokioClock>,
+    state: Mutex<GuardedState>,
+}
+
+#[derive(Debug)]
+struct GuardedState {
+    /// Shows the last time of the clock, and goes on from there.
+    fallback: TokioClock,
+    panicked: bool,
+    /// The first reading of the clock, and the time that was shown for it.
+    first: Option<(SystemTime, SystemTime)>,
 }
 
 impl GuardedClock {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        let fallback = Mutex::default();
-        Self { clock, fallback }
+        let state = Mutex::new(GuardedState {
+            fallback: TokioClock::new(),
+            panicked: false,
+            first: None,
+        });
+        Self { clock, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, GuardedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,30 +157,54 @@ impl GuardedClock {
 impl Clock for GuardedClock {
     #[allow(clippy::disallowed_methods)] // clocks may read the machine's clock
     fn now(&self) -> SystemTime {
-        let now = catch_panic::catch(|| self.clock.now());
-        let mut fallback = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
-        match now {
-            Ok(now) => {
-                (fallback.started, fallback.started_at) = (Instant::now(), now);
+        let reading = catch_panic::catch(|| self.clock.now());
+        let mut state = self.state();
+        match reading {
+            Ok(reading) => {
+                let shown = match state.panicked {
+                    true => state.fallback.now(),
+                    false => reading,
+                };
+                let (first, shown) = *state.first.get_or_insert((reading, shown));
+                let now = moved(reading, first, shown);
+                state.fallback = TokioClock {
+                    started: Instant::now(),
+                    started_at: now,
+                };
                 now
             }
             Err(panic) => {
+                state.panicked = true;
                 catch_panic::log("the clock", &panic);
-                fallback.now()
+                state.fallback.now()
             }
         }
     }
 
     #[allow(clippy::disallowed_methods)] // clocks may sleep
     async fn sleep_until(&self, deadline: SystemTime) {
-        if let Err(panic) = catch_panic::caught(|| self.clock.sleep_until(deadline)).await {
-            catch_panic::log("the clock", &panic);
+        // The clock cannot sleep before its first reading: it may have another epoch.
+        let first = self.state().first;
+        if let Some((first, shown)) = first {
+            let deadline = moved(deadline, shown, first);
+            if let Err(panic) = catch_panic::caught(|| self.clock.sleep_until(deadline)).await {
+                catch_panic::log("the clock", &panic);
+            }
         }
         // At most a second at a time, because the clock may work again.
         while let Some(left) = time_left(self, deadline) {
             tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
     }
+}
+
+/// `time` moved by the difference of `to` and `from`.
+fn moved(time: SystemTime, from: SystemTime, to: SystemTime) -> SystemTime {
+    let moved = match to.duration_since(from) {
+        Ok(later) => time.checked_add(later),
+        Err(earlier) => time.checked_sub(earlier.duration()),
+    };
+    moved.unwrap_or(time)
 }
 
 /// A clock for tests. It stands still until the test moves it.

@@ -2,11 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tracing::Instrument;
-
 use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, InvalidInput, LeaseChange, LeaseOptions,
     LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
+    catch_panic::isolated,
     defaults::Defaults,
     metrics::{self, Counters},
     trace::{self, Propagator},
@@ -123,7 +122,7 @@ impl Queue {
         let span = trace::send_span(&self.name, messages);
         let completed = span.in_scope(|| self.completed(messages));
         let messages = completed.as_deref().unwrap_or(messages);
-        self.enqueue_chunks(messages).instrument(span).await
+        span.instrument(self.enqueue_chunks(messages)).await
     }
 
     /// Copies of the messages with what the handle adds. `None` if it adds nothing.
@@ -201,14 +200,16 @@ impl Queue {
                 Err(error) if deliveries.is_empty() => return Err(error),
                 // An error would hide what is leased already until its visibility timeout.
                 Err(error) => {
-                    tracing::warn!(
-                        messaging.system = metrics::SYSTEM,
-                        messaging.destination.name = %self.name,
-                        error = %format_args!("{error:#}"),
-                        leased = deliveries.len(),
-                        requested,
-                        "lease failed after some messages were leased; the caller gets those"
-                    );
+                    isolated(trace::SUBSCRIBER, || {
+                        tracing::warn!(
+                            messaging.system = metrics::SYSTEM,
+                            messaging.destination.name = %self.name,
+                            error = %format_args!("{error:#}"),
+                            leased = deliveries.len(),
+                            requested,
+                            "lease failed after some messages were leased; the caller gets those"
+                        );
+                    });
                     break;
                 }
             }
@@ -240,8 +241,8 @@ impl Queue {
         Ok(outcomes)
     }
 
-    /// Calls the backend once and updates no metrics. A listener uses it, because it may know
-    /// that a `Lost` ack was applied by an earlier call.
+    /// Calls the backend once and updates no metrics. A listener uses it, because it does not
+    /// count a `Lost` that an earlier call may have caused.
     pub(crate) async fn ack_chunk(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let answer = self.backend.ack(&self.name, receipts).await?;
         counted("ack", receipts.len(), answer)

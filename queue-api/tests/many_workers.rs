@@ -97,7 +97,7 @@ async fn hang_once(shared: &Shared, number: u32) {
 fn worker(queue: &Queue, shared: &Shared) -> Worker<u32, impl queue_api::consumer::Handler<u32>> {
     let shared = shared.clone();
     let handler = move |number, context| handle(shared.clone(), number, context);
-    let soon = RetryPolicy::custom(|_, _| Retry::After(Duration::from_millis(1)));
+    let soon = RetryPolicy::custom(|_| Retry::After(Duration::from_millis(1)));
     Worker::new(queue.clone(), handler)
         .with_retry_policy(soon)
         .with_shutdown_deadline(Duration::from_millis(10))

@@ -2,19 +2,22 @@
 
 use std::{
     convert::Infallible,
+    future::{Future, ready},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use queue_api::{
     Clock, NewMessage, Queue, Result, TokioClock,
-    consumer::{Failure, Request, ServiceHandler, Worker},
+    consumer::{Failure, Handler, Request, ServiceFuture, ServiceHandler, Worker},
 };
 use queue_memory::MemoryBackend;
-use tower::{ServiceBuilder, service_fn};
+use tower::{Service, ServiceBuilder, service_fn};
 
 async fn numbers(count: u32) -> Result<Queue> {
     let queue = Queue::new(Arc::new(MemoryBackend::new()), "numbers")?;
@@ -77,5 +80,133 @@ async fn a_service_can_give_up() -> Result<()> {
     let worker = Worker::new(queue, ServiceHandler::new(service));
     let report = worker.run_until_idle().await?;
     assert_eq!((report.handled, report.dead_lettered), (2, 1));
+    Ok(())
+}
+
+/// A place of a service that panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Clone,
+    PollReady,
+    Call,
+    Poll,
+    Drop,
+}
+
+/// A service that panics at one place, once.
+struct Panics {
+    place: Place,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Panics {
+    fn at(&self, place: Place) {
+        let first = self.place == place && self.calls.fetch_add(1, Ordering::Relaxed) == 0;
+        assert!(!first, "{place:?} panicked");
+    }
+}
+
+impl Clone for Panics {
+    fn clone(&self) -> Self {
+        self.at(Place::Clone);
+        Self {
+            place: self.place,
+            calls: self.calls.clone(),
+        }
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        self.at(Place::Drop);
+    }
+}
+
+impl Service<Request<u32>> for Panics {
+    type Response = ();
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.at(Place::PollReady);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<u32>) -> Self::Future {
+        self.at(Place::Call);
+        let panics = match self.place {
+            Place::Poll => Some(self.clone()),
+            _ => None,
+        };
+        Box::pin(async move {
+            if let Some(panics) = panics {
+                panics.at(Place::Poll);
+            }
+            ready(Ok(())).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_panics_fails_one_message() -> Result<()> {
+    for place in [
+        Place::Clone,
+        Place::PollReady,
+        Place::Call,
+        Place::Poll,
+        Place::Drop,
+    ] {
+        let queue = numbers(2).await?;
+        let calls = Arc::default();
+        let worker = Worker::new(queue.clone(), ServiceHandler::new(Panics { place, calls }));
+        let report = worker.run_until_idle().await?;
+        assert_eq!((report.handled, report.failed), (1, 1), "{place:?}");
+        queue.wait(Duration::from_secs(60)).await?;
+        let report = worker.run_until_idle().await?;
+        assert_eq!((report.handled, report.failed), (1, 0), "{place:?}");
+    }
+    Ok(())
+}
+
+/// A layer of the application can name the future of a service handler.
+struct Counted<S> {
+    inner: ServiceHandler<S>,
+    begun: Arc<AtomicUsize>,
+}
+
+impl<S> Handler<u32> for Counted<S>
+where
+    S: Service<Request<u32>, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    #[allow(refining_impl_trait)]
+    fn handle(&self, message: u32, context: queue_api::consumer::Context) -> ServiceFuture<u32, S> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.inner.handle(message, context)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_future_has_a_name_and_is_cancelled_by_a_drop() -> Result<()> {
+    let queue = numbers(2).await?;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let running = Arc::new(());
+    let held = running.clone();
+    let service = service_fn(move |_: Request<u32>| {
+        let held = held.clone();
+        async move {
+            let _held = held;
+            std::future::pending::<Result<(), Failure>>().await
+        }
+    });
+    let handler = Counted {
+        inner: ServiceHandler::new(service),
+        begun: begun.clone(),
+    };
+    let worker = Worker::new(queue, handler).with_time_limit(Duration::from_secs(5));
+    assert_eq!(worker.run_until_idle().await?.failed, 2);
+    assert_eq!(begun.load(Ordering::Relaxed), 2);
+    // This one, and that of the service itself.
+    assert_eq!(Arc::strong_count(&running), 2, "the calls were dropped");
     Ok(())
 }

@@ -58,7 +58,7 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         let mut is_lost = false;
         loop {
-            let error = match self.delete(deletions(held)).await {
+            let error = match self.delete_again(deletions(held), &retries).await {
                 Ok(deleted) if !is_lost || deleted == held.len() as u64 => return Ok(deleted),
                 Ok(_) => return Err(retries.into_last()),
                 Err(error) => error,

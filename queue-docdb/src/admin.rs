@@ -177,9 +177,21 @@ impl QueueCollection {
         }
         self.state.knowledge.forget();
         let mut retries = self.deadline.retries();
+        let mut is_first = true;
         loop {
-            match self.deadline.run(self.messages.drop()).await {
-                Ok(()) => return Ok(()),
+            match retries.run(self.messages.drop()).await {
+                Ok(()) if is_first => return Ok(()),
+                Ok(()) => break,
+                Err(error) => retries.after(error).await?,
+            }
+            is_first = false;
+        }
+        // An earlier try may have dropped it, and a failover may undo that. A write to a majority
+        // tells, even one that changes nothing.
+        let nothing = vec![doc! { "q": { "_id": "" }, "limit": 1 }];
+        loop {
+            match self.delete_again(nothing.clone(), &retries).await {
+                Ok(_) => return Ok(()),
                 Err(error) => retries.after(error).await?,
             }
         }

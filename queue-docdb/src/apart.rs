@@ -30,7 +30,7 @@ const MOST: usize = 10_000;
 
 /// How long looks pass over a message that has delayed a claim, because an open transaction holds it.
 /// Servers end such a transaction after a minute.
-const PASS_OVER: Duration = Duration::from_secs(10);
+const PASS_OVER: Duration = Duration::from_secs(60);
 
 /// The claims of an instance that are under way in a queue.
 #[derive(Debug, Default)]
@@ -77,6 +77,11 @@ impl Apart {
     /// Whether a claim is about to take messages.
     pub(crate) fn is_busy(&self) -> bool {
         !self.found().is_empty()
+    }
+
+    /// Whether there are messages that have delayed a claim.
+    pub(crate) fn passes_over(&self) -> bool {
+        !self.passed_over().is_empty()
     }
 
     fn passed_over(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, MessageId)>> {

@@ -135,22 +135,40 @@ impl DocDbBackend {
         &self,
         operation: &'static str,
         queue: &QueueName,
-        access: Access,
     ) -> Result<QueueCollection> {
-        let queue = QueueCollection {
-            access,
-            ..self.collection(operation, queue)?
-        };
+        let queue = self.collection(operation, queue)?;
         queue.check().await.map_err(during(operation))?;
         Ok(queue)
     }
 
+    /// The same, for a call that finds messages by an index and changes nothing.
+    async fn open_to_read(
+        &self,
+        operation: &'static str,
+        queue: &QueueName,
+    ) -> Result<QueueCollection> {
+        let queue = self.collection(operation, queue)?;
+        let serve = queue.indexes_serve().await.map_err(during(operation))?;
+        let access = if serve { Access::Read } else { Access::Scan };
+        Ok(QueueCollection { access, ..queue })
+    }
+
+    /// The same, for a call that changes the messages it finds.
+    async fn open_to_write(
+        &self,
+        operation: &'static str,
+        queue: &QueueName,
+    ) -> Result<QueueCollection> {
+        let queue = self.collection(operation, queue)?;
+        queue.restore().await.map_err(during(operation))?;
+        Ok(queue)
+    }
+
     async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
-        let deadline = Deadline::after(self.shared.timeout);
-        let mut retries = deadline.retries();
+        let mut retries = Deadline::after(self.shared.timeout).retries();
         loop {
             let names = self.shared.database.list_collection_names();
-            match deadline.run(names).await {
+            match retries.run(names).await {
                 Ok(names) => return Ok(names),
                 Err(error) => retries.after(error).await?,
             }
@@ -185,13 +203,12 @@ impl QueueBackend for DocDbBackend {
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let queue = self.collection("lease", queue)?;
-        queue.restore().await.map_err(during("lease"))?;
+        let queue = self.open_to_write("lease", queue).await?;
         queue.lease(options).await.map_err(during("lease"))
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("ack", queue, Access::Write).await?;
+        let queue = self.open("ack", queue).await?;
         queue.ack(receipts).await.map_err(during("ack"))
     }
 
@@ -200,17 +217,17 @@ impl QueueBackend for DocDbBackend {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("change", queue, Access::Write).await?;
+        let queue = self.open("change", queue).await?;
         queue.change(changes).await.map_err(during("change"))
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let queue = self.open("wait", queue, Access::Read).await?;
+        let queue = self.open_to_read("wait", queue).await?;
         queue.wait(at_most).await.map_err(during("wait"))
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        let queue = self.open("stats", queue, Access::Read).await?;
+        let queue = self.open_to_read("stats", queue).await?;
         queue.stats().await.map_err(during("stats"))
     }
 }
@@ -218,17 +235,17 @@ impl QueueBackend for DocDbBackend {
 #[async_trait]
 impl QueueAdmin for DocDbBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
-        let queue = self.open("peek", queue, Access::Read).await?;
+        let queue = self.open_to_read("peek", queue).await?;
         queue.peek(max).await.map_err(during("peek"))
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
-        let queue = self.open("purge", queue, Access::Write).await?;
+        let queue = self.open_to_write("purge", queue).await?;
         queue.purge(what).await.map_err(during("purge"))
     }
 
     async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
-        let queue = self.open("dead letters", queue, Access::Read).await?;
+        let queue = self.open_to_read("dead letters", queue).await?;
         queue
             .dead_letters(page)
             .await
@@ -236,7 +253,7 @@ impl QueueAdmin for DocDbBackend {
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
-        let queue = self.open("redrive", queue, Access::Write).await?;
+        let queue = self.open_to_write("redrive", queue).await?;
         queue.redrive(which).await.map_err(during("redrive"))
     }
 

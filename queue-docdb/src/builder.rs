@@ -16,6 +16,7 @@ use crate::{
     error::{StoreError, during},
     lanes::Lanes,
     names::{Prefix, check_database},
+    retry,
     watch::WakeMode,
 };
 
@@ -68,6 +69,9 @@ impl DocDbBackend {
     /// cannot override `retryWrites`: on DocumentDB before 8.0.2 the client must have
     /// `retryWrites=false`.
     ///
+    /// Set its `maxIdleTimeMS` below the time after which your load balancers and NAT gateways
+    /// forget a connection.
+    ///
     /// Waits poll, because the pool may be too small for change streams: several backends may
     /// share it, and its size is unknown. See [`with_change_stream`](DocDbBuilder::with_change_stream).
     ///
@@ -112,8 +116,8 @@ impl DocDbBuilder {
         }
     }
 
-    /// The name of the database with the queues, in 1 to 63 bytes. The default is the database
-    /// that the URI names; one of the two is required.
+    /// The name of the database with the queues, in 1 to 63 bytes, and not `admin`, `config` or
+    /// `local`. The default is the database that the URI names; one of the two is required.
     #[must_use]
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = Some(name.into());
@@ -122,6 +126,8 @@ impl DocDbBuilder {
 
     /// What the name of a queue's collection begins with; the queue's name follows. The default
     /// is [`DEFAULT_COLLECTION_PREFIX`](Self::DEFAULT_COLLECTION_PREFIX), `queue.`.
+    ///
+    /// The whole name may not begin with `system.` or contain `.system.`.
     ///
     /// Allowed are 0 to 9 bytes: a collection name on DocumentDB has up to 57 bytes, and a
     /// queue's name up to 48. It is at most 8 if the database's name has 63 bytes. Use an empty
@@ -163,7 +169,11 @@ impl DocDbBuilder {
 
     /// How long a call may take, with all its commands and retries; at least 1 ms. Connecting is
     /// a call too. The default is
-    /// [`DEFAULT_OPERATION_TIMEOUT`](Self::DEFAULT_OPERATION_TIMEOUT), 10 seconds.
+    /// [`DEFAULT_OPERATION_TIMEOUT`](Self::DEFAULT_OPERATION_TIMEOUT), 10 seconds. More than 366
+    /// days count as 366 days.
+    ///
+    /// A silent connection costs a third of it where the command may be sent again. All other
+    /// commands, such as an insert, wait for their answer.
     ///
     /// `purge` and `redrive` may take this long for each thousand messages, and `wait` for each
     /// look at the database.
@@ -235,7 +245,8 @@ impl DocDbBuilder {
     /// - [`Unavailable`](queue_api::ErrorKind::Unavailable) or
     ///   [`TimedOut`](queue_api::ErrorKind::TimedOut): no server answered within the operation
     ///   timeout.
-    pub async fn connect(self) -> Result<DocDbBackend> {
+    pub async fn connect(mut self) -> Result<DocDbBackend> {
+        self.operation_timeout = self.operation_timeout.min(retry::LONGEST);
         let timeout = self.operation_timeout;
         if timeout < Duration::from_millis(1) {
             let message = format!("operation_timeout is {timeout:?}; it must be at least 1 ms");
@@ -282,6 +293,7 @@ impl DocDbBuilder {
                     );
                     return Err(Error::invalid("connect", message));
                 }
+                check_database(database.name())?;
                 connect::application_database(&database, timeout).await?
             }
         };

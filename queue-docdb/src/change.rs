@@ -13,6 +13,7 @@ use crate::{
     error::StoreError,
     instant,
     receipt::ParsedReceipt,
+    retry::Retries,
 };
 
 /// One change, and where in the batch it stands.
@@ -64,14 +65,15 @@ impl QueueCollection {
             now: self.now().await,
             token: Uuid::new(),
         };
-        let answer = self.update(call.statements(uses)).await;
+        let retries = self.deadline.retries();
+        let answer = self.update_again(call.statements(uses), &retries).await;
         // All but a dead letter may be ready sooner than before; also where the answer is an
         // error.
         self.state.changed.notify_waiters();
         let matched = match answer {
             Ok(matched) => matched,
             Err(error) => {
-                self.change_again(&call, uses, error).await?;
+                self.change_again(&call, uses, retries, error).await?;
                 uses.len() as u64
             }
         };
@@ -117,10 +119,10 @@ impl QueueCollection {
         &self,
         call: &Call,
         uses: &[Use<'_>],
+        mut retries: Retries,
         mut error: StoreError,
     ) -> Result<(), StoreError> {
         let held: Vec<&ParsedReceipt> = uses.iter().map(|each| &each.held).collect();
-        let mut retries = self.deadline.retries();
         loop {
             retries.after(error).await?;
             let seen = self.ownership(&held).await?;
@@ -137,7 +139,7 @@ impl QueueCollection {
             }
             let mut statements = call.statements(open);
             statements.extend(made);
-            match self.update(statements).await {
+            match self.update_again(statements, &retries).await {
                 Ok(matched) if matched == uses.len() as u64 => return Ok(()),
                 Ok(_) => return Err(retries.into_last()),
                 Err(next) => error = next,

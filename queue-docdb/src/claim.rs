@@ -27,9 +27,12 @@ const WIDEST: usize = 4096;
 /// Each time somebody else won, so there is progress without this one.
 const CONTENDED_TRIES: u32 = 5;
 
-/// How long a claim may take. A longer one has probably met a message that an open transaction
-/// holds: the server lets the claim wait until the transaction ends.
-const LONGEST_CLAIM: Duration = Duration::from_millis(2500);
+/// How long a claim may take. A longer one has met a silent connection, or a message that an open
+/// transaction holds: the server lets the claim wait until the transaction ends.
+const LONGEST_CLAIM: Duration = Duration::from_millis(1250);
+
+/// The same while messages are passed over: the transaction that holds them may hold more.
+const LONGEST_CLAIM_BESIDE_HELD: Duration = Duration::from_millis(300);
 
 /// The most documents that a round looks at because earlier rounds only met dead letters.
 const MAX_LOOK_AHEAD: usize = 256;
@@ -61,10 +64,15 @@ impl QueueCollection {
                         .max(limit),
                 ),
             };
-            let round = match self.state.unsettled.pop() {
+            let unsettled = self.state.unsettled.pop();
+            let is_claim = unsettled.is_none();
+            let round = match unsettled {
                 Some(unsettled) => {
-                    let is_first = held_up_times < 2;
-                    self.recover(unsettled, options, wanted, is_first).await
+                    // The first time it may have been the connection, unless other messages are
+                    // held.
+                    let is_held = held_up_times > 1 || self.state.apart.passes_over();
+                    let passed_over = usize::from(held_up_times > 0 && is_held);
+                    self.recover(unsettled, options, wanted, passed_over).await
                 }
                 None => {
                     let is_unknown = &mut is_unknown;
@@ -83,7 +91,7 @@ impl QueueCollection {
                 // The claim took too long. The next round finds out what it took.
                 Err(error @ StoreError::TimedOut(_)) if self.deadline.left() > Duration::ZERO => {
                     held_up = Some(error);
-                    held_up_times += 1;
+                    held_up_times += u32::from(is_claim);
                     continue;
                 }
                 Err(error) => {
@@ -163,11 +171,7 @@ impl QueueCollection {
             messages: met.live,
             held_up: Vec::new(),
         });
-        let in_time = Self {
-            deadline: self.deadline.at_most(LONGEST_CLAIM),
-            ..self.clone()
-        };
-        let matched = match in_time.update_once(statements).await {
+        let matched = match self.in_time().update_once(statements).await {
             Ok(matched) => usize::try_from(matched).unwrap_or(sent),
             Err(error) if error.effect() == Effect::None => {
                 under_way.settle();
@@ -194,6 +198,15 @@ impl QueueCollection {
         })
     }
 
+    /// The same collection for a claim. Giving it up is safe: the next round finds out what it took.
+    fn in_time(&self) -> Self {
+        let longest = match self.state.apart.passes_over() {
+            true => LONGEST_CLAIM_BESIDE_HELD,
+            false => LONGEST_CLAIM,
+        };
+        self.within(self.deadline.of_first_try().at_most(longest))
+    }
+
     /// Looks for what a claim took whose answer never came, and leases it once more under the
     /// same nonce, so that the leases are whole and a majority has them.
     async fn recover(
@@ -201,7 +214,7 @@ impl QueueCollection {
         unsettled: Unsettled,
         options: &LeaseOptions,
         wanted: usize,
-        is_first: bool,
+        passed_over: usize,
     ) -> Result<Round, StoreError> {
         let now = self.now().await;
         let claim = Claim {
@@ -215,7 +228,10 @@ impl QueueCollection {
         let sent = under_way.messages().len() as u64;
         let matched = match sent {
             0 => 0,
-            _ => self.update(claim.renewals(under_way.messages())).await?,
+            _ => {
+                let renewals = claim.renewals(under_way.messages());
+                self.in_time().update(renewals).await?
+            }
         };
         let mut won = if matched == 0 {
             under_way.settle();
@@ -232,12 +248,10 @@ impl QueueCollection {
             });
             return Err(StoreError::Uncertain);
         }
-        // The claim took the messages before the one that delayed it. The first time, only the
-        // next message is passed over; after that, all the rest.
+        // The claim took the messages before the one that delayed it.
         let is_left = |id: &MessageId| won.iter().all(|stored| stored.id != *id);
         let left = held_up.into_iter().filter(is_left);
-        let most = if is_first { 1 } else { usize::MAX };
-        self.state.apart.pass_over(left.take(most));
+        self.state.apart.pass_over(left.take(passed_over));
         let too_many = won.split_off(won.len().min(wanted));
         self.state.unsettled.push(Unsettled {
             nonce: claim.nonce,

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mongodb::{
@@ -16,7 +16,11 @@ use mongodb::{
 };
 use queue_api::{Clock, async_trait};
 
-use crate::{error::StoreError, instant, retry::Deadline};
+use crate::{
+    error::StoreError,
+    instant,
+    retry::{Deadline, Retries},
+};
 
 /// Where the backend takes its time from.
 #[derive(Debug)]
@@ -49,8 +53,8 @@ impl Time {
 /// The server's clock: the time in the last answer to `hello`, plus this machine's monotonic
 /// clock since then.
 ///
-/// A wrong wall clock does no harm, because it is not used. The error is at most half a round
-/// trip, plus the drift since the last measurement.
+/// A wrong wall clock does no harm, because it is not used. Time in which the machine is suspended
+/// counts. The error is at most half a round trip, plus the drift since the last measurement.
 #[derive(Debug)]
 pub(crate) struct ServerClock {
     admin: Database,
@@ -58,7 +62,7 @@ pub(crate) struct ServerClock {
     /// A std mutex, locked for a copy only, never across an await.
     anchor: Mutex<Anchor>,
     /// When to measure again. Locked during a measurement; other calls use the last one then.
-    due: tokio::sync::Mutex<Instant>,
+    due: tokio::sync::Mutex<Duration>,
     /// The latest time that `now` returned, in ms since the epoch. A new measurement may be
     /// behind the last one, but time never goes back: a message that was just released would
     /// not be ready yet.
@@ -70,7 +74,7 @@ pub(crate) struct ServerClock {
 /// The server's time at one point of this machine's monotonic clock.
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
-    at: Instant,
+    at: Duration,
     server_time: SystemTime,
     uncertainty: Duration,
 }
@@ -194,7 +198,7 @@ fn server_time(reply: &Document, round_trip: Duration, warned: &AtomicBool) -> S
 
 impl Anchor {
     /// The server read its clock during the round trip. The middle of it is off by half at most.
-    fn new(sent: Instant, round_trip: Duration, local_time: SystemTime) -> Self {
+    fn new(sent: Duration, round_trip: Duration, local_time: SystemTime) -> Self {
         let uncertainty = round_trip / 2;
         Self {
             at: sent + uncertainty,
@@ -209,23 +213,34 @@ impl Anchor {
     /// A round trip may include a wait for a connection. The middle is then too early by up to
     /// half of it, so the time would jump forward, and it never goes back.
     fn may_be_replaced_by(&self, newer: &Self) -> bool {
-        let age = newer.at.saturating_duration_since(self.at);
+        let age = newer.at.saturating_sub(self.at);
         newer.uncertainty <= self.uncertainty + age / DRIFT + TOLERANCE
     }
 
-    fn time_at(&self, instant: Instant) -> SystemTime {
-        match instant.checked_duration_since(self.at) {
+    fn time_at(&self, now: Duration) -> SystemTime {
+        match now.checked_sub(self.at) {
             Some(since) => self.server_time + since,
-            None => self.server_time - self.at.duration_since(instant),
+            None => self.server_time - (self.at - now),
         }
     }
 }
 
 /// The server's answer to `hello`, or to the older `isMaster`.
 pub(crate) async fn hello(admin: &Database, timeout: Duration) -> Result<Document, StoreError> {
+    let mut retries = Deadline::after(timeout).retries();
+    loop {
+        match hello_once(admin, &retries).await {
+            Err(error @ StoreError::TimedOut(_)) => retries.after(error).await?,
+            answer => return answer,
+        }
+    }
+}
+
+/// The same, as one of several tries.
+pub(crate) async fn hello_once(admin: &Database, tries: &Retries) -> Result<Document, StoreError> {
     // Command not found; on DocumentDB, feature not supported.
     const UNKNOWN: [i32; 2] = [59, 303];
-    let ask = |command| Deadline::after(timeout).run(admin.run_command(doc! { command: 1 }));
+    let ask = |command| tries.run(admin.run_command(doc! { command: 1 }));
     match ask("hello").await {
         // DocumentDB before 5.0 has the older name only.
         Err(StoreError::Driver(error)) if is_command_error(&error, &UNKNOWN) => {
@@ -239,14 +254,32 @@ fn is_command_error(error: &mongodb::error::Error, among: &[i32]) -> bool {
     matches!(&*error.kind, mongodb::error::ErrorKind::Command(command) if among.contains(&command.code))
 }
 
-// Not tokio's clock, which a test may pause. The server's goes on.
-#[allow(clippy::disallowed_methods)] // the one place that reads it
-fn monotonic_now() -> Instant {
-    Instant::now()
+/// The time since some start. It includes the time in which the machine is suspended, which
+/// `Instant` leaves out on Linux and macOS.
+///
+/// Not tokio's clock, which a test may pause. The server's goes on.
+#[cfg(unix)]
+fn monotonic_now() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: ClockId = ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: ClockId = ClockId::Monotonic;
+    Duration::try_from(clock_gettime(CLOCK)).unwrap_or_default()
 }
 
-fn elapsed(since: Instant) -> Duration {
-    monotonic_now().saturating_duration_since(since)
+#[cfg(not(unix))]
+#[allow(clippy::disallowed_methods)] // the one place that reads it
+fn monotonic_now() -> Duration {
+    use std::{sync::LazyLock, time::Instant};
+
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+fn elapsed(since: Duration) -> Duration {
+    monotonic_now().saturating_sub(since)
 }
 
 #[allow(clippy::disallowed_methods)] // the last resort, with a warning

@@ -15,10 +15,13 @@ use crate::{
     index::Index,
     lanes::Lanes,
     queues::QueueState,
-    retry::Deadline,
+    retry::{Deadline, Retries},
     watch::Watch,
     write_reply,
 };
+
+/// How often a call makes a dropped index again. Another process may delete the queue meanwhile.
+const MOST_RESTORES: u32 = 5;
 
 /// A queue's collection for one call, with what this instance knows about the queue.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub(crate) struct QueueCollection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
+    /// The same without hints, because an index is missing or does not serve. It is slow.
+    Scan,
     /// Also restores what the queue has lost.
     Write,
 }
@@ -91,13 +96,17 @@ impl Query {
 
 impl QueueCollection {
     pub(crate) async fn now(&self) -> DateTime {
-        self.time.now(self.deadline.left() / 2).await
+        self.time.now(self.deadline.left() / 3).await
     }
 
     /// The same collection for the next step of a long call. Each step has the operation timeout.
     pub(crate) fn next_step(&self) -> Self {
+        self.within(Deadline::after(self.timeout))
+    }
+
+    pub(crate) fn within(&self, deadline: Deadline) -> Self {
         Self {
-            deadline: Deadline::after(self.timeout),
+            deadline,
             ..self.clone()
         }
     }
@@ -143,9 +152,18 @@ impl QueueCollection {
         read: impl Fn(&RawDocument) -> T + Send + Sync,
     ) -> Result<(Vec<T>, bool), StoreError> {
         let mut retries = self.deadline.retries();
-        let mut may_restore = self.access == Access::Write;
+        let mut restores_left = match self.access {
+            Access::Write => MOST_RESTORES,
+            Access::Read | Access::Scan => 0,
+        };
+        if self.access == Access::Scan {
+            query.options.hint = None;
+        }
         loop {
-            let error = match self.find_once(max_bytes, query.clone(), &read).await {
+            let error = match self
+                .find_once(&retries, max_bytes, query.clone(), &read)
+                .await
+            {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
@@ -156,9 +174,9 @@ impl QueueCollection {
             // Another process deleted the queue, upgraded it to another version, or dropped the
             // index.
             self.state.knowledge.forget();
-            if may_restore {
+            if restores_left > 0 {
                 self.restore().await?;
-                may_restore = false;
+                restores_left -= 1;
             } else {
                 // Slow, but right. A client with the strict Stable API may not name a sparse
                 // index.
@@ -170,15 +188,16 @@ impl QueueCollection {
 
     pub(crate) async fn find_once<T: Send>(
         &self,
+        tries: &Retries,
         max_bytes: usize,
         query: Query,
         read: &(impl Fn(&RawDocument) -> T + Send + Sync),
     ) -> Result<(Vec<T>, bool), StoreError> {
         let found = self.messages.find(query.filter).with_options(query.options);
-        let mut cursor = self.deadline.run(found).await?;
+        let mut cursor = tries.run(found).await?;
         let (mut all, mut bytes) = (Vec::new(), 0_usize);
         // A batch ends at 16 MiB, so there may be more than one.
-        while self.deadline.run(cursor.advance()).await? {
+        while tries.run(cursor.advance()).await? {
             let document = cursor.current();
             all.push(read(document));
             let size = document.as_bytes().len();
@@ -197,7 +216,7 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.messages.count_documents(filter.clone());
-            match self.deadline.run(sent).await {
+            match retries.run(sent).await {
                 Ok(count) => return Ok(count),
                 Err(error) => retries.after(error).await?,
             }
@@ -213,13 +232,24 @@ impl QueueCollection {
     /// A command that certainly had no effect is sent again. After any other error, the caller
     /// must find out what was done.
     pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write("update", "updates", by_id(statements)).await
+        self.write("update", "updates", by_id(statements), None)
+            .await
+    }
+
+    /// The same, as one of the tries of a caller that can send them again after any error.
+    pub(crate) async fn update_again(
+        &self,
+        statements: Vec<Document>,
+        tries: &Retries,
+    ) -> Result<u64, StoreError> {
+        self.write("update", "updates", by_id(statements), Some(tries))
+            .await
     }
 
     /// The same, but never sent again. For statements with a time that must be fresh.
     pub(crate) async fn update_once(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write_once(self.command("update", "updates", by_id(statements)))
-            .await
+        let command = self.command("update", "updates", by_id(statements));
+        self.write_once(command, self.deadline).await
     }
 
     /// Sends delete statements in one command, and returns how many documents are deleted. Errors
@@ -228,7 +258,17 @@ impl QueueCollection {
     /// DocumentDB documents no hint for a delete. So the filters must use `_id`, and no other
     /// indexed field.
     pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write("delete", "deletes", statements).await
+        self.write("delete", "deletes", statements, None).await
+    }
+
+    /// The same, as one of the tries of a caller that can send them again after any error.
+    pub(crate) async fn delete_again(
+        &self,
+        statements: Vec<Document>,
+        tries: &Retries,
+    ) -> Result<u64, StoreError> {
+        self.write("delete", "deletes", statements, Some(tries))
+            .await
     }
 
     /// The number of documents that a majority has and that match these filters. Each filter must
@@ -246,7 +286,7 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         loop {
             // It changes nothing, so it may be sent again after any error.
-            match self.update(statements.clone()).await {
+            match self.update_again(statements.clone(), &retries).await {
                 Err(error) => retries.after(error).await?,
                 held => return held,
             }
@@ -258,7 +298,7 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
-            match self.deadline.run(sent).await {
+            match retries.run(sent).await {
                 Err(error) => retries.after(error).await?,
                 reply => return reply,
             }
@@ -270,20 +310,22 @@ impl QueueCollection {
         command: &str,
         statements_field: &str,
         statements: Vec<Document>,
+        tries: Option<&Retries>,
     ) -> Result<u64, StoreError> {
         let command = self.command(command, statements_field, statements);
         let mut retries = self.deadline.retries();
         loop {
-            match self.write_once(command.clone()).await {
+            let deadline = tries.map_or(self.deadline, Retries::next_try);
+            match self.write_once(command.clone(), deadline).await {
                 Err(error) if error.effect() == Effect::None => retries.after(error).await?,
                 answer => return answer,
             }
         }
     }
 
-    async fn write_once(&self, command: Document) -> Result<u64, StoreError> {
+    async fn write_once(&self, command: Document, deadline: Deadline) -> Result<u64, StoreError> {
         let sent = self.database.run_command(command);
-        write_reply::matched(&self.deadline.run(sent).await?)
+        write_reply::matched(&deadline.run(sent).await?)
     }
 
     fn command(&self, name: &str, statements_field: &str, statements: Vec<Document>) -> Document {

@@ -20,7 +20,7 @@ use crate::{
     amazon::{self, Engine},
     clock,
     error::{StoreError, during},
-    retry::Deadline,
+    retry::{self, Deadline},
 };
 
 const OPERATION: &str = "connect";
@@ -33,8 +33,15 @@ const MAX_APPLICATION_NAME_BYTES: usize = 128;
 /// How often the driver checks each server, unless the URI says otherwise.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How long opening a connection may take, unless the URI says otherwise.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long opening a connection may take, unless the URI says otherwise: a third of the operation
+/// timeout, within these bounds.
+const CONNECT_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// How long a connection may be idle, unless the URI says otherwise. Load balancers forget idle
+/// connections without a word: AWS's after 350 seconds, Azure's after 4 minutes.
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html>
+/// <https://learn.microsoft.com/azure/load-balancer/load-balancer-tcp-idle-timeout>
+const MAX_IDLE: Duration = Duration::from_secs(180);
 
 /// The builder's settings for the driver's client.
 #[derive(Default)]
@@ -125,14 +132,22 @@ fn override_settings(options: &mut ClientOptions, timeout: Duration) {
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.read_concern = None;
     options.write_concern = Some(WriteConcern::majority());
-    // A little less than the operation has: then the driver's own error, which says more, comes
-    // before this crate's timeout.
-    options.server_selection_timeout = Some(timeout.mul_f64(0.9));
+    // Less than the operation has after a silent connection: then the driver's own error, which
+    // says more, comes before this crate's timeout.
+    options.server_selection_timeout = Some(timeout.mul_f64(0.6));
+    options.max_idle_time = options.max_idle_time.or(Some(MAX_IDLE));
     // The driver notices a silent primary after the sum of these two. Its defaults add up to
     // 20 seconds.
-    options.heartbeat_freq = options.heartbeat_freq.or(Some(HEARTBEAT));
-    let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-    options.connect_timeout = Some(connect_timeout.min(timeout));
+    // The server refuses to wait for longer than fits into its numbers.
+    let heartbeat = options.heartbeat_freq.unwrap_or(HEARTBEAT);
+    options.heartbeat_freq = Some(heartbeat.min(retry::LONGEST));
+    let (shortest, longest) = CONNECT_TIMEOUTS;
+    options.connect_timeout = Some(match options.connect_timeout {
+        // Zero stands for no limit.
+        Some(Duration::ZERO) => timeout,
+        Some(connect_timeout) => connect_timeout.min(timeout),
+        None => (timeout / 3).clamp(shortest, longest).min(timeout),
+    });
 }
 
 /// A client whose server answered. The server has then accepted the credentials.
@@ -150,11 +165,17 @@ pub(crate) async fn client(
         }
         error => error.during(OPERATION),
     };
-    let client = Client::with_options(options).map_err(|error| explain(error.into()))?;
-    let hello = clock::hello(&client.database("admin"), timeout)
-        .await
-        .map_err(explain)?;
-    Ok((client, Engine::of(&hosts, &hello)))
+    let mut retries = Deadline::after(timeout).retries();
+    loop {
+        let client =
+            Client::with_options(options.clone()).map_err(|error| explain(error.into()))?;
+        match clock::hello_once(&client.database("admin"), &retries).await {
+            Ok(hello) => return Ok((client, Engine::of(&hosts, &hello))),
+            // The driver waits for a handshake without end, so the next try has a pool of its own.
+            Err(error @ StoreError::TimedOut(_)) => retries.after(error).await.map_err(explain)?,
+            Err(error) => return Err(explain(error)),
+        }
+    }
 }
 
 /// The application's database, with the read preference and write concern that the contract needs.
@@ -302,7 +323,7 @@ mod tests {
                 (options.retry_writes, options.retry_reads),
                 options.selection_criteria,
                 (options.read_concern, options.write_concern),
-                (options.server_selection_timeout, options.connect_timeout),
+                options.server_selection_timeout,
             )
         };
         for host in ["localhost", "x.cluster-y.eu-west-1.docdb.amazonaws.com"] {
@@ -327,7 +348,6 @@ mod tests {
                 "w=majority&wTimeoutMS=100",
                 "journal=false",
                 "serverSelectionTimeoutMS=100",
-                "connectTimeoutMS=100000",
             ] {
                 let uri = format!("mongodb://{host}/?{settings}");
                 assert_eq!(overridden(options_of(&uri, TIMEOUT).await), plain, "{uri}");
@@ -343,11 +363,36 @@ mod tests {
         };
         let seconds = |n| Some(Duration::from_secs(n));
         let uri = "mongodb://localhost";
-        assert_eq!(of(uri, TIMEOUT).await, (seconds(5), seconds(5)));
-        let short = Duration::from_secs(2);
-        assert_eq!(of(uri, short).await, (seconds(5), seconds(2)));
+        for (timeout, connect) in [(60, 5), (15, 5), (9, 3), (2, 1), (1, 1)] {
+            let timeout = Duration::from_secs(timeout);
+            assert_eq!(of(uri, timeout).await, (seconds(5), seconds(connect)));
+        }
+        let short = Duration::from_millis(500);
+        assert_eq!(of(uri, short).await, (seconds(5), Some(short)));
         let uri = "mongodb://localhost/?heartbeatFrequencyMS=1000&connectTimeoutMS=3000";
         assert_eq!(of(uri, TIMEOUT).await, (seconds(1), seconds(3)));
+        let uri = "mongodb://localhost/?connectTimeoutMS=0";
+        assert_eq!(of(uri, TIMEOUT).await, (seconds(5), seconds(5)), "no limit");
+        let most = u64::MAX;
+        let uri =
+            format!("mongodb://localhost/?heartbeatFrequencyMS={most}&connectTimeoutMS={most}");
+        let year = Some(retry::LONGEST);
+        assert_eq!(of(&uri, TIMEOUT).await, (year, seconds(5)));
+        let uri = "mongodb://localhost/?connectTimeoutMS=100000";
+        assert_eq!(of(uri, TIMEOUT).await, (seconds(5), Some(TIMEOUT)));
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_unless_the_uri_says_otherwise() {
+        let of = async |uri: &str| options_of(uri, TIMEOUT).await.max_idle_time;
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(of("mongodb://localhost").await, seconds(180));
+        let uri = "mongodb://shop.cluster-x.eu-west-1.docdb.amazonaws.com";
+        assert_eq!(of(uri).await, seconds(180));
+        let uri = "mongodb://localhost/?maxIdleTimeMS=";
+        assert_eq!(of(&format!("{uri}1000")).await, seconds(1));
+        assert_eq!(of(&format!("{uri}900000")).await, seconds(900));
+        assert_eq!(of(&format!("{uri}0")).await, seconds(0), "no limit");
     }
 
     #[tokio::test]

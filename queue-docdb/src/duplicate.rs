@@ -6,9 +6,10 @@ use mongodb::{
 };
 
 use crate::{
+    codes::DUPLICATE_KEY,
     collection::{Query, QueueCollection},
     document,
-    error::{DUPLICATE_KEY, Refusal, StoreError},
+    error::{Refusal, StoreError},
 };
 
 impl Refusal {

@@ -6,9 +6,10 @@ use mongodb::bson::{RawDocumentBuf, doc};
 use queue_api::{EnqueueOutcome, NewMessage};
 
 use crate::{
+    codes::DUPLICATE_KEY,
     collection::QueueCollection,
     document,
-    error::{DUPLICATE_KEY, Effect, StoreError},
+    error::{Effect, StoreError},
     insert::Inserted,
 };
 

@@ -5,6 +5,8 @@ use std::{collections::HashSet, time::Duration};
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
 use queue_api::{Error, ErrorKind};
 
+use crate::codes::{self, DUPLICATE_KEY};
+
 /// What went wrong between this crate and the database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -23,10 +25,10 @@ pub(crate) enum StoreError {
     /// The server's answer lacks a required field.
     #[error("the database's answer is not valid: {0}")]
     Unreadable(String),
-    /// Another call settled some of the same messages. `Lost` would be wrong for some of them.
+    /// The outcome cannot be told: another call changed the same messages, or an answer was lost.
     #[error(
-        "another call settled some of the same messages at the same time; it is unknown which \
-         ones this call settled"
+        "what this call did is unknown, because another call changed the same messages or an \
+         answer was lost; repeat the call"
     )]
     Uncertain,
     /// Another writer enqueued the same id during a transaction, which has ended it.
@@ -69,12 +71,13 @@ impl StoreError {
         const BAD_VALUE: i32 = 2;
         const INDEX_NOT_FOUND: i32 = 27;
         matches!(self, Self::Driver(error)
-            if matches!(codes(error).as_slice(), [BAD_VALUE | INDEX_NOT_FOUND]))
+            if matches!(refusals(error).as_slice(), [(BAD_VALUE | INDEX_NOT_FOUND, _)]))
     }
 
     /// Whether the server answered with this code.
     pub(crate) fn has_code(&self, code: i32) -> bool {
-        matches!(self, Self::Driver(error) if codes(error).contains(&code))
+        matches!(self, Self::Driver(error)
+            if refusals(error).iter().any(|(refused, _)| *refused == code))
     }
 
     /// Whether the `_id` is stored already.
@@ -84,19 +87,16 @@ impl StoreError {
 
     /// Whether the same command may soon succeed, for example after a failover.
     pub(crate) fn is_transient(&self) -> bool {
-        // Out of memory or disk space: an operator must act, so a retry does not help.
-        const EXHAUSTED: [i32; 2] = [146, 14031];
-        match self {
-            Self::Driver(error) => {
-                let codes = codes(error);
-                !codes.iter().any(|code| EXHAUSTED.contains(code)) && is_retryable(self.kind())
-            }
+        let refusals = match self {
+            Self::Driver(error) => refusals(error),
             Self::Refused(refusal)
             | Self::Unconfirmed {
                 reason: refusal, ..
-            } => !EXHAUSTED.contains(&refusal.code) && is_retryable(self.kind()),
-            _ => false,
-        }
+            } => vec![(refusal.code, refusal.message.as_str())],
+            _ => return false,
+        };
+        let needs_operator = |(code, message): (i32, &str)| codes::needs_operator(code, message);
+        is_retryable(self.kind()) && !refusals.into_iter().any(needs_operator)
     }
 
     /// What a write with this error may have done.
@@ -118,11 +118,10 @@ impl StoreError {
         match self {
             Self::Driver(error) => kind_of_driver_error(error),
             Self::TimedOut(_) | Self::LateIndex { .. } => ErrorKind::TimedOut,
-            Self::Refused(refusal) => kind_of_code(refusal.code).unwrap_or(ErrorKind::Internal),
-            // Whatever the reason is: the repeat finds what is true by then.
-            Self::Unconfirmed { reason, .. } => {
-                kind_of_code(reason.code).unwrap_or(ErrorKind::Unavailable)
+            Self::Refused(Refusal { code, message }) => {
+                codes::kind(*code, message).unwrap_or(ErrorKind::Internal)
             }
+            Self::Unconfirmed { reason, .. } => kind_of_concern(reason.code, &reason.message),
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
             Self::Name(_) | Self::NotAQueue(_) | Self::Index(_) => ErrorKind::InvalidInput,
@@ -182,16 +181,9 @@ fn effect_of_driver_error(error: &DriverError) -> Effect {
         DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
             Effect::None
         }
-        DriverKind::Command(command) if is_refused_at_start(command.code) => Effect::None,
+        DriverKind::Command(command) if codes::is_refused_at_start(command.code) => Effect::None,
         _ => Effect::Unknown,
     }
-}
-
-/// Whether the server sends this code before the first statement of a command. It is not the
-/// primary, or it met a write conflict and undid the statement. Any other code may end a command
-/// that has begun.
-fn is_refused_at_start(code: i32) -> bool {
-    matches!(code, 10107 | 13435 | 10058 | 112)
 }
 
 /// For `map_err`: the public error of `operation`.
@@ -199,13 +191,10 @@ pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Erro
     move |error| error.during(operation)
 }
 
-/// An `_id` that is stored already.
-pub(crate) const DUPLICATE_KEY: i32 = 11000;
-
 /// The message for a kind. The source has the details.
 fn explanation(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::Unavailable => "the database is not available",
+        ErrorKind::Unavailable => "the database is not available, or refuses this for now",
         ErrorKind::TimedOut => {
             "the database reached a time limit; whether a write took effect is unknown"
         }
@@ -216,8 +205,21 @@ fn explanation(kind: ErrorKind) -> &'static str {
 }
 
 fn kind_of_driver_error(error: &DriverError) -> ErrorKind {
-    let by_code = codes(error).into_iter().find_map(kind_of_code);
-    if let Some(kind) = by_code {
+    let kind = kind_without_labels(error);
+    match is_labelled_retryable(error.labels()) && !is_retryable(kind) {
+        true => ErrorKind::Unavailable,
+        false => kind,
+    }
+}
+
+fn kind_without_labels(error: &DriverError) -> ErrorKind {
+    if let DriverKind::Write(WriteFailure::WriteConcernError(concern)) = &*error.kind {
+        return kind_of_concern(concern.code, &concern.message);
+    }
+    let mut kinds = refusals(error)
+        .into_iter()
+        .filter_map(|(code, message)| codes::kind(code, message));
+    if let Some(kind) = kinds.next() {
         return kind;
     }
     match &*error.kind {
@@ -232,61 +234,50 @@ fn kind_of_driver_error(error: &DriverError) -> ErrorKind {
         DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. } => {
             ErrorKind::InvalidInput
         }
-        _ if is_labelled_transient(error.labels()) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
 }
 
-fn is_labelled_transient(labels: &HashSet<String>) -> bool {
-    ["RetryableWriteError", "TransientTransactionError"]
-        .iter()
-        .any(|label| labels.contains(*label))
-}
-
-/// All codes of the server in an error.
-fn codes(error: &DriverError) -> Vec<i32> {
-    match &*error.kind {
-        DriverKind::Command(command) => vec![command.code],
-        DriverKind::Write(WriteFailure::WriteError(write)) => vec![write.code],
-        DriverKind::Write(WriteFailure::WriteConcernError(concern)) => vec![concern.code],
-        DriverKind::InsertMany(insert) => {
-            let refused = insert.write_errors.iter().flatten().map(|error| error.code);
-            let concern = insert.write_concern_error.iter().map(|error| error.code);
-            refused.chain(concern).collect()
-        }
-        _ => Vec::new(),
+/// A majority has not confirmed a write, whatever the reason is. The repeat finds what is true by
+/// then.
+fn kind_of_concern(code: i32, message: &str) -> ErrorKind {
+    match codes::kind(code, message) {
+        Some(ErrorKind::TimedOut) => ErrorKind::TimedOut,
+        _ => ErrorKind::Unavailable,
     }
 }
 
-/// The kind of an error code of MongoDB or DocumentDB, if it says more than "error".
-fn kind_of_code(code: i32) -> Option<ErrorKind> {
-    match code {
-        // Unauthorized, authentication failed, "auth error" of the Atlas service, unsupported
-        // mechanism (DocumentDB), user not found, reauthentication required.
-        13 | 18 | 8000 | -301 | 11 | 391 => Some(ErrorKind::Denied),
-        // Not primary, recovering, shutting down: a failover.
-        10107 | 13435 | 10058 | 11600 | 11602 | 13436 | 189 | 91 => Some(ErrorKind::Unavailable),
-        // Host unreachable or not found, network timeout, socket, no suitable host.
-        6 | 7 | 89 | 9001 | 133 => Some(ErrorKind::Unavailable),
-        // Write conflict, lock timeout or busy, interrupted, a cursor killed or gone, the
-        // collection dropped under a find.
-        112 | 24 | 46 | 11601 | 237 | 43 | 175 => Some(ErrorKind::Unavailable),
-        // The server has ended the transaction: by a timeout or restart, because it was too old,
-        // or its snapshot is gone. The whole transaction may be tried again.
-        251 | 225 | 246 => Some(ErrorKind::Unavailable),
-        // Out of memory or disk space.
-        146 | 14031 => Some(ErrorKind::Unavailable),
-        // DocumentDB before 8.0.2, if the client's retryable writes are on.
-        301 | 9 => Some(ErrorKind::InvalidInput),
-        // Time limits, among them that of a write concern.
-        50 | 262 | 64 => Some(ErrorKind::TimedOut),
-        _ => None,
+/// Whether the server or the driver says that a repeat may succeed.
+fn is_labelled_retryable(labels: &HashSet<String>) -> bool {
+    [
+        "RetryableWriteError",
+        "TransientTransactionError",
+        // From servers that limit their load.
+        "RetryableError",
+        "SystemOverloadedError",
+    ]
+    .iter()
+    .any(|label| labels.contains(*label))
+}
+
+/// All codes of the server in an error, with their messages.
+fn refusals(error: &DriverError) -> Vec<(i32, &str)> {
+    match &*error.kind {
+        DriverKind::Command(command) => vec![(command.code, &command.message)],
+        DriverKind::Write(WriteFailure::WriteError(write)) => vec![(write.code, &write.message)],
+        DriverKind::Write(WriteFailure::WriteConcernError(concern)) => {
+            vec![(concern.code, &concern.message)]
+        }
+        _ => Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{error::Error as _, io};
+
+    use mongodb::error::CommandError;
+    use serde_json::json;
 
     use super::*;
 
@@ -295,16 +286,45 @@ mod tests {
         StoreError::Refused(Refusal { code, message })
     }
 
+    /// The driver's error for a whole command that the server refused.
+    fn command(code: i32) -> StoreError {
+        let reply = json!({ "code": code, "codeName": "", "errmsg": "no" });
+        let refused: CommandError = serde_json::from_value(reply).expect("an error");
+        StoreError::from(DriverError::from(DriverKind::Command(refused)))
+    }
+
+    /// The codes of the table, and one that no server has.
+    fn all_codes() -> impl Iterator<Item = i32> {
+        let lines = include_str!("../tests/error_codes.txt").lines();
+        lines
+            .filter_map(|line| line.split(' ').next()?.parse().ok())
+            .chain([99_999])
+    }
+
+    /// A command that is sent again after it took effect stores a message twice.
     #[test]
-    fn codes_have_kinds() {
-        for code in [13, 18, 8000, -301] {
-            assert_eq!(refused(code).kind(), ErrorKind::Denied, "{code}");
+    fn the_codes_of_a_server_that_is_not_primary_mean_that_nothing_was_done() {
+        for code in all_codes() {
+            let expected = match code {
+                10058 | 10107 | 13435 => Effect::None,
+                _ => Effect::Unknown,
+            };
+            assert_eq!(command(code).effect(), expected, "{code}");
+            assert_eq!(refused(code).effect(), Effect::Unknown, "{code}");
         }
-        for code in [10107, 13435, 11600, 11602, 189, 91, 10058, 13436, 112, 175] {
-            assert_eq!(refused(code).kind(), ErrorKind::Unavailable, "{code}");
+    }
+
+    #[test]
+    fn a_code_has_one_kind_wherever_it_is_and_a_write_without_a_majority_may_be_repeated() {
+        for code in all_codes() {
+            assert_eq!(command(code).kind(), refused(code).kind(), "{code}");
+            let reason = Refusal {
+                code,
+                message: String::new(),
+            };
+            let unconfirmed = StoreError::Unconfirmed { matched: 1, reason };
+            assert!(is_retryable(unconfirmed.kind()), "{code}");
         }
-        assert_eq!(refused(50).kind(), ErrorKind::TimedOut);
-        assert_eq!(refused(11000).kind(), ErrorKind::Internal);
     }
 
     #[test]
@@ -324,7 +344,6 @@ mod tests {
         for error in unknown {
             assert_eq!(error.effect(), Effect::Unknown, "{error}");
         }
-        assert!(is_refused_at_start(10107) && !is_refused_at_start(11602));
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub(crate) struct Inserted {
     pub(crate) unconfirmed: Option<Refusal>,
 }
 
-/// Reads the reply to an insert.
-pub(crate) fn read_insert_reply(reply: &Document) -> Result<Inserted, StoreError> {
+/// Reads the reply to an insert of this many documents.
+pub(crate) fn read_insert_reply(reply: &Document, sent: usize) -> Result<Inserted, StoreError> {
     let unreadable = || StoreError::Unreadable(format!("an insert was answered with {reply}"));
     let errors = reply
         .get_array("writeErrors")
@@ -30,8 +30,13 @@ pub(crate) fn read_insert_reply(reply: &Document) -> Result<Inserted, StoreError
         let index = integer(error.get("index"))?;
         Some((usize::try_from(index).ok()?, refusal(error)))
     });
+    let refused: HashMap<_, _> = refused.collect::<Option<_>>().ok_or_else(unreadable)?;
+    let stored = integer(reply.get("n")).and_then(|n| usize::try_from(n).ok());
+    if stored.is_none_or(|stored| stored + refused.len() != sent) {
+        return Err(unreadable());
+    }
     Ok(Inserted {
-        refused: refused.collect::<Option<_>>().ok_or_else(unreadable)?,
+        refused,
         unconfirmed: reply.get_document("writeConcernError").ok().map(refusal),
     })
 }
@@ -46,7 +51,7 @@ impl QueueCollection {
         let mut command = self.insert_command(documents.iter().copied())?;
         command.insert("writeConcern", doc! { "w": "majority" });
         let sent = self.database.run_command(command);
-        read_insert_reply(&self.deadline.run(sent).await?)
+        read_insert_reply(&self.deadline.run(sent).await?, documents.len())
     }
 
     /// The documents are decoded, because the oldest supported driver takes no raw command.
@@ -73,11 +78,24 @@ mod tests {
         let reply = doc! {
             "ok": 1, "n": 2, "writeErrors": [error], "writeConcernError": concern,
         };
-        let inserted = read_insert_reply(&reply).unwrap();
+        let inserted = read_insert_reply(&reply, 3).unwrap();
         assert_eq!(inserted.refused[&2].code, 11000);
         assert_eq!(inserted.unconfirmed.unwrap().code, 64);
-        let stored = read_insert_reply(&doc! { "ok": 1, "n": 2 }).unwrap();
+        let stored = read_insert_reply(&doc! { "ok": 1, "n": 2 }, 2).unwrap();
         assert!(stored.refused.is_empty() && stored.unconfirmed.is_none());
-        assert!(read_insert_reply(&doc! { "writeErrors": [{ "code": 1 }] }).is_err());
+    }
+
+    #[test]
+    fn a_reply_that_does_not_account_for_every_document_is_no_success() {
+        let refused = doc! { "index": 0, "code": 11000 };
+        for reply in [
+            doc! { "ok": 1 },
+            doc! { "ok": 1, "n": 1 },
+            doc! { "ok": 1, "n": 3 },
+            doc! { "ok": 1, "n": 0, "writeErrors": [refused] },
+            doc! { "ok": 1, "n": 1, "writeErrors": [{ "code": 1 }] },
+        ] {
+            assert!(read_insert_reply(&reply, 2).is_err(), "{reply}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     collection::{Query, QueueCollection},
     document,
     error::StoreError,
+    index::Index,
 };
 
 /// What this version of the library writes, and the only one that it reads.
@@ -123,6 +124,28 @@ impl QueueCollection {
         }
     }
 
+    /// Whether finds that name an index see all messages. If not, they must not name one.
+    pub(crate) async fn indexes_serve(&self) -> Result<bool, StoreError> {
+        let contents = self.check().await?;
+        if self.state.knowledge.is_ready() || contents != Contents::Queue {
+            return Ok(true);
+        }
+        let existing = match self.indexes().await {
+            Ok(indexes) => indexes,
+            // The user may not look. The version says that the indexes were made.
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let serves = |index: Index| index.is_among(&existing, self.messages.name());
+        let all_serve = Index::ALL
+            .into_iter()
+            .all(|index| matches!(serves(index), Ok(true)));
+        if all_serve {
+            self.state.knowledge.learn(true);
+        }
+        Ok(all_serve)
+    }
+
     pub(crate) async fn inspect(&self) -> Result<Contents, StoreError> {
         if let Some(versioned) = self.version().await? {
             return Ok(versioned);
@@ -135,24 +158,30 @@ impl QueueCollection {
                 }
             }
         }
-        // The first one tells whose collection it is. An enqueue that created it stored a message.
-        match self.first(Document::new(), document::is_message).await? {
-            None => return Ok(Contents::Empty),
-            Some(true) => return Ok(Contents::Unversioned),
-            Some(false) => {}
-        }
-        // Another instance may have made the queue since the first look.
-        let versioned = self.version().await?;
-        Ok(versioned.unwrap_or(Contents::Foreign("has documents of another program")))
+        // The first one tells whose collection it is. Another instance may have made the queue
+        // since the look at the version. An enqueue that created the collection stored a message.
+        let read = |found: &RawDocument| {
+            let has_version_id = |found: &RawDocument| {
+                found
+                    .get_str("queue-docdb")
+                    .is_ok_and(|what| what == "schema")
+            };
+            if found.get_document("_id").is_ok_and(has_version_id) {
+                contents(document::count(found, "version"))
+            } else if document::is_message(found) {
+                Contents::Unversioned
+            } else {
+                Contents::Foreign("has documents of another program")
+            }
+        };
+        let first = self.first(Document::new(), read).await?;
+        Ok(first.unwrap_or(Contents::Empty))
     }
 
     async fn version(&self) -> Result<Option<Contents>, StoreError> {
         let read = |found: &RawDocument| document::count(found, "version");
         let found = self.first(doc! { "_id": id() }, read).await?;
-        Ok(found.map(|version| match version {
-            Some(VERSION) => Contents::Queue,
-            other => Contents::OtherVersion(other),
-        }))
+        Ok(found.map(contents))
     }
 
     /// What the server says about the collection; empty if this user may not ask.
@@ -175,7 +204,10 @@ impl QueueCollection {
         let query = Query::by_ids(filter, 1);
         let mut retries = self.deadline.retries();
         loop {
-            match self.find_once(usize::MAX, query.clone(), &read).await {
+            match self
+                .find_once(&retries, usize::MAX, query.clone(), &read)
+                .await
+            {
                 Ok((found, _)) => return Ok(found.into_iter().next()),
                 Err(error) => retries.after(error).await?,
             }
@@ -197,6 +229,14 @@ impl QueueCollection {
 /// The document that has the version.
 pub(crate) fn version_document() -> Document {
     doc! { "_id": id(), "version": i64::from(VERSION) }
+}
+
+/// Of a collection whose queue has this version.
+fn contents(version: Option<u32>) -> Contents {
+    match version {
+        Some(VERSION) => Contents::Queue,
+        other => Contents::OtherVersion(other),
+    }
 }
 
 fn id() -> Document {

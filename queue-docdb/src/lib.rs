@@ -11,6 +11,7 @@ mod candidate;
 mod change;
 mod claim;
 mod clock;
+mod codes;
 mod collection;
 mod connect;
 mod document;

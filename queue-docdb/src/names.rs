@@ -34,10 +34,11 @@ impl Prefix {
         let all_allowed = prefix
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if !first_is_plain || !all_allowed || prefix.starts_with("system.") {
+        if !first_is_plain || !all_allowed || is_reserved(&prefix) {
             return Err(invalid(format!(
                 "collection_prefix is {prefix:?}; it may have ASCII letters, digits, '-', '_' and \
-                 '.', and must begin with a letter, a digit or '_', but not with \"system.\""
+                 '.', and must begin with a letter, a digit or '_'; it may not begin with \
+                 \"system.\" or contain \".system.\""
             )));
         }
         Ok(Self(prefix))
@@ -46,10 +47,10 @@ impl Prefix {
     /// The name of the queue's collection.
     pub(crate) fn collection(&self, queue: &QueueName) -> Result<String, StoreError> {
         let name = format!("{}{}", self.0, queue.as_str());
-        if name.starts_with("system.") {
+        if is_reserved(&name) {
             return Err(StoreError::Name(format!(
-                "the queue {queue} needs the collection {name}; the server reserves names that \
-                 begin with \"system.\""
+                "the queue `{queue}` needs the collection `{name}`; the server reserves names that \
+                 begin with \"system.\" or contain \".system.\", so use another queue name"
             )));
         }
         Ok(name)
@@ -67,6 +68,11 @@ impl Prefix {
     }
 }
 
+/// Whether the server keeps collections of this name for itself. It refuses to write to them.
+fn is_reserved(collection: &str) -> bool {
+    collection.starts_with("system.") || collection.contains(".system.")
+}
+
 /// Checks the name of a database.
 pub(crate) fn check_database(name: &str) -> Result<(), Error> {
     let all_allowed = name
@@ -76,6 +82,14 @@ pub(crate) fn check_database(name: &str) -> Result<(), Error> {
         return Err(invalid(format!(
             "the database name is {name:?}; it must have 1 to {MAX_DATABASE_BYTES} bytes, without \
              white space and /\\.\"$*<>:|?"
+        )));
+    }
+    // The server's own. Names that differ only in case are the same to it.
+    let is_servers = |servers: &&str| servers.eq_ignore_ascii_case(name);
+    if ["admin", "config", "local"].iter().any(is_servers) {
+        return Err(invalid(format!(
+            "the database name is {name:?}; the server keeps `admin`, `config` and `local` for \
+             itself, so use another database"
         )));
     }
     Ok(())
@@ -108,14 +122,32 @@ mod tests {
 
     #[test]
     fn invalid_names_are_refused() {
-        for prefix in ["0123456789", "system.", ".a", "a$", "a b", "-a", "ä"] {
+        for prefix in [
+            "0123456789",
+            "system.",
+            "a.system.",
+            ".a",
+            "a$",
+            "a b",
+            "-a",
+            "ä",
+        ] {
             let error = Prefix::new("shop", prefix.to_owned()).expect_err(prefix);
             assert_eq!(error.kind(), queue_api::ErrorKind::InvalidInput);
         }
         let longest = "d".repeat(MAX_DATABASE_BYTES);
         assert!(Prefix::new(&longest, "12345678".to_owned()).is_ok());
         assert!(Prefix::new(&longest, "123456789".to_owned()).is_err());
-        for database in ["", "a.b", "a b", "a/b", "a$", &"d".repeat(64)] {
+        for database in [
+            "",
+            "a.b",
+            "a b",
+            "a/b",
+            "a$",
+            &"d".repeat(64),
+            "local",
+            "Admin",
+        ] {
             assert!(check_database(database).is_err(), "{database}");
         }
     }
@@ -128,5 +160,8 @@ mod tests {
         let prefix = Prefix::new("shop", "sys".to_owned()).expect("a prefix");
         assert!(prefix.collection(&queue("tem.users")).is_err());
         assert!(prefix.collection(&queue("tem")).is_ok());
+        let prefix = Prefix::new("shop", "a.sys".to_owned()).expect("a prefix");
+        assert!(prefix.collection(&queue("tem.b")).is_err());
+        assert_eq!(prefix.queue("a.system.b"), None);
     }
 }

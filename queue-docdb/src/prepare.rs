@@ -67,10 +67,15 @@ impl QueueCollection {
                 Err(error) => return Err(error),
             },
         };
+        // All are judged before one is made, so that a refusal changes nothing.
+        let mut missing = Vec::new();
         for index in Index::ALL {
             if !index.is_among(&existing, self.messages.name())? {
-                self.make_index(index, contents == Contents::Empty).await?;
+                missing.push(index);
             }
+        }
+        for index in missing {
+            self.make_index(index, contents == Contents::Empty).await?;
         }
         if contents != Contents::Queue {
             self.write_version().await?;
@@ -103,7 +108,7 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
-            match self.deadline.run(sent).await {
+            match retries.run(sent).await {
                 Ok(_) => return Ok(()),
                 // A standalone server and other engines have no quorum.
                 Err(error) if has_quorum && is_refusal(&error) => {
@@ -115,12 +120,15 @@ impl QueueCollection {
                     pause(Duration::from_millis(50 << tries)).await;
                     tries += 1;
                 }
-                Err(StoreError::TimedOut(after)) => {
-                    return Err(StoreError::LateIndex {
-                        index: index.name(),
-                        collection: self.messages.name().to_owned(),
-                        after,
-                    });
+                Err(error @ StoreError::TimedOut(_)) => {
+                    retries
+                        .after(error)
+                        .await
+                        .map_err(|_| StoreError::LateIndex {
+                            index: index.name(),
+                            collection: self.messages.name().to_owned(),
+                            after: self.timeout,
+                        })?;
                 }
                 Err(error) => retries.after(error).await?,
             }
@@ -132,11 +140,7 @@ impl QueueCollection {
         let documents = self.messages.clone_with_type::<Document>();
         let mut retries = self.deadline.retries();
         loop {
-            let error = match self
-                .deadline
-                .run(documents.insert_one(version_document()))
-                .await
-            {
+            let error = match retries.run(documents.insert_one(version_document())).await {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };

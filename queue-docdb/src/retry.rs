@@ -16,6 +16,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// add to that.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The longest time that a call waits: about a year, so that adding it to a time cannot overflow.
+pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The part of the operation timeout that a silent connection costs, if the command may be sent
+/// again. Load balancers and NAT gateways forget idle connections without a word.
+const SILENT_PART: u32 = 3;
+
 /// When a call of the backend must end, whatever commands it sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
@@ -50,6 +57,11 @@ impl Deadline {
         Self::after(timeout)
     }
 
+    /// The same deadline, or that of a command which may be sent again on another connection.
+    pub(crate) fn of_first_try(self) -> Self {
+        self.at_most(self.timeout / SILENT_PART)
+    }
+
     pub(crate) fn left(self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
@@ -59,6 +71,7 @@ impl Deadline {
             deadline: self,
             longest: FIRST_PAUSE,
             last: None,
+            has_timed_out: false,
         }
     }
 }
@@ -69,17 +82,42 @@ pub(crate) struct Retries {
     deadline: Deadline,
     longest: Duration,
     last: Option<StoreError>,
+    /// Whether a try met a connection that is silent.
+    has_timed_out: bool,
 }
 
 impl Retries {
-    /// Pauses before the next try.
+    /// When the next try must end. Only the first silence is cut short: a server that is slow may
+    /// need the rest.
+    pub(crate) fn next_try(&self) -> Deadline {
+        match self.has_timed_out {
+            true => self.deadline,
+            false => self.deadline.of_first_try(),
+        }
+    }
+
+    /// The driver's answer to a command that may be sent again after any error.
+    pub(crate) async fn run<T>(
+        &self,
+        call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+    ) -> Result<T, StoreError> {
+        self.next_try().run(call).await
+    }
+
+    /// Pauses before the next try. After a silence it does not: the next try has another connection.
     ///
     /// # Errors
     /// The error of the call: `error` is not transient, or no time is left. If the last try timed
     /// out, it is the error of the try before, which says more.
     pub(crate) async fn after(&mut self, error: StoreError) -> Result<(), StoreError> {
         if matches!(error, StoreError::TimedOut(_)) {
-            return Err(self.last.take().unwrap_or(error));
+            if self.has_timed_out || self.deadline.left().is_zero() {
+                return Err(self.last.take().unwrap_or(error));
+            }
+            self.has_timed_out = true;
+            self.last
+                .get_or_insert(StoreError::TimedOut(self.deadline.timeout));
+            return Ok(());
         }
         let pause = self.longest.mul_f64(0.5 + fastrand::f64() / 2.0);
         if !error.is_transient() || self.deadline.left() <= pause {
@@ -90,6 +128,15 @@ impl Retries {
         real_time(pause).await;
         self.longest = (self.longest * 2).min(LONGEST_PAUSE);
         Ok(())
+    }
+
+    /// The same for a command that may be sent again only after a silence. A later error may then be
+    /// due to the first try, so the call's error is the silence.
+    pub(crate) async fn after_silence(&mut self, error: StoreError) -> Result<(), StoreError> {
+        match error {
+            StoreError::TimedOut(_) => self.after(error).await,
+            error => Err(self.last.take().unwrap_or(error)),
+        }
     }
 
     /// The error of the last try, for a call that must not be retried.

@@ -14,13 +14,14 @@ use queue_api::{
 use crate::{
     ack::deletions,
     backend::DocDbBackend,
-    collection::{Access, Query, QueueCollection},
+    codes::DUPLICATE_KEY,
+    collection::{Query, QueueCollection},
     document,
     enqueue::first_part,
-    error::{DUPLICATE_KEY, StoreError, during},
+    error::{StoreError, during},
     insert::read_insert_reply,
     receipt::ParsedReceipt,
-    retry::Deadline,
+    retry::{Deadline, Retries},
 };
 
 impl DocDbBackend {
@@ -59,9 +60,8 @@ impl DocDbBackend {
 
     /// Makes the queue's collection and indexes now, if this instance has not done so.
     ///
-    /// The first enqueue does it by itself. In a transaction that is late: what was made after
-    /// the transaction had begun is outside its snapshot, so the first one that enqueues to a new
-    /// queue is told to try again. Prepared queues spare it that.
+    /// The first enqueue does it by itself. In a transaction, call this before: a transaction does
+    /// not see a queue that was made after it began, so its enqueue gets a retryable error.
     ///
     /// # Errors
     /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
@@ -72,7 +72,7 @@ impl DocDbBackend {
 
     /// Takes part in the transaction that is under way in `session`: what is enqueued and acked
     /// through this happens when the caller commits, together with the caller's own writes, or
-    /// not at all. An ack and the enqueue of what comes next are so one step.
+    /// not at all. So an ack and the enqueue of what comes next are one step.
     ///
     /// ```no_run
     /// # use queue_api::{NewMessage, QueueName, Receipt, LeaseOutcome};
@@ -94,26 +94,24 @@ impl DocDbBackend {
     /// queues.enqueue(&parcels, &[NewMessage::new("order 7")]).await?;
     /// match acked[0] {
     ///     LeaseOutcome::Applied => session.commit_transaction().await?,
-    ///     // Somebody else has the order by now, and will do all of this.
+    ///     // Another consumer may have the order. If so, it does all of this.
     ///     LeaseOutcome::Lost => session.abort_transaction().await?,
     /// }
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// After an error the transaction is to be aborted; where the error
-    /// [is retryable](queue_api::Error::is_retryable), all of it may be tried again from its
-    /// start. Its source, where the server answered, is the driver's error, with the labels that
-    /// [`and_run`](mongodb::action::StartTransaction::and_run) goes by.
+    /// Abort the transaction after an error. If the error
+    /// [is retryable](queue_api::Error::is_retryable), you can try all of it again from its start.
     ///
     /// - Lease before the transaction's first command: it sees what there was then, so the receipt of
     ///   a later lease is `Lost` to it.
-    /// - Outcomes are true if the commit succeeds. When nobody knows whether it did, because the
-    ///   answer was lost, a look at the messages tells: repeating the transaction says `Lost` and
-    ///   `Duplicate` for what was done.
+    /// - Outcomes are true only if the commit succeeds. Before that, a failover may undo what they
+    ///   rest on: after an abort, `Lost` and `Duplicate` prove nothing.
+    /// - If the answer to the commit was lost, repeat the commit. The driver does so once.
     /// - A consumer may be slow to notice: it is woken by a change stream or when it looks next.
-    /// - A transaction holds what it acked. Who acks, extends or purges the same messages
-    ///   meanwhile waits for it or is told to try again.
+    /// - A transaction holds what it acked. A call that acks, extends or purges the same messages
+    ///   waits for it or gets a retryable error.
     /// - DocumentDB allows a transaction one minute and 32 MB of changes, and has none on elastic
     ///   clusters and before 4.0; MongoDB has none without a replica set.
     ///   <https://docs.aws.amazon.com/documentdb/latest/developerguide/transactions.html>
@@ -173,7 +171,7 @@ impl InTransaction<'_> {
         queue: &QueueName,
         receipts: &[Receipt],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.open("ack", queue, Access::Write).await?;
+        let queue = self.backend.open("ack", queue).await?;
         let acked = queue.ack_within(self.session, receipts).await;
         acked.map_err(during("ack"))
     }
@@ -228,9 +226,8 @@ impl QueueCollection {
     ) -> std::result::Result<(), StoreError> {
         // No write concern: that is the commit's.
         let command = self.insert_command(documents.iter())?;
-        let insert = self.database.run_command(command).session(session);
-        let refused = match self.deadline.run(insert).await {
-            Ok(reply) => read_insert_reply(&reply)?.refused,
+        let refused = match self.run_in_session(session, command).await {
+            Ok(reply) => read_insert_reply(&reply, documents.len())?.refused,
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
         };
         let mut refused = refused.into_iter();
@@ -296,18 +293,52 @@ impl QueueCollection {
         query: Query,
         read: impl Fn(&RawDocument) -> T,
     ) -> std::result::Result<Vec<T>, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let found = self.find_in_session_once(session, query.clone(), &read, &retries);
+            match found.await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retries.after_silence(error).await?,
+            }
+        }
+    }
+
+    async fn find_in_session_once<T>(
+        &self,
+        session: &mut ClientSession,
+        query: Query,
+        read: &impl Fn(&RawDocument) -> T,
+        tries: &Retries,
+    ) -> std::result::Result<Vec<T>, StoreError> {
         let (filter, options) = query.into_parts();
         let find = self
             .messages
             .find(filter)
             .with_options(options)
             .session(&mut *session);
-        let mut cursor = self.deadline.run(find).await?;
+        let mut cursor = tries.run(find).await?;
         let mut found = Vec::new();
-        while self.deadline.run(cursor.advance(session)).await? {
+        while tries.run(cursor.advance(session)).await? {
             found.push(read(cursor.current()));
         }
         Ok(found)
+    }
+
+    /// Sends a command, and once more after a silence. If the first has arrived after all, the
+    /// second ends the transaction with an error, and the caller repeats all of it.
+    async fn run_in_session(
+        &self,
+        session: &mut ClientSession,
+        command: Document,
+    ) -> std::result::Result<Document, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            match retries.run(sent.session(&mut *session)).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retries.after_silence(error).await?,
+            }
+        }
     }
 
     async fn delete_in_session(
@@ -317,8 +348,7 @@ impl QueueCollection {
     ) -> std::result::Result<u64, StoreError> {
         // No write concern: that is the commit's.
         let command = doc! { "delete": self.messages.name(), "deletes": statements };
-        let delete = self.database.run_command(command).session(session);
-        let reply = self.deadline.run(delete).await?;
+        let reply = self.run_in_session(session, command).await?;
         crate::write_reply::matched(&reply)
     }
 }

@@ -5,14 +5,11 @@ use std::{pin::pin, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{collection::QueueCollection, error::StoreError, head::From, watch::Watch};
+use crate::{collection::QueueCollection, error::StoreError, head::From, retry, watch::Watch};
 
 /// The pause between two looks while a change stream is open. It is only a hint, and may miss a
 /// change.
 const STREAM_PAUSE: Duration = Duration::from_secs(30);
-
-/// The longest wait: about a year, so that adding it to a time cannot overflow.
-const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl QueueCollection {
     /// Returns when a message may be ready, or after `at_most`.
@@ -20,7 +17,7 @@ impl QueueCollection {
     /// `at_most` ends by the backend's clock or by real time, whichever is first. A test may stop
     /// the backend's clock.
     pub(crate) async fn wait(&self, at_most: Duration) -> Result<(), StoreError> {
-        let at_most = at_most.min(LONGEST_WAIT);
+        let at_most = at_most.min(retry::LONGEST);
         let clock = self.time.clock();
         let give_up = self.now().await.to_system_time() + at_most;
         let deadline = Instant::now() + at_most;

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use queue_api::{
-    LeaseAction,
+    ErrorKind, LeaseAction, LeaseChange, LeaseOptions,
     LeaseOutcome::{Applied, Lost},
-    MessageState, NewMessage, Purge, QueueStats, Receipt, Redrive,
+    MessageState, NewMessage, PageOptions, Purge, QueueName, QueueStats, Receipt, Redrive,
 };
-
 use tokio::task::JoinSet;
 
 use crate::{
-    fixture::{Fixture, dead_letter, extend, id_of, ids, msg, nack},
+    fixture::{Fixture, OneQueue, dead_letter, extend, id_of, ids, msg, nack, receipts},
     panic_location::caught,
 };
 
@@ -48,6 +47,94 @@ pub(super) async fn queues_with_similar_names_are_separate(fixture: Fixture) {
         assert_eq!(queue.stats().await.ready, 1, "{}", queue.name);
         assert_eq!(ids(&queue.lease(10).await), [queue.name.as_str()]);
     }
+}
+
+/// Names that some stores reserve, misread or take for something else.
+const ODD_NAMES: [&str; 22] = [
+    "system",
+    "system.users",
+    "system.",
+    "a.system.b",
+    "a.system",
+    "admin",
+    "local",
+    "config",
+    "oplog.rs",
+    "fs.files",
+    "sqlite_master",
+    "index",
+    "select",
+    "null",
+    "con",
+    "nul.txt",
+    "0",
+    "1e5",
+    "a..b",
+    "a.",
+    "a--",
+    "queue.queue",
+];
+
+/// A store that cannot have a queue of some name says so in every call. It never says that the
+/// queue is empty.
+pub(super) async fn an_odd_name_works_or_is_refused_by_every_call(fixture: Fixture) {
+    let long = "l".repeat(QueueName::MAX_BYTES);
+    for name in ODD_NAMES.into_iter().chain([&*long]) {
+        let queue = fixture.other_queue(name);
+        let enqueued = queue.backend().enqueue(&queue.name, &[msg("m")]).await;
+        let errors = errors_of_all_calls(&queue).await;
+        let Err(error) = enqueued else {
+            for (call, error) in errors {
+                assert!(error.is_none(), "{name}, {call}: {error:?}");
+            }
+            queue.store(&[msg("n")]).await;
+            assert_eq!(queue.stats().await.ready, 1, "{name}");
+            let delivery = queue.lease_one().await;
+            assert_eq!(queue.ack(&delivery.receipt).await, Applied, "{name}");
+            assert_eq!(queue.stats().await, QueueStats::default(), "{name}");
+            continue;
+        };
+        let all = errors.into_iter().chain([("enqueue", Some(error))]);
+        for (call, error) in all {
+            let kind = error.as_ref().map(queue_api::Error::kind);
+            assert_eq!(
+                kind,
+                Some(ErrorKind::InvalidInput),
+                "{name}, {call}: {error:?}"
+            );
+        }
+    }
+}
+
+/// The error of each call on this queue, if there is one. The last calls empty the queue.
+async fn errors_of_all_calls(queue: &OneQueue) -> Vec<(&'static str, Option<queue_api::Error>)> {
+    let (backend, name) = (queue.backend(), &queue.name);
+    let receipt = Receipt::new("1-m");
+    let change = LeaseChange::nack(receipt.clone(), Duration::ZERO);
+    let mut errors = vec![
+        ("stats", backend.stats(name).await.err()),
+        ("wait", backend.wait(name, Duration::ZERO).await.err()),
+        ("ack", backend.ack(name, &[receipt]).await.err()),
+        ("change", backend.change(name, &[change]).await.err()),
+    ];
+    if queue.has_admin() {
+        let (admin, page) = (queue.admin(), PageOptions::new(1));
+        errors.extend([
+            ("peek", admin.peek(name, 1).await.err()),
+            ("dead_letters", admin.dead_letters(name, &page).await.err()),
+            ("redrive", admin.redrive(name, &Redrive::All).await.err()),
+            ("purge", admin.purge(name, Purge::Dead).await.err()),
+            ("delete_queue", admin.delete_queue(name).await.err()),
+        ]);
+    }
+    let leased = backend.lease(name, &LeaseOptions::new(1)).await;
+    match leased {
+        Ok(deliveries) => {
+            queue.ack_all(&receipts(deliveries)).await;
+        }
+        Err(error) => errors.push(("lease", Some(error))),
+    }
+    errors
 }
 
 pub(super) async fn a_receipt_is_lost_in_another_queue(fixture: Fixture) {

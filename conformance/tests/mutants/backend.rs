@@ -8,7 +8,7 @@ use std::{
 };
 
 use queue_api::{
-    Bytes, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange, LeaseOptions,
+    Bytes, DeadLetterPage, Delivery, EnqueueOutcome, Error, LeaseAction, LeaseChange, LeaseOptions,
     LeaseOutcome::{self, Applied, Lost},
     Limits, MessageId, NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend,
     QueueName, QueueStats, Receipt, Redrive, Result, async_trait,
@@ -50,6 +50,8 @@ pub(crate) enum Bug {
     DelayedCountsAsReady,
     /// A wait does not return.
     WaitMissesEnqueue,
+    /// A name that the store reserves: writes fail, and reads say that the queue is empty.
+    ReservedNameIsEmpty,
     /// A call to one queue changes the others.
     PurgeEmptiesEveryQueue,
     /// Two writes with an await point between them: a dropped call makes only the first.
@@ -182,6 +184,9 @@ impl QueueBackend for Mutant {
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
         preconditions::batch(self.limits, messages.len());
+        if self.has(Bug::ReservedNameIsEmpty) && queue.as_str().starts_with("system.") {
+            return Err(Error::invalid("enqueue", "the name is reserved"));
+        }
         let mut stored = messages.to_vec();
         for message in &mut stored {
             preconditions::message(self.limits, message);

@@ -64,6 +64,10 @@ const BUGS: &[(Bug, &[&str])] = &[
     ),
     (Bug::WaitMissesEnqueue, &["wait_wakes_on_an_enqueue"]),
     (
+        Bug::ReservedNameIsEmpty,
+        &["an_odd_name_works_or_is_refused_by_every_call"],
+    ),
+    (
         Bug::PurgeEmptiesEveryQueue,
         &["purge_live_leaves_dead_letters"],
     ),

@@ -20,6 +20,10 @@ const MAX_BYTES: usize = 4 << 20;
 /// few with several threads: another thread may be about to run the callers that were answered.
 const QUIET_TURNS: u32 = 3;
 
+/// Told to a caller whose own input is valid, if its batch failed and may have taken effect.
+const SHARED_BATCH: &str = "another caller's input in the same batch was invalid; whether this call \
+                            took effect before is unknown, so repeat it";
+
 /// The batch queues of one operation: one for each queue and visibility timeout.
 pub(super) struct BatchQueues<O: Operation> {
     operation: O,
@@ -200,12 +204,16 @@ impl<O: Operation> BatchQueues<O> {
     ) -> Result<O::Answer> {
         let mut answers = self.call(queue, slice::from_ref(caller)).await?;
         let answer = answers.remove(0);
-        // Invalid input was not sent to the store. After any other error, `Duplicate` or `Lost`
-        // may be the effect of the failed call itself.
-        if error.kind() == ErrorKind::InvalidInput || O::is_certain(&answer) {
+        if O::is_certain(&answer) {
             return Ok(answer);
         }
-        Err(error.clone())
+        // `Duplicate` or `Lost` may be the effect of the failed call itself.
+        Err(match error.kind() {
+            ErrorKind::InvalidInput => {
+                Error::new(ErrorKind::Unavailable, O::NAME, SHARED_BATCH).with_source(error.clone())
+            }
+            _ => error.clone(),
+        })
     }
 }
 

@@ -67,7 +67,8 @@ use crate::{
 ///   does not count.
 /// - **Errors**: every caller of a batch gets the error. If one caller's input or data may have
 ///   caused it, the batch is repeated call by call. If such a repeat says `Duplicate` or `Lost`, the
-///   failed batch may be the reason, so the caller gets the error.
+///   failed batch may be the reason, so the caller gets the error. If that was another caller's
+///   invalid input, the error is [`Unavailable`](ErrorKind::Unavailable) instead: repeat the call.
 ///
 /// # Panics
 ///

@@ -3,16 +3,16 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tracing::{Instrument, Span};
 
 use super::{
-    Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, lease::SettleFuture,
-    listener_task::after,
+    Context, FailedAttempt, Failure, FailureKind, Handler, Lease, Report, Retry, RetryPolicy,
+    lease::SettleFuture, listener_task::after,
 };
 use crate::{
     Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock,
     catch_panic::{caught, isolated},
-    metrics, trace,
+    metrics,
+    trace::{self, GuardedSpan, SUBSCRIBER},
 };
 
 /// Shared by all handler tasks of a worker.
@@ -74,11 +74,11 @@ impl<H, C> HandlerRunner<H, C> {
     {
         let span = trace::process_span(self.queue.name(), lease.delivery());
         if let Some(propagator) = self.queue.propagator() {
-            isolated("the propagator", || propagator.link(&span, lease.headers()));
+            span.link(propagator, lease.headers());
         }
         let started = self.clock.now();
         let running = self.run_handler::<T>(&lease, stopping, cancelled);
-        let end = running.instrument(span.clone()).await;
+        let end = span.instrument(running).await;
         let outcome = match end {
             HandlerEnd::Handled => "handled",
             HandlerEnd::Failed(_) => "failed",
@@ -86,9 +86,7 @@ impl<H, C> HandlerRunner<H, C> {
         };
         let took = self.clock.now().duration_since(started);
         metrics::handling_time(self.queue.name(), outcome, took.unwrap_or_default());
-        self.settle(lease, end, &span)
-            .instrument(span.clone())
-            .await
+        span.instrument(self.settle(lease, end, &span)).await
     }
 
     async fn run_handler<T>(
@@ -105,8 +103,8 @@ impl<H, C> HandlerRunner<H, C> {
         let decoded = caught(|| async { self.codec.decode(lease.payload()) }).await;
         let message = match decoded {
             Ok(Ok(message)) => message,
-            Ok(Err(error)) => return undecodable(error),
-            Err(panic) => return undecodable(panic.into()),
+            Ok(Err(error)) => return failed(FailureKind::Undecodable, error),
+            Err(panic) => return failed(FailureKind::Undecodable, panic),
         };
         let context = Context::new(lease, stopping);
         let handled = caught(|| self.handler.handle(message, context));
@@ -126,32 +124,36 @@ impl<H, C> HandlerRunner<H, C> {
             handled = handled => match handled {
                 Ok(Ok(())) => HandlerEnd::Handled,
                 Ok(Err(failure)) => HandlerEnd::Failed(failure),
-                Err(panic) => HandlerEnd::Failed(Failure::retry(panic)),
+                Err(panic) => failed(FailureKind::Panicked, panic),
             },
             limit = time_limit => {
                 let error = format!("the handler exceeded its time limit of {limit:?}");
-                HandlerEnd::Failed(Failure::retry(error))
+                failed(FailureKind::TimedOut, error)
             }
             _ = cancelled.wait_for(|cancelled| *cancelled) => HandlerEnd::Cancelled,
         }
     }
 
-    async fn settle(&self, lease: Lease, end: HandlerEnd, span: &Span) -> Report {
+    async fn settle(&self, lease: Lease, end: HandlerEnd, span: &GuardedSpan) -> Report {
         match end {
             HandlerEnd::Handled => tally(lease.ack(), |report| &mut report.handled).await,
             HandlerEnd::Cancelled => tally(lease.release(), |report| &mut report.released).await,
             HandlerEnd::Failed(failure) => {
-                let (attempt, max_attempts) = (lease.attempt(), lease.max_attempts());
-                let retry = self.retry.decide(attempt, max_attempts, &failure);
+                let failed = FailedAttempt::new(lease.delivery(), &failure);
+                let retry = self.retry.decide(&failed);
+                let attempt = lease.attempt();
                 span.record("error.type", "handler");
-                tracing::warn!(error = %failure, attempt, ?retry, "the handler failed");
+                let error = failure.to_string();
+                isolated(SUBSCRIBER, || {
+                    tracing::warn!(%error, attempt, ?retry, "the handler failed");
+                });
                 match retry {
                     Retry::After(delay) => {
                         let delay = delay.min(self.queue.limits().max_delay);
                         tally(lease.nack(delay), |report| &mut report.failed).await
                     }
                     Retry::GiveUp => {
-                        let dead = lease.dead_letter(failure.to_string());
+                        let dead = lease.dead_letter(error);
                         tally(dead, |report| &mut report.dead_lettered).await
                     }
                 }
@@ -160,11 +162,8 @@ impl<H, C> HandlerRunner<H, C> {
     }
 }
 
-fn undecodable(error: CodecError) -> HandlerEnd {
-    // The display of a failure includes the sources of its error.
-    let error = Failure::give_up(error);
-    let reason = format!("the payload cannot be decoded: {error}");
-    HandlerEnd::Failed(Failure::give_up(reason))
+fn failed(kind: FailureKind, error: impl Into<CodecError>) -> HandlerEnd {
+    HandlerEnd::Failed(Failure::new(kind, error))
 }
 
 /// The report on one message. `applied` is the field that counts it if the settlement succeeds.
@@ -174,7 +173,9 @@ async fn tally(settled: SettleFuture, applied: fn(&mut Report) -> &mut u64) -> R
         Ok(LeaseOutcome::Applied) => applied(&mut report),
         Ok(LeaseOutcome::Lost) => &mut report.lost,
         Err(error) => {
-            tracing::error!(error = %format_args!("{error:#}"), "a message was not settled");
+            isolated(SUBSCRIBER, || {
+                tracing::error!(error = %format_args!("{error:#}"), "a message was not settled");
+            });
             &mut report.unsettled
         }
     } += 1;

@@ -57,6 +57,11 @@ impl Inbox {
         }
     }
 
+    /// Takes the next lease, if there is one now.
+    pub(crate) fn take(&self) -> Option<Lease> {
+        self.lock().leases.pop_front()
+    }
+
     /// Takes the next lease, or registers the reader to be woken.
     pub(crate) fn next(&self, cx: &mut Context<'_>) -> Next {
         let mut state = self.lock();

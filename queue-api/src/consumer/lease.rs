@@ -31,9 +31,9 @@ use crate::{
 /// # Failures of the store
 ///
 /// A failed settlement is repeated while the lease lasts. After that, the future returns the error,
-/// and the message comes back after its timeout unless the settlement took effect. A repeat may
-/// find that the failed call took effect; then the outcome is [`Applied`](LeaseOutcome::Applied). A
-/// call that hangs fails with [`TimedOut`](ErrorKind::TimedOut) when its leases have expired, but a
+/// and the message comes back after its timeout unless the settlement took effect. If a repeat says
+/// [`Lost`](LeaseOutcome::Lost), the failed call may have taken effect, or a purge or another process
+/// may have settled the message. Then the future returns the error of the failed call. A call that hangs fails with [`TimedOut`](ErrorKind::TimedOut) when its leases have expired, but a
 /// backend [must not hang](crate::QueueBackend#for-implementers).
 ///
 /// # Drop without settlement
@@ -214,7 +214,9 @@ impl Lease {
     }
 
     /// Sets the lease to expire `by` from now. Renewal continues after that. Use this to survive a
-    /// time in which the lease cannot be renewed, or to exceed the listener's limit.
+    /// time in which the lease cannot be renewed, or to exceed the listener's limit. After the lease
+    /// has [ended](Lease::ended), it can be extended if no other consumer has the message, but it is
+    /// not renewed again.
     ///
     /// # Errors
     /// The future's error: as [`ack`](Lease::ack), or [`InvalidInput`](ErrorKind::InvalidInput) if

@@ -122,6 +122,52 @@ impl Listener {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
+    /// Waits for the next lease, and takes those that are there with it: `max` at most. `None` after
+    /// the end of the stream. Dropping this future loses nothing.
+    ///
+    /// It does not wait for more, so a batch may be of one. A batch is never larger than the
+    /// listener's concurrency. If `max` is 0, it counts as 1.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use queue_api::{NewMessage, Queue, consumer::ListenOptions};
+    /// # use queue_memory::MemoryBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> queue_api::Result<()> {
+    /// # let queue = Queue::new(Arc::new(MemoryBackend::new()), "rows")?;
+    /// queue.enqueue_batch(&["a", "b", "c"].map(NewMessage::new)).await?;
+    /// let mut listener = queue.listen(ListenOptions::new(100))?;
+    /// let rows = listener.next_batch(100).await.expect("not stopped");
+    /// assert_eq!(rows.len(), 3);
+    /// // … insert all rows in one statement …
+    /// let acks: Vec<_> = rows.into_iter().map(|lease| lease.ack()).collect(); // one call
+    /// for ack in acks {
+    ///     assert!(ack.await?.is_applied());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn next_batch(&mut self, max: usize) -> Option<Vec<Lease>> {
+        let mut batch = vec![self.next().await?];
+        while batch.len() < max
+            && let Some(lease) = self.inbox.take()
+        {
+            batch.extend(self.hand_out(lease));
+        }
+        Some(batch)
+    }
+
+    /// `None` if the lease ended in the inbox, so that another consumer may have the message.
+    fn hand_out(&self, mut lease: Lease) -> Option<Lease> {
+        if lease.is_ended() {
+            return None;
+        }
+        lease.hand_out();
+        telemetry::consumer::handed_out(self.queue.name(), lease.delivery());
+        Some(lease)
+    }
+
     /// Ends the stream at once. The future resolves when leases that were not handed out are
     /// released.
     ///
@@ -186,12 +232,10 @@ impl Stream for Listener {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Lease>> {
         loop {
             match self.inbox.next(cx) {
-                // It ended in the inbox, so another consumer may have the message.
-                Next::Lease(lease) if lease.is_ended() => drop(lease),
-                Next::Lease(mut lease) => {
-                    lease.hand_out();
-                    telemetry::consumer::handed_out(self.queue.name(), lease.delivery());
-                    return Poll::Ready(Some(lease));
+                Next::Lease(lease) => {
+                    if let Some(lease) = self.hand_out(lease) {
+                        return Poll::Ready(Some(lease));
+                    }
                 }
                 Next::Closed => return Poll::Ready(None),
                 Next::Drained => {

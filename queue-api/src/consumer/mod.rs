@@ -3,6 +3,7 @@
 mod backoff;
 mod handler;
 mod handler_runner;
+mod hold;
 mod inbox;
 mod lease;
 mod listener;
@@ -12,17 +13,24 @@ mod report;
 mod retry;
 #[cfg(feature = "tower")]
 mod service;
+#[cfg(feature = "signal")]
+mod signal;
 mod worker;
+mod workers;
 
 pub(crate) use self::backoff::Backoff;
 #[cfg(feature = "tower")]
-pub use self::service::{Request, ServiceHandler};
+pub use self::service::{Request, ServiceFuture, ServiceHandler};
+#[cfg(feature = "signal")]
+pub use self::signal::shutdown_signal;
 pub use self::{
-    handler::{Context, Handler},
+    handler::{BoxHandler, Context, Handler},
+    hold::Hold,
     lease::{Lease, LeaseEnd, SettleFuture},
     listener::Listener,
     options::ListenOptions,
     report::Report,
-    retry::{Failure, Retry, RetryPolicy},
+    retry::{FailedAttempt, Failure, FailureKind, Retry, RetryPolicy},
     worker::Worker,
+    workers::Workers,
 };

@@ -2,10 +2,13 @@
 
 use std::{
     fmt,
-    future::poll_fn,
+    future::Future,
+    pin::Pin,
     sync::{Mutex, PoisonError},
+    task::{Context as Poller, Poll, ready},
 };
 
+use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{Context, Failure, Handler};
@@ -46,18 +49,71 @@ where
     S::Error: Into<Failure>,
     S::Future: Send,
 {
-    async fn handle(&self, message: T, context: Context) -> Result<(), Failure> {
-        let mut service = {
-            // A clone that panicked did not change the service.
-            let service = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            service.clone()
-        };
-        poll_fn(|cx| service.poll_ready(cx))
-            .await
-            .map_err(Into::into)?;
-        let request = Request { message, context };
-        service.call(request).await.map_err(Into::into)?;
-        Ok(())
+    #[allow(refining_impl_trait)] // so that users can name the future
+    fn handle(&self, message: T, context: Context) -> ServiceFuture<T, S> {
+        // A clone that panicked did not change the service.
+        let service = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ServiceFuture {
+            state: State::Waiting {
+                service: service.clone(),
+                request: Some(Request { message, context }),
+            },
+        }
+    }
+}
+
+/// The future of a [`ServiceHandler`]. It waits until the service is ready, and calls it.
+///
+/// Dropping it cancels the call, as tower's services expect.
+#[pin_project]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct ServiceFuture<T, S: Service<Request<T>>> {
+    #[pin]
+    state: State<T, S, S::Future>,
+}
+
+#[pin_project(project = StateProjection)]
+enum State<T, S, F> {
+    Waiting {
+        service: S,
+        /// `None` after the call.
+        request: Option<Request<T>>,
+    },
+    Running {
+        #[pin]
+        future: F,
+    },
+}
+
+impl<T, S> Future for ServiceFuture<T, S>
+where
+    S: Service<Request<T>>,
+    S::Error: Into<Failure>,
+{
+    type Output = Result<(), Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let future = match state.as_mut().project() {
+                StateProjection::Waiting { service, request } => {
+                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    let request = request.take();
+                    service.call(request.expect("it is not polled after it was ready"))
+                }
+                StateProjection::Running { future } => {
+                    let done = ready!(future.poll(cx));
+                    return Poll::Ready(done.map(drop).map_err(Into::into));
+                }
+            };
+            state.set(State::Running { future });
+        }
+    }
+}
+
+impl<T, S: Service<Request<T>>> fmt::Debug for ServiceFuture<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceFuture")
     }
 }
 

@@ -29,9 +29,8 @@ use crate::{
 /// | what happens | what the worker does with the message |
 /// |---|---|
 /// | the handler returns `Ok` | acks it |
-/// | the handler returns an error, panics, or exceeds the [time limit](Worker::with_time_limit) | retries it when the [`RetryPolicy`] or the error says |
+/// | the handler returns an error, panics, or exceeds the [time limit](Worker::with_time_limit), or the payload does not decode | retries it when the [`RetryPolicy`] or the error says |
 /// | the same on the last attempt, or the error says [give up](super::Failure::give_up) | makes it a dead letter at once, with the error as the reason |
-/// | the payload does not decode | makes it a dead letter, with the codec's error as the reason |
 /// | the handler is still running at the shutdown deadline | cancels the handler and releases the message; the attempt does not count |
 /// | the process crashes | nothing; it becomes ready after the visibility timeout, and the attempt counts |
 ///
@@ -70,16 +69,18 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A program runs it until Ctrl-C, a signal, or a `CancellationToken`:
+/// A program runs it until [`shutdown_signal`](super::shutdown_signal), or a `CancellationToken`:
 ///
 /// ```no_run
-/// # use queue_api::consumer::{Handler, Worker};
+/// # use queue_api::consumer::{Handler, Worker, shutdown_signal};
 /// # async fn program(worker: Worker<String, impl Handler<String>>) -> queue_api::Result<()> {
-/// let report = worker.run(tokio::signal::ctrl_c()).await?;
+/// let report = worker.run(shutdown_signal()).await?;
 /// println!("{report}");
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`Workers`](super::Workers) runs several.
 pub struct Worker<T, H, C = Json> {
     queue: Queue,
     options: ListenOptions,
@@ -186,8 +187,8 @@ where
     ///
     /// It waits for a handler that blocks its thread, as that cannot be cancelled.
     ///
-    /// The output of `shutdown` is ignored. An error, for example of `tokio::signal::ctrl_c()`, also
-    /// shuts down.
+    /// The output of `shutdown` is ignored. An error, for example of a signal handler, also shuts
+    /// down.
     ///
     /// Handlers run as tasks of the current tokio runtime. Dropping this future is not a graceful
     /// shutdown: it cancels handlers at once and drops their leases, so the attempt counts.
@@ -219,12 +220,10 @@ where
         };
         let clock = self.options.clock.clone();
         let report = run.shut_down(clock, Some(self.shutdown_deadline)).await;
-        asked.map_err(|panic| {
-            let message =
-                format!("the shutdown future {panic}; the worker has shut down: {report}");
-            Error::new(ErrorKind::Internal, "run", message)
-        })?;
-        Ok(report)
+        match asked {
+            Ok(()) => Ok(report),
+            Err(panic) => Err(shutdown_panicked(&panic, report)),
+        }
     }
 
     /// Works until no message is ready and no handler runs. Use it in tests and scheduled jobs.
@@ -320,6 +319,11 @@ impl<T, H, C: fmt::Debug> fmt::Debug for Worker<T, H, C> {
             .field("shutdown_deadline", &self.shutdown_deadline)
             .finish()
     }
+}
+
+pub(super) fn shutdown_panicked(panic: &str, report: Report) -> Error {
+    let message = format!("the shutdown future {panic}; the worker has shut down: {report}");
+    Error::new(ErrorKind::Internal, "run", message)
 }
 
 /// One run of a worker.

@@ -1,9 +1,8 @@
 //! Metrics and log lines of the consumer.
 
-use crate::{Delivery, Error, QueueName, Receipt, catch_panic::isolated, metrics};
-
-/// What a panic of a subscriber is logged as.
-const SUBSCRIBER: &str = "the tracing subscriber";
+use crate::{
+    Delivery, Error, QueueName, Receipt, catch_panic::isolated, metrics, trace::SUBSCRIBER,
+};
 
 /// A call to the store failed, and the listener goes on.
 pub(crate) fn store_error(queue: &QueueName, error: &Error) {

@@ -4,8 +4,8 @@
 //! metric has the label `queue`. Durations are in seconds.
 //!
 //! The [`Queue`](crate::Queue) handle counts its calls, so you need no listener or worker. If you
-//! repeat a failed ack and it returns `Lost`, it counts as lost. A listener can tell whether the
-//! failed call took effect, and counts an ack instead.
+//! repeat a failed ack and it returns `Lost`, it counts as lost. A listener counts only the failed
+//! call then ([`STORE_ERRORS`]), because that call may have taken effect.
 
 use std::time::Duration;
 

@@ -10,11 +10,15 @@
 //! | `send` | producer | [`Queue::enqueue`](crate::Queue::enqueue), [`enqueue_batch`](crate::Queue::enqueue_batch) |
 //! | `process` | consumer | [`Worker`](crate::consumer::Worker), around the handler |
 
-use std::fmt;
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::pin,
+};
 
 use tracing::{Span, field::Empty, info_span};
 
-use crate::{Delivery, Headers, NewMessage, QueueName, metrics::SYSTEM};
+use crate::{Delivery, Headers, NewMessage, QueueName, catch_panic::isolated, metrics::SYSTEM};
 
 /// The header with the sender's trace context, as in
 /// [W3C Trace Context](https://www.w3.org/TR/trace-context/).
@@ -71,11 +75,84 @@ pub trait Propagator: fmt::Debug + Send + Sync + 'static {
 /// Adds the context of the current span to the headers, unless the sender has set one.
 pub(crate) fn inject(propagator: &dyn Propagator, message: &mut NewMessage) {
     if !message.headers.contains_key(TRACEPARENT) {
-        propagator.inject(&mut message.headers);
+        isolated("the propagator", || propagator.inject(&mut message.headers));
     }
 }
 
-pub(crate) fn send_span(queue: &QueueName, messages: &[NewMessage]) -> Span {
+/// A span whose subscriber may panic. The subscriber is code of the application, and must not fail a
+/// message.
+pub(crate) struct GuardedSpan(Option<Span>);
+
+/// What a panic of a subscriber is logged as.
+pub(crate) const SUBSCRIBER: &str = "the tracing subscriber";
+
+impl GuardedSpan {
+    fn new(make: impl FnOnce() -> Span) -> Self {
+        let mut span = None;
+        isolated(SUBSCRIBER, || span = Some(make()));
+        Self(span)
+    }
+
+    /// Connects the span to the sender's context.
+    pub(crate) fn link(&self, propagator: &dyn Propagator, headers: &Headers) {
+        if let Some(span) = &self.0 {
+            isolated("the propagator", || propagator.link(span, headers));
+        }
+    }
+
+    pub(crate) fn record(&self, field: &str, value: &str) {
+        if let Some(span) = &self.0 {
+            isolated(SUBSCRIBER, || _ = span.record(field, value));
+        }
+    }
+
+    pub(crate) fn in_scope<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _entered = self.enter();
+        call()
+    }
+
+    /// Runs a future in the span.
+    pub(crate) async fn instrument<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| self.in_scope(|| future.as_mut().poll(cx))).await
+    }
+
+    fn enter(&self) -> Entered<'_> {
+        let mut entered = None;
+        if let Some(span) = &self.0 {
+            isolated(SUBSCRIBER, || {
+                span.with_subscriber(|(id, subscriber)| subscriber.enter(id));
+                entered = Some(span);
+            });
+        }
+        Entered(entered)
+    }
+}
+
+impl Drop for GuardedSpan {
+    fn drop(&mut self) {
+        isolated(SUBSCRIBER, || drop(self.0.take()));
+    }
+}
+
+/// Exits the span when it is dropped.
+struct Entered<'a>(Option<&'a Span>);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if let Some(span) = self.0 {
+            isolated(SUBSCRIBER, || {
+                span.with_subscriber(|(id, subscriber)| subscriber.exit(id));
+            });
+        }
+    }
+}
+
+pub(crate) fn send_span(queue: &QueueName, messages: &[NewMessage]) -> GuardedSpan {
+    GuardedSpan::new(|| new_send_span(queue, messages))
+}
+
+fn new_send_span(queue: &QueueName, messages: &[NewMessage]) -> Span {
     let span = info_span!(
         "send",
         otel.name = %format_args!("send {queue}"),
@@ -96,8 +173,16 @@ pub(crate) fn send_span(queue: &QueueName, messages: &[NewMessage]) -> Span {
     span
 }
 
-pub(crate) fn process_span(queue: &QueueName, delivery: &Delivery) -> Span {
-    let span = info_span!(
+pub(crate) fn process_span(queue: &QueueName, delivery: &Delivery) -> GuardedSpan {
+    let span = GuardedSpan::new(|| new_process_span(queue, delivery));
+    if let Some(context) = traceparent(&delivery.headers) {
+        span.record(TRACEPARENT, context);
+    }
+    span
+}
+
+fn new_process_span(queue: &QueueName, delivery: &Delivery) -> Span {
+    info_span!(
         "process",
         otel.name = %format_args!("process {queue}"),
         otel.kind = "consumer",
@@ -110,11 +195,7 @@ pub(crate) fn process_span(queue: &QueueName, delivery: &Delivery) -> Span {
         queue.attempt = delivery.attempt,
         traceparent = Empty,
         error.type = Empty,
-    );
-    if let Some(context) = traceparent(&delivery.headers) {
-        span.record(TRACEPARENT, context);
-    }
-    span
+    )
 }
 
 /// The sender's trace context, if it is valid.

@@ -88,11 +88,33 @@ async fn a_message_that_the_failed_call_may_have_stored_is_no_duplicate() {
     assert_eq!(answers, [Ok(Stored); 2]);
 }
 
+/// A backend may store a part of a batch before it finds one message invalid.
+#[tokio::test]
+async fn a_batch_that_was_stored_in_part_and_then_refused_has_no_duplicates() {
+    let fixture = Fixture::new();
+    fixture
+        .faulty
+        .fault_once(Operation::Enqueue, Fault::After(ErrorKind::InvalidInput));
+    let answers = enqueue_together(&fixture, &["a", "b"]).await;
+    assert_eq!(
+        answers,
+        [Err(ErrorKind::Unavailable); 2],
+        "retryable, because the callers' own input is valid"
+    );
+    let repeated = enqueue_together(&fixture, &["a", "b"]).await;
+    assert_eq!(repeated, [Ok(EnqueueOutcome::Duplicate); 2]);
+}
+
 #[tokio::test]
 async fn a_settlement_that_the_failed_call_may_have_made_is_not_lost() {
     for (fault, expected) in [
         (Fault::After(ErrorKind::Internal), Err(ErrorKind::Internal)),
         (Fault::Before(ErrorKind::Internal), Ok(Applied)),
+        (
+            Fault::After(ErrorKind::InvalidInput),
+            Err(ErrorKind::Unavailable),
+        ),
+        (Fault::Before(ErrorKind::InvalidInput), Ok(Applied)),
     ] {
         let fixture = Fixture::new();
         let queue = fixture.queue.clone();

@@ -69,6 +69,14 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
         (builder(uri).database("no/slash"), "database name"),
         (builder(uri).collection_prefix("0123456789"), "prefix"),
         (builder(uri).collection_prefix("system."), "prefix"),
+        (builder(uri).collection_prefix("a.system."), "prefix"),
+        (builder(uri).database("local"), "database name"),
+        (builder(uri).database("config"), "database name"),
+        (builder(uri).database("Admin"), "database name"),
+        (
+            DocDbBackend::builder("mongodb://localhost/admin"),
+            "database name",
+        ),
         (
             builder(uri).operation_timeout(Duration::ZERO),
             "operation_timeout is 0ns; it must be at least 1 ms",
@@ -149,6 +157,11 @@ async fn the_application_may_have_its_own_client() {
         let error = refused(builder).await;
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
         assert!(error.to_string().contains(hint), "{error}");
+    }
+    for servers in ["local", "config", "admin"] {
+        let error = refused(DocDbBackend::from_database(client.database(servers))).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+        assert!(error.to_string().contains(servers), "{error}");
     }
     let mut options = mongodb::options::DatabaseOptions::default();
     options.read_concern = Some(mongodb::options::ReadConcern::linearizable());

@@ -54,11 +54,12 @@ pub(crate) static FAILURES: [(CommandFailure, &str); 9] = [
 pub(crate) struct FailingServer {
     pub(crate) mongod: MongoServer,
     pub(crate) proxy: Proxy,
-    admin: mongodb::Database,
+    pub(crate) admin: mongodb::Database,
     pub(crate) gate: Gate,
 }
 
 /// A queue with two backends, of which one fails.
+#[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) name: QueueName,
     /// This one does not fail.
@@ -116,7 +117,7 @@ impl FailingServer {
             .clock(clock.clone())
             .command_event_handler(events)
             .operation_timeout(Duration::from_millis(match failure {
-                CommandFailure::SlowReply => 1500,
+                CommandFailure::SlowReply => 4500,
                 _ => 30_000,
             }))
             .connect();

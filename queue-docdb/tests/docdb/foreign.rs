@@ -14,7 +14,7 @@ use queue_docdb::DocDbBackend;
 use crate::fixture::{Fixture, TRANSACTIONAL, lease, message, name, queue_of};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
+pub(crate) enum Call {
     Enqueue,
     Lease,
     Ack,
@@ -33,7 +33,7 @@ enum Call {
     AckInTransaction,
 }
 
-const CALLS: [Call; 16] = [
+pub(crate) const CALLS: [Call; 16] = [
     Call::Enqueue,
     Call::Lease,
     Call::Ack,
@@ -55,38 +55,47 @@ const CALLS: [Call; 16] = [
 impl Call {
     /// Makes the call on the queue `mail`. The receipt is of a message `a` of another queue.
     async fn make(self, backend: &DocDbBackend, receipt: &Receipt) -> Result<()> {
-        let (queue, receipts) = (name(), [receipt.clone()]);
+        self.make_on(&name(), backend, receipt).await
+    }
+
+    pub(crate) async fn make_on(
+        self,
+        queue: &QueueName,
+        backend: &DocDbBackend,
+        receipt: &Receipt,
+    ) -> Result<()> {
+        let receipts = [receipt.clone()];
         match self {
-            Self::Enqueue => backend.enqueue(&queue, &[message("a")]).await.map(drop),
-            Self::Lease => backend.lease(&queue, &LeaseOptions::new(9)).await.map(drop),
-            Self::Ack => backend.ack(&queue, &receipts).await.map(drop),
+            Self::Enqueue => backend.enqueue(queue, &[message("a")]).await.map(drop),
+            Self::Lease => backend.lease(queue, &LeaseOptions::new(9)).await.map(drop),
+            Self::Ack => backend.ack(queue, &receipts).await.map(drop),
             Self::Change => {
                 let changes = [LeaseChange::nack(receipt.clone(), Duration::ZERO)];
-                backend.change(&queue, &changes).await.map(drop)
+                backend.change(queue, &changes).await.map(drop)
             }
-            Self::Wait => backend.wait(&queue, Duration::ZERO).await,
-            Self::Stats => backend.stats(&queue).await.map(drop),
-            Self::Peek => backend.peek(&queue, 9).await.map(drop),
+            Self::Wait => backend.wait(queue, Duration::ZERO).await,
+            Self::Stats => backend.stats(queue).await.map(drop),
+            Self::Peek => backend.peek(queue, 9).await.map(drop),
             Self::DeadLetters => {
                 let page = PageOptions::new(9);
-                backend.dead_letters(&queue, &page).await.map(drop)
+                backend.dead_letters(queue, &page).await.map(drop)
             }
-            Self::PurgeLive => backend.purge(&queue, Purge::Live).await.map(drop),
-            Self::PurgeDead => backend.purge(&queue, Purge::Dead).await.map(drop),
-            Self::RedriveAll => backend.redrive(&queue, &Redrive::All).await.map(drop),
+            Self::PurgeLive => backend.purge(queue, Purge::Live).await.map(drop),
+            Self::PurgeDead => backend.purge(queue, Purge::Dead).await.map(drop),
+            Self::RedriveAll => backend.redrive(queue, &Redrive::All).await.map(drop),
             Self::RedriveIds => {
                 let ids = Redrive::Ids(vec![crate::fixture::id("a")]);
-                backend.redrive(&queue, &ids).await.map(drop)
+                backend.redrive(queue, &ids).await.map(drop)
             }
-            Self::DeleteQueue => backend.delete_queue(&queue).await,
-            Self::Prepare => backend.prepare(&queue).await,
+            Self::DeleteQueue => backend.delete_queue(queue).await,
+            Self::Prepare => backend.prepare(queue).await,
             Self::EnqueueInTransaction | Self::AckInTransaction => {
                 let mut session = backend.start_session().await?;
                 session.start_transaction().await.unwrap();
                 let mut queues = backend.in_transaction(&mut session);
                 let called = match self {
-                    Self::AckInTransaction => queues.ack(&queue, &receipts).await.map(drop),
-                    _ => queues.enqueue(&queue, &[message("a")]).await.map(drop),
+                    Self::AckInTransaction => queues.ack(queue, &receipts).await.map(drop),
+                    _ => queues.enqueue(queue, &[message("a")]).await.map(drop),
                 };
                 session.abort_transaction().await.unwrap();
                 called
@@ -185,7 +194,7 @@ async fn state(database: &mongodb::Database) -> Vec<String> {
     state
 }
 
-async fn receipt_of_another_queue(fixture: &Fixture) -> Receipt {
+pub(crate) async fn receipt_of_another_queue(fixture: &Fixture) -> Receipt {
     let other = QueueName::new("other").unwrap();
     let backend = &fixture.backend;
     backend.enqueue(&other, &[message("a")]).await.unwrap();

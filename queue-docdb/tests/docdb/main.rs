@@ -1,6 +1,7 @@
 //! Tests of what the conformance suite does not check.
 
 mod apart;
+mod codes;
 mod connecting;
 mod damage;
 mod documents;
@@ -13,18 +14,25 @@ mod lanes;
 mod locked;
 mod lost_replies;
 mod members_away;
+mod operators_indexes;
 mod outcomes;
 mod pause;
 mod plans;
 mod pools;
 mod proxy;
+mod reserved_names;
+mod rights;
 mod rolled_back;
 mod round_trips;
 mod schema;
 mod sessions;
+mod settings;
 mod sharing;
+mod silent_connection;
 mod sizes;
 mod stream_backoff;
+#[cfg(target_os = "linux")]
+mod suspended;
 mod transactions;
 mod unique_index;
 mod unreadable;

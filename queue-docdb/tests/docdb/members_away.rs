@@ -1,6 +1,6 @@
 //! A new queue, and one that has lost an index, while a member of the replica set is away.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use mongodb::{
     Client,
@@ -151,25 +151,55 @@ async fn delay(set: &MongoReplicaSet, member: Member) {
 #[tokio::test]
 async fn an_index_build_that_is_late_is_named() {
     let server = FailingServer::new().await;
-    let failure = CommandFailure::SlowReply;
-    let case = server.case(0, "createIndexes", failure).await;
+    let case = server
+        .case(0, "createIndexes", CommandFailure::SlowReply)
+        .await;
     let messages = [message("a")];
     let enqueued = case.healthy.enqueue(&case.name, &messages).await;
     enqueued.unwrap();
     let documents = case.healthy.client().database("case0");
     let documents = documents.collection::<Document>("queue.mail");
     documents.drop_index(INDEX).await.unwrap();
-    server.arm("createIndexes", failure).await;
+    let held = doc! {
+        "failCommands": ["createIndexes"], "appName": "failing",
+        "blockConnection": true, "blockTimeMS": 60_000,
+    };
+    server
+        .fail_point(doc! { "mode": "alwaysOn", "data": held })
+        .await;
     let lease = LeaseOptions::new(1);
     let error = case.backend.lease(&case.name, &lease).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
     let text = error.to_string();
-    for part in [INDEX, "queue.mail", "majority", "1.5s"] {
+    for part in [INDEX, "queue.mail", "majority", "4.5s"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     server.clear().await;
     let leased = case.backend.lease(&case.name, &lease).await.unwrap();
     assert_eq!(leased.len(), 1);
+    server.gate.verify().unwrap();
+    server.mongod.stop().await.unwrap();
+}
+
+/// A standalone server refuses a quorum with code 2. An engine that does not know the field says
+/// so with another.
+#[tokio::test]
+async fn a_server_that_knows_no_quorum_builds_without_it() {
+    let server = FailingServer::new().await;
+    for (number, code) in [2, 9, 72, 40415].into_iter().enumerate() {
+        let failure = CommandFailure::Code(code);
+        let case = server.case(number, "createIndexes", failure).await;
+        let messages = [message("a")];
+        case.healthy.enqueue(&case.name, &messages).await.unwrap();
+        let documents = case.healthy.client().database(&format!("case{number}"));
+        let documents = documents.collection::<Document>("queue.mail");
+        documents.drop_index(INDEX).await.unwrap();
+        server.arm("createIndexes", failure).await;
+        let leased = case.backend.lease(&case.name, &LeaseOptions::new(1)).await;
+        assert_eq!(leased.unwrap().len(), 1, "{code}");
+        assert_eq!(case.sent.load(Ordering::Relaxed), 2, "{code}");
+        server.clear().await;
+    }
     server.gate.verify().unwrap();
     server.mongod.stop().await.unwrap();
 }

@@ -1,5 +1,4 @@
-//! A proxy that drops the reply to one command: the server carries it out, and the client gets no
-//! answer. No fail point of mongod does that.
+//! A proxy that drops one command or the reply to it. No fail point of mongod does that.
 
 use std::{
     io,
@@ -23,6 +22,9 @@ pub(crate) enum Loss {
     Close,
     /// Nothing: the client waits.
     Withhold,
+    /// Nothing, and the command does not arrive: as on a connection that a load balancer has
+    /// forgotten.
+    NeverArrive,
     /// The connection is closed, and the command arrives late, just before the next of its name: as
     /// out of a buffer in the network.
     ArriveLate,
@@ -38,11 +40,31 @@ struct Shared {
     /// Whether the silence goes on after the client has closed the connection.
     is_held: watch::Sender<bool>,
     trap: Mutex<Option<Trap>>,
+    /// The commands of traps that were sprung.
+    sprung: Mutex<Vec<String>>,
+    /// How many connections are accepted before the one that is silent from its start.
+    before_mute: Mutex<Option<usize>>,
     /// A command that is to arrive late.
     late: Mutex<Option<Vec<u8>>>,
 }
 
 impl Shared {
+    /// The trap that this message springs.
+    fn spring(&self, message: &[u8]) -> Option<Trap> {
+        let command = str::from_utf8(command_of(message)?).ok()?;
+        let mut trap = self.trap.lock().unwrap();
+        let sprung = trap.take_if(|trap| trap.is_sprung_by(command))?;
+        self.sprung.lock().unwrap().push(command.to_owned());
+        Some(sprung)
+    }
+
+    fn is_next_mute(&self) -> bool {
+        let mut before = self.before_mute.lock().unwrap();
+        let is_next = *before == Some(0);
+        *before = before.and_then(|before| before.checked_sub(1));
+        is_next
+    }
+
     /// Waits for the end of a silence, which also ends the connection.
     async fn outlast_silence(&self) -> io::Result<()> {
         if !*self.is_silent.borrow() {
@@ -53,12 +75,39 @@ impl Shared {
     }
 }
 
-/// The next command of this name loses its reply.
+/// A command that is to lose its reply.
 #[derive(Clone, Debug)]
 struct Trap {
-    command: String,
+    /// The next of this name, or of any name.
+    command: Option<String>,
+    /// How many commands pass before.
+    skip: usize,
     loss: Loss,
 }
+
+impl Trap {
+    /// Whether this command springs the trap.
+    fn is_sprung_by(&mut self, command: &str) -> bool {
+        let is_meant = match &self.command {
+            Some(name) => name == command,
+            None => !OF_THE_DRIVER.contains(&command),
+        };
+        if is_meant && self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        is_meant
+    }
+}
+
+/// Commands that the driver sends by itself, or that end a test.
+const OF_THE_DRIVER: [&str; 5] = [
+    "hello",
+    "isMaster",
+    "killCursors",
+    "endSessions",
+    "abortTransaction",
+];
 
 /// A proxy in front of a server. It ends on drop.
 pub(crate) struct Proxy {
@@ -78,8 +127,12 @@ impl Proxy {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let (server, shared) = (server.clone(), all.clone());
+                let is_mute = shared.is_next_mute();
                 connections.spawn(async move {
-                    let _ = forward(client, &server, &shared).await;
+                    let _ = match is_mute {
+                        true => swallow(&mut client.into_split().0).await,
+                        false => forward(client, &server, &shared).await,
+                    };
                 });
             }
         });
@@ -96,8 +149,33 @@ impl Proxy {
 
     /// The next `command` loses its reply.
     pub(crate) fn set(&self, command: &str, loss: Loss) {
-        let command = command.to_owned();
-        *self.shared.trap.lock().unwrap() = Some(Trap { command, loss });
+        let command = Some(command.to_owned());
+        let trap = Trap {
+            command,
+            skip: 0,
+            loss,
+        };
+        *self.shared.trap.lock().unwrap() = Some(trap);
+    }
+
+    /// A command loses its reply after `skip` others. The driver's own commands do not count.
+    pub(crate) fn set_after(&self, skip: usize, loss: Loss) {
+        let trap = Trap {
+            command: None,
+            skip,
+            loss,
+        };
+        *self.shared.trap.lock().unwrap() = Some(trap);
+    }
+
+    /// The name of the command that lost its reply.
+    pub(crate) fn sprung(&self) -> Option<String> {
+        self.shared.sprung.lock().unwrap().pop()
+    }
+
+    /// After `skip` more connections, one is silent from its start.
+    pub(crate) fn mute_after(&self, skip: usize) {
+        *self.shared.before_mute.lock().unwrap() = Some(skip);
     }
 
     /// The next silence lasts at least until [`let_go`](Self::let_go).
@@ -137,8 +215,7 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
                 message => message?,
             };
             shared.outlast_silence().await?;
-            let is_meant = |set: &mut Trap| command_of(&message) == Some(set.command.as_bytes());
-            let sprung = shared.trap.lock().unwrap().take_if(is_meant);
+            let sprung = shared.spring(&message);
             let same = |late: &mut Vec<u8>| command_of(late) == command_of(&message);
             let late = shared.late.lock().unwrap().take_if(same);
             if let Some(late) = late {
@@ -150,6 +227,9 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
                 if sprung.loss == Loss::ArriveLate {
                     *shared.late.lock().unwrap() = Some(message);
                     return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                if sprung.loss == Loss::NeverArrive {
+                    return swallow(&mut from_client).await;
                 }
                 *loss.lock().unwrap() = Some(sprung.loss);
                 shared.is_silent.send_replace(sprung.loss == Loss::Silence);
@@ -167,13 +247,20 @@ async fn forward(client: TcpStream, server: &str, shared: &Shared) -> io::Result
             match taken {
                 None => write(&mut to_client, &message).await?,
                 Some(Loss::Close) => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Some(Loss::Withhold | Loss::ArriveLate | Loss::Silence) => {}
+                Some(_) => {}
             }
         }
     };
     tokio::select! {
         ended = requests => ended,
         ended = replies => ended,
+    }
+}
+
+/// Takes what comes until the client closes the connection.
+async fn swallow(from: &mut OwnedReadHalf) -> io::Result<()> {
+    loop {
+        read(from).await?;
     }
 }
 

@@ -6,7 +6,7 @@ use mongodb::{
     bson::{DateTime, Document, doc},
     event::command::CommandEvent,
 };
-use queue_api::{LeaseChange, NewMessage, Queue};
+use queue_api::{LeaseChange, NewMessage, Queue, Receipt};
 
 use crate::fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of};
 
@@ -68,6 +68,12 @@ async fn the_first_call_of_an_instance_looks_and_makes_what_is_missing() {
     let (sent, queue) = Sent::by_a_new_one(&fixture).await;
     queue.lease().await.unwrap();
     assert_eq!(sent.names(), ["find", "listIndexes", "find", "update"]);
+    let (sent, queue) = Sent::by_a_new_one(&fixture).await;
+    queue.wait(MINUTE).await.unwrap();
+    assert_eq!(sent.names(), ["find", "listIndexes", "find"]);
+    let (sent, queue) = Sent::by_a_new_one(&fixture).await;
+    assert!(!queue.ack(&Receipt::new("x")).await.unwrap().is_applied());
+    assert_eq!(sent.names(), ["find"]);
 }
 
 /// A build in an empty collection waits for no member, so it needs no quorum.

@@ -721,8 +721,8 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
     assert_eq!(purged, again, "{what}");
     admin.delete_queue(&bench.name).await.unwrap();
-    bench.store(documents).await;
     queue.enqueue(&message("m0")).await.unwrap();
+    bench.store(documents).await;
     let delivery = queue.lease().await.unwrap().expect("ready");
     assert!(
         queue

@@ -28,8 +28,8 @@ pub(crate) struct Item {
     pub(crate) receipt: Receipt,
     pub(crate) action: Action,
     pub(crate) answer: Answer,
-    /// The number of failed calls that may have carried it out.
-    pub(crate) failures: u32,
+    /// The error of the last call, which may have carried it out.
+    pub(crate) failure: Option<Error>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,8 +168,7 @@ impl Batcher {
         if items.is_empty() {
             return;
         }
-        for mut item in items.into_iter().rev() {
-            item.failures += 1;
+        for item in items.into_iter().rev() {
             self.waiting.push_front(item);
         }
         self.resume_at = Some(after(now, self.backoff.next().min(max_pause)));
@@ -193,6 +192,12 @@ fn call(queue: Queue, items: &[Item]) -> BoxFuture<Result<Vec<LeaseOutcome>>> {
 }
 
 impl Item {
+    /// The item after a call that failed.
+    pub(crate) fn failed(mut self, error: &Error) -> Self {
+        self.failure = Some(error.clone());
+        self
+    }
+
     /// The change, or `None` for an ack.
     pub(crate) fn change(&self) -> Option<&LeaseAction> {
         match &self.action {

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::{
     ListenerTask,
     batcher::{Action, Answer, Batcher, Item},
+    extended_too_late,
     leases::Key,
     poller::Probe,
     reply,
@@ -157,7 +158,7 @@ impl ListenerTask {
             receipt,
             action,
             answer,
-            failures: 0,
+            failure: None,
         });
     }
 
@@ -170,18 +171,17 @@ impl ListenerTask {
 
     fn extend(&mut self, key: Key, by: Duration, answer: oneshot::Sender<Result<LeaseOutcome>>) {
         let action = LeaseAction::Extend(by);
-        match (
-            self.leases.get(key),
-            self.queue.limits().check_action(&action),
-        ) {
-            (_, Err(wrong)) => reply(Some(answer), Err(Error::invalid_value("change", wrong))),
-            (None, _) => reply(Some(answer), Ok(LeaseOutcome::Lost)),
-            (Some(lease), Ok(())) => self.renewals.waiting.push_back(Item {
+        if let Err(wrong) = self.queue.limits().check_action(&action) {
+            return reply(Some(answer), Err(Error::invalid_value("change", wrong)));
+        }
+        match self.leases.get(key) {
+            None => reply(Some(answer), Err(extended_too_late())),
+            Some(lease) => self.renewals.waiting.push_back(Item {
                 key,
                 receipt: lease.receipt.clone(),
                 action: Action::Change(action),
                 answer: Some(answer),
-                failures: 0,
+                failure: None,
             }),
         }
     }

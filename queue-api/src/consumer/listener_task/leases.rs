@@ -93,20 +93,22 @@ impl Leases {
     /// Adds a delivery of the lease call that was sent at `sent` and answered at `now`.
     ///
     /// If its visibility timeout is too short for the round trip, its attempt would be used up
-    /// before a handler gets it. So it is handed out all the same, and extended at once.
+    /// before a handler gets it. So it is handed out all the same, and extended at once. If
+    /// `suspended`, the process did not run meanwhile, and the round trip says nothing.
     pub(crate) fn insert(
         &mut self,
         delivery: &Delivery,
         sent: SystemTime,
         now: SystemTime,
         max_lease_time: Duration,
+        suspended: bool,
     ) -> (Key, watch::Receiver<Option<LeaseEnd>>) {
         self.last_key += 1;
         let key = self.last_key;
         let (end, ending) = watch::channel(None);
         let visibility = delivery.visibility_timeout;
         let margin = (visibility / 2).max(HANDOVER_TIME);
-        let is_short = visibility < SHORT_LEASE && after(sent, visibility) < after(now, margin);
+        let is_short = !suspended && after(sent, visibility) < after(now, margin);
         let lease = TrackedLease {
             receipt: delivery.receipt.clone(),
             visibility,
@@ -124,7 +126,9 @@ impl Leases {
         self.renewed(key, sent, visibility);
         if is_short {
             let round_trip = now.duration_since(sent).unwrap_or_default();
-            let renewal = SHORT_LEASE.max(round_trip.saturating_mul(4));
+            let renewal = visibility
+                .max(MIN_CALL_TIME)
+                .max(round_trip.saturating_mul(4));
             self.secure(key, now, renewal.min(self.max_visibility));
         }
         (key, ending)
@@ -183,7 +187,7 @@ impl Leases {
     /// a visibility timeout has passed, or a few seconds if that is shorter than a call may take.
     pub(crate) fn call_deadline(&self, key: Key, now: SystemTime) -> SystemTime {
         self.get(key).map_or(now, |lease| {
-            lease.ends.max(after(now, lease.renewal.max(SHORT_LEASE)))
+            lease.ends.max(after(now, lease.renewal.max(MIN_CALL_TIME)))
         })
     }
 
@@ -196,6 +200,11 @@ impl Leases {
     pub(crate) fn is_open(&self, key: Key) -> bool {
         self.get(key)
             .is_some_and(|lease| !lease.ended && !lease.settling)
+    }
+
+    /// Whether its owner has settled the lease.
+    pub(crate) fn is_settled(&self, key: Key) -> bool {
+        self.get(key).is_none_or(|lease| lease.settling)
     }
 
     /// Whether the lease still needs the renewal that was due.
@@ -294,9 +303,9 @@ impl Leases {
 /// The shortest extension that every backend accepts.
 const MIN_EXTENSION: Duration = Duration::from_millis(1);
 
-/// A lease that is shorter may be too short for the round trips to the store. It is the length of
-/// its renewals, and the least time of a call.
-const SHORT_LEASE: Duration = Duration::from_secs(5);
+/// The least time of a call, and of the renewals of a lease that is too short for the round trips to
+/// the store.
+const MIN_CALL_TIME: Duration = Duration::from_secs(5);
 
 /// A short lease must last this long after its lease call, so that a handler gets it in time.
 const HANDOVER_TIME: Duration = Duration::from_millis(100);

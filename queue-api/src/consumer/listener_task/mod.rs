@@ -9,7 +9,12 @@ mod leases;
 mod outcome;
 mod poller;
 
-use std::{collections::HashSet, future::pending, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashSet,
+    future::pending,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +30,10 @@ pub(crate) use self::{
 };
 use super::{Lease, ListenOptions, inbox::Inbox};
 use crate::{Delivery, Error, ErrorKind, LeaseAction, LeaseOptions, LeaseOutcome, Queue, Result};
+
+/// Twice the longest documented lease call: one through `Batching` may take three times the operation
+/// timeout of 10 s. After a call that took longer, the process was suspended.
+const LONGEST_CALL: Duration = Duration::from_secs(60);
 
 pub(crate) struct ListenerTask {
     queue: Queue,
@@ -135,7 +144,7 @@ impl ListenerTask {
                         receipt: lease.receipt.clone(),
                         action: Action::Change(LeaseAction::Extend(by)),
                         answer: None,
-                        failures: 0,
+                        failure: None,
                     });
                 }
             }
@@ -176,9 +185,8 @@ impl ListenerTask {
         }
     }
 
-    /// Sends the extensions that are still wanted. After the end of a lease, an extension would hide
-    /// a message that no handler works on. After an extension by the lease's owner, a renewal would
-    /// shorten it.
+    /// Sends the extensions that are still wanted. After the end of a lease, a renewal would hide a
+    /// message that no handler works on. After an extension by the lease's owner, it would shorten it.
     fn send_renewals(&mut self, now: SystemTime) {
         let waiting = std::mem::take(&mut self.renewals.waiting);
         let extended: HashSet<_> = waiting
@@ -188,13 +196,13 @@ impl ListenerTask {
             .collect();
         for item in waiting {
             let wanted = match item.answer {
-                Some(_) => self.leases.is_open(item.key),
+                Some(_) => !self.leases.is_settled(item.key),
                 None => self.leases.needs_renewal(item.key) && !extended.contains(&item.key),
             };
             if wanted {
                 self.renewals.waiting.push_back(item);
             } else {
-                reply(item.answer, Ok(LeaseOutcome::Lost));
+                reply(item.answer, Err(extended_too_late()));
             }
         }
         if self.renewals.waiting.is_empty() {
@@ -258,15 +266,19 @@ impl ListenerTask {
         }
     }
 
-    /// Puts leases in the inbox. A lease that expired in flight is released, unless it is short, as
-    /// are all leases after a stop.
+    /// Puts leases in the inbox. A lease that expired in flight is short: it is handed out, because its
+    /// attempt counts. If the process was suspended, other consumers are likely to have the message,
+    /// so it is released. So are all leases after a stop.
     fn deliver(&mut self, deliveries: Vec<Delivery>, sent: SystemTime, now: SystemTime) {
         let mut expired = 0;
         let mut fresh = Vec::with_capacity(deliveries.len());
         let mut short = Vec::new();
+        let suspended = after(sent, LONGEST_CALL) < now;
         for delivery in deliveries {
             let max_lease_time = self.options.max_lease_time;
-            let (key, end) = self.leases.insert(&delivery, sent, now, max_lease_time);
+            let (key, end) = self
+                .leases
+                .insert(&delivery, sent, now, max_lease_time, suspended);
             let is_short = !self.leases.is_secured(key);
             let in_time = is_short || after(sent, delivery.visibility_timeout) > now;
             expired += usize::from(!in_time);
@@ -338,6 +350,12 @@ fn reply(answer: Answer, outcome: Result<LeaseOutcome>) {
         // The future may have been dropped.
         let _ = answer.send(outcome);
     }
+}
+
+/// Only the store says that a lease is lost.
+fn extended_too_late() -> Error {
+    let message = "the lease was settled before it was extended";
+    Error::new(ErrorKind::Unavailable, "change", message)
 }
 
 /// Sleeps on the listener's clock until a lease or a call is due.

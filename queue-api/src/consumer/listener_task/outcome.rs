@@ -15,13 +15,10 @@ impl ListenerTask {
         let now = self.now();
         match completed.answer {
             Ok(outcomes) => {
-                let answers = completed.items.iter().zip(outcomes);
-                let outcomes: Vec<_> = answers
-                    .map(|(item, outcome)| self.infer_outcome(item, outcome, now))
-                    .collect();
                 self.count(&completed.items, &outcomes);
                 for (item, outcome) in completed.items.into_iter().zip(outcomes) {
-                    self.finish(item, Ok(outcome));
+                    let outcome = known_outcome(&item, outcome);
+                    self.finish(item, outcome);
                 }
             }
             Err(error) => {
@@ -31,7 +28,7 @@ impl ListenerTask {
                 for item in completed.items {
                     pause = pause.min(self.pause_for(item.key));
                     if error.is_retryable() && self.leases.is_attended(item.key, now) {
-                        again.push(item);
+                        again.push(item.failed(&error));
                     } else {
                         self.finish(item, Err(error.clone()));
                     }
@@ -44,29 +41,17 @@ impl ListenerTask {
         }
     }
 
-    /// The true outcome of an item that is `Lost` after an earlier call failed. While the lease lasts
-    /// no other consumer can have the message, so the failed call must have settled it.
-    fn infer_outcome(&self, item: &Item, outcome: LeaseOutcome, now: SystemTime) -> LeaseOutcome {
-        if outcome == LeaseOutcome::Lost && item.failures > 0 && self.is_running(item.key, now) {
-            return LeaseOutcome::Applied;
-        }
-        outcome
-    }
-
+    /// Counts the outcomes that are known.
     fn count(&self, items: &[Item], outcomes: &[LeaseOutcome]) {
         let name = self.queue.name();
+        let known = items.iter().zip(outcomes.iter().copied());
+        let known = known.filter(|(item, outcome)| known_outcome(item, *outcome).is_ok());
         if items.iter().all(|item| item.action == Action::Ack) {
-            return metrics::acked(name, outcomes);
+            let outcomes: Vec<_> = known.map(|(_, outcome)| outcome).collect();
+            return metrics::acked(name, &outcomes);
         }
-        let changes = items.iter().filter_map(Item::change);
-        metrics::changed(name, changes.zip(outcomes.iter().copied()));
-    }
-
-    /// Whether the lease has certainly not expired.
-    fn is_running(&self, key: Key, now: SystemTime) -> bool {
-        self.leases
-            .get(key)
-            .is_some_and(|lease| lease.expires > now)
+        let changes = known.filter_map(|(item, outcome)| Some((item.change()?, outcome)));
+        metrics::changed(name, changes);
     }
 
     pub(super) fn finish(&mut self, item: Item, outcome: Result<LeaseOutcome>) {
@@ -108,10 +93,6 @@ impl ListenerTask {
         let mut pause = Duration::MAX;
         for item in items {
             let by_owner = item.answer.is_some();
-            if self.leases.get(item.key).is_none() {
-                reply(item.answer, Ok(LeaseOutcome::Lost));
-                continue;
-            }
             let ended = !self.leases.is_attended(item.key, now);
             if ended || by_owner && !error.is_retryable() {
                 reply(item.answer, Err(error.clone()));
@@ -119,7 +100,7 @@ impl ListenerTask {
                 continue;
             }
             pause = pause.min(self.pause_for(item.key));
-            again.push(item);
+            again.push(item.failed(error));
         }
         self.renewals.repeat(again, now, pause);
     }
@@ -140,5 +121,16 @@ impl ListenerTask {
         if let Some(lease) = self.leases.get(key) {
             telemetry::consumer::lease_lost(self.queue.name(), &lease.receipt, why.label());
         }
+    }
+}
+
+/// The outcome of a settlement. If it is `Lost` after an earlier call failed, that call may have taken
+/// effect, or a purge or another process may have settled the message. Then it is the error of that
+/// call.
+fn known_outcome(item: &Item, outcome: LeaseOutcome) -> Result<LeaseOutcome> {
+    match (&item.failure, &item.action) {
+        (None, _) | (_, Action::Change(LeaseAction::Extend(_))) => Ok(outcome),
+        _ if outcome.is_applied() => Ok(outcome),
+        (Some(error), _) => Err(error.clone()),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use queue_api::{
     Clock, ErrorKind, LeaseOutcome, async_trait,
-    consumer::{Context, Failure, LeaseEnd, ListenOptions},
+    consumer::{Context, Failure, Lease, LeaseEnd, ListenOptions, SettleFuture},
 };
 
 use super::{
@@ -112,29 +112,71 @@ pub(super) async fn a_settlement_is_repeated_while_the_lease_lasts(fixture: Fixt
     assert_eq!(fixture.stats().await.delayed, 1);
 }
 
-pub(super) async fn a_lost_answer_is_not_a_lost_lease(fixture: Fixture) {
-    fixture.store_many(3).await;
-    let mut listener = fixture.listen(3);
-    fixture
-        .faulty
-        .fault_once(Operation::Ack, Fault::After(ErrorKind::TimedOut));
-    let lease = listener.next().await.unwrap();
-    assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
+/// Something that can be done with a lease, and its calls.
+type Settle = (Operation, fn(Lease) -> SettleFuture);
 
+const SETTLEMENTS: [Settle; 4] = [
+    (Operation::Ack, |lease| lease.ack()),
+    (Operation::Change, |lease| lease.nack(HOUR)),
+    (Operation::Change, |lease| lease.release()),
+    (Operation::Change, |lease| lease.dead_letter("by the test")),
+];
+
+/// Who settled it is unknown: the failed call, a purge, or another process.
+pub(super) async fn a_settlement_that_a_repeat_finds_lost_is_the_error(fixture: Fixture) {
+    for took_effect in [true, false] {
+        for (operation, settle) in SETTLEMENTS {
+            fixture.store(&[msg("m")]).await;
+            let (listener, lease) = fixture.one_lease().await;
+            let kind = ErrorKind::Unavailable;
+            let fault = match took_effect {
+                true => Fault::After(kind),
+                false => Fault::Before(kind),
+            };
+            fixture.faulty.fault_once(operation, fault);
+            let settled = settle(lease);
+            // Past the failed call, and before its repeat.
+            fixture.run_tasks().await;
+            fixture.purge().await;
+            let error = settled.await.unwrap_err();
+            assert_eq!(
+                error.kind(),
+                kind,
+                "{operation:?}, took effect: {took_effect}"
+            );
+            assert!(error.to_string().contains("a fault of the test"), "{error}");
+            listener.drain().await;
+        }
+    }
+}
+
+pub(super) async fn a_lost_answer_of_an_extension_is_not_a_lost_lease(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
     fixture
         .faulty
         .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
-    let lease = listener.next().await.unwrap();
-    let nack = lease.nack(HOUR);
-    assert_eq!(nack.await.unwrap(), LeaseOutcome::Applied);
-
-    fixture
-        .faulty
-        .fault_once(Operation::Change, Fault::After(ErrorKind::TimedOut));
-    let lease = listener.next().await.unwrap();
     assert!(lease.extend(VISIBILITY).await.unwrap().is_applied());
     assert_eq!(fixture.stats().await.leased, 1);
-    assert_eq!(fixture.stats().await.delayed, 1);
+}
+
+pub(super) async fn a_worker_counts_a_settlement_that_a_repeat_finds_lost_as_unsettled(
+    fixture: Fixture,
+) {
+    fixture.store_many(1).await;
+    fixture
+        .faulty
+        .fault_once(Operation::Ack, Fault::Before(ErrorKind::Unavailable));
+    let purged = fixture.clone();
+    let worker = worker(&fixture, move |_: String, _: Context| {
+        let fixture = purged.clone();
+        async move {
+            fixture.purge().await;
+            Ok::<_, Failure>(())
+        }
+    });
+    let report = worker.run_until_idle().await.unwrap();
+    assert_eq!(counts(report), [0, 0, 0, 0, 0, 1]);
 }
 
 pub(super) async fn a_settlement_that_keeps_failing_is_an_error(fixture: Fixture) {

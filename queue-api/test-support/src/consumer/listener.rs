@@ -181,3 +181,59 @@ pub(super) async fn invalid_options_are_refused(fixture: Fixture) {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
 }
+
+pub(super) async fn a_batch_is_what_is_there(fixture: Fixture) {
+    let mut listener = fixture.listen(4);
+    let nothing = tokio::time::timeout(HOUR, listener.next_batch(10)).await;
+    assert!(nothing.is_err(), "it waits for the first");
+    fixture.store_many(7).await;
+    let sizes = [(3, 3), (10, 1)];
+    let mut leases = Vec::new();
+    for (max, expected) in sizes {
+        let batch = listener.next_batch(max).await.unwrap();
+        assert_eq!(batch.len(), expected, "of at most {max}");
+        leases.extend(batch);
+    }
+    fixture.run_tasks().await;
+    assert_eq!(
+        fixture.stats().await.leased,
+        4,
+        "no more than the concurrency, and nothing ahead"
+    );
+    let claimed = fixture.faulty.calls(Operation::Lease).len();
+    for ack in leases
+        .drain(..)
+        .map(|lease| lease.ack())
+        .collect::<Vec<_>>()
+    {
+        assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
+    }
+    assert_eq!(fixture.faulty.calls(Operation::Ack), [4]);
+    fixture.run_tasks().await;
+    let calls = fixture.faulty.calls(Operation::Lease).len();
+    assert_eq!(calls, claimed, "it claims nothing until polled");
+    let batch = listener.next_batch(0).await.unwrap();
+    assert_eq!(batch.len(), 1);
+    listener.stop().await;
+    assert!(listener.next_batch(10).await.is_none(), "after the end");
+    assert_eq!(fixture.stats().await.ready, 2);
+}
+
+pub(super) async fn dropping_a_wait_for_a_batch_loses_nothing(fixture: Fixture) {
+    let mut listener = fixture.listen(4);
+    for _ in 0..3 {
+        let nothing = tokio::time::timeout(SECOND, listener.next_batch(4)).await;
+        assert!(nothing.is_err());
+        fixture.faulty.hold_answers(Operation::Lease);
+        fixture.store_many(4).await;
+        let nothing = tokio::time::timeout(SECOND, listener.next_batch(4)).await;
+        assert!(nothing.is_err(), "the claim is in flight");
+        fixture.faulty.release();
+        let batch = listener.next_batch(4).await.unwrap();
+        assert_eq!(batch.len(), 4);
+        for lease in batch {
+            assert_eq!(lease.attempt(), 1);
+            assert!(lease.ack().await.unwrap().is_applied());
+        }
+    }
+}

@@ -11,6 +11,7 @@ use self::fixture::Fixture;
 
 mod errors;
 mod fixture;
+mod hold;
 mod lease;
 mod listener;
 mod panics;
@@ -21,6 +22,7 @@ mod shutdown;
 mod stop;
 mod telemetry;
 mod worker;
+mod workers;
 
 /// An empty store that one check uses alone.
 #[derive(Debug)]
@@ -58,7 +60,11 @@ table! {
         settlements_in_flight_take_no_room it_rarely_polls_an_empty_queue
         an_enqueue_wakes_it a_delayed_message_comes_when_it_is_due
         it_pauses_when_waits_return_early ten_thousand_messages_take_few_calls
-        invalid_options_are_refused;
+        invalid_options_are_refused a_batch_is_what_is_there
+        dropping_a_wait_for_a_batch_loses_nothing;
+    hold: it_runs_while_the_lease_is_renewed it_ends_with_the_lease_and_drops_the_work
+        after_the_end_the_work_is_not_polled dropping_it_keeps_the_lease settling_the_lease_ends_it
+        a_handler_can_hold_its_lease;
     stop: it_ends_the_stream it_releases_what_was_not_handed_out
         it_releases_what_a_call_in_flight_leases dropping_the_listener_releases_too
         leases_handed_out_stay_renewed draining_waits_for_every_lease
@@ -78,12 +84,18 @@ table! {
         it_stops_at_the_limit extending_goes_beyond_the_limit a_short_extension_is_renewed
         a_renewal_does_not_shorten_an_extension
         a_renewal_queued_with_an_extension_does_not_either a_refused_extension_does_not_end_renewal
-        it_counts_from_before_the_call a_lease_that_expired_in_flight_is_not_handed_out
+        it_counts_from_before_the_call a_lease_that_expired_in_a_suspended_process_is_not_handed_out
         it_ignores_the_wall_clock a_settled_lease_is_not_renewed
-        a_buffered_lease_at_its_limit_is_released a_renewal_before_the_settlement_does_not_end_it;
+        a_buffered_lease_at_its_limit_is_released a_renewal_before_the_settlement_does_not_end_it
+        the_store_decides_whether_an_extension_is_lost
+        an_extension_of_a_settled_lease_is_an_error
+        a_context_that_outlives_its_message_cannot_extend_it;
     errors: calls_to_a_failing_store_pause_longer_each_time it_recovers_when_a_denial_ends
         a_failing_wait_is_survived a_panicking_backend_is_survived a_panicking_hook_is_survived
-        a_settlement_is_repeated_while_the_lease_lasts a_lost_answer_is_not_a_lost_lease
+        a_settlement_is_repeated_while_the_lease_lasts
+        a_settlement_that_a_repeat_finds_lost_is_the_error
+        a_lost_answer_of_an_extension_is_not_a_lost_lease
+        a_worker_counts_a_settlement_that_a_repeat_finds_lost_as_unsettled
         a_settlement_that_keeps_failing_is_an_error an_expired_claim_causes_no_busy_loop
         an_expired_claim_without_room_does_not_either a_settlement_that_hangs_ends_with_its_lease
         a_worker_stops_although_its_settlement_hangs;
@@ -93,24 +105,27 @@ table! {
         the_error_may_choose_the_delay the_error_may_give_up
         the_last_attempt_ends_in_a_dead_letter_with_the_error
         a_panic_is_a_failure_and_the_worker_goes_on a_panic_of_the_policy_is_survived
-        what_does_not_decode_is_a_dead_letter a_codec_that_panics_is_survived
+        what_does_not_decode_is_retried_as_the_policy_says
+        the_policy_is_told_the_message_and_the_failure
         a_handler_over_its_time_limit_is_cancelled a_long_handler_keeps_its_message
         a_handler_learns_that_its_lease_ended
         a_store_that_is_down_too_long_leaves_it_unsettled
         until_idle_includes_what_handlers_enqueue
         until_idle_ignores_delayed_and_leased_messages until_idle_on_an_empty_queue_polls_once
-        json_is_the_default;
+        json_is_the_default a_handler_may_have_state_and_be_shared_or_boxed;
     shutdown: handlers_may_finish
         at_the_deadline_they_are_cancelled_and_cost_no_attempt
         running_handlers_keep_their_leases a_cancellation_token_stops_it
         handlers_learn_of_it dropping_the_run_nacks_its_messages it_may_be_run_again
         endless_durations_are_accepted a_store_that_is_away_delays_it_by_the_grace;
+    workers: they_run_together_and_shut_down_together the_first_failure_ends_all
+        a_shutdown_that_panics_is_an_error_of_each without_workers_it_waits_for_the_shutdown;
     panics: code_that_panics_ends_neither_the_listener_nor_the_worker
         a_shutdown_future_that_panics_is_an_error;
     settings: every_setting_works_or_is_refused_at_the_ends_of_its_range;
     short_leases: each_is_handled_once_by_one_worker
         each_attempt_that_counts_reaches_a_handler_of_two_workers;
-    telemetry: every_metric_is_recorded a_repeated_ack_is_counted_once
+    telemetry: every_metric_is_recorded a_settlement_that_may_have_taken_effect_is_not_counted
         a_trace_goes_from_the_sender_to_the_handler
         an_invalid_trace_context_is_not_logged;
 }

@@ -11,16 +11,25 @@ use std::{
 };
 
 use futures::FutureExt;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
+};
 use queue_api::{
     Bytes, Clock, Codec, CodecError, ErrorKind, Headers, Queue, Result, async_trait,
     consumer::{Context, Failure, ListenOptions, Report, Retry, RetryPolicy, Worker},
-    trace::Propagator,
+    trace::{Propagator, TRACEPARENT},
 };
-use tracing::{Event, Id, Span, Subscriber, span};
+use tracing::{
+    Event, Id, Span, Subscriber,
+    instrument::WithSubscriber,
+    span,
+    subscriber::{Interest, NoSubscriber},
+};
 
 use super::{
     fixture::{Fixture, HOUR, SECOND, msg},
+    telemetry::CONTEXT,
     worker::counts,
 };
 use crate::{Fault, Operation};
@@ -28,13 +37,22 @@ use crate::{Fault, Operation};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Recorder,
-    Propagator,
-    Subscriber,
+    RecorderHandle,
+    PropagatorInject,
+    PropagatorLink,
+    SubscriberEnabled,
+    SubscriberEvent,
+    SubscriberNewSpan,
+    SubscriberRecord,
+    SubscriberEnter,
+    SubscriberExit,
+    SubscriberClose,
     ClockNow,
     ClockSleep,
     ErrorHook,
     Codec,
     CodecErrorDisplay,
+    MessageDrop,
     HandlerCall,
     HandlerPoll,
     HandlerDrop,
@@ -51,19 +69,36 @@ enum Place {
 const PLACES: &[(Place, bool, [u64; 6])] = &[
     (Place::Recorder, true, [2, 0, 0, 0, 0, 0]),
     (Place::Recorder, false, [2, 0, 0, 0, 0, 0]),
-    (Place::Propagator, true, [2, 0, 0, 0, 0, 0]),
-    (Place::Propagator, false, [2, 0, 0, 0, 0, 0]),
-    (Place::Subscriber, true, [2, 0, 0, 0, 0, 0]),
-    (Place::Subscriber, false, [2, 0, 0, 0, 0, 0]),
+    (Place::RecorderHandle, true, [2, 0, 0, 0, 0, 0]),
+    (Place::RecorderHandle, false, [2, 0, 0, 0, 0, 0]),
+    (Place::PropagatorInject, true, [2, 0, 0, 0, 0, 0]),
+    (Place::PropagatorInject, false, [2, 0, 0, 0, 0, 0]),
+    (Place::PropagatorLink, true, [2, 0, 0, 0, 0, 0]),
+    (Place::PropagatorLink, false, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberEnabled, true, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberEnabled, false, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberEvent, true, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberEvent, false, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberNewSpan, true, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberNewSpan, false, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberRecord, true, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberRecord, false, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberEnter, true, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberEnter, false, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberExit, true, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberExit, false, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberClose, true, [2, 0, 0, 0, 0, 0]),
+    (Place::SubscriberClose, false, [2, 0, 0, 0, 0, 0]),
     (Place::ClockNow, true, [2, 0, 0, 0, 0, 0]),
     (Place::ClockNow, false, [2, 0, 0, 0, 0, 0]),
     (Place::ClockSleep, true, [2, 0, 0, 0, 0, 0]),
     (Place::ClockSleep, false, [2, 0, 0, 0, 0, 0]),
     (Place::ErrorHook, true, [2, 0, 0, 0, 0, 0]),
     (Place::ErrorHook, false, [2, 0, 0, 0, 0, 0]),
-    (Place::Codec, true, [0, 0, 2, 0, 0, 0]),
-    (Place::Codec, false, [1, 0, 1, 0, 0, 0]),
+    (Place::Codec, true, [0, 48, 2, 0, 0, 0]),
+    (Place::Codec, false, [2, 1, 0, 0, 0, 0]),
     (Place::CodecErrorDisplay, false, [2, 1, 0, 0, 0, 0]),
+    (Place::MessageDrop, false, [2, 1, 0, 0, 0, 0]),
     (Place::HandlerCall, false, [2, 1, 0, 0, 0, 0]),
     (Place::HandlerPoll, false, [2, 1, 0, 0, 0, 0]),
     (Place::HandlerDrop, false, [2, 1, 0, 0, 0, 0]),
@@ -99,46 +134,100 @@ impl Recorder for Panics {
 
     fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
         self.at(Place::Recorder);
-        Counter::noop()
+        Counter::from_arc(Arc::new(self.clone()))
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
         self.at(Place::Recorder);
-        Gauge::noop()
+        Gauge::from_arc(Arc::new(self.clone()))
     }
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         self.at(Place::Recorder);
-        Histogram::noop()
+        Histogram::from_arc(Arc::new(self.clone()))
+    }
+}
+
+impl CounterFn for Panics {
+    fn increment(&self, _: u64) {
+        self.at(Place::RecorderHandle);
+    }
+
+    fn absolute(&self, _: u64) {}
+}
+
+impl GaugeFn for Panics {
+    fn increment(&self, _: f64) {}
+    fn decrement(&self, _: f64) {}
+
+    fn set(&self, _: f64) {
+        self.at(Place::RecorderHandle);
+    }
+}
+
+impl HistogramFn for Panics {
+    fn record(&self, _: f64) {
+        self.at(Place::RecorderHandle);
     }
 }
 
 impl Propagator for Panics {
-    fn inject(&self, _: &mut Headers) {}
+    fn inject(&self, _: &mut Headers) {
+        self.at(Place::PropagatorInject);
+    }
 
     fn link(&self, _: &Span, _: &Headers) {
-        self.at(Place::Propagator);
+        self.at(Place::PropagatorLink);
     }
 }
 
-/// Panics on log lines.
 impl Subscriber for Panics {
+    /// So that `enabled` is called each time.
+    fn register_callsite(&self, _: &'static tracing::Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        self.place == Place::Subscriber
+        self.at(Place::SubscriberEnabled);
+        use Place::*;
+        matches!(
+            self.place,
+            SubscriberEvent
+                | SubscriberNewSpan
+                | SubscriberRecord
+                | SubscriberEnter
+                | SubscriberExit
+                | SubscriberClose
+        )
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> Id {
+        self.at(Place::SubscriberNewSpan);
         Id::from_u64(1)
     }
 
     fn event(&self, _: &Event<'_>) {
-        self.at(Place::Subscriber);
+        self.at(Place::SubscriberEvent);
     }
 
-    fn record(&self, _: &Id, _: &span::Record<'_>) {}
+    fn record(&self, _: &Id, _: &span::Record<'_>) {
+        self.at(Place::SubscriberRecord);
+    }
+
     fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
+
+    fn enter(&self, _: &Id) {
+        self.at(Place::SubscriberEnter);
+    }
+
+    fn exit(&self, _: &Id) {
+        self.at(Place::SubscriberExit);
+    }
+
+    fn try_close(&self, _: Id) -> bool {
+        self.at(Place::SubscriberClose);
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -157,17 +246,26 @@ impl Clock for PanickingClock {
     }
 }
 
-impl Codec<String> for Panics {
-    fn encode(&self, value: &String) -> Result<Bytes, CodecError> {
-        Ok(value.clone().into())
+/// A decoded message.
+struct Message(Panics);
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.0.at(Place::MessageDrop);
+    }
+}
+
+impl Codec<Message> for Panics {
+    fn encode(&self, _: &Message) -> Result<Bytes, CodecError> {
+        Ok(Bytes::new())
     }
 
-    fn decode(&self, payload: &Bytes) -> Result<String, CodecError> {
+    fn decode(&self, _: &Bytes) -> Result<Message, CodecError> {
         self.at(Place::Codec);
         if self.place == Place::CodecErrorDisplay && !self.done.load(Ordering::Relaxed) {
             return Err(Box::new(PanickingError(self.clone())));
         }
-        Ok(std::str::from_utf8(payload)?.to_owned())
+        Ok(Message(self.clone()))
     }
 }
 
@@ -212,7 +310,10 @@ impl Drop for PanicsAgain {
     }
 }
 
-async fn handle(panics: Panics) -> Result<(), Failure> {
+async fn handle(panics: Panics, sends_to: Queue) -> Result<(), Failure> {
+    if panics.place == Place::PropagatorInject {
+        sends_to.enqueue(&msg("later").with_delay(HOUR)).await?;
+    }
     let _dropped = PanicsOnDrop(panics.clone());
     tokio::task::yield_now().await;
     panics.at(Place::HandlerPoll);
@@ -238,34 +339,36 @@ async fn run(fixture: &Fixture, panics: &Panics) -> Result<Report, String> {
     let options = ListenOptions::new(4)
         .with_clock(Arc::new(clock))
         .with_error_hook(move |_| hook.at(Place::ErrorHook));
-    let worker = Worker::new(
-        queue.with_propagator(Arc::new(panics.clone())),
-        move |_: String, _: Context| {
-            handler.at(Place::HandlerCall);
-            handle(handler.clone())
-        },
-    )
+    let queue = queue.with_propagator(Arc::new(panics.clone()));
+    let sends_to = queue.clone();
+    let worker = Worker::new(queue, move |_: Message, _: Context| {
+        handler.at(Place::HandlerCall);
+        handle(handler.clone(), sends_to.clone())
+    })
     .with_codec(panics.clone())
     .with_listen_options(options)
     .with_time_limit(HOUR)
-    .with_retry_policy(RetryPolicy::custom(move |_, _| {
+    .with_retry_policy(RetryPolicy::custom(move |_| {
         policy.at(Place::RetryPolicy);
         Retry::After(SECOND)
     }));
     let stop = fixture.clock.now() + SECOND * 60;
-    let messages = async {
+    let sending = async {
         // So that the error hook is called and something is logged.
         fixture
             .faulty
             .fault_once(Operation::Lease, Fault::Before(ErrorKind::Unavailable));
-        fixture.store(&[msg("first")]).await;
+        let first = msg("first").with_header(TRACEPARENT, CONTEXT);
+        fixture.store(&[first]).await;
         fixture.advance(SECOND * 30).await;
         fixture
             .faulty
             .fault_once(Operation::Wait, Fault::Before(ErrorKind::Unavailable));
         fixture.store(&[msg("second")]).await;
     };
-    let running = async { futures::join!(worker.run(fixture.clock.sleep_until(stop)), messages).0 };
+    // The sender is not part of the check.
+    let sending = sending.with_subscriber(NoSubscriber::default());
+    let running = async { futures::join!(worker.run(fixture.clock.sleep_until(stop)), sending).0 };
     let report = AssertUnwindSafe(running).catch_unwind().await;
     let report = report.map_err(|_| "a call panicked".to_owned())?;
     let report = report.map_err(|error| format!("run returned an error: {error}"))?;

@@ -1,16 +1,22 @@
 //! When leases are renewed, and when they end.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use queue_api::{
     Clock, ErrorKind, LeaseOutcome, NewMessage, Purge, async_trait,
-    consumer::{LeaseEnd, ListenOptions},
+    consumer::{Context, Failure, LeaseEnd, ListenOptions},
 };
 
-use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
+use super::{
+    fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg},
+    worker::{counts, worker},
+};
 use crate::{Fault, Operation};
 
 pub(super) async fn a_long_handler_keeps_its_message(fixture: Fixture) {
@@ -92,7 +98,19 @@ pub(super) async fn a_lease_that_cannot_be_renewed_expires(fixture: Fixture) {
     fixture.faulty.clear();
     fixture.run_tasks().await;
     let extended = lease.extend(VISIBILITY).await.unwrap();
-    assert_eq!(extended, LeaseOutcome::Lost, "the lease has ended for good");
+    assert_eq!(
+        extended,
+        LeaseOutcome::Applied,
+        "a late extension works if no other consumer has the message"
+    );
+    fixture.advance(VISIBILITY - SECOND).await;
+    assert!(fixture.lease_elsewhere().await.is_none());
+    fixture.advance(SECOND).await;
+    assert_eq!(
+        fixture.stats().await.ready,
+        1,
+        "it is not renewed, because the lease has ended for good"
+    );
     let outcome = lease.ack().await.unwrap();
     assert_eq!(
         outcome,
@@ -227,47 +245,94 @@ pub(super) async fn it_counts_from_before_the_call(fixture: Fixture) {
     assert!(!lease.is_ended());
 }
 
-pub(super) async fn a_lease_that_expired_in_flight_is_not_handed_out(fixture: Fixture) {
+/// No call takes that long, so the process was suspended.
+pub(super) async fn a_lease_that_expired_in_a_suspended_process_is_not_handed_out(
+    fixture: Fixture,
+) {
     fixture.store(&[msg("m")]).await;
     fixture.faulty.hold_answers(Operation::Lease);
     let mut listener = fixture.listen(1);
     let next = tokio::spawn(async move { listener.next().await.unwrap() });
-    fixture.advance(VISIBILITY).await;
+    fixture.advance(SECOND * 100).await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
     fixture.faulty.release();
     let lease = next.await.unwrap();
     assert_eq!(lease.attempt(), 3, "it waits for the other lease to expire");
-    assert_eq!(fixture.seconds(), 2 * VISIBILITY.as_secs());
+    assert_eq!(fixture.seconds(), 100 + VISIBILITY.as_secs());
 }
 
-#[derive(Debug)]
-struct YearsOff(Arc<dyn Clock>);
-
 const YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A clock of another epoch. It may panic.
+#[derive(Debug)]
+struct YearsOff {
+    clock: Arc<dyn Clock>,
+    ahead: bool,
+    panics: Arc<AtomicBool>,
+}
+
+impl YearsOff {
+    fn options(fixture: &Fixture, ahead: bool, panics: &Arc<AtomicBool>) -> ListenOptions {
+        ListenOptions::new(1).with_clock(Arc::new(Self {
+            clock: fixture.clock.clone(),
+            ahead,
+            panics: panics.clone(),
+        }))
+    }
+}
 
 #[async_trait]
 impl Clock for YearsOff {
     fn now(&self) -> SystemTime {
-        self.0.now() - YEARS
+        assert!(!self.panics.load(Ordering::Relaxed), "the clock");
+        match self.ahead {
+            true => self.clock.now() + YEARS,
+            false => self.clock.now() - YEARS,
+        }
     }
 
     async fn sleep_until(&self, deadline: SystemTime) {
-        self.0.sleep_until(deadline + YEARS).await;
+        assert!(!self.panics.load(Ordering::Relaxed), "the clock");
+        let deadline = match self.ahead {
+            true => deadline - YEARS,
+            false => deadline + YEARS,
+        };
+        self.clock.sleep_until(deadline).await;
     }
 }
 
 pub(super) async fn it_ignores_the_wall_clock(fixture: Fixture) {
-    fixture.store(&[msg("m")]).await;
-    let clock = Arc::new(YearsOff(fixture.clock.clone()));
-    let options = ListenOptions::new(1).with_clock(clock);
-    let mut listener = fixture.queue.listen(options).unwrap();
-    let lease = listener.next().await.unwrap();
-    fixture.advance(VISIBILITY * 5).await;
-    assert!(!lease.is_ended());
-    assert!(fixture.lease_elsewhere().await.is_none());
-    fixture.faulty.go_down();
-    assert_eq!(lease.ended().await, LeaseEnd::Expired);
-    assert!(fixture.seconds() <= 6 * VISIBILITY.as_secs());
+    for ahead in [false, true] {
+        // Whether the clock panics at first, between two readings, and at the end.
+        for panics in [
+            [false; 3],
+            [true, false, false],
+            [false, true, false],
+            [true; 3],
+        ] {
+            fixture.store(&[msg("m")]).await;
+            let panicking = Arc::new(AtomicBool::new(panics[0]));
+            let options = YearsOff::options(&fixture, ahead, &panicking);
+            let mut listener = fixture.queue.listen(options).unwrap();
+            let lease = listener.next().await.unwrap();
+            for panics in panics {
+                panicking.store(panics, Ordering::Relaxed);
+                fixture.advance(VISIBILITY * 3).await;
+                let case = format!("ahead: {ahead}, panics: {panics:?}");
+                assert!(!lease.is_ended(), "{case}");
+                assert!(fixture.lease_elsewhere().await.is_none(), "{case}");
+            }
+            fixture.faulty.go_down();
+            let down = fixture.seconds();
+            assert_eq!(lease.ended().await, LeaseEnd::Expired);
+            let took = fixture.seconds() - down;
+            assert!(took <= VISIBILITY.as_secs() + 1, "{took}");
+            fixture.faulty.clear();
+            drop(lease);
+            listener.drain().await;
+            fixture.purge().await;
+        }
+    }
 }
 
 pub(super) async fn a_settled_lease_is_not_renewed(fixture: Fixture) {
@@ -320,4 +385,84 @@ pub(super) async fn a_renewal_before_the_settlement_does_not_end_it(fixture: Fix
     fixture.faulty.release();
     assert_eq!(ack.await.unwrap(), LeaseOutcome::Applied);
     assert_eq!(ended.await, LeaseEnd::Settled);
+}
+
+/// Only the store knows whether another consumer has the message.
+pub(super) async fn the_store_decides_whether_an_extension_is_lost(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    fixture.faulty.go_down();
+    assert_eq!(lease.ended().await, LeaseEnd::Expired);
+    let error = lease.extend(VISIBILITY).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    fixture.faulty.clear();
+    fixture.run_tasks().await;
+    assert!(fixture.lease_elsewhere().await.is_some());
+    let asked = fixture.faulty.calls(Operation::Change).len();
+    let extended = lease.extend(VISIBILITY).await.unwrap();
+    assert_eq!(extended, LeaseOutcome::Lost);
+    assert_eq!(fixture.faulty.calls(Operation::Change).len(), asked + 1);
+}
+
+/// How a call that carries an extension goes while the lease's owner acks.
+const BEFORE_THE_ACK: [&str; 3] = ["not sent", "to be repeated", "in flight and fails"];
+
+pub(super) async fn an_extension_of_a_settled_lease_is_an_error(fixture: Fixture) {
+    for how in BEFORE_THE_ACK {
+        fixture.store_many(2).await;
+        let mut listener = fixture.listen(2);
+        let lease = listener.next().await.unwrap();
+        let other = listener.next().await.unwrap();
+        let fails = Fault::Before(ErrorKind::Unavailable);
+        let blocking = match how {
+            "not sent" => {
+                fixture.faulty.hold_answers(Operation::Change);
+                let blocking = other.extend(VISIBILITY);
+                fixture.run_tasks().await;
+                Some(blocking)
+            }
+            _ => None,
+        };
+        if how == "to be repeated" {
+            fixture.faulty.fault_once(Operation::Change, fails);
+        }
+        if how == "in flight and fails" {
+            fixture.faulty.hold_answers(Operation::Change);
+            let lost = Fault::After(ErrorKind::Unavailable);
+            fixture.faulty.fault_once(Operation::Change, lost);
+        }
+        let extended = lease.extend(HOUR);
+        fixture.run_tasks().await;
+        assert!(lease.ack().await.unwrap().is_applied());
+        fixture.faulty.release();
+        let error = extended.await.expect_err(how);
+        assert!(error.is_retryable(), "{how}: {error}");
+        if let Some(blocking) = blocking {
+            assert!(blocking.await.unwrap().is_applied());
+        }
+        assert!(other.ack().await.unwrap().is_applied());
+        listener.drain().await;
+        fixture.faulty.clear();
+    }
+}
+
+pub(super) async fn a_context_that_outlives_its_message_cannot_extend_it(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let kept = Arc::new(Mutex::new(None));
+    let keeps = kept.clone();
+    let worker = worker(&fixture, move |_: String, context: Context| {
+        *keeps.lock().unwrap() = Some(context);
+        async { Ok::<_, Failure>(()) }
+    });
+    let stop = fixture.clock.now() + SECOND * 10;
+    let extending = async {
+        fixture.advance(SECOND).await;
+        let context = kept.lock().unwrap().take().unwrap();
+        let error = context.extend(VISIBILITY).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert!(error.to_string().contains("was settled"), "{error}");
+    };
+    let running = worker.run(fixture.clock.sleep_until(stop));
+    let (report, ()) = futures::join!(running, extending);
+    assert_eq!(counts(report.unwrap()), [1, 0, 0, 0, 0, 0]);
 }

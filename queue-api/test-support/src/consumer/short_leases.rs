@@ -118,8 +118,24 @@ impl Remote {
 pub(super) async fn each_is_handled_once_by_one_worker(fixture: Fixture) {
     let millis = Duration::from_millis;
     let mut problems = Vec::new();
-    for visibility in [millis(1), millis(2), millis(150), SECOND, SECOND * 4] {
-        for round_trip in [Duration::ZERO, millis(4), millis(100), SECOND * 3] {
+    for visibility in [
+        millis(1),
+        millis(2),
+        millis(150),
+        SECOND,
+        SECOND * 4,
+        SECOND * 6,
+        SECOND * 30,
+    ] {
+        for round_trip in [
+            Duration::ZERO,
+            millis(4),
+            millis(100),
+            SECOND * 3,
+            SECOND * 7,
+            // The longest call of `Batching` on a backend with the default operation timeout.
+            SECOND * 31,
+        ] {
             for time in [Duration::ZERO, millis(1), SECOND * 20] {
                 let remote = Remote::new(&fixture, round_trip);
                 let messages = ["a", "b", "c"].map(|id| {
@@ -127,8 +143,10 @@ pub(super) async fn each_is_handled_once_by_one_worker(fixture: Fixture) {
                     message.with_visibility_timeout(visibility)
                 });
                 fixture.store(&messages).await;
-                let stop = fixture.clock.now() + SECOND * 60;
-                let worker = remote.worker(&fixture, time);
+                let stop = fixture.clock.now() + SECOND * 60 + round_trip * 10;
+                let worker = remote
+                    .worker(&fixture, time)
+                    .with_shutdown_deadline(SECOND * 600);
                 let report = worker.run(fixture.clock.sleep_until(stop)).await.unwrap();
                 let handled = remote.handled.lock().unwrap().len();
                 if (counts(report), handled) != ([3, 0, 0, 0, 0, 0], 3) {
@@ -148,15 +166,23 @@ pub(super) async fn each_attempt_that_counts_reaches_a_handler_of_two_workers(fi
     let millis = Duration::from_millis;
     let mut problems = Vec::new();
     for max_attempts in [1, 3] {
-        for round_trip in [millis(4), millis(100)] {
+        for (visibility, round_trip) in [
+            (millis(1), millis(4)),
+            (millis(1), millis(100)),
+            (SECOND * 6, SECOND * 7),
+            (SECOND * 30, SECOND * 31),
+        ] {
             let remote = Remote::new(&fixture, round_trip);
             let messages: Vec<_> = (0..20)
                 .map(|n| msg(&n.to_string()).with_max_attempts(max_attempts))
-                .map(|message| message.with_visibility_timeout(millis(1)))
+                .map(|message| message.with_visibility_timeout(visibility))
                 .collect();
             fixture.store(&messages).await;
-            let stop = fixture.clock.now() + SECOND * 60;
-            let workers = [(); 2].map(|()| remote.worker(&fixture, millis(30)));
+            let stop = fixture.clock.now() + SECOND * 60 + round_trip * 60;
+            let workers = [(); 2].map(|()| {
+                let worker = remote.worker(&fixture, millis(30));
+                worker.with_shutdown_deadline(SECOND * 600)
+            });
             let running = workers
                 .iter()
                 .map(|worker| worker.run(fixture.clock.sleep_until(stop)));
@@ -166,8 +192,8 @@ pub(super) async fn each_attempt_that_counts_reaches_a_handler_of_two_workers(fi
             let unseen: Vec<_> = delivered.difference(&handled).collect();
             if !unseen.is_empty() || delivered.len() < 20 {
                 problems.push(format!(
-                    "max_attempts {max_attempts}, round trip {round_trip:?}: {} of {} attempts \
-                     reached no handler",
+                    "max_attempts {max_attempts}, visibility timeout {visibility:?}, round trip \
+                     {round_trip:?}: {} of {} attempts reached no handler",
                     unseen.len(),
                     delivered.len()
                 ));

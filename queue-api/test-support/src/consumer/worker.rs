@@ -1,6 +1,7 @@
 //! What a worker does with each outcome of its handler.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +11,10 @@ use std::{
 
 use queue_api::{
     Bytes, Codec, CodecError, DeadReason, NewMessage,
-    consumer::{Context, Failure, Handler, Lease, Report, Retry, RetryPolicy, Worker},
+    consumer::{
+        BoxHandler, Context, Failure, FailureKind, Handler, Lease, Report, Retry, RetryPolicy,
+        Worker,
+    },
 };
 
 use super::fixture::{Fixture, HOUR, SECOND, VISIBILITY, msg};
@@ -36,7 +40,7 @@ impl Codec<String> for Text {
 
 /// A worker on the fixture's queue and clock that retries after a minute.
 pub(super) fn worker<H: Handler<String>>(fixture: &Fixture, handler: H) -> Worker<String, H, Text> {
-    let minute = RetryPolicy::custom(|_, _| Retry::After(SECOND * 60));
+    let minute = RetryPolicy::custom(|_| Retry::After(SECOND * 60));
     let options = queue_api::consumer::ListenOptions::new(4).with_clock(fixture.clock.clone());
     Worker::new(fixture.queue.clone(), handler)
         .with_codec(Text)
@@ -245,29 +249,111 @@ pub(super) async fn a_panic_of_the_policy_is_survived(fixture: Fixture) {
     let worker = worker(&fixture, |text: String, _: Context| async move {
         if text == "0" { Err("fails") } else { Ok(()) }
     })
-    .with_retry_policy(RetryPolicy::custom(|_, _| panic!("the policy panicked")));
+    .with_retry_policy(RetryPolicy::custom(|_| panic!("the policy panicked")));
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
     fixture.advance(Lease::RELEASE_DELAY).await;
     assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
-pub(super) async fn what_does_not_decode_is_a_dead_letter(fixture: Fixture) {
-    fixture.store(&[msg("garbage"), msg("fine")]).await;
-    let worker = acking_worker(&fixture);
-    let report = worker.run_until_idle().await.unwrap();
-    assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
-    let reason = reason(&fixture).await;
-    assert_eq!(reason, "the payload cannot be decoded: this is garbage");
-    assert_eq!(fixture.dead_letters().await[0].payload, "garbage");
+/// While a new version of a program is rolled out, the old one cannot decode its messages.
+pub(super) async fn what_does_not_decode_is_retried_as_the_policy_says(fixture: Fixture) {
+    for (payload, reason) in [
+        ("garbage", "the payload cannot be decoded: this is garbage"),
+        (
+            "bomb",
+            "the payload cannot be decoded: panicked: the codec panicked",
+        ),
+    ] {
+        fixture
+            .store(&[msg(payload).with_max_attempts(2), msg("fine")])
+            .await;
+        let worker = acking_worker(&fixture);
+        let report = worker.run_until_idle().await.unwrap();
+        assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
+        assert_eq!(fixture.stats().await.delayed, 1);
+        fixture.advance(SECOND * 60).await;
+        let report = worker.run_until_idle().await.unwrap();
+        assert_eq!(counts(report), [0, 0, 1, 0, 0, 0], "the last attempt");
+        assert_eq!(self::reason(&fixture).await, reason);
+        assert_eq!(fixture.dead_letters().await[0].payload, payload);
+        fixture.purge().await;
+
+        // A newer version can decode it.
+        fixture.store(&[msg(payload)]).await;
+        assert_eq!(worker.run_until_idle().await.unwrap().failed, 1);
+        fixture.advance(SECOND * 60).await;
+        let delivery = fixture.lease_elsewhere().await.unwrap();
+        assert_eq!((delivery.payload, delivery.attempt), (payload.into(), 2));
+        fixture.purge().await;
+    }
 }
 
-pub(super) async fn a_codec_that_panics_is_survived(fixture: Fixture) {
-    fixture.store(&[msg("bomb"), msg("fine")]).await;
-    let worker = acking_worker(&fixture);
+#[derive(Debug)]
+struct Busy(u32);
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "busy for {} seconds", self.0)
+    }
+}
+
+impl std::error::Error for Busy {}
+
+pub(super) async fn the_policy_is_told_the_message_and_the_failure(fixture: Fixture) {
+    let payloads = [
+        "busy", "panics", "hangs", "garbage", "bomb", "after", "never", "last",
+    ];
+    let messages = payloads.map(|payload| match payload {
+        "last" => msg(payload).with_max_attempts(1),
+        _ => msg(payload).with_header("to", payload),
+    });
+    fixture.store(&messages).await;
+    let told = Arc::new(Mutex::new(BTreeMap::new()));
+    let tells = told.clone();
+    let policy = RetryPolicy::custom(move |failed| {
+        let (message, failure) = (failed.delivery, failed.failure);
+        assert_eq!((message.attempt, message.max_attempts), (1, 25));
+        assert_eq!(message.headers["to"], message.id.as_str());
+        let busy = failure.error().downcast_ref::<Busy>();
+        let text = failure.error().to_string();
+        let told = (failure.kind(), busy.map(|busy| busy.0), text);
+        tells.lock().unwrap().insert(message.id.to_string(), told);
+        Retry::After(HOUR)
+    });
+    let worker = worker(&fixture, |text: String, _: Context| async move {
+        match text.as_str() {
+            "panics" => panic!("a bug"),
+            "hangs" => std::future::pending().await,
+            "after" => Err(Failure::retry_after(HOUR, Busy(1))),
+            "never" => Err(Failure::give_up(Busy(2))),
+            _ => Err(Busy(3).into()),
+        }
+    })
+    .with_concurrency(payloads.len())
+    .with_time_limit(SECOND)
+    .with_retry_policy(policy);
     let report = worker.run_until_idle().await.unwrap();
-    assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
-    assert!(reason(&fixture).await.contains("the codec panicked"));
+    assert_eq!(counts(report), [0, 6, 2, 0, 0, 0]);
+    let expected = [
+        (
+            "bomb",
+            FailureKind::Undecodable,
+            None,
+            "panicked: the codec panicked",
+        ),
+        ("busy", FailureKind::ByPolicy, Some(3), "busy for 3 seconds"),
+        ("garbage", FailureKind::Undecodable, None, "this is garbage"),
+        (
+            "hangs",
+            FailureKind::TimedOut,
+            None,
+            "the handler exceeded its time limit of 1s",
+        ),
+        ("panics", FailureKind::Panicked, None, "panicked: a bug"),
+    ];
+    let expected = expected.map(|(id, kind, busy, text)| (id.into(), (kind, busy, text.into())));
+    assert_eq!(*told.lock().unwrap(), BTreeMap::from(expected));
 }
 
 pub(super) async fn a_handler_over_its_time_limit_is_cancelled(fixture: Fixture) {
@@ -395,5 +481,47 @@ pub(super) async fn json_is_the_default(fixture: Fixture) {
     };
     let worker = Worker::new(fixture.queue.clone(), handler);
     let report = worker.run_until_idle().await.unwrap();
-    assert_eq!(counts(report), [1, 0, 1, 0, 0, 0]);
+    assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
+}
+
+/// A handler with state.
+struct Counting {
+    seen: Arc<AtomicUsize>,
+    fails: bool,
+}
+
+impl Handler<String> for Counting {
+    async fn handle(&self, _: String, context: Context) -> Result<(), Failure> {
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        match self.fails {
+            true => Err(format!("attempt {}", context.attempt()).into()),
+            false => Ok(()),
+        }
+    }
+}
+
+pub(super) async fn a_handler_may_have_state_and_be_shared_or_boxed(fixture: Fixture) {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counting = |fails| Counting {
+        seen: seen.clone(),
+        fails,
+    };
+    let shared = Arc::new(counting(false));
+    let boxed = [false, true].map(|fails| BoxHandler::new(counting(fails)));
+    let [boxed, boxed_and_fails] = boxed;
+    fixture.store_many(2).await;
+    let plain = worker(&fixture, counting(false)).run_until_idle().await;
+    assert_eq!(counts(plain.unwrap()), [2, 0, 0, 0, 0, 0]);
+    fixture.store_many(2).await;
+    let of_arc = worker(&fixture, shared.clone()).run_until_idle().await;
+    assert_eq!(counts(of_arc.unwrap()), [2, 0, 0, 0, 0, 0]);
+    fixture.store_many(2).await;
+    let of_box = worker(&fixture, boxed).run_until_idle().await;
+    assert_eq!(counts(of_box.unwrap()), [2, 0, 0, 0, 0, 0]);
+    assert_eq!(shared.seen.load(Ordering::Relaxed), 6);
+
+    fixture.store(&[msg("m").with_max_attempts(1)]).await;
+    let failed = worker(&fixture, boxed_and_fails).run_until_idle().await;
+    assert_eq!(counts(failed.unwrap()), [0, 0, 1, 0, 0, 0]);
+    assert_eq!(reason(&fixture).await, "attempt 1");
 }

@@ -65,8 +65,8 @@ impl Clock for Shifted {
     }
 }
 
-/// Runs a worker for a minute. Returns how often the handler was called.
-async fn run_worker(fixture: &Fixture, set: impl FnOnce(&mut Setup)) -> Result<usize> {
+/// Runs a worker for a minute. The handler is called, unless the message's delay is longer.
+async fn worked(fixture: &Fixture, set: impl FnOnce(&mut Setup)) -> Result<()> {
     let mut to = Setup {
         message: NewMessage::new("text"),
         options: ListenOptions::new(4).with_clock(fixture.clock.clone()),
@@ -90,6 +90,7 @@ async fn run_worker(fixture: &Fixture, set: impl FnOnce(&mut Setup)) -> Result<u
     let limits = to.limits;
     let queue = Queue::new(Arc::new(Delegated(Limited { inner, limits })), "q")?;
     queue.enqueue(&to.message).await?;
+    let is_late = to.message.delay.is_some_and(|delay| delay > SECOND * 60);
     let calls = Arc::new(AtomicUsize::new(0));
     let called = calls.clone();
     let handler = move |_: String, _: Context| {
@@ -114,12 +115,12 @@ async fn run_worker(fixture: &Fixture, set: impl FnOnce(&mut Setup)) -> Result<u
     let stop = fixture.clock.now() + SECOND * 60;
     worker.run(fixture.clock.sleep_until(stop)).await?;
     assert_eq!(fixture.clock.now(), stop, "it ended early or late");
-    Ok(calls.load(Ordering::Relaxed))
-}
-
-async fn worked(fixture: &Fixture, set: impl FnOnce(&mut Setup)) -> Result<()> {
-    let calls = run_worker(fixture, set).await?;
-    assert!(calls > 0, "the handler was not called");
+    let delayed = fixture.stats().await.delayed;
+    let calls = calls.load(Ordering::Relaxed);
+    match is_late {
+        true => assert_eq!((delayed, calls), (1, 0)),
+        false => assert!(calls > 0, "the handler was not called"),
+    }
     Ok(())
 }
 
@@ -152,6 +153,7 @@ pub(super) async fn every_setting_works_or_is_refused_at_the_ends_of_its_range(f
     let called = || Called {
         queue: fixture.queue.clone(),
         admin: fixture.admin.clone(),
+        clock: fixture.clock.clone(),
     };
     let clocks = [UNIX_EPOCH - SECOND, UNIX_EPOCH, end_of_time()];
     let mut problems = Vec::new();

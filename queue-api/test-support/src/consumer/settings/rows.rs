@@ -2,18 +2,22 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::future::BoxFuture;
 use queue_api::{
-    Clock, LeaseOptions, Limits, ManualClock, NewMessage, PageOptions, Queue, QueueAdmin, Receipt,
-    Result, TokioClock,
-    consumer::{ListenOptions, Retry, RetryPolicy},
+    Clock, LeaseOptions, LeaseOutcome, Limits, ManualClock, NewMessage, PageOptions, Queue,
+    QueueAdmin, Receipt, Result, TokioClock,
+    consumer::{Context, Failure, Lease, ListenOptions, Listener, Retry, RetryPolicy, Worker},
 };
+use tokio::sync::oneshot;
 
-use crate::consumer::fixture::{HOUR, SECOND};
+use crate::consumer::{
+    fixture::{HOUR, SECOND},
+    worker::Text,
+};
 
 /// What a run of a worker is set up with.
 pub(super) struct Setup {
@@ -33,14 +37,14 @@ pub(super) struct Setup {
 /// Sets something to a value, and the outcome: an empty text if the worker handles the message,
 /// or else a part of the text of the `InvalidInput` error.
 pub(super) enum Row {
-    /// At 0, 1 ns, 1 ms and `Duration::MAX`.
-    Time(fn(&mut Setup, Duration), [&'static str; 4]),
+    /// At each of [`TIMES`].
+    Time(fn(&mut Setup, Duration), [&'static str; 6]),
     /// At 0, 1 and the largest value.
     Count(fn(&mut Setup, usize), [&'static str; 3]),
     /// Before 1970, at 1970, and far in the future.
     Clock(fn(&mut Setup, SystemTime), [&'static str; 3]),
-    /// A call with a duration at 0, 1 ns, 1 ms and `Duration::MAX`.
-    CallTime(fn(Called, Duration) -> Call, [&'static str; 4]),
+    /// A call with a duration at each of [`TIMES`].
+    CallTime(fn(Called, Duration) -> Call, [&'static str; 6]),
     /// A call with a count at 0, 1 and the largest value.
     CallCount(fn(Called, usize) -> Call, [&'static str; 3]),
 }
@@ -50,25 +54,68 @@ pub(super) type Call = BoxFuture<'static, Result<()>>;
 pub(super) struct Called {
     pub(super) queue: Queue,
     pub(super) admin: Arc<dyn QueueAdmin>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
-pub(super) const TIMES: [Duration; 4] = [
+impl Called {
+    async fn enqueue(&self) {
+        self.queue.enqueue(&NewMessage::new("text")).await.unwrap();
+    }
+
+    /// The receipt of a delivery.
+    async fn receipt(&self) -> Receipt {
+        self.enqueue().await;
+        let delivery = self.queue.lease().await.unwrap();
+        delivery.expect("a message is ready").receipt
+    }
+
+    async fn lease(&self) -> (Listener, Lease) {
+        self.enqueue().await;
+        let options = ListenOptions::new(1).with_clock(self.clock.clone());
+        let mut listener = self.queue.listen(options).unwrap();
+        let lease = listener.next().await.expect("not stopped");
+        (listener, lease)
+    }
+
+    /// The message is delayed, if `delay` is long enough to see it.
+    async fn is_delayed(&self, delay: Duration) {
+        let stats = self.queue.stats().await.unwrap();
+        assert_eq!(stats.leased, 0, "{stats:?}");
+        assert_eq!(stats.ready + stats.delayed, 1, "{stats:?}");
+        if delay > HOUR {
+            assert_eq!(stats.delayed, 1, "{stats:?}");
+        }
+    }
+}
+
+fn applied(outcome: LeaseOutcome) {
+    assert_eq!(outcome, LeaseOutcome::Applied);
+}
+
+/// With the longest visibility timeout and the longest delay.
+pub(super) const TIMES: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_nanos(1),
     Duration::from_millis(1),
+    Limits::STANDARD.max_visibility_timeout,
+    Limits::STANDARD.max_delay,
     Duration::MAX,
 ];
 pub(super) const COUNTS: [usize; 3] = [0, 1, usize::MAX];
 
-const WORKS: [&str; 4] = [""; 4];
+const WORKS: [&str; 6] = [""; 6];
 const WORKS_3: [&str; 3] = [""; 3];
-const VISIBILITY: [&str; 4] = [
+const VISIBILITY: [&str; 6] = [
     "visibility timeout is 0ns; it must be 1ms to 604800s",
     "visibility timeout is 1ns; it must be 1ms to 604800s",
     "",
+    "",
+    "visibility timeout is 31622400s; it must be 1ms to 604800s",
     "visibility timeout is 18446744073709551615.999999999s; it must be 1ms to 604800s",
 ];
-const DELAY: [&str; 4] = [
+const DELAY: [&str; 6] = [
+    "",
+    "",
     "",
     "",
     "",
@@ -144,7 +191,7 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         Row::Time(
             |to, time| {
                 to.fails = true;
-                to.policy = RetryPolicy::custom(move |_, _| Retry::After(time));
+                to.policy = RetryPolicy::custom(move |_| Retry::After(time));
             },
             WORKS,
         ),
@@ -185,6 +232,8 @@ pub(super) const ROWS: &[(&str, Row)] = &[
                 "visibility timeout is 30s; it must be 1ms to 1ns",
                 "visibility timeout is 30s; it must be 1ms to 1ms",
                 "",
+                "",
+                "",
             ],
         ),
     ),
@@ -218,7 +267,11 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         "Queue::extend",
         Row::CallTime(
             |to, time| {
-                Box::pin(async move { to.queue.extend(&Receipt::new("r"), time).await.map(drop) })
+                Box::pin(async move {
+                    let receipt = to.receipt().await;
+                    applied(to.queue.extend(&receipt, time).await?);
+                    Ok(())
+                })
             },
             VISIBILITY,
         ),
@@ -227,9 +280,68 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         "Queue::nack",
         Row::CallTime(
             |to, time| {
-                Box::pin(async move { to.queue.nack(&Receipt::new("r"), time).await.map(drop) })
+                Box::pin(async move {
+                    let receipt = to.receipt().await;
+                    applied(to.queue.nack(&receipt, time).await?);
+                    to.is_delayed(time).await;
+                    Ok(())
+                })
             },
             DELAY,
+        ),
+    ),
+    (
+        "Lease::extend",
+        Row::CallTime(
+            |to, time| {
+                Box::pin(async move {
+                    let (_listener, lease) = to.lease().await;
+                    applied(lease.extend(time).await?);
+                    Ok(())
+                })
+            },
+            VISIBILITY,
+        ),
+    ),
+    (
+        "Lease::nack",
+        Row::CallTime(
+            |to, time| {
+                Box::pin(async move {
+                    let (_listener, lease) = to.lease().await;
+                    applied(lease.nack(time).await?);
+                    to.is_delayed(time).await;
+                    Ok(())
+                })
+            },
+            DELAY,
+        ),
+    ),
+    (
+        "Context::extend",
+        Row::CallTime(
+            |to, time| {
+                Box::pin(async move {
+                    to.enqueue().await;
+                    let (extended, outcome) = oneshot::channel();
+                    let extended = Mutex::new(Some(extended));
+                    let handler = move |_: String, context: Context| {
+                        let extended = extended.lock().unwrap().take();
+                        async move {
+                            let outcome = context.extend(time).await;
+                            extended.expect("one delivery").send(outcome).unwrap();
+                            Ok::<_, Failure>(())
+                        }
+                    };
+                    let worker = Worker::new(to.queue, handler).with_codec(Text);
+                    let options = ListenOptions::new(1).with_clock(to.clock);
+                    let report = worker.with_listen_options(options).run_until_idle().await?;
+                    assert_eq!(report.handled, 1, "{report}");
+                    applied(outcome.await.expect("the handler was called")?);
+                    Ok(())
+                })
+            },
+            VISIBILITY,
         ),
     ),
     (
