@@ -1,5 +1,11 @@
 //! Payloads as values of your own types.
 
+mod finite;
+mod json;
+mod listener;
+
+pub use self::listener::{TypedLease, TypedListener, UndecodableLease};
+
 use std::{error::Error as StdError, fmt, marker::PhantomData, time::Duration};
 
 use bytes::Bytes;
@@ -15,7 +21,7 @@ pub trait Codec<T>: fmt::Debug + Send + Sync {
     /// Encodes `value` as a payload.
     ///
     /// # Errors
-    /// The value cannot be encoded.
+    /// The value cannot be encoded, or could not be decoded again.
     fn encode(&self, value: &T) -> Result<Bytes, CodecError>;
 
     /// Decodes `payload`.
@@ -26,18 +32,13 @@ pub trait Codec<T>: fmt::Debug + Send + Sync {
 }
 
 /// The default codec: JSON, by serde.
+///
+/// A value that JSON cannot give back is an error of the sender. `serde_json` writes `null` for NaN
+/// and infinity, so they are refused wherever they are. And the JSON is decoded once when it is
+/// encoded, because only that shows all that a consumer could not read, such as values nested deeper
+/// than 128. If that is too slow for large payloads, use a [`Codec`] of your own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
-
-impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
-    fn encode(&self, value: &T) -> Result<Bytes, CodecError> {
-        Ok(serde_json::to_vec(value)?.into())
-    }
-
-    fn decode(&self, payload: &Bytes) -> Result<T, CodecError> {
-        Ok(serde_json::from_slice(payload)?)
-    }
-}
 
 impl Queue {
     /// This queue with payloads of type `T`, encoded as JSON.
@@ -100,7 +101,8 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
     /// it on the underlying [`queue`](TypedQueue::queue).
     ///
     /// # Errors
-    /// [`Codec`](ErrorKind::Codec) if the value cannot be encoded.
+    /// [`Codec`](ErrorKind::Codec) if the value cannot be encoded, or JSON could not give it back: see
+    /// [`Json`].
     pub fn message(&self, value: &T) -> Result<NewMessage> {
         let payload = self.codec.encode(value).map_err(|source| {
             Error::new(ErrorKind::Codec, "enqueue", "the value cannot be encoded")
