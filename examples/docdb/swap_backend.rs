@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use queue_api::{
-    DeadLetterPage, ManualClock, Queue, QueueAdmin, QueueBackend,
+    ManualClock, PageOptions, Queue, QueueAdmin,
     consumer::{Context, Failure, ListenOptions, Retry, RetryPolicy, Worker},
 };
 use queue_memory::MemoryBackend;
@@ -73,7 +73,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 async fn reminders_are_sent_a_day_later(
-    backend: impl QueueBackend + QueueAdmin + Clone,
+    backend: impl QueueAdmin + Clone,
     clock: Arc<ManualClock>,
 ) -> anyhow::Result<()> {
     let queue = Queue::new(Arc::new(backend.clone()), "reminders")?;
@@ -98,7 +98,7 @@ async fn reminders_are_sent_a_day_later(
     let report = worker.run_until_idle().await?;
     println!("a day later:    {report}");
     ensure!((report.failed, report.dead_lettered) == (2, 1), "{report}");
-    let page = DeadLetterPage::new(10);
+    let page = PageOptions::new(10);
     let dead = backend.dead_letters(queue.name(), &page).await?;
     ensure!(dead[0].reason.to_string() == "no recipient");
 

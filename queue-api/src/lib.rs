@@ -7,24 +7,26 @@ mod catch_panic;
 mod clock;
 pub mod consumer;
 mod defaults;
+mod enqueue_all;
 mod long_poll;
 mod queue;
 mod telemetry;
 mod typed;
 mod types;
 
-pub use admin::QueueAdmin;
+pub use admin::{Admin, DeadLetterStream, QueueAdmin};
 pub use backend::QueueBackend;
 pub use batching::Batching;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
+pub use enqueue_all::{EnqueueAll, Enqueued, FailedBatch};
 pub use queue::Queue;
 pub use telemetry::{metrics, trace};
 pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue};
 pub use types::{
     DeadLetter, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, Error, ErrorKind, Headers,
     InvalidInput, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits, MAX_REASON_BYTES,
-    MessageId, MessageState, NewMessage, PeekedMessage, Purge, QueueName, QueueStats, Receipt,
-    Redrive, Result, millis,
+    MessageId, MessageState, NewMessage, PageOptions, PageToken, PeekedMessage, Purge, QueueName,
+    QueueStats, Receipt, Redrive, Result, millis,
 };
 
 /// Used in the signatures of [`QueueBackend`]. A backend that takes them from here always has the

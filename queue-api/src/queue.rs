@@ -82,7 +82,7 @@ impl Queue {
         self
     }
 
-    /// The queue's name. [`QueueAdmin`](crate::QueueAdmin) needs it.
+    /// The queue's name. [`Admin`](crate::Admin) needs it.
     pub fn name(&self) -> &QueueName {
         &self.name
     }

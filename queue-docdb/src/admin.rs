@@ -2,7 +2,7 @@
 
 use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use queue_api::{
-    DeadLetter, DeadLetterPage, MessageId, MessageState, PeekedMessage, Purge, Redrive,
+    DeadLetterPage, MessageId, MessageState, PageOptions, PageToken, PeekedMessage, Purge, Redrive,
 };
 
 use crate::{
@@ -11,12 +11,19 @@ use crate::{
     error::StoreError,
     index::Index,
     inspect::Contents,
+    instant,
     key::Key,
     stats::{dead_letters_after, live},
 };
 
 /// How many messages one command removes or redrives. Each such chunk has the operation timeout.
 const CHUNK: usize = 1000;
+
+/// In milliseconds. The times of two processes differ by at most a round trip to the server.
+const PURGE_MARGIN: i64 = 1000;
+
+/// In milliseconds: a day.
+const LONGEST_PURGE: i64 = 24 * 3600 * 1000;
 
 impl QueueCollection {
     pub(crate) async fn peek(&self, max: usize) -> Result<Vec<PeekedMessage>, StoreError> {
@@ -27,10 +34,20 @@ impl QueueCollection {
     }
 
     pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
-        let (index, filter) = match what {
-            Purge::Live => (Index::Claim, live()),
-            Purge::Dead => (Index::DeadLetters, dead_letters_after("")),
+        let (index, mut filter, since) = match what {
+            Purge::Live => (Index::Claim, live(), "enqueued_at"),
+            Purge::Dead => (Index::DeadLetters, dead_letters_after(""), "dead.at"),
         };
+        // What comes later stays, or the purge might never end. A damaged message may have any
+        // value there, and is removed.
+        let began = self.now().await;
+        let later = doc! {
+            "$gt": instant::after(began, PURGE_MARGIN),
+            "$lt": instant::after(began, LONGEST_PURGE),
+        };
+        let is_array = format!("{since}.0");
+        let later = doc! { since: later, is_array: { "$exists": false } };
+        filter.insert("$nor", vec![later]);
         let mut purged = 0;
         let mut before = Vec::new();
         loop {
@@ -63,19 +80,25 @@ impl QueueCollection {
         }
     }
 
+    /// A token is the last id of the page before. A full page may be the last one, so the page after
+    /// it may be empty.
     pub(crate) async fn dead_letters(
         &self,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>, StoreError> {
-        let filter = dead_letters_after(page.after().map_or("", MessageId::as_str));
+        page: &PageOptions,
+    ) -> Result<DeadLetterPage, StoreError> {
+        let filter = dead_letters_after(page.token().map_or("", PageToken::as_str));
         let query = |limit| {
             // Without what others have stored there, which may be large or not readable.
             let fields =
                 doc! { "dead": 1, "payload": 1, "headers": 1, "attempts": 1, "enqueued_at": 1 };
             Query::in_order_of(Index::DeadLetters, filter.clone(), limit).with_projection(fields)
         };
-        self.find_readable(query, page.max(), document::read_dead)
-            .await
+        let letters = self
+            .find_readable(query, page.max(), document::read_dead)
+            .await?;
+        let last = letters.last().filter(|_| letters.len() == page.max());
+        let next = last.map(|letter| PageToken::new(letter.id.as_str()));
+        Ok(DeadLetterPage::new(letters).with_next(next))
     }
 
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use mongodb::Database;
 use queue_api::{
-    DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome,
-    Limits, NewMessage, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
+    DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
+    NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
     Receipt, Redrive, Result, async_trait,
 };
 
@@ -244,11 +244,7 @@ impl QueueAdmin for DocDbBackend {
         queue.purge(what).await.map_err(during("purge"))
     }
 
-    async fn dead_letters(
-        &self,
-        queue: &QueueName,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
         let queue = self.open_to_read("dead letters", queue).await?;
         queue
             .dead_letters(page)

@@ -1,8 +1,8 @@
 //! Administration of the queues (M1).
 
 use queue_api::{
-    DeadLetter, DeadLetterPage, PeekedMessage, Purge, QueueAdmin, QueueName, Redrive, Result,
-    async_trait,
+    DeadLetterPage, Error, InvalidInput, MessageId, PageOptions, PageToken, PeekedMessage, Purge,
+    QueueAdmin, QueueName, Redrive, Result, async_trait,
 };
 
 use crate::{MemoryBackend, queue::MemoryQueue};
@@ -17,12 +17,10 @@ impl QueueAdmin for MemoryBackend {
         Ok(self.with_queue(queue, |queue, _| queue.purge(what)))
     }
 
-    async fn dead_letters(
-        &self,
-        queue: &QueueName,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>> {
-        Ok(self.with_queue(queue, |queue, _| queue.dead_letters(page)))
+    /// A token is the last id of the page before.
+    async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
+        let after = page.token().map(last_id).transpose()?;
+        Ok(self.with_queue(queue, |queue, _| queue.dead_letters(after, page.max())))
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
@@ -37,4 +35,12 @@ impl QueueAdmin for MemoryBackend {
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
         Ok(self.names())
     }
+}
+
+fn last_id(token: &PageToken) -> Result<MessageId> {
+    MessageId::new(token.as_str()).map_err(|_| {
+        let token = format!("{:?}", token.as_str());
+        let wrong = InvalidInput::new("page token", token, "one that this backend returned");
+        Error::invalid_value("dead letters", wrong)
+    })
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use queue_api::{
-    DeadLetter, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
-    LeaseOptions, LeaseOutcome, MessageId, NewMessage, PeekedMessage, Purge, QueueStats, Receipt,
+    DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, LeaseAction, LeaseChange, LeaseOptions,
+    LeaseOutcome, MessageId, NewMessage, PageToken, PeekedMessage, Purge, QueueStats, Receipt,
     Redrive,
     millis::{self, Millis},
 };
@@ -214,12 +214,16 @@ impl MemoryQueue {
         purged as u64
     }
 
-    pub(crate) fn dead_letters(&self, page: &DeadLetterPage) -> Vec<DeadLetter> {
+    pub(crate) fn dead_letters(&self, after: Option<MessageId>, max: usize) -> DeadLetterPage {
         use std::ops::Bound::{Excluded, Unbounded};
-        let after = page.after().map_or(Unbounded, Excluded);
-        let listed = self.dead.range::<MessageId, _>((after, Unbounded));
-        let page = listed.take(page.max());
-        page.map(|(_, dead)| dead.listed()).collect()
+        let after = after.map_or(Unbounded, Excluded);
+        let mut listed = self.dead.range::<MessageId, _>((after, Unbounded));
+        let page = listed.by_ref().take(max);
+        let letters: Vec<_> = page.map(|(_, dead)| dead.listed()).collect();
+        let is_last = listed.next().is_none();
+        let last = letters.last().filter(|_| !is_last);
+        let next = last.map(|letter| PageToken::new(letter.id.as_str()));
+        DeadLetterPage::new(letters).with_next(next)
     }
 
     /// D1: starts dead letters afresh, with no attempt counted.

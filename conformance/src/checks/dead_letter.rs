@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use queue_api::{
-    DeadLetterPage, DeadReason, LeaseChange,
+    DeadLetter, DeadReason, LeaseChange,
     LeaseOutcome::{Applied, Lost},
-    Purge, QueueStats, Redrive,
+    PageOptions, PageToken, Purge, QueueStats, Redrive,
 };
 
 use crate::fixture::{Fixture, dead_letter, extend, id_of, ids, msg, nack};
@@ -179,8 +179,7 @@ pub(super) async fn many_dead_letters_are_listed_and_redriven(fixture: Fixture) 
     let deliveries = fixture.lease(most).await.into_iter();
     let changes = deliveries.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
     fixture.change_all(&changes.collect::<Vec<_>>()).await;
-    let letters = fixture.dead_letters(&DeadLetterPage::new(most)).await;
-    assert_eq!(letters.len(), most);
+    assert_eq!(fixture.all_dead_letters().await.len(), most);
     assert_eq!(fixture.redrive(&Redrive::All).await, most as u64);
     assert_eq!(fixture.peek(most).await.len(), most);
     assert_eq!(fixture.purge(Purge::Live).await, most as u64);
@@ -280,17 +279,43 @@ pub(super) async fn dead_letters_are_listed_in_pages(fixture: Fixture) {
         );
         fixture.pass(1).await;
     }
-    let none = DeadLetterPage::new(0);
+    let none = PageOptions::new(0);
     assert!(fixture.dead_letters(&none).await.is_empty());
-    let mut page = DeadLetterPage::new(2);
-    let mut listed = Vec::new();
-    // One page more than needed, for a backend whose pages do not end.
-    for _ in 0..4 {
-        let letters = fixture.dead_letters(&page).await;
-        assert!(letters.len() <= 2);
-        let Some(last) = letters.last() else { break };
-        page = DeadLetterPage::new(2).starting_after(last.id.clone());
-        listed.extend(letters.iter().map(|letter| letter.id.to_string()));
+    for max in 1..=6 {
+        let letters = fixture.dead_letters_in_pages(max).await;
+        assert_eq!(
+            ids_of(&letters),
+            ["a", "b", "c", "d", "e"],
+            "pages of {max}"
+        );
     }
-    assert_eq!(listed, ["a", "b", "c", "d", "e"]);
+}
+
+/// A token is a place in the list, not a number of items.
+pub(super) async fn pages_go_on_while_dead_letters_come_and_go(fixture: Fixture) {
+    let die = async |id: &str| {
+        fixture.store(&[msg(id)]).await;
+        let delivery = fixture.lease_one().await;
+        let died = fixture.change(&delivery.receipt, dead_letter("no")).await;
+        assert!(died.is_applied());
+    };
+    for id in ["b", "c", "d", "e"] {
+        die(id).await;
+    }
+    let page = fixture.dead_letters(&PageOptions::new(2)).await;
+    assert_eq!(ids_of(&page), ["b", "c"]);
+    let token = page.next.expect("two more");
+    die("a").await;
+    let gone = Redrive::Ids(vec![id_of("b"), id_of("c")]);
+    assert_eq!(fixture.redrive(&gone).await, 2);
+    // As an application that sends it to a browser and back.
+    let text = token.to_string();
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+    let page = PageOptions::new(2).with_token(PageToken::new(text));
+    let page = fixture.reconnect().await.dead_letters(&page).await;
+    assert_eq!(ids_of(&page), ["d", "e"]);
+}
+
+fn ids_of(letters: &[DeadLetter]) -> Vec<&str> {
+    letters.iter().map(|letter| letter.id.as_str()).collect()
 }

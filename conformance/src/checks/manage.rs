@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use queue_api::{
-    DeadLetterPage, ErrorKind, LeaseAction, LeaseChange, LeaseOptions,
+    ErrorKind, LeaseAction, LeaseChange, LeaseOptions,
     LeaseOutcome::{Applied, Lost},
-    MessageState, Purge, QueueName, QueueStats, Receipt, Redrive,
+    MessageState, NewMessage, PageOptions, Purge, QueueName, QueueStats, Receipt, Redrive,
 };
+use tokio::task::JoinSet;
 
-use crate::fixture::{Fixture, OneQueue, dead_letter, extend, id_of, ids, msg, nack, receipts};
+use crate::{
+    fixture::{Fixture, OneQueue, dead_letter, extend, id_of, ids, msg, nack, receipts},
+    panic_location::caught,
+};
 
 pub(super) async fn queues_are_separate(fixture: Fixture) {
     let other = fixture.other_queue("other");
@@ -114,7 +118,7 @@ async fn errors_of_all_calls(queue: &OneQueue) -> Vec<(&'static str, Option<queu
         ("change", backend.change(name, &[change]).await.err()),
     ];
     if queue.has_admin() {
-        let (admin, page) = (queue.admin(), DeadLetterPage::new(1));
+        let (admin, page) = (queue.admin(), PageOptions::new(1));
         errors.extend([
             ("peek", admin.peek(name, 1).await.err()),
             ("dead_letters", admin.dead_letters(name, &page).await.err()),
@@ -364,6 +368,37 @@ pub(super) async fn purge_live_leaves_dead_letters(fixture: Fixture) {
         1,
         "a purged id may be used again"
     );
+}
+
+/// In real time, because a purge may tell old messages from new ones by the time of their enqueue.
+pub(super) async fn purge_ends_while_producers_go_on(fixture: Fixture) {
+    let delayed = msg("delayed").with_delay(Duration::from_secs(3600));
+    fixture.store(&[msg("leased"), delayed]).await;
+    let delivery = fixture.lease_one().await;
+    fixture.store(&[msg("ready")]).await;
+    // The new messages are later than these.
+    fixture.pass(5).await;
+    let mut producers = JoinSet::new();
+    for _ in 0..4 {
+        let producer = fixture.reconnect().await;
+        let batch = producer.backend().limits().max_batch.get().min(1000);
+        producers.spawn(caught(async move {
+            loop {
+                let messages = (0..batch).map(|_| NewMessage::new(""));
+                producer.store(&messages.collect::<Vec<_>>()).await;
+            }
+        }));
+    }
+    // They have begun.
+    while fixture.stats().await.ready < 2 {
+        tokio::task::yield_now().await;
+    }
+    fixture.purge(Purge::Live).await;
+    producers.shutdown().await;
+    assert_eq!(fixture.ack(&delivery.receipt).await, Lost);
+    fixture
+        .store(&["ready", "delayed", "leased"].map(msg))
+        .await;
 }
 
 pub(super) async fn purge_dead_leaves_live_messages(fixture: Fixture) {

@@ -106,7 +106,7 @@ table! {
         the_last_attempt_can_still_be_acked a_rejected_message_stays_dead;
     D1 Manual admin dead_letter: dead_letters_keep_the_whole_message dead_letters_keep_their_reason
         many_dead_letters_are_listed_and_redriven redrive_counts_attempts_from_zero redrive_takes_only_the_named_ids
-        dead_letters_are_listed_in_pages;
+        dead_letters_are_listed_in_pages pages_go_on_while_dead_letters_come_and_go;
     Q1 Manual core manage: queues_are_separate queues_with_similar_names_are_separate
         an_odd_name_works_or_is_refused_by_every_call a_receipt_is_lost_in_another_queue
         an_unused_queue_is_empty;
@@ -123,6 +123,7 @@ table! {
         purge_dead_leaves_live_messages deleting_removes_one_queue
         queues_are_listed a_receipt_of_a_purged_message_is_lost
         admin_calls_on_an_unused_queue_do_nothing;
+    M1 Real admin manage: purge_ends_while_producers_go_on;
     C1 Manual core cancel: a_dropped_enqueue_loses_nothing a_dropped_lease_loses_nothing
         a_dropped_ack_is_done_or_not a_dropped_change_is_done_or_not
         a_dropped_dead_lettering_is_done_or_not a_dropped_lease_of_exhausted_messages_loses_nothing

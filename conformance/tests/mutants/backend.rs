@@ -8,11 +8,10 @@ use std::{
 };
 
 use queue_api::{
-    Bytes, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, Error, LeaseAction, LeaseChange,
-    LeaseOptions,
+    Bytes, DeadLetterPage, Delivery, EnqueueOutcome, Error, LeaseAction, LeaseChange, LeaseOptions,
     LeaseOutcome::{self, Applied, Lost},
-    Limits, MessageId, NewMessage, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName,
-    QueueStats, Receipt, Redrive, Result, async_trait,
+    Limits, MessageId, NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend,
+    QueueName, QueueStats, Receipt, Redrive, Result, async_trait,
 };
 use queue_memory::MemoryBackend;
 
@@ -302,14 +301,10 @@ impl QueueAdmin for Mutant {
         Ok(purged)
     }
 
-    async fn dead_letters(
-        &self,
-        queue: &QueueName,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
         let mut letters = self.inner.dead_letters(queue, page).await?;
-        if self.has(Bug::DeadPageSkips) && page.after().is_some() && !letters.is_empty() {
-            letters.remove(0);
+        if self.has(Bug::DeadPageSkips) && page.token().is_some() && !letters.is_empty() {
+            letters.letters.remove(0);
         }
         Ok(letters)
     }

@@ -1,8 +1,8 @@
 //! Step 4: administration, on the same columns (M1).
 
 use queue_api::{
-    DeadLetter, DeadLetterPage, DeadReason, MessageState, PeekedMessage, Purge, QueueAdmin,
-    QueueName, Redrive, Result, async_trait,
+    DeadLetter, DeadLetterPage, DeadReason, MessageState, PageOptions, PageToken, PeekedMessage,
+    Purge, QueueAdmin, QueueName, Redrive, Result, async_trait,
     millis::{self, Millis},
 };
 use rusqlite::{Row, Transaction, params};
@@ -52,17 +52,19 @@ impl QueueAdmin for SqliteBackend {
         self.run("purge", Access::Writes, queue, purge).await
     }
 
-    async fn dead_letters(
-        &self,
-        queue: &QueueName,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>> {
+    /// A token is the last id of the page before. A full page may be the last one, so the page after
+    /// it may be empty.
+    async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
         let page = page.clone();
         let list = move |tx: QueueTransaction<'_>| {
-            let after = page.after().map_or("", |id| id.as_str());
+            let after = page.token().map_or("", PageToken::as_str);
             let mut list = tx.transaction.prepare_cached(DEAD_LETTERS)?;
-            list.query_and_then(params![tx.queue, after, limit(page.max())], dead_letter)?
-                .collect()
+            let letters = list
+                .query_and_then(params![tx.queue, after, limit(page.max())], dead_letter)?
+                .collect::<error::Result<Vec<_>>>()?;
+            let last = letters.last().filter(|_| letters.len() == page.max());
+            let next = last.map(|letter| PageToken::new(letter.id.as_str()));
+            Ok(DeadLetterPage::new(letters).with_next(next))
         };
         self.run("dead letters", Access::Reads, queue, list).await
     }

@@ -69,49 +69,6 @@ impl fmt::Display for DeadReason {
     }
 }
 
-/// One page of a list of dead letters.
-///
-/// ```
-/// use queue_api::{DeadLetterPage, MessageId};
-///
-/// let first = DeadLetterPage::new(50);
-/// assert_eq!((first.max(), first.after()), (50, None));
-///
-/// let last_id = MessageId::new("invoice-2041")?; // the last one of the first page
-/// let second = first.starting_after(last_id.clone());
-/// assert_eq!(second.after(), Some(&last_id));
-/// # Ok::<(), queue_api::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetterPage {
-    max: usize,
-    after: Option<MessageId>,
-}
-
-impl DeadLetterPage {
-    /// The first page, with at most `max` dead letters.
-    pub fn new(max: usize) -> Self {
-        Self { max, after: None }
-    }
-
-    /// The page that starts after `id`. Pass the last id of the previous page.
-    #[must_use]
-    pub fn starting_after(mut self, id: MessageId) -> Self {
-        self.after = Some(id);
-        self
-    }
-
-    /// The largest number of dead letters on the page.
-    pub fn max(&self) -> usize {
-        self.max
-    }
-
-    /// The id after which the page starts.
-    pub fn after(&self) -> Option<&MessageId> {
-        self.after.as_ref()
-    }
-}
-
 /// The dead letters to redrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redrive {

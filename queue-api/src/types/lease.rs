@@ -1,17 +1,12 @@
 //! Leases: the request, the delivery, and the changes to it.
 
 use std::{
-    convert::Infallible,
-    fmt,
-    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use crate::{Headers, MessageId, NewMessage, types::plain_text};
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::{Headers, MessageId, NewMessage};
 
 /// The parameters of a lease call.
 ///
@@ -130,70 +125,11 @@ setters!(Delivery {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Receipt(Arc<str>);
 
-impl Receipt {
-    /// Wraps the text of a receipt. If the backend did not create this receipt, every use of it
-    /// is [`LeaseOutcome::Lost`].
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// The receipt as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl AsRef<str> for Receipt {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Receipt {
-    fn from(text: &str) -> Self {
-        Self::new(text)
-    }
-}
-
-impl From<String> for Receipt {
-    fn from(text: String) -> Self {
-        Self::new(text)
-    }
-}
-
-impl FromStr for Receipt {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self::new(text))
-    }
-}
-
-/// As text.
-impl Serialize for Receipt {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-/// From text.
-impl<'de> Deserialize<'de> for Receipt {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
-    }
-}
-
-impl fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Receipt({})", self.0)
-    }
-}
+plain_text!(
+    Receipt,
+    "Wraps the text of a receipt. If the backend did not create this receipt, every use of it is\n\
+     [`LeaseOutcome::Lost`]."
+);
 
 /// The result of an ack or a change of one lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

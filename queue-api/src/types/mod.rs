@@ -24,10 +24,12 @@ mod limits;
 mod message;
 pub mod millis;
 mod name;
+mod page;
+mod plain_text;
 
 pub use self::{
     contents::{MessageState, PeekedMessage, Purge, QueueStats},
-    dead_letter::{DeadLetter, DeadLetterPage, DeadReason, Redrive},
+    dead_letter::{DeadLetter, DeadReason, Redrive},
     error::{Error, ErrorKind, InvalidInput, Result},
     lease::{
         Delivery, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, MAX_REASON_BYTES, Receipt,
@@ -35,5 +37,6 @@ pub use self::{
     limits::Limits,
     message::{EnqueueOutcome, Headers, NewMessage},
     name::{MessageId, QueueName},
+    page::{DeadLetterPage, PageOptions, PageToken},
 };
-pub(crate) use self::{error::write_causes, limits::check_attempts};
+pub(crate) use self::{error::write_causes, limits::check_attempts, plain_text::plain_text};

@@ -3,8 +3,8 @@
 use std::{fmt, ops::Deref, time::Duration};
 
 use queue_api::{
-    DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome,
-    Limits, NewMessage, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
+    DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
+    NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
     Receipt, Redrive, Result, async_trait,
 };
 
@@ -134,11 +134,7 @@ impl<D: Delegate<Inner: QueueAdmin>> QueueAdmin for Delegated<D> {
         self.0.inner().purge(queue, what).await
     }
 
-    async fn dead_letters(
-        &self,
-        queue: &QueueName,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>> {
+    async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
         self.0.inner().dead_letters(queue, page).await
     }
 

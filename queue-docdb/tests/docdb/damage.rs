@@ -1,7 +1,7 @@
 //! Documents that another program wrote or changed.
 
 use mongodb::bson::{Bson, doc, oid::ObjectId};
-use queue_api::{DeadLetter, DeadLetterPage, DeadReason, QueueAdmin, Redrive};
+use queue_api::{DeadLetter, DeadReason, PageOptions, QueueAdmin, Redrive};
 
 use crate::fixture::{Fixture, MINUTE, ids, lease, message, name};
 
@@ -88,15 +88,15 @@ async fn insert_foreign_documents(fixture: &Fixture) {
 
 /// All dead letters, in pages of one. The pages must end.
 async fn listed_one_by_one(fixture: &Fixture) -> Vec<DeadLetter> {
-    let mut page = DeadLetterPage::new(1);
+    let mut page = PageOptions::new(1);
     let mut letters = Vec::new();
     loop {
         let mut listed = fixture.backend.dead_letters(&name(), &page).await.unwrap();
-        let Some(letter) = listed.pop() else {
+        letters.append(&mut listed.letters);
+        let Some(token) = listed.next else {
             return letters;
         };
-        page = DeadLetterPage::new(1).starting_after(letter.id.clone());
-        letters.push(letter);
+        page = PageOptions::new(1).with_token(token);
     }
 }
 
@@ -124,7 +124,7 @@ async fn numbers_of_other_types_are_read() {
         fixture
             .change_document("a", doc! { "$set": { "dead.reason": reason } })
             .await;
-        let page = DeadLetterPage::new(9);
+        let page = PageOptions::new(9);
         let letters = fixture.backend.dead_letters(&name(), &page).await.unwrap();
         assert_eq!(
             letters[0].reason,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
 use mongodb_test_server::documentdb::{Engine, Engines};
-use queue_api::{DeadLetterPage, LeaseChange, Purge, QueueAdmin, Redrive};
+use queue_api::{LeaseChange, PageOptions, Purge, QueueAdmin, Redrive};
 use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, MINUTE, lease, message, name, queue_of};
@@ -59,7 +59,7 @@ async fn table(fixture: &Fixture) -> String {
     queue.stats().await.unwrap();
     note("stats");
     backend.peek(&name(), 9).await.unwrap();
-    let page = DeadLetterPage::new(9);
+    let page = PageOptions::new(9);
     backend.dead_letters(&name(), &page).await.unwrap();
     note("peek, list dead letters");
     backend.redrive(&name(), &Redrive::All).await.unwrap();

@@ -9,8 +9,8 @@ use std::{
 };
 
 use queue_api::{
-    DeadLetterPage, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome::Applied, Purge,
-    Queue, QueueAdmin, QueueBackend, Receipt, Redrive,
+    Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome::Applied, PageOptions, Purge, Queue,
+    QueueAdmin, QueueBackend, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 
@@ -162,7 +162,7 @@ impl Case {
             }
             Operation::Peek => format!("{} seen", backend.peek(&self.name, 9).await?.len()),
             Operation::DeadLetters => {
-                let page = DeadLetterPage::new(9);
+                let page = PageOptions::new(9);
                 let letters = backend.dead_letters(&self.name, &page).await?;
                 format!("{} listed", letters.len())
             }
@@ -253,7 +253,7 @@ impl Case {
             return;
         }
         // Nothing is left that would appear later.
-        let page = DeadLetterPage::new(9);
+        let page = PageOptions::new(9);
         let dead = self.healthy.dead_letters(&self.name, &page).await.unwrap();
         assert!(dead.is_empty(), "{dead:?}");
     }

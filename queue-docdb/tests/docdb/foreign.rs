@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use mongodb::bson::{DateTime, Document, doc};
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{
-    DeadLetterPage, Error, ErrorKind, LeaseChange, LeaseOptions, Purge, QueueAdmin, QueueBackend,
+    Error, ErrorKind, LeaseChange, LeaseOptions, PageOptions, Purge, QueueAdmin, QueueBackend,
     QueueName, QueueStats, Receipt, Redrive, Result,
 };
 use queue_docdb::DocDbBackend;
@@ -77,7 +77,7 @@ impl Call {
             Self::Stats => backend.stats(queue).await.map(drop),
             Self::Peek => backend.peek(queue, 9).await.map(drop),
             Self::DeadLetters => {
-                let page = DeadLetterPage::new(9);
+                let page = PageOptions::new(9);
                 backend.dead_letters(queue, &page).await.map(drop)
             }
             Self::PurgeLive => backend.purge(queue, Purge::Live).await.map(drop),
@@ -342,7 +342,7 @@ async fn reads_work_without_indexes_and_make_none() {
         assert_eq!((stats.ready, stats.dead), (1, 1));
         assert!(stats.oldest_ready.is_some());
         assert_eq!(backend.peek(&name(), 9).await.unwrap().len(), 1);
-        let page = DeadLetterPage::new(9);
+        let page = PageOptions::new(9);
         let letters = backend.dead_letters(&name(), &page).await.unwrap();
         assert_eq!(letters.len(), 1);
         backend

@@ -6,7 +6,7 @@ use mongodb::{
     options::{ClientOptions, ServerApi, ServerApiVersion},
 };
 use mongodb_test_server::MongoServer;
-use queue_api::{DeadLetterPage, Error, ErrorKind, Purge, QueueAdmin, QueueBackend, Redrive};
+use queue_api::{Error, ErrorKind, PageOptions, Purge, QueueAdmin, QueueBackend, Redrive};
 use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, MINUTE, lease, message, name, queue_of};
@@ -44,7 +44,7 @@ async fn check_all_calls(backend: &DocDbBackend) {
     let stats = queue.stats().await.unwrap();
     assert_eq!((stats.ready, stats.dead), (1, 2));
     assert_eq!(backend.peek(&name(), 9).await.unwrap().len(), 1);
-    let listed = backend.dead_letters(&name(), &DeadLetterPage::new(9)).await;
+    let listed = backend.dead_letters(&name(), &PageOptions::new(9)).await;
     let listed = listed.unwrap();
     let listed: Vec<_> = listed.iter().map(|letter| letter.id.as_str()).collect();
     assert_eq!(listed, ["a", "b"]);
@@ -139,7 +139,7 @@ async fn check_reads(backend: &DocDbBackend, what: &str) {
     assert!(stats.oldest_ready.is_some(), "{what}");
     let peeked = backend.peek(&name(), 9).await.unwrap();
     assert_eq!(peeked.len(), 1, "{what}");
-    let letters = backend.dead_letters(&name(), &DeadLetterPage::new(9)).await;
+    let letters = backend.dead_letters(&name(), &PageOptions::new(9)).await;
     let letters = letters.unwrap_or_else(|error| panic!("{what}: {error:?}"));
     assert_eq!(letters.len(), 1, "{what}");
     backend.wait(&name(), MINUTE).await.unwrap();

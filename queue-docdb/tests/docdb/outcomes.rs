@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use queue_api::{
-    DeadLetterPage, DeadReason, EnqueueOutcome, LeaseChange, LeaseOutcome, MessageState, Purge,
+    DeadReason, EnqueueOutcome, LeaseChange, LeaseOutcome, MessageState, PageOptions, Purge,
     QueueAdmin, QueueStats, Receipt, Redrive,
 };
 
@@ -169,10 +169,10 @@ async fn a_claim_makes_dead_letters_of_the_exhausted_messages_it_finds() {
     assert_eq!(ids(&lease(&queue, 9).await), ["m5", "m7", "m9"]);
     let dead = fixture
         .backend
-        .dead_letters(&name(), &DeadLetterPage::new(3))
+        .dead_letters(&name(), &PageOptions::new(3))
         .await
         .unwrap();
-    let page = DeadLetterPage::new(3).starting_after(dead[2].id.clone());
+    let page = PageOptions::new(3).with_token(dead.next.clone().unwrap());
     let rest = fixture.backend.dead_letters(&name(), &page).await.unwrap();
     let listed: Vec<&str> = dead
         .iter()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::{Bson, Document, doc};
-use queue_api::{DeadLetterPage, LeaseChange, Purge, Queue, QueueAdmin, Redrive};
+use queue_api::{LeaseChange, PageOptions, Purge, Queue, QueueAdmin, Redrive};
 
 use crate::fixture::{Fixture, MINUTE, lease, message, name};
 
@@ -105,7 +105,7 @@ async fn check_plans_of_all_calls(fixture: &Fixture) {
     queue.wait(MINUTE).await.unwrap();
     backend.peek(&name(), 10).await.unwrap();
     backend
-        .dead_letters(&name(), &DeadLetterPage::new(10))
+        .dead_letters(&name(), &PageOptions::new(10))
         .await
         .unwrap();
     let some = Redrive::Ids(vec![crate::fixture::id("dead1")]);

@@ -8,7 +8,7 @@ use mongodb_test_server::{
     documentdb::{Engines, Gate},
 };
 use queue_api::{
-    DeadLetterPage, EnqueueOutcome, ErrorKind, LeaseOutcome, ManualClock, QueueAdmin, QueueBackend,
+    EnqueueOutcome, ErrorKind, LeaseOutcome, ManualClock, PageOptions, QueueAdmin, QueueBackend,
     QueueStats,
 };
 use queue_docdb::DocDbBackend;
@@ -133,7 +133,7 @@ async fn users_with_few_rights_use_queues_that_others_made() {
         let stats = stats.unwrap_or_else(|error| panic!("{user}: {error:?}"));
         assert_eq!((stats.ready, stats.dead), (1, 1), "{user}");
         assert_eq!(backend.peek(&name(), 9).await.unwrap().len(), 1);
-        let page = DeadLetterPage::new(9);
+        let page = PageOptions::new(9);
         let letters = backend.dead_letters(&name(), &page).await.unwrap();
         assert_eq!(letters.len(), 1, "{user}");
         backend.wait(&name(), Duration::ZERO).await.unwrap();

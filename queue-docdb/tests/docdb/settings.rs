@@ -9,7 +9,7 @@ use mongodb_test_server::{
     documentdb::{Engines, Gate},
 };
 use queue_api::{
-    DeadLetterPage, Error, ErrorKind, LeaseChange, LeaseOptions, Limits, NewMessage, Purge,
+    Error, ErrorKind, LeaseChange, LeaseOptions, Limits, NewMessage, PageOptions, Purge,
     QueueAdmin, QueueBackend, Redrive,
 };
 use queue_docdb::DocDbBuilder;
@@ -59,7 +59,7 @@ async fn use_all(builder: DocDbBuilder) -> Result<(), Error> {
     );
     assert_eq!(queue.stats().await?.ready, 1);
     assert_eq!(backend.peek(&name, 9).await?.len(), 1);
-    let page = DeadLetterPage::new(9);
+    let page = PageOptions::new(9);
     assert_eq!(backend.dead_letters(&name, &page).await?.len(), 1);
     assert_eq!(backend.redrive(&name, &Redrive::All).await?, 1);
     backend.list_queues().await?;
@@ -372,7 +372,7 @@ async fn the_counts_and_sizes_of_calls_at_their_ends() {
             .map(|each| LeaseChange::dead_letter(each.receipt.clone(), "no"))
             .collect();
         queue.change_batch(&letters).await.unwrap();
-        let page = DeadLetterPage::new(count);
+        let page = PageOptions::new(count);
         let listed = backend.dead_letters(&name(), &page).await.unwrap();
         assert_eq!(listed.len(), expected);
         let some = Redrive::Ids(ids.iter().take(count).map(|it| id(it)).collect());

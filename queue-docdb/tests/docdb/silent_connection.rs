@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use mongodb_test_server::{MongoServer, ScratchDatabase};
 use queue_api::{
-    DeadLetterPage, Error, LeaseChange, LeaseOptions, ManualClock, Purge, Queue, QueueAdmin,
+    Error, LeaseChange, LeaseOptions, ManualClock, PageOptions, Purge, Queue, QueueAdmin,
     QueueName, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
@@ -242,7 +242,7 @@ const CALLS: &[Call] = &[
         "dead letters",
         |case| {
             async {
-                let page = DeadLetterPage::new(9);
+                let page = PageOptions::new(9);
                 Ok(case
                     .backend
                     .dead_letters(&name(), &page)

@@ -1,6 +1,6 @@
 //! The largest batches, and empty ones.
 
-use queue_api::{DeadLetterPage, LeaseOptions, NewMessage, QueueAdmin, QueueBackend};
+use queue_api::{LeaseOptions, NewMessage, PageOptions, QueueAdmin, QueueBackend};
 
 use crate::fixture::{Fixture, lease, message, name};
 
@@ -54,7 +54,7 @@ async fn every_call_takes_any_number_of_messages() {
             .unwrap()
             .is_applied()
     );
-    let page = DeadLetterPage::new(usize::MAX);
+    let page = PageOptions::new(usize::MAX);
     assert_eq!(backend.dead_letters(&name(), &page).await.unwrap().len(), 1);
     assert_eq!(
         backend.lease(&name(), &LeaseOptions::new(0)).await.unwrap(),

@@ -23,8 +23,7 @@ use mongodb::{
 };
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{
-    DeadLetter, DeadLetterPage, Purge, Queue, QueueAdmin, QueueName, Redrive,
-    consumer::ListenOptions,
+    DeadLetter, PageOptions, Purge, Queue, QueueAdmin, QueueName, Redrive, consumer::ListenOptions,
 };
 use queue_docdb::DocDbBuilder;
 
@@ -148,16 +147,16 @@ impl<'a> Bench<'a> {
     }
 
     async fn letters(&self) -> Vec<DeadLetter> {
-        let mut page = DeadLetterPage::new(1);
+        let mut page = PageOptions::new(1);
         let mut letters = Vec::new();
         loop {
             let backend = &self.fixture.backend;
             let mut listed = backend.dead_letters(&self.name, &page).await.unwrap();
-            let Some(letter) = listed.pop() else {
+            letters.append(&mut listed.letters);
+            let Some(token) = listed.next else {
                 return letters;
             };
-            page = DeadLetterPage::new(1).starting_after(letter.id.clone());
-            letters.push(letter);
+            page = PageOptions::new(1).with_token(token);
         }
     }
 
@@ -693,13 +692,13 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     bench.store(documents).await;
     let dead = queue.stats().await.unwrap().dead;
     for max in [1, 3, 2000] {
-        let mut page = DeadLetterPage::new(max);
+        let mut page = PageOptions::new(max);
         let mut listed = Vec::new();
         loop {
             let letters = admin.dead_letters(&bench.name, &page).await.unwrap();
-            let Some(last) = letters.last() else { break };
-            page = DeadLetterPage::new(max).starting_after(last.id.clone());
-            listed.extend(letters.into_iter().map(|letter| letter.id.to_string()));
+            listed.extend(letters.iter().map(|letter| letter.id.to_string()));
+            let Some(token) = letters.next else { break };
+            page = PageOptions::new(max).with_token(token);
         }
         assert_eq!(sound(listed), SOUND, "{what}, pages of {max}");
     }
@@ -823,9 +822,9 @@ async fn check(bench: &Bench<'_>, case: &Case) {
 
     let letters = bench.letters().await;
     assert_eq!(letters.len() as u64, stats.dead, "{what}: {letters:?}");
-    let all = DeadLetterPage::new(letters.len() + 1);
+    let all = PageOptions::new(letters.len() + 1);
     let all = admin.dead_letters(&bench.name, &all).await.unwrap();
-    assert_eq!(all, letters, "{what}");
+    assert_eq!(all.letters, letters, "{what}");
     let mut redriven = 0;
     if let Some(letter) = letters.last() {
         let last = Redrive::Ids(vec![letter.id.clone()]);

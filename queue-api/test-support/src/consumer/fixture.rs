@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use queue_api::{
-    Clock, DeadLetter, DeadLetterPage, Delivery, LeaseOptions, MessageId, NewMessage, Purge, Queue,
+    Clock, DeadLetter, Delivery, LeaseOptions, MessageId, NewMessage, PageOptions, Purge, Queue,
     QueueAdmin, QueueBackend, QueueStats,
     consumer::{Lease, ListenOptions, Listener},
 };
@@ -124,8 +124,8 @@ impl Fixture {
     }
 
     pub(super) async fn dead_letters(&self) -> Vec<DeadLetter> {
-        let page = DeadLetterPage::new(100);
+        let page = PageOptions::new(100);
         let queue = self.queue.name();
-        self.admin.dead_letters(queue, &page).await.unwrap()
+        self.admin.dead_letters(queue, &page).await.unwrap().letters
     }
 }

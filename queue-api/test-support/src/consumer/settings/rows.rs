@@ -8,7 +8,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use queue_api::{
-    Clock, DeadLetterPage, LeaseOptions, LeaseOutcome, Limits, ManualClock, NewMessage, Queue,
+    Clock, LeaseOptions, LeaseOutcome, Limits, ManualClock, NewMessage, PageOptions, Queue,
     QueueAdmin, Receipt, Result, TokioClock,
     consumer::{Context, Failure, Lease, ListenOptions, Listener, Retry, RetryPolicy, Worker},
 };
@@ -359,11 +359,11 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         ),
     ),
     (
-        "DeadLetterPage::new",
+        "PageOptions::new",
         Row::CallCount(
             |to, count| {
                 Box::pin(async move {
-                    let page = DeadLetterPage::new(count);
+                    let page = PageOptions::new(count);
                     to.admin
                         .dead_letters(to.queue.name(), &page)
                         .await

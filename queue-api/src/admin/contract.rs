@@ -1,20 +1,27 @@
 //! The contract for managing queues.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{DeadLetter, DeadLetterPage, PeekedMessage, Purge, QueueName, Redrive, Result};
+use crate::{
+    DeadLetterPage, PageOptions, PeekedMessage, Purge, QueueBackend, QueueName, Redrive, Result,
+};
 
 /// Reads and cleans up queues, and manages dead letters.
 ///
-/// This trait is separate because a backend for an existing broker may be able to implement
-/// [`QueueBackend`](crate::QueueBackend) but none of these calls.
+/// Implement this trait for a backend that can do it. Applications use an [`Admin`](crate::Admin),
+/// which checks their input and splits their batches.
+///
+/// It is separate because a backend for an existing broker may be able to implement
+/// [`QueueBackend`] but none of these calls.
 ///
 /// Every call can be repeated after an error.
 #[async_trait]
-pub trait QueueAdmin: fmt::Debug + Send + Sync + 'static {
+pub trait QueueAdmin: QueueBackend {
     /// Returns up to `max` live messages without leasing them, in order of ready time.
+    ///
+    /// The handle guarantees: `max` is 1 to `max_batch`.
     ///
     /// # Errors
     /// The store did not answer or refused.
@@ -23,22 +30,34 @@ pub trait QueueAdmin: fmt::Debug + Send + Sync + 'static {
     /// Removes messages permanently and returns how many. Receipts of removed messages are
     /// `Lost` from then on.
     ///
+    /// It removes what was stored when the call began. It may leave messages that are enqueued
+    /// meanwhile, and it ends also while producers go on sending.
+    ///
     /// # Errors
     /// After an error, some of the messages may have been removed.
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64>;
 
-    /// Lists dead letters in order of id.
+    /// Lists dead letters in order of id, one page at a time.
+    ///
+    /// A dead letter that is there all the time is on exactly one page, also if others come and go
+    /// between the calls. A page may be shorter than requested. If it is the last one, it has no
+    /// token.
+    ///
+    /// The handle guarantees: the page has at least 1 and at most `max_batch` dead letters. The token
+    /// may be any text.
     ///
     /// # Errors
-    /// The store did not answer or refused.
-    async fn dead_letters(
-        &self,
-        queue: &QueueName,
-        page: &DeadLetterPage,
-    ) -> Result<Vec<DeadLetter>>;
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the token cannot be one of this backend.
+    /// Otherwise, the store did not answer or refused.
+    async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage>;
 
     /// Makes dead letters ready again, at once and with no attempts counted, and returns how
     /// many. Ids that are not dead letters are ignored.
+    ///
+    /// [`Redrive::All`] takes the dead letters in order of id. So none becomes ready earlier than
+    /// one with a lower id.
+    ///
+    /// The handle guarantees: at most `max_batch` ids.
     ///
     /// # Errors
     /// After an error, some of them may be ready. A repeat redrives the rest.
@@ -73,8 +92,8 @@ macro_rules! forward {
             async fn dead_letters(
                 &self,
                 queue: &QueueName,
-                page: &DeadLetterPage,
-            ) -> Result<Vec<DeadLetter>> {
+                page: &PageOptions,
+            ) -> Result<DeadLetterPage> {
                 (**self).dead_letters(queue, page).await
             }
 

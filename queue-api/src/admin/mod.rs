@@ -1,0 +1,7 @@
+//! Managing queues: the contract for backends, the handle for applications.
+
+mod contract;
+mod handle;
+mod stream;
+
+pub use self::{contract::QueueAdmin, handle::Admin, stream::DeadLetterStream};
