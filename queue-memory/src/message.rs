@@ -1,6 +1,6 @@
 //! A stored message, and the receipts of its deliveries.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use queue_api::{
     DeadLetter, DeadReason, Delivery, MessageId, MessageState, NewMessage, PeekedMessage, Receipt,
@@ -8,11 +8,21 @@ use queue_api::{
 };
 use uuid::Uuid;
 
+/// The place of a live message in the order of leases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    /// When the message is ready. For a leased message, when the lease expires.
+    pub(crate) ready_at: Millis,
+    /// Distinct. Orders the messages of one millisecond by arrival.
+    pub(crate) number: u64,
+}
+
 /// A message as it was enqueued, and what has happened to it since.
 #[derive(Debug)]
 pub(crate) struct StoredMessage {
     pub(crate) sent: NewMessage,
     pub(crate) enqueued_at: Millis,
+    pub(crate) position: Position,
     pub(crate) attempts: u32,
     /// The last delivery, which its receipt names. The next delivery replaces it (A2), settling
     /// clears it (A4), and time does neither, so an expired receipt still works (A3).
@@ -32,6 +42,7 @@ impl StoredMessage {
         Self {
             sent,
             enqueued_at: now,
+            position: Position::default(),
             attempts: 0,
             delivery: None,
         }
@@ -56,21 +67,32 @@ impl StoredMessage {
         .with_lease_expires_at(millis::to_time(now.saturating_add(timeout)))
     }
 
-    /// Whether `receipt` is that of the last delivery, and nothing has settled it.
-    pub(crate) fn accepts(&self, receipt: &Receipt) -> bool {
-        let presented = receipt.as_str().split_once('-');
-        let (Some((presented, _)), Some(delivery)) = (presented, self.delivery) else {
-            return false;
-        };
-        *presented == *delivery.simple().encode_lower(&mut Uuid::encode_buffer())
+    /// Whether this is the last delivery, and nothing has settled it.
+    pub(crate) fn accepts(&self, presented: &str) -> bool {
+        let mut buffer = Uuid::encode_buffer();
+        self.delivery
+            .is_some_and(|delivery| *presented == *delivery.simple().encode_lower(&mut buffer))
     }
 
-    pub(crate) fn peeked(&self, ready_at: Millis, now: Millis) -> PeekedMessage {
+    /// Moves the message to another place in `order`.
+    pub(crate) fn move_in(
+        &mut self,
+        order: &mut BTreeMap<Position, MessageId>,
+        ready_at: Millis,
+        number: u64,
+    ) {
+        if let Some(id) = order.remove(&self.position) {
+            self.position = Position { ready_at, number };
+            order.insert(self.position, id);
+        }
+    }
+
+    pub(crate) fn peeked(&self, now: Millis) -> PeekedMessage {
         PeekedMessage::new(
             self.sent.id.clone(),
             self.sent.payload.clone(),
             match self.delivery {
-                _ if ready_at <= now => MessageState::Ready,
+                _ if self.position.ready_at <= now => MessageState::Ready,
                 Some(_) => MessageState::Leased,
                 None => MessageState::Delayed,
             },
@@ -78,7 +100,7 @@ impl StoredMessage {
         .with_headers(self.sent.headers.clone())
         .with_attempts(self.attempts)
         .with_enqueued_at(millis::to_time(self.enqueued_at))
-        .with_ready_at(millis::to_time(ready_at))
+        .with_ready_at(millis::to_time(self.position.ready_at))
     }
 }
 
@@ -101,10 +123,4 @@ fn receipt(delivery: Uuid, id: &MessageId) -> Receipt {
     let mut buffer = Uuid::encode_buffer();
     let delivery = delivery.simple().encode_lower(&mut buffer);
     Receipt::new([delivery, "-", id.as_str()].concat())
-}
-
-/// The id of the message that `receipt` is for. A made-up receipt may have none.
-pub(crate) fn message_id(receipt: &Receipt) -> Option<MessageId> {
-    let (_, id) = receipt.as_str().split_once('-')?;
-    MessageId::new(id).ok()
 }

@@ -3,12 +3,9 @@
 //! A live message is delayed, ready or leased. Its ready time and the time now say which, so
 //! nothing has to happen at the moment when a delay or a lease ends (E4, L2).
 
-use std::{
-    collections::{BTreeMap, HashMap, btree_map, hash_map},
-    mem,
-    time::Duration,
-};
+use std::{collections::BTreeMap, mem, time::Duration};
 
+use hashbrown::HashMap;
 use queue_api::{
     DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, LeaseAction, LeaseChange, LeaseOptions,
     LeaseOutcome, MessageId, NewMessage, PageToken, PeekedMessage, Purge, QueueStats, Receipt,
@@ -16,27 +13,18 @@ use queue_api::{
     millis::{self, Millis},
 };
 
-use crate::message::{DeadMessage, StoredMessage, message_id};
+use crate::message::{DeadMessage, Position, StoredMessage};
 
 /// One queue. Each message is either live or dead.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryQueue {
-    /// The live messages in the order in which they are leased (L4). Boxed, because a tree keeps
-    /// free room for more entries.
-    live: BTreeMap<Position, Box<StoredMessage>>,
-    /// The position of each live message.
-    positions: HashMap<MessageId, Position>,
+    /// The live messages. Boxed, because a table keeps free room for more entries.
+    live: HashMap<MessageId, Box<StoredMessage>>,
+    /// The live messages in the order in which they are leased (L4).
+    order: BTreeMap<Position, MessageId>,
     /// The dead letters, in the order in which they are listed.
     dead: BTreeMap<MessageId, DeadMessage>,
     last_number: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
-    /// When the message is ready. For a leased message, when the lease expires.
-    ready_at: Millis,
-    /// Distinct. Orders the messages of one millisecond by arrival.
-    number: u64,
 }
 
 impl MemoryQueue {
@@ -46,90 +34,102 @@ impl MemoryQueue {
 
     /// Whether the queue holds the id, in whatever state (E2).
     pub(crate) fn contains(&self, id: &MessageId) -> bool {
-        self.positions.contains_key(id) || self.dead.contains_key(id)
+        self.live.contains_key(id) || self.dead.contains_key(id)
     }
 
     /// When the first message is ready, which may be in the past (W1).
     pub(crate) fn next_ready(&self) -> Option<Millis> {
-        Some(self.live.first_key_value()?.0.ready_at)
+        Some(self.order.first_key_value()?.0.ready_at)
     }
 
     /// Makes room for a batch at once, so that the hash table does not grow step by step.
     pub(crate) fn reserve(&mut self, messages: usize) {
-        self.positions.reserve(messages);
+        self.live.reserve(messages);
     }
 
     /// E1, E2, E3: stores the message as it was sent, unless the queue holds its id.
     pub(crate) fn enqueue(&mut self, message: &NewMessage, now: Millis) -> EnqueueOutcome {
-        let position = self.new_position(after(now, message.delay_or_default()));
-        let hash_map::Entry::Vacant(id) = self.positions.entry(message.id.clone()) else {
-            return EnqueueOutcome::Duplicate;
-        };
-        if self.dead.contains_key(&message.id) {
+        if self.contains(&message.id) {
             return EnqueueOutcome::Duplicate;
         }
-        id.insert(position);
-        let stored = StoredMessage::new(message.clone(), now);
-        self.live.insert(position, Box::new(stored));
+        let ready_at = after(now, message.delay_or_default());
+        self.insert(Box::new(StoredMessage::new(message.clone(), now)), ready_at);
         EnqueueOutcome::Stored
     }
 
-    /// L1, L2, L4: takes the first ready messages and puts them back with a ready time that is
-    /// the end of the lease.
+    /// L1, L2, L4: leases the first ready messages. Each is ready again when its lease ends.
     pub(crate) fn lease(&mut self, options: &LeaseOptions, now: Millis) -> Vec<Delivery> {
         let at_most = options.max_messages().min(self.live.len());
         let mut deliveries = Vec::with_capacity(at_most);
         while deliveries.len() < at_most
-            && let Some(first) = self.live.first_entry()
-            && first.key().ready_at <= now
+            && let Some((position, id)) = self.order.first_key_value()
+            && position.ready_at <= now
+            && let Some(message) = self.live.get_mut(id)
         {
-            let mut message = first.remove();
             if message.attempts >= message.sent.max_attempts_or_default() {
                 // D1: the lease call that meets an exhausted message makes it a dead letter.
-                self.dead_letter(message, DeadReason::AttemptsExhausted, now);
+                let id = id.clone();
+                self.dead_letter(&id, DeadReason::AttemptsExhausted, now);
                 continue;
             }
             let own_timeout = message.sent.visibility_timeout_or_default();
             let timeout = millis::ceil(options.visibility_timeout().unwrap_or(own_timeout));
             deliveries.push(message.deliver(now, timeout));
-            self.insert(message, now.saturating_add(timeout));
+            self.last_number += 1;
+            message.move_in(
+                &mut self.order,
+                now.saturating_add(timeout),
+                self.last_number,
+            );
         }
         deliveries
     }
 
     /// A1: ends the message.
     pub(crate) fn ack(&mut self, receipt: &Receipt) -> LeaseOutcome {
-        let Some(message) = self.take(receipt) else {
-            return LeaseOutcome::Lost;
-        };
-        self.forget(&message.sent.id);
-        LeaseOutcome::Applied
+        match self.held(receipt) {
+            Some((id, _)) => {
+                self.remove(id);
+                LeaseOutcome::Applied
+            }
+            None => LeaseOutcome::Lost,
+        }
     }
 
     /// A5: moves or ends the lease. Only an extension keeps the receipt valid (A4).
     pub(crate) fn change(&mut self, change: &LeaseChange, now: Millis) -> LeaseOutcome {
-        let Some(mut message) = self.take(&change.receipt) else {
+        let Some((id, message)) = self.held(&change.receipt) else {
             return LeaseOutcome::Lost;
         };
-        match &change.action {
-            LeaseAction::Extend(by) => self.insert(message, after(now, *by)),
-            LeaseAction::Nack { delay } => self.insert_unleased(message, after(now, *delay)),
+        let ready_at = match &change.action {
+            LeaseAction::Extend(by) => after(now, *by),
+            LeaseAction::Nack { delay } => {
+                message.delivery = None;
+                after(now, *delay)
+            }
             LeaseAction::Release => {
+                message.delivery = None;
                 message.attempts -= 1;
-                self.insert_unleased(message, now);
+                now
             }
             LeaseAction::DeadLetter { reason } => {
-                self.dead_letter(message, DeadReason::Rejected(reason.clone()), now);
+                self.dead_letter(id, DeadReason::Rejected(reason.clone()), now);
+                return LeaseOutcome::Applied;
             }
+        };
+        self.last_number += 1;
+        if let Some(message) = self.live.get_mut(id) {
+            message.move_in(&mut self.order, ready_at, self.last_number);
         }
         LeaseOutcome::Applied
     }
 
     /// S1: counts the messages, so it goes through the whole queue.
     pub(crate) fn stats(&self, now: Millis) -> QueueStats {
-        let ready = self.live.keys().take_while(|at| at.ready_at <= now).count();
-        let later = self.live.values().skip(ready);
-        let leased = later.filter(|message| message.delivery.is_some()).count();
+        let is_ready = |message: &StoredMessage| message.position.ready_at <= now;
+        let is_leased = |message: &StoredMessage| !is_ready(message) && message.delivery.is_some();
+        let ready = self.live.values().filter(|it| is_ready(it)).count();
+        let leased = self.live.values().filter(|it| is_leased(it)).count();
         let age = |ready_at| u64::try_from(now - ready_at).ok();
         QueueStats::default()
             .with_ready(ready as u64)
@@ -139,74 +139,62 @@ impl MemoryQueue {
             .with_oldest_ready(self.next_ready().and_then(age).map(Duration::from_millis))
     }
 
-    /// Takes the message whose last delivery `receipt` is for. No clock is asked (A3).
-    ///
-    /// The caller inserts the message again or forgets its id.
-    fn take(&mut self, receipt: &Receipt) -> Option<Box<StoredMessage>> {
-        let position = self.positions.get(&message_id(receipt)?)?;
-        let btree_map::Entry::Occupied(message) = self.live.entry(*position) else {
-            return None;
-        };
-        message.get().accepts(receipt).then(|| message.remove())
+    /// The message whose last delivery `receipt` is for. No clock is asked (A3).
+    fn held<'r>(&mut self, receipt: &'r Receipt) -> Option<(&'r str, &mut StoredMessage)> {
+        let (delivery, id) = receipt.as_str().split_once('-')?;
+        let message = self.live.get_mut(id)?;
+        message.accepts(delivery).then_some((id, &mut **message))
     }
 
-    /// Removes the id of a message that is not live any more.
-    fn forget(&mut self, id: &MessageId) {
-        self.positions.remove(id);
-        if self.positions.len() < self.positions.capacity() / 8 {
+    /// Takes a live message out.
+    fn remove(&mut self, id: &str) -> Option<Box<StoredMessage>> {
+        let message = self.live.remove(id)?;
+        self.order.remove(&message.position);
+        if self.live.len() < self.live.capacity() / 8 {
             // A hash table does not shrink by itself.
-            self.positions.shrink_to(2 * self.positions.len());
+            self.live.shrink_to(2 * self.live.len());
         }
-    }
-
-    fn new_position(&mut self, ready_at: Millis) -> Position {
-        self.last_number += 1;
-        let number = self.last_number;
-        Position { ready_at, number }
-    }
-
-    /// Inserts a live message and keeps its receipt valid.
-    fn insert(&mut self, message: Box<StoredMessage>, ready_at: Millis) {
-        let position = self.new_position(ready_at);
-        match self.positions.get_mut(&message.sent.id) {
-            Some(of_message) => *of_message = position,
-            None => _ = self.positions.insert(message.sent.id.clone(), position),
-        }
-        self.live.insert(position, message);
-    }
-
-    fn insert_unleased(&mut self, mut message: Box<StoredMessage>, ready_at: Millis) {
-        message.delivery = None;
-        self.insert(message, ready_at);
+        Some(message)
     }
 
     /// D1: a dead letter keeps all of the message.
-    fn dead_letter(&mut self, message: Box<StoredMessage>, reason: DeadReason, now: Millis) {
-        let id = message.sent.id.clone();
-        self.forget(&id);
-        let died_at = now;
-        let dead = DeadMessage {
-            message,
-            died_at,
-            reason,
+    fn dead_letter(&mut self, id: impl AsRef<str>, reason: DeadReason, died_at: Millis) {
+        if let Some(message) = self.remove(id.as_ref()) {
+            let id = message.sent.id.clone();
+            let dead = DeadMessage {
+                message,
+                died_at,
+                reason,
+            };
+            self.dead.insert(id, dead);
+        }
+    }
+
+    /// Adds a message that has no lease, ready at this time.
+    fn insert(&mut self, mut message: Box<StoredMessage>, ready_at: Millis) {
+        self.last_number += 1;
+        message.delivery = None;
+        message.position = Position {
+            ready_at,
+            number: self.last_number,
         };
-        self.dead.insert(id, dead);
+        self.order.insert(message.position, message.sent.id.clone());
+        self.live.insert(message.sent.id.clone(), message);
     }
 }
 
 /// M1: what an administrator asks for.
 impl MemoryQueue {
     pub(crate) fn peek(&self, max: usize, now: Millis) -> Vec<PeekedMessage> {
-        let first = self.live.iter().take(max);
-        first
-            .map(|(position, message)| message.peeked(position.ready_at, now))
-            .collect()
+        let first = self.order.values().take(max);
+        let messages = first.filter_map(|id| self.live.get(id));
+        messages.map(|message| message.peeked(now)).collect()
     }
 
     pub(crate) fn purge(&mut self, what: Purge) -> u64 {
         let purged = match what {
             Purge::Live => {
-                self.positions = HashMap::new();
+                self.order = BTreeMap::new();
                 mem::take(&mut self.live).len()
             }
             Purge::Dead => mem::take(&mut self.dead).len(),
@@ -235,7 +223,7 @@ impl MemoryQueue {
         let count = redriven.len() as u64;
         for DeadMessage { mut message, .. } in redriven {
             message.attempts = 0;
-            self.insert_unleased(message, now);
+            self.insert(message, now);
         }
         count
     }
