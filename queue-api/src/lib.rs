@@ -20,7 +20,9 @@ pub use batching::Batching;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
 pub use enqueue_all::{EnqueueAll, Enqueued, FailedBatch};
 pub use queue::Queue;
-pub use telemetry::{metrics, trace};
+pub use telemetry::metrics;
+#[cfg(feature = "tracing")]
+pub use telemetry::trace;
 pub use typed::{
     Codec, CodecError, DecodeError, Json, TypedDelivery, TypedLease, TypedListener, TypedQueue,
     UndecodableLease,

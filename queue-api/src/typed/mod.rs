@@ -1,6 +1,8 @@
 //! Payloads as values of your own types.
 
+#[cfg(feature = "serde_json")]
 mod finite;
+#[cfg(feature = "serde_json")]
 mod json;
 mod listener;
 
@@ -8,10 +10,8 @@ pub use self::listener::{TypedLease, TypedListener, UndecodableLease};
 
 use std::{error::Error as StdError, fmt, marker::PhantomData, time::Duration};
 
-use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
-
 use crate::{Delivery, EnqueueOutcome, Error, ErrorKind, LeaseOptions, NewMessage, Queue, Result};
+use bytes::Bytes;
 
 /// The error of a [`Codec`].
 pub type CodecError = Box<dyn StdError + Send + Sync>;
@@ -37,41 +37,12 @@ pub trait Codec<T>: fmt::Debug + Send + Sync {
 /// and infinity, so they are refused wherever they are. And the JSON is decoded once when it is
 /// encoded, because only that shows all that a consumer could not read, such as values nested deeper
 /// than 128. If that is too slow for large payloads, use a [`Codec`] of your own.
+///
+/// Needs the feature `serde_json`, which is on by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
 impl Queue {
-    /// This queue with payloads of type `T`, encoded as JSON.
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use queue_api::{NewMessage, Queue};
-    /// use queue_memory::MemoryBackend;
-    ///
-    /// #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
-    /// struct Mail { to: String }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let queue = Queue::new(Arc::new(MemoryBackend::new()), "mail")?;
-    /// let mails = queue.typed::<Mail>();
-    /// mails.enqueue(&Mail { to: "ada".into() }).await?;
-    /// queue.enqueue(&NewMessage::new("not JSON")).await?;
-    ///
-    /// let first = mails.lease().await?.expect("two are ready")?;
-    /// assert_eq!(first.value, Mail { to: "ada".into() });
-    /// queue.ack(&first.delivery.receipt).await?;
-    ///
-    /// // If a payload cannot be decoded, the error has the delivery.
-    /// let error = mails.lease().await?.expect("one is ready").unwrap_err();
-    /// queue.dead_letter(&error.delivery.receipt, error.to_string()).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn typed<T: Serialize + DeserializeOwned>(&self) -> TypedQueue<T> {
-        self.typed_with(Json)
-    }
-
     /// This queue with payloads of type `T`, encoded by your own codec.
     pub fn typed_with<T, C: Codec<T>>(&self, codec: C) -> TypedQueue<T, C> {
         TypedQueue {
@@ -82,7 +53,8 @@ impl Queue {
     }
 }
 
-/// A queue whose payloads are values of type `T`. [`Queue::typed`] creates it.
+/// A queue whose payloads are values of type `T`. [`Queue::typed_with`] creates it, and so
+/// does `Queue::typed`.
 ///
 /// Ack and change leases through the underlying [`queue`](TypedQueue::queue).
 pub struct TypedQueue<T, C = Json> {
