@@ -8,7 +8,7 @@ use std::{
     task::Poll,
 };
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, telemetry};
 
 /// Makes a backend call. A panic becomes an error of kind [`Internal`](ErrorKind::Internal).
 pub(crate) async fn backend_call<T, F>(
@@ -33,7 +33,7 @@ pub(crate) fn isolated(what: &str, call: impl FnOnce()) {
 
 /// Logs a panic. The subscriber is code of the application too.
 pub(crate) fn log(what: &str, panic: &str) {
-    let _ = catch(|| tracing::error!("{what} {panic}"));
+    telemetry::log::panicked(what, panic);
 }
 
 /// Turns a panic into an error with its message.

@@ -20,8 +20,13 @@ pub use batching::Batching;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
 pub use enqueue_all::{EnqueueAll, Enqueued, FailedBatch};
 pub use queue::Queue;
-pub use telemetry::{metrics, trace};
-pub use typed::{Codec, CodecError, DecodeError, Json, TypedDelivery, TypedQueue};
+pub use telemetry::metrics;
+#[cfg(feature = "tracing")]
+pub use telemetry::trace;
+pub use typed::{
+    Codec, CodecError, DecodeError, Json, TypedDelivery, TypedLease, TypedListener, TypedQueue,
+    UndecodableLease,
+};
 pub use types::{
     DeadLetter, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, Error, ErrorKind, Headers,
     InvalidInput, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits, MAX_REASON_BYTES,

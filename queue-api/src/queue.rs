@@ -5,10 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, InvalidInput, LeaseChange, LeaseOptions,
     LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
-    catch_panic::isolated,
     defaults::Defaults,
     metrics::{self, Counters},
-    trace::{self, Propagator},
+    telemetry::{
+        log,
+        trace::{self, Propagator},
+    },
 };
 
 /// One queue of a backend.
@@ -38,7 +40,7 @@ pub struct Queue {
     backend: Arc<dyn QueueBackend>,
     name: QueueName,
     limits: Limits,
-    propagator: Option<Arc<dyn Propagator>>,
+    pub(crate) propagator: Option<Arc<dyn Propagator>>,
     pub(crate) defaults: Defaults,
     counters: Arc<Counters>,
 }
@@ -72,14 +74,6 @@ impl Queue {
             propagator: None,
             defaults: Defaults::default(),
         })
-    }
-
-    /// Propagates traces from senders to workers. An enqueue adds the current trace context to
-    /// the headers, and a worker connects its spans to it.
-    #[must_use]
-    pub fn with_propagator(mut self, propagator: Arc<dyn Propagator>) -> Self {
-        self.propagator = Some(propagator);
-        self
     }
 
     /// The queue's name. [`Admin`](crate::Admin) needs it.
@@ -200,16 +194,8 @@ impl Queue {
                 Err(error) if deliveries.is_empty() => return Err(error),
                 // An error would hide what is leased already until its visibility timeout.
                 Err(error) => {
-                    isolated(trace::SUBSCRIBER, || {
-                        tracing::warn!(
-                            messaging.system = metrics::SYSTEM,
-                            messaging.destination.name = %self.name,
-                            error = %format_args!("{error:#}"),
-                            leased = deliveries.len(),
-                            requested,
-                            "lease failed after some messages were leased; the caller gets those"
-                        );
-                    });
+                    let leased = deliveries.len();
+                    log::lease_cut_short(&self.name, &error, leased, requested);
                     break;
                 }
             }

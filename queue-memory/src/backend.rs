@@ -4,22 +4,21 @@ use std::{
     collections::HashMap,
     fmt,
     pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use queue_api::{
     Clock, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome,
-    Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result, TokioClock,
-    async_trait,
+    Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result, async_trait,
     millis::{self, Millis},
 };
 use tokio::sync::Notify;
 
-use crate::queue::MemoryQueue;
+use crate::{
+    clock::{NeverBack, RuntimeClock},
+    queue::MemoryQueue,
+};
 
 /// Queues in memory.
 ///
@@ -44,8 +43,6 @@ use crate::queue::MemoryQueue;
 #[derive(Clone)]
 pub struct MemoryBackend {
     clock: Arc<dyn Clock>,
-    /// The latest time that the clock has shown.
-    latest: Arc<AtomicI64>,
     max_depth: usize,
     /// C1, C2: each call takes the lock once and has no await point under it. So it takes effect
     /// as a whole or not at all, and one call at a time. That is also why a std mutex suffices.
@@ -66,10 +63,13 @@ struct Entry {
 impl MemoryBackend {
     /// Makes a backend without messages. It uses tokio's clock, so a test with paused time skips
     /// delays and timeouts.
+    ///
+    /// Several runtimes can share it, such as tests that share a `static`. The time that one test skips
+    /// does not pass in others that have begun. A test that begins later starts at the latest time so
+    /// far.
     pub fn new() -> Self {
         Self {
-            clock: Arc::new(TokioClock::new()),
-            latest: Arc::default(),
+            clock: Arc::new(RuntimeClock::new()),
             max_depth: usize::MAX,
             queues: Arc::default(),
         }
@@ -79,7 +79,7 @@ impl MemoryBackend {
     /// until it has caught up.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.clock = Arc::new(NeverBack::new(clock));
         self
     }
 
@@ -92,8 +92,7 @@ impl MemoryBackend {
     }
 
     fn now(&self) -> Millis {
-        let now = millis::floor(self.clock.now());
-        self.latest.fetch_max(now, Ordering::Relaxed).max(now)
+        millis::floor(self.clock.now())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Entry>> {
@@ -118,7 +117,7 @@ impl MemoryBackend {
             entry.earlier.notify_waiters();
         }
         if entry.is_unused() {
-            queues.remove(name);
+            forget(&mut queues, name);
         }
         answer
     }
@@ -130,6 +129,14 @@ impl MemoryBackend {
         let mut names: Vec<_> = used.map(|(name, _)| name.clone()).collect();
         names.sort();
         names
+    }
+}
+
+fn forget(queues: &mut HashMap<QueueName, Entry>, name: &QueueName) {
+    queues.remove(name);
+    if queues.len() < queues.capacity() / 8 {
+        // A hash table does not shrink by itself.
+        queues.shrink_to(2 * queues.len());
     }
 }
 
@@ -169,7 +176,7 @@ impl Drop for Waiter<'_> {
         if let Some(entry) = queues.get_mut(self.queue) {
             entry.waiters -= 1;
             if entry.is_unused() {
-                queues.remove(self.queue);
+                forget(&mut queues, self.queue);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backend;
+mod clock;
 mod message;
 mod queue;
 

@@ -5,8 +5,8 @@ use std::{alloc::System, sync::Arc, time::Duration};
 
 use cap::Cap;
 use queue_api::{
-    Bytes, LeaseOptions, ManualClock, NewMessage, Purge, Queue, QueueAdmin, QueueBackend, Receipt,
-    Result,
+    Bytes, LeaseOptions, ManualClock, NewMessage, PageOptions, Purge, Queue, QueueAdmin,
+    QueueBackend, QueueStats, Receipt, Redrive, Result,
 };
 use queue_memory::MemoryBackend;
 
@@ -17,7 +17,7 @@ const PAYLOAD: usize = 256;
 const MAX_OVER_PAYLOAD: usize = 400;
 const MESSAGES: usize = 50_000;
 const BATCH: usize = 100;
-const NAMES: usize = 2_000;
+const NAMES: usize = 5_000;
 
 /// Allowed once, for what does not grow with the messages.
 const FIXED: usize = 150 << 10;
@@ -57,6 +57,47 @@ async fn use_names(backend: &Arc<MemoryBackend>) -> Result<()> {
         let pending = polled_once(wait).await;
         assert!(pending, "the queue is empty");
     }
+    Ok(())
+}
+
+/// Uses many queues at the same time, each of which is empty in the end.
+async fn use_names_at_once(backend: &Arc<MemoryBackend>) -> Result<()> {
+    let names = (0..NAMES).map(|n| format!("queue-{n}"));
+    let queues: Vec<_> = names
+        .map(|name| Queue::new(backend.clone(), name))
+        .collect::<Result<_>>()?;
+    let waits = queues.iter().map(|queue| queue.wait(Duration::MAX));
+    let mut waits: Vec<_> = waits.map(Box::pin).collect();
+    for wait in &mut waits {
+        assert!(polled_once(wait).await, "the queue is empty");
+    }
+    drop(waits);
+    for queue in &queues {
+        queue.enqueue(&NewMessage::new("")).await?;
+    }
+    for queue in &queues {
+        let name = queue.name();
+        let delivery = queue.lease().await?.expect("a message is ready");
+        assert!(
+            queue
+                .dead_letter(&delivery.receipt, "no")
+                .await?
+                .is_applied()
+        );
+        assert_eq!(backend.peek(name, 1).await?.len(), 0);
+        assert_eq!(
+            backend
+                .dead_letters(name, &PageOptions::new(1))
+                .await?
+                .len(),
+            1
+        );
+        assert_eq!(backend.redrive(name, &Redrive::All).await?, 1);
+        assert_eq!(backend.purge(name, Purge::Live).await?, 1);
+        assert_eq!(queue.stats().await?, QueueStats::default());
+        backend.delete_queue(name).await?;
+    }
+    assert_eq!(backend.list_queues().await?.len(), 1, "that of the test");
     Ok(())
 }
 
@@ -109,5 +150,7 @@ async fn memory_follows_what_the_queues_hold() -> Result<()> {
 
     use_names(&backend).await?;
     assert_small("remaining, with names used once,", taken(), 1);
+    use_names_at_once(&backend).await?;
+    assert_small("remaining, with names used at once,", taken(), 1);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::{Result, catch_panic::isolated, trace::SUBSCRIBER};
+use crate::{Result, telemetry::log};
 
 /// One caller's request, and where its answer goes.
 pub(super) struct Caller<R, A> {
@@ -36,13 +36,7 @@ impl<R, A> Caller<R, A> {
             // If the receiver was dropped, the answer is dropped here, which releases its leases.
             (Some(receiver), answer) => drop(receiver.send(answer)),
             (None, Ok(_)) => {}
-            (None, Err(error)) => isolated(SUBSCRIBER, || {
-                tracing::warn!(
-                    error = %format_args!("{error:#}"),
-                    "releasing the messages of dropped callers failed; \
-                     they become ready again after their visibility timeout"
-                );
-            }),
+            (None, Err(error)) => log::not_released(&error),
         }
     }
 }

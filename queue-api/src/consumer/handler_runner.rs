@@ -10,9 +10,12 @@ use super::{
 };
 use crate::{
     Clock, Codec, CodecError, LeaseOutcome, Queue, TokioClock,
-    catch_panic::{caught, isolated},
+    catch_panic::caught,
     metrics,
-    trace::{self, GuardedSpan, SUBSCRIBER},
+    telemetry::{
+        log,
+        trace::{self, GuardedSpan},
+    },
 };
 
 /// Shared by all handler tasks of a worker.
@@ -144,9 +147,7 @@ impl<H, C> HandlerRunner<H, C> {
                 let attempt = lease.attempt();
                 span.record("error.type", "handler");
                 let error = failure.to_string();
-                isolated(SUBSCRIBER, || {
-                    tracing::warn!(%error, attempt, ?retry, "the handler failed");
-                });
+                log::handler_failed(&error, attempt, retry);
                 match retry {
                     Retry::After(delay) => {
                         let delay = delay.min(self.queue.limits().max_delay);
@@ -173,9 +174,7 @@ async fn tally(settled: SettleFuture, applied: fn(&mut Report) -> &mut u64) -> R
         Ok(LeaseOutcome::Applied) => applied(&mut report),
         Ok(LeaseOutcome::Lost) => &mut report.lost,
         Err(error) => {
-            isolated(SUBSCRIBER, || {
-                tracing::error!(error = %format_args!("{error:#}"), "a message was not settled");
-            });
+            log::not_settled(&error);
             &mut report.unsettled
         }
     } += 1;

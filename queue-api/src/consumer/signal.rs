@@ -51,7 +51,7 @@ pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + use<> 
             Err(error) => Err(error),
         };
         if let Err(error) = &asked {
-            tracing::error!(%error, "signals cannot be received");
+            crate::telemetry::log::no_signals(error);
         }
         asked
     }

@@ -1,36 +1,18 @@
 //! Metrics and log lines of the consumer.
 
-use crate::{
-    Delivery, Error, QueueName, Receipt, catch_panic::isolated, metrics, trace::SUBSCRIBER,
-};
+use super::{log, metrics};
+use crate::{Delivery, Error, QueueName, Receipt};
 
 /// A call to the store failed, and the listener goes on.
 pub(crate) fn store_error(queue: &QueueName, error: &Error) {
     metrics::store_error(queue, error);
-    isolated(SUBSCRIBER, || {
-        tracing::warn!(
-            messaging.system = metrics::SYSTEM,
-            messaging.destination.name = %queue,
-            error.type = ?error.kind(),
-            // As `dyn Error`, so that subscribers print its sources.
-            error = %format_args!("{error:#}"),
-            "a call to the store failed"
-        );
-    });
+    log::store_error(queue, error);
 }
 
 /// A lease ended without settlement, perhaps before it was handed out.
 pub(crate) fn lease_lost(queue: &QueueName, receipt: &Receipt, why: &'static str) {
     metrics::lease_lost(queue, why);
-    isolated(SUBSCRIBER, || {
-        tracing::warn!(
-            messaging.system = metrics::SYSTEM,
-            messaging.destination.name = %queue,
-            %receipt,
-            why,
-            "a lease ended before its message was settled; another consumer may get the message"
-        );
-    });
+    log::lease_lost(queue, receipt, why);
 }
 
 /// A lease was handed out.

@@ -1,7 +1,8 @@
 //! Names of all metrics.
 //!
 //! To collect them, install a recorder for the [`metrics`](https://docs.rs/metrics) crate. Every
-//! metric has the label `queue`. Durations are in seconds.
+//! metric has the label `queue`. Durations are in seconds. Without the feature `metrics`, which is on
+//! by default, nothing is recorded.
 //!
 //! The [`Queue`](crate::Queue) handle counts its calls, so you need no listener or worker. If you
 //! repeat a failed ack and it returns `Lost`, it counts as lost. A listener counts only the failed
@@ -9,11 +10,8 @@
 
 use std::time::Duration;
 
-use ::metrics::{Key, Label, Level, Metadata, counter, gauge, histogram, with_recorder};
-
-use crate::{
-    EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats, catch_panic::isolated,
-};
+use super::recorder::{Counter, Label, count, label, observe, set};
+use crate::{EnqueueOutcome, Error, LeaseAction, LeaseOutcome, QueueName, QueueStats};
 
 /// Value of the attribute `messaging.system` in spans and log lines.
 pub const SYSTEM: &str = "queue_api";
@@ -54,74 +52,53 @@ pub const DEPTH: &str = "queue_depth";
 /// Gauge: age of the oldest ready message. Set like [`DEPTH`].
 pub const OLDEST_READY: &str = "queue_oldest_ready_seconds";
 
-fn label(queue: &QueueName) -> Label {
-    Label::new("queue", queue.shared())
+fn label_of(queue: &QueueName) -> Label {
+    label("queue", queue.shared())
 }
 
-/// Calls the recorder. It is code of the application, and must not stop a queue.
-fn record(call: impl FnOnce()) {
-    isolated("the metrics recorder", call);
-}
-
-fn add(name: &'static str, queue: &QueueName, count: usize) {
-    if count > 0 {
-        record(|| counter!(name, vec![label(queue)]).increment(count as u64));
+fn add(name: &'static str, queue: &QueueName, by: usize) {
+    if by > 0 {
+        count(name, vec![label_of(queue)], by);
     }
 }
 
-/// Counters of the calls that an application makes for each message. Their keys are created once,
-/// because creating a key can cost more than the call itself on a backend in memory.
+/// Counters of the calls that an application makes for each message.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    enqueued: Key,
-    duplicates: Key,
-    leased: Key,
-    acked: Key,
-    settled_lost: Key,
+    enqueued: Counter,
+    duplicates: Counter,
+    leased: Counter,
+    acked: Counter,
+    settled_lost: Counter,
 }
 
 impl Counters {
     pub(crate) fn new(queue: &QueueName) -> Self {
-        let key = |name| Key::from_parts(name, vec![label(queue)]);
+        let counter = |name| Counter::new(name, vec![label_of(queue)]);
         Self {
-            enqueued: key(ENQUEUED),
-            duplicates: key(DUPLICATES),
-            leased: key(LEASED),
-            acked: key(ACKED),
-            settled_lost: key(SETTLED_LOST),
+            enqueued: counter(ENQUEUED),
+            duplicates: counter(DUPLICATES),
+            leased: counter(LEASED),
+            acked: counter(ACKED),
+            settled_lost: counter(SETTLED_LOST),
         }
     }
 
     pub(crate) fn enqueued(&self, outcomes: &[EnqueueOutcome]) {
         let is_stored = |outcome: &&EnqueueOutcome| **outcome == EnqueueOutcome::Stored;
         let stored = outcomes.iter().filter(is_stored).count();
-        increment(&self.enqueued, stored);
-        increment(&self.duplicates, outcomes.len() - stored);
+        self.enqueued.increment(stored);
+        self.duplicates.increment(outcomes.len() - stored);
     }
 
     pub(crate) fn leased(&self, count: usize) {
-        increment(&self.leased, count);
+        self.leased.increment(count);
     }
 
     pub(crate) fn acked(&self, outcomes: &[LeaseOutcome]) {
         let applied = count_applied(outcomes);
-        increment(&self.acked, applied);
-        increment(&self.settled_lost, outcomes.len() - applied);
-    }
-}
-
-/// Gets the recorder on each call, because it can be installed at any time.
-fn increment(key: &Key, by: usize) {
-    static METADATA: Metadata<'static> =
-        Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
-    if by > 0 {
-        record(|| {
-            with_recorder(|recorder| {
-                recorder
-                    .register_counter(key, &METADATA)
-                    .increment(by as u64)
-            });
-        });
+        self.acked.increment(applied);
+        self.settled_lost.increment(outcomes.len() - applied);
     }
 }
 
@@ -161,26 +138,25 @@ fn count_applied(outcomes: &[LeaseOutcome]) -> usize {
 }
 
 pub(crate) fn lease_lost(queue: &QueueName, why: &'static str) {
-    let labels = vec![label(queue), Label::from_static_parts("why", why)];
-    record(|| counter!(LEASES_LOST, labels).increment(1));
+    count(LEASES_LOST, vec![label_of(queue), label("why", why)], 1);
 }
 
 pub(crate) fn store_error(queue: &QueueName, error: &Error) {
     let labels = vec![
-        label(queue),
-        Label::from_static_parts("operation", error.operation()),
-        Label::new("kind", format!("{:?}", error.kind())),
+        label_of(queue),
+        label("operation", error.operation()),
+        label("kind", format!("{:?}", error.kind())),
     ];
-    record(|| counter!(STORE_ERRORS, labels).increment(1));
+    count(STORE_ERRORS, labels, 1);
 }
 
 pub(crate) fn time_in_queue(queue: &QueueName, time: Duration) {
-    record(|| histogram!(TIME_IN_QUEUE, vec![label(queue)]).record(time));
+    observe(TIME_IN_QUEUE, vec![label_of(queue)], time);
 }
 
 pub(crate) fn handling_time(queue: &QueueName, outcome: &'static str, time: Duration) {
-    let outcome = Label::from_static_parts("outcome", outcome);
-    record(|| histogram!(HANDLING_TIME, vec![label(queue), outcome]).record(time));
+    let labels = vec![label_of(queue), label("outcome", outcome)];
+    observe(HANDLING_TIME, labels, time);
 }
 
 pub(crate) fn depth(queue: &QueueName, stats: &QueueStats) {
@@ -191,9 +167,9 @@ pub(crate) fn depth(queue: &QueueName, stats: &QueueStats) {
         ("dead", stats.dead),
     ];
     for (state, count) in states {
-        let state = Label::from_static_parts("state", state);
-        record(|| gauge!(DEPTH, vec![label(queue), state]).set(count as f64));
+        let labels = vec![label_of(queue), label("state", state)];
+        set(DEPTH, labels, count as f64);
     }
     let oldest = stats.oldest_ready.unwrap_or_default();
-    record(|| gauge!(OLDEST_READY, vec![label(queue)]).set(oldest.as_secs_f64()));
+    set(OLDEST_READY, vec![label_of(queue)], oldest.as_secs_f64());
 }

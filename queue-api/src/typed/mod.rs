@@ -1,11 +1,17 @@
 //! Payloads as values of your own types.
 
+#[cfg(feature = "serde_json")]
+mod finite;
+#[cfg(feature = "serde_json")]
+mod json;
+mod listener;
+
+pub use self::listener::{TypedLease, TypedListener, UndecodableLease};
+
 use std::{error::Error as StdError, fmt, marker::PhantomData, time::Duration};
 
-use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
-
 use crate::{Delivery, EnqueueOutcome, Error, ErrorKind, LeaseOptions, NewMessage, Queue, Result};
+use bytes::Bytes;
 
 /// The error of a [`Codec`].
 pub type CodecError = Box<dyn StdError + Send + Sync>;
@@ -15,7 +21,7 @@ pub trait Codec<T>: fmt::Debug + Send + Sync {
     /// Encodes `value` as a payload.
     ///
     /// # Errors
-    /// The value cannot be encoded.
+    /// The value cannot be encoded, or could not be decoded again.
     fn encode(&self, value: &T) -> Result<Bytes, CodecError>;
 
     /// Decodes `payload`.
@@ -26,51 +32,17 @@ pub trait Codec<T>: fmt::Debug + Send + Sync {
 }
 
 /// The default codec: JSON, by serde.
+///
+/// A value that JSON cannot give back is an error of the sender. `serde_json` writes `null` for NaN
+/// and infinity, so they are refused wherever they are. And the JSON is decoded once when it is
+/// encoded, because only that shows all that a consumer could not read, such as values nested deeper
+/// than 128. If that is too slow for large payloads, use a [`Codec`] of your own.
+///
+/// Needs the feature `serde_json`, which is on by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
-impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
-    fn encode(&self, value: &T) -> Result<Bytes, CodecError> {
-        Ok(serde_json::to_vec(value)?.into())
-    }
-
-    fn decode(&self, payload: &Bytes) -> Result<T, CodecError> {
-        Ok(serde_json::from_slice(payload)?)
-    }
-}
-
 impl Queue {
-    /// This queue with payloads of type `T`, encoded as JSON.
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use queue_api::{NewMessage, Queue};
-    /// use queue_memory::MemoryBackend;
-    ///
-    /// #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
-    /// struct Mail { to: String }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let queue = Queue::new(Arc::new(MemoryBackend::new()), "mail")?;
-    /// let mails = queue.typed::<Mail>();
-    /// mails.enqueue(&Mail { to: "ada".into() }).await?;
-    /// queue.enqueue(&NewMessage::new("not JSON")).await?;
-    ///
-    /// let first = mails.lease().await?.expect("two are ready")?;
-    /// assert_eq!(first.value, Mail { to: "ada".into() });
-    /// queue.ack(&first.delivery.receipt).await?;
-    ///
-    /// // If a payload cannot be decoded, the error has the delivery.
-    /// let error = mails.lease().await?.expect("one is ready").unwrap_err();
-    /// queue.dead_letter(&error.delivery.receipt, error.to_string()).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn typed<T: Serialize + DeserializeOwned>(&self) -> TypedQueue<T> {
-        self.typed_with(Json)
-    }
-
     /// This queue with payloads of type `T`, encoded by your own codec.
     pub fn typed_with<T, C: Codec<T>>(&self, codec: C) -> TypedQueue<T, C> {
         TypedQueue {
@@ -81,7 +53,8 @@ impl Queue {
     }
 }
 
-/// A queue whose payloads are values of type `T`. [`Queue::typed`] creates it.
+/// A queue whose payloads are values of type `T`. [`Queue::typed_with`] creates it, and so
+/// does `Queue::typed`.
 ///
 /// Ack and change leases through the underlying [`queue`](TypedQueue::queue).
 pub struct TypedQueue<T, C = Json> {
@@ -100,7 +73,8 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
     /// it on the underlying [`queue`](TypedQueue::queue).
     ///
     /// # Errors
-    /// [`Codec`](ErrorKind::Codec) if the value cannot be encoded.
+    /// [`Codec`](ErrorKind::Codec) if the value cannot be encoded, or JSON could not give it back: see
+    /// [`Json`].
     pub fn message(&self, value: &T) -> Result<NewMessage> {
         let payload = self.codec.encode(value).map_err(|source| {
             Error::new(ErrorKind::Codec, "enqueue", "the value cannot be encoded")
