@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     fixture::{Fixture, OneQueue, dead_letter, extend, id_of, ids, msg, nack, receipts},
-    panic_location::caught,
+    panic_location::{called_from_here, caught},
 };
 
 pub(super) async fn queues_are_separate(fixture: Fixture) {
@@ -82,7 +82,7 @@ pub(super) async fn an_odd_name_works_or_is_refused_by_every_call(fixture: Fixtu
     for name in ODD_NAMES.into_iter().chain([&*long]) {
         let queue = fixture.other_queue(name);
         let enqueued = queue.backend().enqueue(&queue.name, &[msg("m")]).await;
-        let errors = errors_of_all_calls(&queue).await;
+        let errors = called_from_here(errors_of_all_calls(&queue)).await;
         let Err(error) = enqueued else {
             for (call, error) in errors {
                 assert!(error.is_none(), "{name}, {call}: {error:?}");
