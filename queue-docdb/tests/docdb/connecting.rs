@@ -12,7 +12,7 @@ use queue_docdb::{DocDbBackend, DocDbBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 
-use crate::fixture::{self, queue_of};
+use crate::fixture::{self, applied, queue_of};
 
 /// The timeout of a connection that fails.
 const SHORT: Duration = Duration::from_millis(1500);
@@ -138,7 +138,7 @@ async fn the_application_may_have_its_own_client() {
     let queue = queue_of(&backend);
     queue.enqueue(&NewMessage::new("a")).await.unwrap();
     let delivery = queue.lease().await.unwrap().expect("ready");
-    assert!(queue.ack(&delivery.receipt).await.unwrap().is_applied());
+    applied(queue.ack(&delivery.receipt)).await;
     assert!(
         gate.commands().contains("delete"),
         "the application's connections are used"

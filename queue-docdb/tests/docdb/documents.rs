@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Bson, doc};
 
-use crate::fixture::{Fixture, MINUTE, message};
+use crate::fixture::{Fixture, MINUTE, applied, message};
 
 #[tokio::test]
 async fn a_document_has_the_documented_fields() {
@@ -35,25 +35,13 @@ async fn a_document_has_the_documented_fields() {
     let expiry = stored.get_datetime("visible_at").unwrap().to_system_time();
     assert_eq!(expiry, delivery.lease_expires_at);
 
-    assert!(
-        queue
-            .nack(&delivery.receipt, MINUTE)
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.nack(&delivery.receipt, MINUTE)).await;
     let stored = fixture.document("a").await;
     assert!(!stored.contains_key("lease") && stored.contains_key("settled"));
 
     fixture.clock.advance(MINUTE);
     let delivery = queue.lease().await.unwrap().expect("ready");
-    assert!(
-        queue
-            .dead_letter(&delivery.receipt, "no")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.dead_letter(&delivery.receipt, "no")).await;
     let stored = fixture.document("a").await;
     assert!(!stored.contains_key("lease") && !stored.contains_key("visible_at"));
     let dead = stored.get_document("dead").unwrap();

@@ -6,7 +6,7 @@ use mongodb_test_server::documentdb::{Engine, Engines};
 use queue_api::{LeaseChange, PageOptions, Purge, QueueAdmin, Redrive};
 use queue_docdb::DocDbBackend;
 
-use crate::fixture::{Fixture, MINUTE, lease, message, name, queue_of};
+use crate::fixture::{Fixture, MINUTE, applied, lease, message, name, queue_of};
 
 /// Makes every kind of call once. Lists the commands of each, and the engines that refuse one.
 async fn table(fixture: &Fixture) -> String {
@@ -43,7 +43,7 @@ async fn table(fixture: &Fixture) -> String {
     let deliveries = lease(&queue, 5).await;
     let receipts: Vec<_> = deliveries.into_iter().map(|each| each.receipt).collect();
     note("lease");
-    assert!(queue.ack(&receipts[0]).await.unwrap().is_applied());
+    applied(queue.ack(&receipts[0])).await;
     queue.ack_batch(&receipts[..2]).await.unwrap();
     note("ack");
     let changes = [

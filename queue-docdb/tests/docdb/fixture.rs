@@ -11,7 +11,8 @@ use mongodb_test_server::{
     documentdb::{Engine, Engines, Gate},
 };
 use queue_api::{
-    Clock, Delivery, LeaseOptions, ManualClock, MessageId, NewMessage, Queue, QueueName,
+    Clock, Delivery, LeaseOptions, LeaseOutcome, ManualClock, MessageId, NewMessage, Queue,
+    QueueName, Result,
 };
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 
@@ -163,4 +164,12 @@ pub(crate) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
         .iter()
         .map(|delivery| delivery.id.as_str())
         .collect()
+}
+
+/// A settlement or an extension that must take effect.
+pub(crate) async fn applied(call: impl Future<Output = Result<LeaseOutcome>>) {
+    assert_eq!(
+        call.await.expect("the call succeeds"),
+        LeaseOutcome::Applied
+    );
 }

@@ -5,7 +5,7 @@ use mongodb::ClientSession;
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{LeaseOptions, LeaseOutcome, Receipt};
 
-use crate::fixture::{Fixture, MINUTE, SECOND, TRANSACTIONAL, lease, message, name};
+use crate::fixture::{Fixture, MINUTE, SECOND, TRANSACTIONAL, applied, lease, message, name};
 
 const FREE: [&str; 5] = ["0", "b1", "n", "x", "z"];
 
@@ -59,7 +59,7 @@ async fn drained(fixture: &Fixture, at_once: usize) -> Vec<String> {
         }
         for delivery in deliveries {
             all.push(delivery.id.to_string());
-            assert!(queue.ack(&delivery.receipt).await.unwrap().is_applied());
+            applied(queue.ack(&delivery.receipt)).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use mongodb_test_server::MongoServer;
 use queue_api::{Error, ErrorKind, PageOptions, Purge, QueueAdmin, QueueBackend, Redrive};
 use queue_docdb::DocDbBackend;
 
-use crate::fixture::{Fixture, MINUTE, lease, message, name, queue_of};
+use crate::fixture::{Fixture, MINUTE, applied, lease, message, name, queue_of};
 
 /// The names that this crate gives its indexes.
 const CLAIM: &str = "visible_at_1_turn_1";
@@ -32,13 +32,7 @@ async fn check_all_calls(backend: &DocDbBackend) {
     let deliveries = lease(&queue, 2).await;
     assert_eq!(deliveries.len(), 2);
     for delivery in deliveries {
-        assert!(
-            queue
-                .dead_letter(&delivery.receipt, "no")
-                .await
-                .unwrap()
-                .is_applied()
-        );
+        applied(queue.dead_letter(&delivery.receipt, "no")).await;
     }
     queue.wait(MINUTE).await.unwrap();
     let stats = queue.stats().await.unwrap();
@@ -122,13 +116,7 @@ async fn fill(fixture: &Fixture) {
     let both = [message("a"), message("b")];
     queue.enqueue_batch(&both).await.unwrap();
     let first = queue.lease().await.unwrap().expect("it is ready");
-    assert!(
-        queue
-            .dead_letter(&first.receipt, "no")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.dead_letter(&first.receipt, "no")).await;
 }
 
 /// Reads see the messages of [`fill`], whatever the indexes.

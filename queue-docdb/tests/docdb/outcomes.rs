@@ -7,7 +7,7 @@ use queue_api::{
     QueueAdmin, QueueStats, Receipt, Redrive,
 };
 
-use crate::fixture::{Fixture, MINUTE, SECOND, id, ids, lease, message, name};
+use crate::fixture::{Fixture, MINUTE, SECOND, applied, id, ids, lease, message, name};
 
 use EnqueueOutcome::{Duplicate, Stored};
 use LeaseOutcome::{Applied, Lost};
@@ -75,7 +75,7 @@ async fn a_batch_of_acks_has_an_outcome_for_each() {
     let deliveries = lease(&queue, 3).await;
     assert_eq!(ids(&deliveries), ["b", "c", "a"], "in order of ready time");
     let receipts: Vec<Receipt> = deliveries.iter().map(|d| d.receipt.clone()).collect();
-    assert!(queue.ack(&receipts[0]).await.unwrap().is_applied());
+    applied(queue.ack(&receipts[0])).await;
 
     let batch = [
         receipts[0].clone(),
@@ -227,13 +227,7 @@ async fn a_queue_is_administered() {
             .attempt,
         1
     );
-    assert!(
-        queue
-            .dead_letter(&redriven[0].receipt, "again")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.dead_letter(&redriven[0].receipt, "again")).await;
 
     assert_eq!(backend.purge(&name(), Purge::Live).await.unwrap(), 3);
     assert_eq!(queue.ack(&redriven[1].receipt).await.unwrap(), Lost);

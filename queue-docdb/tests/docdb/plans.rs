@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::{Bson, Document, doc};
 use queue_api::{LeaseChange, PageOptions, Purge, Queue, QueueAdmin, Redrive};
 
-use crate::fixture::{Fixture, MINUTE, lease, message, name};
+use crate::fixture::{Fixture, MINUTE, applied, lease, message, name};
 
 async fn start_profiling(fixture: &Fixture) {
     let start = doc! { "profile": 2 };
@@ -91,16 +91,10 @@ async fn check_plans_of_all_calls(fixture: &Fixture) {
         .map(|delivery| delivery.receipt)
         .collect();
     queue.ack_batch(&receipts[..5]).await.unwrap();
-    assert!(queue.ack(&receipts[5]).await.unwrap().is_applied());
-    assert!(
-        queue
-            .extend(&receipts[6], MINUTE)
-            .await
-            .unwrap()
-            .is_applied()
-    );
-    assert!(queue.release(&receipts[7]).await.unwrap().is_applied());
-    assert!(queue.nack(&receipts[8], MINUTE).await.unwrap().is_applied());
+    applied(queue.ack(&receipts[5])).await;
+    applied(queue.extend(&receipts[6], MINUTE)).await;
+    applied(queue.release(&receipts[7])).await;
+    applied(queue.nack(&receipts[8], MINUTE)).await;
     queue.stats().await.unwrap();
     queue.wait(MINUTE).await.unwrap();
     backend.peek(&name(), 10).await.unwrap();

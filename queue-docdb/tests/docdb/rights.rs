@@ -13,7 +13,7 @@ use queue_api::{
 };
 use queue_docdb::DocDbBackend;
 
-use crate::fixture::{self, message, name, queue_of};
+use crate::fixture::{self, applied, message, name, queue_of};
 
 /// The rights of custom roles: what the calls of a producer and a consumer need, and no more.
 const ROLES: [(&str, &[&str]); 3] = [
@@ -119,13 +119,7 @@ async fn users_with_few_rights_use_queues_that_others_made() {
     let both = [message("a"), message("b")];
     queue.enqueue_batch(&both).await.unwrap();
     let first = queue.lease().await.unwrap().expect("it is ready");
-    assert!(
-        queue
-            .dead_letter(&first.receipt, "no")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.dead_letter(&first.receipt, "no")).await;
     secured.documents().drop_indexes().await.unwrap();
     for user in ["read", "looks", "no-index", "least"] {
         let backend = secured.connect(user).await;

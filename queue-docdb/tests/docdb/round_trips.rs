@@ -8,7 +8,7 @@ use mongodb::{
 };
 use queue_api::{LeaseChange, NewMessage, Queue, Receipt};
 
-use crate::fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of};
+use crate::fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, queue_of};
 
 /// The commands of a backend since the last `take`.
 #[derive(Clone, Default)]
@@ -34,7 +34,7 @@ impl Sent {
         let (sent, queue) = Self::by_a_new_one(fixture).await;
         queue.enqueue(&message("first")).await.unwrap();
         let first = queue.lease().await.unwrap().expect("the first");
-        assert!(queue.ack(&first.receipt).await.unwrap().is_applied());
+        applied(queue.ack(&first.receipt)).await;
         sent.take();
         (sent, queue)
     }
@@ -105,7 +105,7 @@ async fn each_call_sends_as_few_commands_as_it_can() {
 
     let one = queue.lease().await.unwrap().expect("ready");
     assert_eq!(sent.names(), ["find", "update"]);
-    assert!(queue.ack(&one.receipt).await.unwrap().is_applied());
+    applied(queue.ack(&one.receipt)).await;
     assert_eq!(sent.names(), ["delete"]);
 
     let deliveries = lease(&queue, 400).await;
@@ -147,7 +147,7 @@ async fn claims_on_a_backlog_start_where_the_last_one_did() {
         sent.take();
         let one = queue.lease().await.unwrap().expect("there are six");
         starts.extend(start(&sent.take()[0]));
-        assert!(queue.release(&one.receipt).await.unwrap().is_applied());
+        applied(queue.release(&one.receipt)).await;
     }
     assert!(!starts.is_empty(), "each started at the beginning");
     let first = *fixture

@@ -8,7 +8,7 @@ use queue_api::{
     ErrorKind, LeaseChange, LeaseOutcome, ManualClock, Purge, Queue, QueueAdmin, Receipt,
 };
 
-use crate::fixture::{Fixture, MINUTE, builder, ids, lease, message, name, queue_of};
+use crate::fixture::{Fixture, MINUTE, applied, builder, ids, lease, message, name, queue_of};
 
 #[tokio::test]
 async fn a_queue_works_after_another_instance_has_deleted_it() {
@@ -214,7 +214,7 @@ async fn a_nack_is_not_lost_because_its_message_is_acked_later() {
         .into_iter()
         .map(|d| d.receipt)
         .collect();
-    assert!(slow.ack(&receipts[1]).await.unwrap().is_applied());
+    applied(slow.ack(&receipts[1])).await;
     let fail_point = doc! {
         "configureFailPoint": "failCommand",
         "mode": { "times": 1 },
@@ -236,7 +236,7 @@ async fn a_nack_is_not_lost_because_its_message_is_acked_later() {
             }
         };
         assert_eq!(delivery.attempt, 2, "the nack took effect");
-        assert!(quick.ack(&delivery.receipt).await.unwrap().is_applied());
+        applied(quick.ack(&delivery.receipt)).await;
     };
     let (outcomes, ()) = tokio::join!(slow.change_batch(&nacks), take_over);
     assert_eq!(outcomes.unwrap_err().kind(), ErrorKind::Unavailable);

@@ -13,7 +13,7 @@ use queue_docdb::DocDbBackend;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    fixture::{MINUTE, ids, message, name, queue_of},
+    fixture::{MINUTE, applied, ids, message, name, queue_of},
     proxy::{Loss, Proxy},
 };
 
@@ -79,13 +79,7 @@ async fn prepared(queue: &Queue) -> Vec<Receipt> {
     let (dead, leased): (Vec<_>, Vec<_>) = leased
         .into_iter()
         .partition(|delivery| delivery.id.as_str() == "dead");
-    assert!(
-        queue
-            .dead_letter(&dead[0].receipt, "no")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.dead_letter(&dead[0].receipt, "no")).await;
     let batch = ["ready1", "ready2"].map(message);
     queue.enqueue_batch(&batch).await.unwrap();
     leased

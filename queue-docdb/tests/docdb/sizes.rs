@@ -2,7 +2,7 @@
 
 use queue_api::{LeaseOptions, NewMessage, PageOptions, QueueAdmin, QueueBackend};
 
-use crate::fixture::{Fixture, lease, message, name};
+use crate::fixture::{Fixture, applied, lease, message, name};
 
 #[tokio::test]
 async fn every_call_takes_a_full_batch_of_long_ids() {
@@ -47,13 +47,7 @@ async fn every_call_takes_any_number_of_messages() {
     // Without the handle, which would split the call.
     let deliveries = backend.lease(&name(), &all).await.unwrap();
     assert_eq!(deliveries.len(), 2);
-    assert!(
-        queue
-            .dead_letter(&deliveries[0].receipt, "no")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.dead_letter(&deliveries[0].receipt, "no")).await;
     let page = PageOptions::new(usize::MAX);
     assert_eq!(backend.dead_letters(&name(), &page).await.unwrap().len(), 1);
     assert_eq!(

@@ -12,7 +12,7 @@ use queue_api::{
     EnqueueOutcome, Error, ErrorKind, LeaseOutcome, NewMessage, QueueName, Receipt, Result,
 };
 
-use crate::fixture::{Fixture, TRANSACTIONAL, ids, lease, message, name};
+use crate::fixture::{Fixture, TRANSACTIONAL, applied, ids, lease, message, name};
 
 fn next() -> QueueName {
     QueueName::new("next").expect("a queue name")
@@ -88,24 +88,12 @@ async fn an_aborted_or_dropped_transaction_has_no_effect() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    assert!(
-        fixture
-            .work(&mut session, &receipt)
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(fixture.work(&mut session, &receipt)).await;
     session.abort_transaction().await.unwrap();
     assert_eq!(fixture.done().await, (0, 0));
 
     let mut session = fixture.begin().await;
-    assert!(
-        fixture
-            .work(&mut session, &receipt)
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(fixture.work(&mut session, &receipt)).await;
     drop(session);
     // The driver aborts it in the background. The ack waits for that.
     assert_eq!(
@@ -125,7 +113,7 @@ async fn outcomes_are_those_of_the_contract() {
         .unwrap();
     let deliveries = lease(&queue, 2).await;
     let [a, b] = [0, 1].map(|n: usize| deliveries[n].receipt.clone());
-    assert!(queue.ack(&b).await.unwrap().is_applied());
+    applied(queue.ack(&b)).await;
 
     let mut session = fixture.begin().await;
     let mut queues = fixture.backend.in_transaction(&mut session);
@@ -155,13 +143,7 @@ async fn invalid_input_does_not_end_the_transaction() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    assert!(
-        fixture
-            .work(&mut session, &receipt)
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(fixture.work(&mut session, &receipt)).await;
     let mut queues = fixture.backend.in_transaction(&mut session);
     let large = NewMessage::new(vec![0; (8 << 20) + 1]);
     let error = queues.enqueue(&next(), &[large]).await.unwrap_err();
@@ -183,13 +165,7 @@ async fn of_two_transactions_with_the_same_ack_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let (mut first, mut second) = (fixture.begin().await, fixture.begin().await);
-    assert!(
-        fixture
-            .work(&mut first, &receipt)
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(fixture.work(&mut first, &receipt)).await;
     let error = fixture.work(&mut second, &receipt).await.unwrap_err();
     assert!(error.is_retryable() && may_be_retried(&error), "{error:?}");
     second.abort_transaction().await.unwrap();
@@ -211,13 +187,7 @@ async fn of_two_transactions_with_the_same_id_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    assert!(
-        fixture
-            .work(&mut session, &receipt)
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(fixture.work(&mut session, &receipt)).await;
     let mut other = fixture.begin().await;
     let mut queues = fixture.backend.in_transaction(&mut other);
     let error = queues.enqueue(&next(), &[message("b")]).await.unwrap_err();
@@ -258,13 +228,7 @@ async fn a_transaction_that_the_server_has_ended_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
-    assert!(
-        fixture
-            .work(&mut session, &receipt)
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(fixture.work(&mut session, &receipt)).await;
     let kill = doc! { "killSessions": [{ "id": session.id().get("id").unwrap() }] };
     fixture.raw.run_command(kill).await.unwrap();
     let mut queues = fixture.backend.in_transaction(&mut session);

@@ -3,6 +3,8 @@
 //! Every other message is delivered, in order, and each call ends. Such a document is never taken
 //! for the end of the queue.
 
+mod documents;
+
 use std::{
     collections::HashSet,
     panic::AssertUnwindSafe,
@@ -15,10 +17,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream};
 use mongodb::{
-    bson::{
-        Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId,
-        spec::BinarySubtype,
-    },
+    bson::{DateTime, Document, RawDocumentBuf, doc},
     event::command::CommandEvent,
 };
 use mongodb_test_server::documentdb::Engines;
@@ -27,44 +26,11 @@ use queue_api::{
 };
 use queue_docdb::DocDbBuilder;
 
+use self::documents::{Case, INVALID, Kind, cases, id_kinds, placeholder, values};
 use crate::{
-    fixture::{Fixture, MINUTE, SECOND, ids, lease, message, queue_of},
+    fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, queue_of},
     waking::STREAMING,
 };
-
-/// Strings that are not UTF-8: a stray byte, an overlong slash, half a character, a surrogate,
-/// a character that does not exist, and one beside each end of the order of strings.
-const INVALID: &[&[u8]] = &[
-    b"\x80",
-    b"\xff",
-    b"m\xc0\xaf",
-    b"m0\xf0\x9f\x98",
-    b"\xed\xa0\x80",
-    b"m\xf4\x90\x80\x80m",
-    b"\xf4\x8f\xbf\xbf\xff",
-    b"\xe2\x28\xa1",
-];
-
-/// A field's text that is replaced by bytes which are not UTF-8.
-fn placeholder(invalid: &[u8]) -> String {
-    "@".repeat(invalid.len())
-}
-
-/// The document, with these bytes in place of their placeholder.
-fn with_bytes(mut document: Document, invalid: &[u8]) -> RawDocumentBuf {
-    // Last, because the driver looks at the first field. The server moves it.
-    let id = document.remove("_id");
-    document.insert("_id", id);
-    let raw = RawDocumentBuf::from_document(&document).expect("a document");
-    let mut bytes = raw.into_bytes();
-    if !invalid.is_empty() {
-        let wanted = placeholder(invalid).into_bytes();
-        let at = bytes.windows(wanted.len()).rposition(|it| it == wanted);
-        let at = at.expect("the placeholder");
-        bytes[at..at + wanted.len()].copy_from_slice(invalid);
-    }
-    RawDocumentBuf::from_bytes(bytes).expect("a length and an end")
-}
 
 /// A queue, and its collection.
 struct Bench<'a> {
@@ -169,284 +135,6 @@ impl<'a> Bench<'a> {
 }
 
 const SOUND: [&str; 4] = ["m0", "m1", "m2", "m3"];
-
-/// How a document of a kind differs from a message; the number tells it from others of the kind.
-type Change = Box<dyn Fn(&mut Document, usize) + Send + Sync>;
-
-/// A kind of document.
-struct Kind {
-    what: String,
-    change: Change,
-    /// What replaces its placeholder.
-    invalid: &'static [u8],
-}
-
-impl Kind {
-    fn new(
-        what: impl Into<String>,
-        change: impl Fn(&mut Document, usize) + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            what: what.into(),
-            change: Box::new(change),
-            invalid: b"",
-        }
-    }
-
-    fn with_id(
-        what: impl Into<String>,
-        id: impl Fn(usize) -> Bson + Send + Sync + 'static,
-    ) -> Self {
-        Self::new(what, move |document, number| {
-            document.insert("_id", id(number));
-        })
-    }
-
-    fn invalid(mut self, invalid: &'static [u8]) -> Self {
-        self.what += &format!(" {}", invalid.escape_ascii());
-        self.invalid = invalid;
-        self
-    }
-
-    /// A document of so many bytes.
-    fn of_size(&self, template: &Document, number: usize, size: usize) -> RawDocumentBuf {
-        let mut document = template.clone();
-        document.insert("_id", format!("bad{number}"));
-        (self.change)(&mut document, number);
-        document.insert("rest", binary(BinarySubtype::Generic, &[]));
-        let without = with_bytes(document.clone(), self.invalid).as_bytes().len();
-        document.insert(
-            "rest",
-            binary(BinarySubtype::Generic, &vec![0; size - without]),
-        );
-        with_bytes(document, self.invalid)
-    }
-
-    fn document(&self, template: &Document, number: usize) -> RawDocumentBuf {
-        let mut document = template.clone();
-        document.insert("_id", format!("bad{number}"));
-        (self.change)(&mut document, number);
-        with_bytes(document, self.invalid)
-    }
-}
-
-/// Values of every type, and at the ends of what a number or a time can be.
-fn values() -> Vec<(&'static str, Bson)> {
-    vec![
-        ("null", Bson::Null),
-        ("a text", "text".into()),
-        ("an empty text", "".into()),
-        ("an array", vec![Bson::Null, "text".into()].into()),
-        ("an empty array", Bson::Array(Vec::new())),
-        ("a document", doc! { "a": 1 }.into()),
-        ("true", true.into()),
-        ("zero", 0_i64.into()),
-        ("negative", (-1_i64).into()),
-        ("the largest long", i64::MAX.into()),
-        ("the smallest long", i64::MIN.into()),
-        ("the largest count", i64::from(u32::MAX).into()),
-        ("NaN", f64::NAN.into()),
-        ("infinite", f64::INFINITY.into()),
-        ("half", 0.5.into()),
-        ("a UUID", mongodb::bson::Uuid::new().into()),
-        ("an old binary", binary(BinarySubtype::BinaryOld, &[1])),
-        ("binary", binary(BinarySubtype::Generic, &[1; 16])),
-        ("an object id", ObjectId::new().into()),
-        ("1970", DateTime::from_millis(0).into()),
-        ("before 1970", DateTime::from_millis(-1).into()),
-        ("the first time", DateTime::MIN.into()),
-        ("the last time", DateTime::MAX.into()),
-        (
-            "a past time in an array",
-            vec![DateTime::from_millis(1)].into(),
-        ),
-        ("a future time in an array", vec![DateTime::MAX].into()),
-        (
-            "a past and a future time",
-            vec![DateTime::MAX, DateTime::from_millis(1)].into(),
-        ),
-        (
-            "a timestamp",
-            Timestamp {
-                time: 1,
-                increment: 1,
-            }
-            .into(),
-        ),
-        (
-            "a decimal",
-            Bson::Decimal128("1".parse().expect("a number")),
-        ),
-        ("code", Bson::JavaScriptCode("1".into())),
-        ("a symbol", Bson::Symbol("s".into())),
-        ("undefined", Bson::Undefined),
-        ("the smallest key", Bson::MinKey),
-        ("the largest key", Bson::MaxKey),
-    ]
-}
-
-fn binary(subtype: BinarySubtype, bytes: &[u8]) -> Bson {
-    let bytes = bytes.to_vec();
-    Binary { subtype, bytes }.into()
-}
-
-/// A field missing and with each value.
-fn field_kinds(field: &str) -> Vec<Kind> {
-    let missing = field.to_owned();
-    let missing = Kind::new(format!("{field} missing"), move |document, _| {
-        document.remove(&missing);
-    });
-    let others = values().into_iter().map(|(what, value)| {
-        let field = field.to_owned();
-        Kind::new(format!("{field} {what}"), move |document, _| {
-            document.insert(&field, &value);
-        })
-    });
-    std::iter::once(missing).chain(others).collect()
-}
-
-/// An `_id` of each type, also where a text in it is not UTF-8.
-fn id_kinds() -> Vec<Kind> {
-    let mut kinds = Vec::new();
-    for invalid in INVALID {
-        let text = placeholder(invalid);
-        kinds.push(
-            Kind::with_id("id", move |number| format!("{text}{number}").into()).invalid(invalid),
-        );
-    }
-    let text = placeholder(INVALID[0]);
-    let invalid_inside: [fn(&str, usize) -> Bson; 4] = [
-        |text, number| doc! { "number": number as i64, "text": text }.into(),
-        |text, number| doc! { text: number as i64 }.into(),
-        |text, number| Bson::JavaScriptCode(format!("{text}{number}")),
-        |text, number| Bson::Symbol(format!("s{text}{number}")),
-    ];
-    for id in invalid_inside {
-        let text = text.clone();
-        kinds.push(Kind::with_id("id", move |number| id(&text, number)).invalid(INVALID[0]));
-    }
-    let valid: [fn(i64) -> Bson; 14] = [
-        |number| "x".repeat(300 + number as usize).into(),
-        |number| format!("\u{1}{number}").into(),
-        |number| number.into(),
-        |number| (number as f64 + 0.5).into(),
-        |number| Bson::Decimal128(format!("{number}.25").parse().expect("a number")),
-        |number| DateTime::from_millis(number).into(),
-        |number| {
-            let increment = number as u32;
-            Timestamp { time: 7, increment }.into()
-        },
-        |number| binary(BinarySubtype::Generic, &number.to_le_bytes()),
-        |number| binary(BinarySubtype::BinaryOld, &number.to_le_bytes()),
-        |_| ObjectId::new().into(),
-        |number| doc! { "b": number, "a": [number, { "b": "c" }] }.into(),
-        |number| doc! { "$ref": "a", "$id": number }.into(),
-        |number| Bson::JavaScriptCode(number.to_string()),
-        |number| Bson::Symbol(number.to_string()),
-    ];
-    for (index, id) in valid.into_iter().enumerate() {
-        let what = format!("id {:?} {index}", id(1).element_type());
-        kinds.push(Kind::with_id(what, move |number| id(number as i64)));
-    }
-    kinds
-}
-
-/// An `_id` that only one document of a queue can have.
-fn single_id_kinds() -> Vec<Kind> {
-    let ids: [Bson; 8] = [
-        Bson::Null,
-        true.into(),
-        f64::NAN.into(),
-        (-0.0).into(),
-        Bson::MinKey,
-        Bson::MaxKey,
-        doc! {}.into(),
-        "".into(),
-    ];
-    let kinds = ids.into_iter();
-    kinds
-        .map(|id| Kind::with_id(format!("id {id}"), move |_| id.clone()))
-        .collect()
-}
-
-/// Documents of others, and what else may be there.
-fn foreign_kinds() -> Vec<Kind> {
-    const BYTES: &[u8] = b"\xff\xfe\xff\xfe";
-    let fields = ["headers", "payload", "visible_at", "lease", "anything"];
-    let mut kinds = Vec::from(fields.map(|field| {
-        Kind::new(field, move |document, _| {
-            document.insert(field, placeholder(BYTES));
-        })
-        .invalid(BYTES)
-    }));
-    let names = Kind::new("the name of a field", |document, _| {
-        document.insert(placeholder(BYTES), 1);
-    });
-    kinds.extend([
-        names.invalid(BYTES),
-        Kind::new("only a time", |document, number| {
-            let time = document.get("visible_at").cloned();
-            *document = doc! { "_id": format!("time{number}"), "visible_at": time };
-        }),
-        Kind::new("nothing", |document, number| {
-            *document = doc! { "_id": format!("nothing{number}") };
-        }),
-        Kind::new("live and dead", |document, number| {
-            document.insert("dead", doc! { "id": format!("dead{number}") });
-        }),
-        Kind::new("no attempts left", |document, _| {
-            document.insert("attempts", 5);
-            document.insert("max_attempts", 5);
-        }),
-    ]);
-    kinds
-}
-
-/// All of these before the messages of a queue.
-struct Case {
-    what: String,
-    documents: Vec<RawDocumentBuf>,
-    batch: usize,
-}
-
-fn cases(template: &Document) -> Vec<Case> {
-    let mut cases = Vec::new();
-    let mut add = |what: &str, documents: Vec<RawDocumentBuf>, batches: &[usize]| {
-        cases.extend(batches.iter().map(|&batch| Case {
-            what: format!("{} × {what}, leases of {batch}", documents.len()),
-            documents: documents.clone(),
-            batch,
-        }));
-    };
-    for (index, kind) in id_kinds().iter().chain(&foreign_kinds()).enumerate() {
-        add(&kind.what, vec![kind.document(template, 0)], &[1]);
-        let three = (0..3).map(|number| kind.document(template, number));
-        add(&kind.what, three.collect(), &[[1, 3, 1000][index % 3]]);
-    }
-    let each = |kinds: &[Kind]| -> Vec<_> {
-        let numbered = kinds.iter().enumerate();
-        numbered
-            .map(|(number, kind)| kind.document(template, number))
-            .collect()
-    };
-    let singles = each(&single_id_kinds());
-    let several = singles.len();
-    add("ids", singles, &[1, several, 1000]);
-    let mut all = each(&id_kinds());
-    let not_there = ["lease", "settled", "dead"];
-    let fields = template.keys().map(String::as_str).chain(not_there);
-    for (index, field) in fields.filter(|&field| field != "_id").enumerate() {
-        let kinds = field_kinds(field);
-        let documents = each(&kinds);
-        let several = documents.len();
-        add(field, documents, &[1, several, 1000]);
-        let numbered = kinds.iter().enumerate();
-        all.extend(numbered.map(|(n, kind)| kind.document(template, 100 * (index + 1) + n)));
-    }
-    let several = all.len();
-    add("everything", all, &[1, several]);
-    cases
-}
 
 /// What a message looks like in the database, with a ready time before those of others.
 async fn early_template(fixture: &Fixture) -> Document {
@@ -575,7 +263,7 @@ async fn commands_of_an_idle_listener(
         if left.first() == Some(&lease.id().as_str()) {
             left.remove(0);
         }
-        assert!(lease.ack().await.unwrap().is_applied());
+        applied(lease.ack()).await;
     }
     // The listener looks while it is polled.
     let _ = tokio::time::timeout(SECOND, listener.next()).await;
@@ -618,14 +306,7 @@ async fn damaged_dead_letters_hide_no_others() {
     let bench = Bench::new(&fixture, "mail");
     bench.queue.enqueue(&message("template")).await.unwrap();
     let delivery = bench.queue.lease().await.unwrap().expect("ready");
-    assert!(
-        bench
-            .queue
-            .dead_letter(&delivery.receipt, "no")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(bench.queue.dead_letter(&delivery.receipt, "no")).await;
     let template = fixture.document("template").await;
     const BYTES: &[u8] = b"!\xff\xfe\xff";
     let mut kinds = vec![
@@ -681,13 +362,7 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     let (queue, admin) = (&bench.queue, &bench.fixture.backend);
     queue.enqueue_batch(&SOUND.map(message)).await.unwrap();
     for delivery in lease(queue, 4).await {
-        assert!(
-            queue
-                .dead_letter(&delivery.receipt, "no")
-                .await
-                .unwrap()
-                .is_applied()
-        );
+        applied(queue.dead_letter(&delivery.receipt, "no")).await;
     }
     bench.store(documents).await;
     let dead = queue.stats().await.unwrap().dead;
@@ -724,13 +399,7 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     queue.enqueue(&message("m0")).await.unwrap();
     bench.store(documents).await;
     let delivery = queue.lease().await.unwrap().expect("ready");
-    assert!(
-        queue
-            .dead_letter(&delivery.receipt, "no")
-            .await
-            .unwrap()
-            .is_applied()
-    );
+    applied(queue.dead_letter(&delivery.receipt, "no")).await;
     let dead = queue.stats().await.unwrap().dead;
     let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
     assert_eq!(purged, dead, "{what}");
