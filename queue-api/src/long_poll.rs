@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{Clock, Delivery, LeaseOptions, Queue, Result, TokioClock, consumer::Backoff};
-
-/// About a hundred years, so that adding it to a time cannot overflow.
-const ENDLESS: Duration = Duration::from_secs(u32::MAX as u64);
+use crate::{
+    Clock, Delivery, LeaseOptions, Queue, Result, TokioClock,
+    consumer::{Backoff, after},
+};
 
 /// Pauses after wake-ups that led to no message.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -63,7 +63,7 @@ impl Queue {
         at_most: Duration,
     ) -> Result<Vec<Delivery>> {
         let clock = TokioClock::new();
-        let deadline = clock.now() + at_most.min(ENDLESS);
+        let deadline = after(clock.now(), at_most);
         let mut after_miss = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut has_waited = false;
         loop {
@@ -73,7 +73,7 @@ impl Queue {
                 return Ok(deliveries);
             }
             if has_waited {
-                let pause = now + after_miss.next();
+                let pause = after(now, after_miss.next());
                 clock.sleep_until(pause.min(deadline)).await;
             }
             let left = deadline.duration_since(clock.now()).unwrap_or_default();

@@ -18,11 +18,11 @@ mod signal;
 mod worker;
 mod workers;
 
-pub(crate) use self::backoff::Backoff;
 #[cfg(feature = "tower")]
 pub use self::service::{Request, ServiceFuture, ServiceHandler};
 #[cfg(feature = "signal")]
 pub use self::signal::shutdown_signal;
+pub(crate) use self::{backoff::Backoff, listener_task::after};
 pub use self::{
     handler::{BoxHandler, Context, Handler},
     hold::Hold,

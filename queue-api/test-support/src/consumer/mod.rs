@@ -16,6 +16,7 @@ mod lease;
 mod listener;
 mod panics;
 mod renewal;
+mod retry;
 mod settings;
 mod short_leases;
 mod shutdown;
@@ -101,18 +102,18 @@ table! {
         a_worker_stops_although_its_settlement_hangs;
     worker: what_is_handled_is_acked it_handles_as_many_at_a_time_as_its_concurrency
         handlers_that_end_together_share_a_call
-        what_fails_is_retried_after_the_policys_delay the_default_policy_doubles_with_jitter
-        the_error_may_choose_the_delay the_error_may_give_up
-        the_last_attempt_ends_in_a_dead_letter_with_the_error
-        a_panic_is_a_failure_and_the_worker_goes_on a_panic_of_the_policy_is_survived
-        what_does_not_decode_is_retried_as_the_policy_says
-        the_policy_is_told_the_message_and_the_failure
         a_handler_over_its_time_limit_is_cancelled a_long_handler_keeps_its_message
         a_handler_learns_that_its_lease_ended
         a_store_that_is_down_too_long_leaves_it_unsettled
         until_idle_includes_what_handlers_enqueue
         until_idle_ignores_delayed_and_leased_messages until_idle_on_an_empty_queue_polls_once
         json_is_the_default a_handler_may_have_state_and_be_shared_or_boxed;
+    retry: what_fails_is_retried_after_the_policys_delay the_default_policy_doubles_with_jitter
+        the_error_may_choose_the_delay the_error_may_give_up
+        the_last_attempt_ends_in_a_dead_letter_with_the_error
+        a_panic_is_a_failure_and_the_worker_goes_on a_panic_of_the_policy_is_survived
+        what_does_not_decode_is_retried_as_the_policy_says
+        the_policy_is_told_the_message_and_the_failure;
     shutdown: handlers_may_finish
         at_the_deadline_they_are_cancelled_and_cost_no_attempt
         running_handlers_keep_their_leases a_cancellation_token_stops_it
