@@ -112,7 +112,8 @@ async fn run(uri: &str, timeout: Duration, command: Document) -> Result<Document
 async fn client(uri: &str, timeout: Duration) -> Result<Client, Error> {
     let mut options = ClientOptions::parse(uri).await?;
     options.app_name = Some(env!("CARGO_PKG_NAME").to_owned());
-    options.server_selection_timeout = Some(timeout);
+    let of_uri = options.server_selection_timeout.unwrap_or(timeout);
+    options.server_selection_timeout = Some(of_uri.min(timeout));
     Client::with_options(options)
 }
 

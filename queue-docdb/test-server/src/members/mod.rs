@@ -4,6 +4,8 @@ mod containers;
 mod networks;
 mod options;
 mod processes;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::fmt;

@@ -2,7 +2,6 @@
 
 mod cleanup;
 mod gate;
-mod members;
 mod program;
 mod server;
 mod ways;

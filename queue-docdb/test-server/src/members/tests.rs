@@ -1,17 +1,14 @@
-//! The members of a replica set fail in every way and come back.
+//! Members that are processes fail in every way and come back. Members that are containers do so in
+//! the failover tests of `queue-docdb`.
 
-use std::env;
-use std::process::Command;
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
 use mongodb::options::{ClientOptions, WriteConcern};
 use mongodb::{Client, Collection};
-use mongodb_test_server::{
-    CutFrom, Member, MemberError, MongoReplicaSet, ReplicaSetOptions, Source,
-};
 
-use crate::program::without_docker;
+use super::{Member, MongoReplicaSet, Servers, processes};
+use crate::{CutFrom, MemberError, ReplicaSetOptions, dedicated_runtime};
 
 struct Set {
     set: MongoReplicaSet,
@@ -22,7 +19,8 @@ struct Set {
 impl Set {
     async fn start() -> Self {
         let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(1));
-        let set = MongoReplicaSet::start(options).await.unwrap();
+        let started = dedicated_runtime::run(async move || processes::start(&options).await);
+        let set = MongoReplicaSet::new(Servers::Processes(started.await.unwrap()));
         let mut options = ClientOptions::parse(set.uri()).await.unwrap();
         options.write_concern = Some(WriteConcern::majority());
         let client = Client::with_options(options).unwrap();
@@ -113,46 +111,10 @@ async fn fail_and_come_back() {
     set.set.settled().await.unwrap();
     set.works().await;
 
-    cut_off(&mut set).await;
+    let refused = set.set.cut(primary, CutFrom::MembersAndClients).await;
+    assert!(matches!(refused, Err(MemberError::NeedsContainers)));
+
     let frozen = set.set.settled().await.unwrap();
     set.set.freeze(frozen).await.unwrap();
     set.set.shut_down().await.unwrap();
-}
-
-async fn cut_off(set: &mut Set) {
-    let primary = set.set.settled().await.unwrap();
-    if !matches!(set.set.source(), Source::Container { .. }) {
-        let refused = set.set.cut(primary, CutFrom::MembersAndClients).await;
-        assert!(matches!(refused, Err(MemberError::NeedsContainers)));
-        return;
-    }
-    set.set
-        .cut(primary, CutFrom::MembersAndClients)
-        .await
-        .unwrap();
-    assert!(!set.answers(primary).await);
-    set.primary_other_than(primary).await;
-    set.set.heal(primary).await.unwrap();
-    set.set.settled().await.unwrap();
-    set.works().await;
-
-    let primary = set.set.settled().await.unwrap();
-    set.set.cut(primary, CutFrom::Members).await.unwrap();
-    set.primary_other_than(primary).await;
-    assert!(set.answers(primary).await, "clients still reach it");
-    set.set.heal(primary).await.unwrap();
-    assert!(set.answers(set.set.settled().await.unwrap()).await);
-    set.works().await;
-}
-
-#[test]
-fn fail_and_come_back_without_docker() {
-    let mut this = Command::new(env::current_exe().unwrap());
-    this.args(["--exact", "members::fail_and_come_back"]);
-    let output = without_docker(this).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
 }
