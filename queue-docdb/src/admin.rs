@@ -10,9 +10,10 @@ use crate::{
     document,
     error::StoreError,
     index::Index,
-    inspect::Contents,
+    inspect::{self, Contents},
     instant,
     key::Key,
+    retry::Retries,
     stats::{dead_letters_after, live},
 };
 
@@ -164,36 +165,45 @@ impl QueueCollection {
     /// Drops the collection if it is a queue, or one whose creation was interrupted.
     pub(crate) async fn delete_queue(&self) -> Result<(), StoreError> {
         self.state.knowledge.forget();
-        let is_ours = match self.check_now().await? {
-            Contents::Missing => false,
-            Contents::Empty => {
-                let indexes = self.indexes().await?;
-                Index::Claim.is_among(&indexes, self.messages.name())?
+        if self.check_now().await? == Contents::Empty {
+            let indexes = self.indexes().await?;
+            if !Index::Claim.is_among(&indexes, self.messages.name())? {
+                return Ok(());
             }
-            _ => true,
-        };
-        if !is_ours {
-            return Ok(());
         }
         self.state.knowledge.forget();
         let mut retries = self.deadline.retries();
-        let mut is_first = true;
         loop {
-            match retries.run(self.messages.drop()).await {
-                Ok(()) if is_first => return Ok(()),
-                Ok(()) => break,
+            match self.drop_collection(&retries).await {
+                Ok(true) => return Ok(()),
+                // An earlier drop, of this call or another, may lack a majority, and a failover
+                // undoes it. A write to a majority tells, even one that changes nothing.
+                Ok(false) => {
+                    let version = doc! { "_id": inspect::id() };
+                    if self.held_by_majority([version]).await? == 0 {
+                        return Ok(());
+                    }
+                }
                 Err(error) => retries.after(error).await?,
             }
-            is_first = false;
         }
-        // An earlier try may have dropped it, and a failover may undo that. A write to a majority
-        // tells, even one that changes nothing.
-        let nothing = vec![doc! { "q": { "_id": "" }, "limit": 1 }];
-        loop {
-            match self.delete_again(nothing.clone(), &retries).await {
-                Ok(_) => return Ok(()),
-                Err(error) => retries.after(error).await?,
+    }
+
+    /// Returns whether there was a collection, which a majority has dropped now.
+    async fn drop_collection(&self, tries: &Retries) -> Result<bool, StoreError> {
+        const NAMESPACE_NOT_FOUND: i32 = 26;
+        let command = doc! {
+            "drop": self.messages.name(),
+            "writeConcern": { "w": "majority" },
+        };
+        match tries.run(self.database.run_command(command)).await {
+            // Since MongoDB 7.0, a missing collection is no error.
+            Ok(reply) => {
+                let has_majority = !reply.contains_key("writeConcernError");
+                Ok(has_majority && reply.contains_key("nIndexesWas"))
             }
+            Err(error) if error.has_code(NAMESPACE_NOT_FOUND) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

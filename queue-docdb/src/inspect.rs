@@ -239,7 +239,8 @@ fn contents(version: Option<u32>) -> Contents {
     }
 }
 
-fn id() -> Document {
+/// The `_id` of the version document.
+pub(crate) fn id() -> Document {
     doc! { "queue-docdb": "schema" }
 }
 
