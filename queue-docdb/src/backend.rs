@@ -14,6 +14,7 @@ use crate::{
     clock::Time,
     collection::{Access, QueueCollection},
     error::{StoreError, during},
+    home::Home,
     inspect::Contents,
     lanes::Lanes,
     names::Prefix,
@@ -56,6 +57,7 @@ struct Shared {
     lanes: Lanes,
     engine: Engine,
     watch: Option<Arc<Watch>>,
+    home: Home,
 }
 
 impl Drop for Shared {
@@ -96,12 +98,18 @@ impl DocDbBackend {
                 lanes,
                 engine,
                 watch,
+                home: Home::current(),
             }),
         }
     }
 
     pub(crate) fn database(&self) -> &Database {
         &self.shared.database
+    }
+
+    /// Each call does this first.
+    pub(crate) fn check_runtime(&self) -> std::result::Result<(), StoreError> {
+        self.shared.home.check()
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -115,6 +123,7 @@ impl DocDbBackend {
         queue: &QueueName,
     ) -> Result<QueueCollection> {
         let shared = &self.shared;
+        self.check_runtime().map_err(during(operation))?;
         let name = shared.prefix.collection(queue).map_err(during(operation))?;
         Ok(QueueCollection {
             messages: shared.database.collection(&name),
@@ -165,6 +174,7 @@ impl DocDbBackend {
     }
 
     async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
+        self.check_runtime()?;
         let mut retries = Deadline::after(self.shared.timeout).retries();
         loop {
             let names = self.shared.database.list_collection_names();

@@ -13,10 +13,10 @@ use crate::{
     backend::DocDbBackend,
     clock::{ServerClock, Time},
     connect::{self, ClientSettings},
-    error::{StoreError, during},
+    error::during,
     lanes::Lanes,
     names::{Prefix, check_database},
-    retry,
+    retry::{self, Deadline},
     watch::WakeMode,
 };
 
@@ -256,14 +256,10 @@ impl DocDbBuilder {
             let message = format!("lanes is {}; it must be 1 to 16", self.lanes);
             return Err(Error::invalid("connect", message));
         };
-        // Each step has the same timeout, and its error says more than this one.
-        match tokio::time::timeout(timeout, self.connect_in_steps(lanes)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(StoreError::TimedOut(timeout).during("connect")),
-        }
+        self.connect_within(Deadline::after(timeout), lanes).await
     }
 
-    async fn connect_in_steps(self, lanes: Lanes) -> Result<DocDbBackend> {
+    async fn connect_within(self, deadline: Deadline, lanes: Lanes) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
         let mut wake_mode = self.wake_mode;
         let (database, engine) = match self.source {
@@ -281,7 +277,7 @@ impl DocDbBuilder {
                 check_database(&name)?;
                 // Checked before the connection, for an early error.
                 Prefix::new(&name, self.collection_prefix.clone())?;
-                let (client, engine) = connect::client(options, timeout).await?;
+                let (client, engine) = connect::client(&uri, options, deadline).await?;
                 (client.database(&name), engine)
             }
             Source::Database(database) => {
@@ -294,7 +290,7 @@ impl DocDbBuilder {
                     return Err(Error::invalid("connect", message));
                 }
                 check_database(database.name())?;
-                connect::application_database(&database, timeout).await?
+                connect::application_database(&database, deadline).await?
             }
         };
         let prefix = Prefix::new(database.name(), self.collection_prefix)?;
@@ -302,7 +298,7 @@ impl DocDbBuilder {
             Some(clock) => Time::Custom(clock),
             None => {
                 let admin = database.client().database("admin");
-                let clock = ServerClock::measure(admin, timeout).await;
+                let clock = ServerClock::measure(admin, timeout, deadline).await;
                 Time::Server(clock.map_err(during("connect"))?)
             }
         };

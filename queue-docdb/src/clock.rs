@@ -99,11 +99,15 @@ const FIRST_MEASUREMENTS: usize = 3;
 
 impl ServerClock {
     /// Asks the server for its time.
-    pub(crate) async fn measure(admin: Database, timeout: Duration) -> Result<Self, StoreError> {
+    pub(crate) async fn measure(
+        admin: Database,
+        timeout: Duration,
+        deadline: Deadline,
+    ) -> Result<Self, StoreError> {
         let warned = AtomicBool::new(false);
-        let mut best = measure(&admin, timeout, &warned).await?;
+        let mut best = measure(&admin, deadline, &warned).await?;
         for _ in 1..FIRST_MEASUREMENTS {
-            let next = measure(&admin, timeout, &warned).await?;
+            let next = measure(&admin, deadline, &warned).await?;
             if next.uncertainty < best.uncertainty {
                 best = next;
             }
@@ -129,7 +133,7 @@ impl ServerClock {
         }
         // Set before the measurement, which may be dropped: the next call must not wait again.
         *due = monotonic_now() + RETRY_AFTER;
-        let pause = match measure(&self.admin, self.timeout, &self.warned).await {
+        let pause = match measure(&self.admin, Deadline::after(self.timeout), &self.warned).await {
             Ok(anchor) if self.anchor().may_be_replaced_by(&anchor) => {
                 *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor;
                 REFRESH_AFTER
@@ -173,11 +177,11 @@ impl Clock for ServerClock {
 /// Asks the server once for its time.
 async fn measure(
     admin: &Database,
-    timeout: Duration,
+    deadline: Deadline,
     warned: &AtomicBool,
 ) -> Result<Anchor, StoreError> {
     let sent = monotonic_now();
-    let reply = hello(admin, timeout).await?;
+    let reply = hello(admin, deadline).await?;
     let round_trip = elapsed(sent);
     let local_time = server_time(&reply, round_trip, warned);
     Ok(Anchor::new(sent, round_trip, local_time))
@@ -226,8 +230,8 @@ impl Anchor {
 }
 
 /// The server's answer to `hello`, or to the older `isMaster`.
-pub(crate) async fn hello(admin: &Database, timeout: Duration) -> Result<Document, StoreError> {
-    let mut retries = Deadline::after(timeout).retries();
+async fn hello(admin: &Database, deadline: Deadline) -> Result<Document, StoreError> {
+    let mut retries = deadline.retries();
     loop {
         match hello_once(admin, &retries).await {
             Err(error @ StoreError::TimedOut(_)) => retries.after(error).await?,
@@ -259,7 +263,7 @@ fn is_command_error(error: &mongodb::error::Error, among: &[i32]) -> bool {
 ///
 /// Not tokio's clock, which a test may pause. The server's goes on.
 #[cfg(unix)]
-fn monotonic_now() -> Duration {
+pub(crate) fn monotonic_now() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -271,14 +275,14 @@ fn monotonic_now() -> Duration {
 
 #[cfg(not(unix))]
 #[allow(clippy::disallowed_methods)] // the one place that reads it
-fn monotonic_now() -> Duration {
+pub(crate) fn monotonic_now() -> Duration {
     use std::{sync::LazyLock, time::Instant};
 
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }
 
-fn elapsed(since: Duration) -> Duration {
+pub(crate) fn elapsed(since: Duration) -> Duration {
     monotonic_now().saturating_sub(since)
 }
 

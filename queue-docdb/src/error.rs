@@ -1,21 +1,36 @@
 //! Errors of the store, and their mapping to [`Error`].
 
-use std::{collections::HashSet, time::Duration};
+use std::{borrow::Cow, collections::HashSet, error::Error as _, fmt, time::Duration};
 
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
 use queue_api::{Error, ErrorKind};
 
-use crate::codes::{self, DUPLICATE_KEY};
+use crate::{
+    codes::{self, DUPLICATE_KEY},
+    words::words,
+};
 
 /// What went wrong between this crate and the database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The driver's own errors, and most errors of the server.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Driver(#[from] DriverError),
     /// The operation timeout passed first.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// Tokio's clock, which the driver's and this crate's timeouts use, is ahead of real time.
+    #[error(
+        "tokio's clock is paused or was advanced, so timeouts end at once; use real time \
+         (tokio::time::resume) while the database is used"
+    )]
+    PausedClock,
+    /// The runtime that connected has ended.
+    #[error(
+        "the tokio runtime in which this backend was connected has ended, and the connections \
+         with it; connect again in this runtime, or use one runtime for all calls"
+    )]
+    RuntimeEnded,
     /// The server accepted a command and refused a statement in it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -37,6 +52,9 @@ pub(crate) enum StoreError {
     /// A unique index other than the one on `_id`, or a collation, refuses a message.
     #[error("{0}")]
     Index(String),
+    /// A setting does not fit the server.
+    #[error("{0}")]
+    Setting(String),
     /// The queue's collection would have a reserved name.
     #[error("{0}")]
     Name(String),
@@ -103,10 +121,15 @@ impl StoreError {
     pub(crate) fn effect(&self) -> Effect {
         match self {
             Self::Driver(error) => effect_of_driver_error(error),
-            Self::Name(_) | Self::NotAQueue(_) | Self::LateIndex { .. } => Effect::None,
+            Self::Setting(_)
+            | Self::Name(_)
+            | Self::NotAQueue(_)
+            | Self::LateIndex { .. }
+            | Self::RuntimeEnded => Effect::None,
             // The command may have other statements than the refused one.
             Self::Refused(_) | Self::Unconfirmed { .. } | Self::Index(_) => Effect::Unknown,
             Self::TimedOut(_)
+            | Self::PausedClock
             | Self::Unreadable(_)
             | Self::Uncertain
             | Self::TransactionConflict(_) => Effect::Unknown,
@@ -124,7 +147,12 @@ impl StoreError {
             Self::Unconfirmed { reason, .. } => kind_of_concern(reason.code, &reason.message),
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Name(_) | Self::NotAQueue(_) | Self::Index(_) => ErrorKind::InvalidInput,
+            Self::Setting(_)
+            | Self::Name(_)
+            | Self::NotAQueue(_)
+            | Self::Index(_)
+            | Self::PausedClock
+            | Self::RuntimeEnded => ErrorKind::InvalidInput,
         }
     }
 
@@ -133,24 +161,22 @@ impl StoreError {
         let kind = self.kind();
         match self {
             Self::Driver(source) => {
-                Error::new(kind, operation, explanation(kind)).with_source(source)
+                let message = explanation(kind, operation);
+                explained_by(source, kind, operation, &message)
             }
-            Self::Refused(source) => {
-                Error::new(kind, operation, explanation(kind)).with_source(source)
+            Self::Refused(reason) | Self::Unconfirmed { reason, .. } => {
+                let message = format!("{}: {reason}", explanation(kind, operation));
+                Error::new(kind, operation, message).with_source(reason)
             }
             Self::TransactionConflict(source) => {
                 let message = "another writer enqueued one of the ids at the same time; abort the \
                                transaction and try again";
                 Error::new(kind, operation, message).with_source(source)
             }
-            Self::Unconfirmed { reason, .. } => {
-                Error::new(kind, operation, explanation(kind)).with_source(reason)
+            Self::TimedOut(after) => {
+                let message = format!("no answer within {after:?}{}", doubt(operation));
+                Error::new(kind, operation, message)
             }
-            Self::TimedOut(after) => Error::new(
-                kind,
-                operation,
-                format!("no answer within {after:?}; whether a write took effect is unknown"),
-            ),
             other => Error::new(kind, operation, other.to_string()),
         }
     }
@@ -191,17 +217,83 @@ pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Erro
     move |error| error.during(operation)
 }
 
-/// The message for a kind. The source has the details.
-fn explanation(kind: ErrorKind) -> &'static str {
-    match kind {
+/// The public error for a driver's error: `message`, and the cause in words.
+pub(crate) fn explained_by(
+    source: DriverError,
+    kind: ErrorKind,
+    operation: &'static str,
+    message: &str,
+) -> Error {
+    let message = format!("{message}: {}", words(&source));
+    Error::new(kind, operation, message).with_source(Cause(source))
+}
+
+/// A driver's error as the source of a public one: its text is in words.
+#[derive(thiserror::Error)]
+#[error("{}", words(.0))]
+struct Cause(DriverError);
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The driver's has the server's reply in hex.
+        let mut labels: Vec<_> = self.0.labels().iter().collect();
+        labels.sort();
+        f.debug_tuple("DriverError")
+            .field(&words(&self.0))
+            .field(&labels)
+            .finish()
+    }
+}
+
+/// The driver's error that is the cause of `error`, if it has one.
+///
+/// A loop that repeats transactions looks at its labels:
+///
+/// ```
+/// use queue_docdb::mongodb::error::TRANSIENT_TRANSACTION_ERROR;
+///
+/// fn may_be_repeated(error: &queue_api::Error) -> bool {
+///     queue_docdb::driver_error(error)
+///         .is_some_and(|cause| cause.contains_label(TRANSIENT_TRANSACTION_ERROR))
+/// }
+/// # let error = queue_api::Error::new(queue_api::ErrorKind::Internal, "ack", "no");
+/// # assert!(!may_be_repeated(&error));
+/// ```
+pub fn driver_error(error: &Error) -> Option<&DriverError> {
+    let cause: &Cause = error.source()?.downcast_ref()?;
+    Some(&cause.0)
+}
+
+/// What a failure leaves open. Nothing, unless the call writes.
+fn doubt(operation: &str) -> &'static str {
+    const READS: [&str; 7] = [
+        "connect",
+        "dead letters",
+        "list queues",
+        "peek",
+        "start session",
+        "stats",
+        "wait",
+    ];
+    match READS.contains(&operation) {
+        true => "",
+        false => "; whether a write took effect is unknown",
+    }
+}
+
+/// The message for a kind. The cause follows.
+pub(crate) fn explanation(kind: ErrorKind, operation: &str) -> Cow<'static, str> {
+    let text = match kind {
         ErrorKind::Unavailable => "the database is not available, or refuses this for now",
         ErrorKind::TimedOut => {
-            "the database reached a time limit; whether a write took effect is unknown"
+            let doubt = doubt(operation);
+            return format!("the database reached a time limit{doubt}").into();
         }
         ErrorKind::Denied => "the database refuses this user",
         ErrorKind::InvalidInput => "the database does not accept this",
         _ => "the database answered with an error",
-    }
+    };
+    text.into()
 }
 
 fn kind_of_driver_error(error: &DriverError) -> ErrorKind {
@@ -231,9 +323,11 @@ fn kind_without_labels(error: &DriverError) -> ErrorKind {
         | DriverKind::ConnectionPoolCleared { .. }
         | DriverKind::ServerSelection { .. }
         | DriverKind::DnsResolve { .. } => ErrorKind::Unavailable,
-        DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. } => {
-            ErrorKind::InvalidInput
-        }
+        DriverKind::InvalidArgument { .. }
+        | DriverKind::InvalidTlsConfig { .. }
+        // Of another version than the driver's, or without a feature that a setting needs.
+        | DriverKind::IncompatibleServer { .. }
+        | DriverKind::SessionsNotSupported => ErrorKind::InvalidInput,
         _ => ErrorKind::Internal,
     }
 }
@@ -274,7 +368,7 @@ fn refusals(error: &DriverError) -> Vec<(i32, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{error::Error as _, io};
+    use std::io;
 
     use mongodb::error::CommandError;
     use serde_json::json;
@@ -347,6 +441,43 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_only_read_do_not_speak_of_writes() {
+        for operation in [
+            "connect",
+            "stats",
+            "peek",
+            "wait",
+            "dead letters",
+            "list queues",
+        ] {
+            for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+                let text = error.during(operation).to_string();
+                assert!(!text.contains("write"), "{text}");
+            }
+        }
+        for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+            let text = error.during("lease").to_string();
+            assert!(
+                text.contains("whether a write took effect is unknown"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_drivers_error_can_be_had_and_its_debug_is_short() {
+        let error = command(13).during("ack");
+        let cause = driver_error(&error).expect("a driver's error");
+        assert!(matches!(&*cause.kind, DriverKind::Command(_)));
+        let debug = format!("{error:?}");
+        assert!(
+            debug.contains("code 13: no") && !debug.contains("RawDocument"),
+            "{debug}"
+        );
+        assert!(driver_error(&refused(13).during("ack")).is_none());
+    }
+
+    #[test]
     fn transient_errors_may_be_retried() {
         for code in [10107, 189, 112, 64, 6] {
             assert!(refused(code).is_transient(), "{code}");
@@ -373,9 +504,11 @@ mod tests {
     }
 
     #[test]
-    fn the_message_does_not_repeat_its_source() {
+    fn the_message_has_the_cause_in_words_and_the_chain_does_not_repeat_it() {
         let error = refused(13).during("ack");
-        assert_eq!(error.to_string(), "ack: the database refuses this user");
+        let text = "ack: the database refuses this user: code 13: no rights";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:#}"), text);
         let source = error.source().expect("the refusal is the source");
         assert_eq!(source.to_string(), "code 13: no rights");
         assert!(!error.is_retryable());
