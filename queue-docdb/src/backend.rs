@@ -13,6 +13,7 @@ use crate::{
     amazon::Engine,
     clock::Time,
     collection::{Access, QueueCollection},
+    connect::Connection,
     error::{StoreError, during},
     home::Home,
     inspect::Contents,
@@ -57,7 +58,8 @@ struct Shared {
     lanes: Lanes,
     engine: Engine,
     watch: Option<Arc<Watch>>,
-    home: Home,
+    /// `None` if the client is the application's: its tasks may run elsewhere.
+    home: Option<Home>,
 }
 
 impl Drop for Shared {
@@ -70,14 +72,18 @@ impl Drop for Shared {
 
 impl DocDbBackend {
     pub(crate) fn new(
-        database: Database,
+        connection: Connection,
         prefix: Prefix,
         timeout: Duration,
         time: Time,
         wake_mode: WakeMode,
         lanes: Lanes,
-        engine: Engine,
     ) -> Self {
+        let Connection {
+            database,
+            engine,
+            home,
+        } = connection;
         let queues = Arc::<Queues>::default();
         let watch = match wake_mode {
             WakeMode::Polling => None,
@@ -98,7 +104,7 @@ impl DocDbBackend {
                 lanes,
                 engine,
                 watch,
-                home: Home::current(),
+                home,
             }),
         }
     }
@@ -109,7 +115,7 @@ impl DocDbBackend {
 
     /// Each call does this first.
     pub(crate) fn check_runtime(&self) -> std::result::Result<(), StoreError> {
-        self.shared.home.check()
+        self.shared.home.as_ref().map_or(Ok(()), Home::check)
     }
 
     pub(crate) fn timeout(&self) -> Duration {

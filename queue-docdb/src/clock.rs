@@ -1,6 +1,6 @@
 //! Time: the server's, unless the builder has another clock.
 //!
-//! No other module reads this machine's clocks.
+//! No other module reads this machine's wall clock.
 
 use std::{
     sync::{
@@ -19,6 +19,7 @@ use queue_api::{Clock, async_trait};
 use crate::{
     error::StoreError,
     instant,
+    monotonic::{elapsed, monotonic_now},
     retry::{Deadline, Retries},
 };
 
@@ -256,34 +257,6 @@ pub(crate) async fn hello_once(admin: &Database, tries: &Retries) -> Result<Docu
 
 fn is_command_error(error: &mongodb::error::Error, among: &[i32]) -> bool {
     matches!(&*error.kind, mongodb::error::ErrorKind::Command(command) if among.contains(&command.code))
-}
-
-/// The time since some start. It includes the time in which the machine is suspended, which
-/// `Instant` leaves out on Linux and macOS.
-///
-/// Not tokio's clock, which a test may pause. The server's goes on.
-#[cfg(unix)]
-pub(crate) fn monotonic_now() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const CLOCK: ClockId = ClockId::Boottime;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const CLOCK: ClockId = ClockId::Monotonic;
-    Duration::try_from(clock_gettime(CLOCK)).unwrap_or_default()
-}
-
-#[cfg(not(unix))]
-#[allow(clippy::disallowed_methods)] // the one place that reads it
-pub(crate) fn monotonic_now() -> Duration {
-    use std::{sync::LazyLock, time::Instant};
-
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed()
-}
-
-pub(crate) fn elapsed(since: Duration) -> Duration {
-    monotonic_now().saturating_sub(since)
 }
 
 #[allow(clippy::disallowed_methods)] // the last resort, with a warning

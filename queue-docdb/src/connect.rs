@@ -12,7 +12,7 @@ use mongodb::{
     event::{EventHandler, command::CommandEvent},
     options::{
         ClientOptions, DatabaseOptions, ReadConcern, ReadConcernLevel, ReadPreference,
-        SelectionCriteria, ServerAddress, Tls, TlsOptions, WriteConcern,
+        SelectionCriteria, Tls, TlsOptions, WriteConcern,
     },
 };
 use queue_api::Error;
@@ -24,6 +24,8 @@ use crate::{
     codes::NOT_PRIMARY,
     diagnose::{self, Checks},
     error::{Refusal, StoreError},
+    hello_mistakes,
+    home::Home,
     refused,
     retry::{self, Deadline, Retries},
     tls_files, tls_mistakes, uri,
@@ -48,6 +50,14 @@ const CONNECT_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html>
 /// <https://learn.microsoft.com/azure/load-balancer/load-balancer-tcp-idle-timeout>
 const MAX_IDLE: Duration = Duration::from_secs(180);
+
+/// A database whose server answered.
+pub(crate) struct Connection {
+    pub(crate) database: Database,
+    pub(crate) engine: Engine,
+    /// `None` if the client is the application's: its tasks may run elsewhere.
+    pub(crate) home: Option<Home>,
+}
 
 /// The builder's settings for the driver's client.
 #[derive(Default)]
@@ -162,7 +172,7 @@ pub(crate) async fn client(
     options: ClientOptions,
     deadline: Deadline,
 ) -> Result<(Client, Engine), Error> {
-    let (host, mut retries) = (&options.hosts[0], deadline.retries());
+    let (host, mut retries) = (options.hosts[0].to_string(), deadline.retries());
     loop {
         let checks = Checks::of(&options);
         let mut checked = options.clone();
@@ -171,7 +181,7 @@ pub(crate) async fn client(
             Client::with_options(checked).map_err(|error| refused::by_driver(&options, error))?;
         let admin = client.database("admin");
         let error = tokio::select! {
-            answer = primary(&admin, &mut retries, host) => match answer {
+            answer = primary(&admin, &mut retries, &host) => match answer {
                 Ok(hello) => return Ok((client, Engine::of(&options.hosts, &hello))),
                 Err(error) => error,
             },
@@ -180,7 +190,7 @@ pub(crate) async fn client(
         // Nothing checks the servers behind a load balancer.
         if options.load_balanced == Some(true)
             && let StoreError::Driver(error) = &error
-            && let Some(mistake) = tls_mistakes::find(error, &host.to_string(), &options).await
+            && let Some(mistake) = tls_mistakes::find(error, &host, &options).await
         {
             return Err(Error::invalid(OPERATION, mistake));
         }
@@ -206,23 +216,22 @@ fn is_server_selection(error: &StoreError) -> bool {
 async fn primary(
     admin: &Database,
     retries: &mut Retries,
-    address: &ServerAddress,
+    address: &str,
 ) -> Result<Document, StoreError> {
     let mut first_uninitiated = None;
     loop {
         let hello = clock::hello_once(admin, retries).await?;
-        if diagnose::is_writable(&hello) {
+        if hello_mistakes::is_writable(&hello) {
             return Ok(hello);
         }
         // Only a direct connection gets here.
-        let host = address.to_string();
-        let host = hello.get_str("me").unwrap_or(&host);
-        if diagnose::is_uninitiated(&hello) {
+        let host = hello.get_str("me").unwrap_or(address);
+        if hello_mistakes::is_uninitiated(&hello) {
             let first = *first_uninitiated.get_or_insert_with(Instant::now);
             if first.elapsed() > diagnose::STARTING {
-                return Err(StoreError::Setting(diagnose::uninitiated(host)));
+                return Err(StoreError::Setting(hello_mistakes::uninitiated(host)));
             }
-        } else if let Some(mistake) = diagnose::not_the_primary(&hello, host) {
+        } else if let Some(mistake) = hello_mistakes::not_the_primary(&hello, host) {
             return Err(StoreError::Setting(mistake));
         }
         let message = "the server is not the primary, and knows none".to_owned();
@@ -237,7 +246,7 @@ async fn primary(
 pub(crate) async fn application_database(
     database: &Database,
     deadline: Deadline,
-) -> Result<(Database, Engine), Error> {
+) -> Result<Connection, Error> {
     // These two fail outside transactions, or on DocumentDB. The others do no harm on a primary.
     if let Some(ReadConcern { level, .. }) = database.read_concern()
         && matches!(
@@ -255,11 +264,9 @@ pub(crate) async fn application_database(
     options.write_concern = Some(WriteConcern::majority());
     options.read_concern = database.read_concern().cloned();
     let client = database.client();
-    // The driver does not say which hosts the client has.
-    let unnamed = ServerAddress::parse("the server").expect("valid");
     let (admin, mut retries) = (client.database("admin"), deadline.retries());
     let hello = loop {
-        let error = match primary(&admin, &mut retries, &unnamed).await {
+        let error = match primary(&admin, &mut retries, "the server").await {
             Ok(hello) => break hello,
             Err(error @ StoreError::TimedOut(_)) => match retries.after(error).await {
                 Ok(()) => continue,
@@ -269,8 +276,11 @@ pub(crate) async fn application_database(
         };
         return Err(refused::own_client(error));
     };
-    let database = client.database_with_options(database.name(), options);
-    Ok((database, Engine::of(&[], &hello)))
+    Ok(Connection {
+        database: client.database_with_options(database.name(), options),
+        engine: Engine::of(&[], &hello),
+        home: None,
+    })
 }
 
 /// The TLS options of the URI, if any, with the CA file.

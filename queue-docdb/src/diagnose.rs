@@ -18,12 +18,18 @@ use mongodb::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{codes::API_VERSION_REQUIRED, tls_mistakes, words::words};
+use crate::{
+    codes::API_VERSION_REQUIRED,
+    hello_mistakes::{in_reply, is_uninitiated, is_writable, uninitiated},
+    tls_mistakes,
+    words::words,
+};
 
 /// How long the driver may take to ask the servers that an answer names.
 const SETTLING: Duration = Duration::from_millis(20);
 
-/// How long a member may be without a configuration. One that has just started reads it first.
+/// How long a member that is about to start may look like a mistake: it has not read its
+/// configuration, or its name is not known yet.
 pub(crate) const STARTING: Duration = Duration::from_secs(2);
 
 /// The driver's checks of each server, for as long as a client connects.
@@ -53,10 +59,21 @@ struct Server {
     /// Whether the driver has given it up, because it does not fit the settings.
     is_closed: bool,
     last: Option<Check>,
+    /// Since when it is what `last` says.
     since: Option<Instant>,
 }
 
 impl Server {
+    /// A mistake once it has lasted.
+    fn mistake_later(&self, mistake: String, options: &ClientOptions) -> Finding {
+        let selection = options.server_selection_timeout.unwrap_or(STARTING);
+        let at = self.since.unwrap_or_else(Instant::now) + STARTING.min(selection / 2);
+        match at <= Instant::now() {
+            true => Finding::Mistake(mistake),
+            false => Finding::Later(at),
+        }
+    }
+
     fn state(&self, address: &str) -> String {
         match &self.last {
             None => format!("{address}: did not answer"),
@@ -71,6 +88,18 @@ impl Server {
 enum Check {
     Answered(Document),
     Failed(DriverError),
+}
+
+impl Check {
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Answered(one), Self::Answered(other)) => {
+                is_uninitiated(one) == is_uninitiated(other)
+            }
+            (Self::Failed(_), Self::Failed(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What a check means.
@@ -171,17 +200,11 @@ async fn finding(
     let mistake = match &server.last {
         None => None,
         Some(Check::Answered(reply)) if is_uninitiated(reply) => {
-            let selection = options.server_selection_timeout.unwrap_or(STARTING);
-            let starting = STARTING.min(selection / 2);
-            let at = server.since.unwrap_or_else(Instant::now) + starting;
-            if at > Instant::now() {
-                return Finding::Later(at);
-            }
-            Some(uninitiated(address))
+            return server.mistake_later(uninitiated(address), options);
         }
         Some(Check::Answered(reply)) => in_reply(reply, address, options),
         Some(Check::Failed(error)) => match unreachable_name(address, error, all) {
-            Some(mistake) => Some(mistake),
+            Some(mistake) => return server.mistake_later(mistake, options),
             None if wants_api_version(error) => Some(format!("{address}: {API_VERSION}")),
             None => tls_mistakes::find(error, address, options).await,
         },
@@ -214,9 +237,11 @@ impl Shared {
             if server.is_closed {
                 return;
             }
-            let was_uninitiated = matches!(&server.last,
-                Some(Check::Answered(reply)) if is_uninitiated(reply));
-            if !was_uninitiated {
+            if !server
+                .last
+                .as_ref()
+                .is_some_and(|before| before.is_like(&last))
+            {
                 server.since = Some(Instant::now());
             }
             server.last = Some(last);
@@ -231,22 +256,6 @@ impl Shared {
     }
 }
 
-/// Whether a server may take writes, by its answer to `hello` or `isMaster`.
-pub(crate) fn is_writable(reply: &Document) -> bool {
-    ["isWritablePrimary", "ismaster"]
-        .iter()
-        .any(|field| reply.get_bool(field) == Ok(true))
-}
-
-/// Whether a server waits for the configuration of its replica set.
-pub(crate) fn is_uninitiated(reply: &Document) -> bool {
-    reply.get_bool("isreplicaset") == Ok(true)
-}
-
-pub(crate) fn uninitiated(address: &str) -> String {
-    format!("the replica set of {address} is not initiated; run rs.initiate() on it")
-}
-
 /// What to do about a server that wants an API version.
 pub(crate) const API_VERSION: &str = "the server wants an API version, which a URI cannot name; set \
      server_api in the options of your own client, and pass its database to from_database";
@@ -254,60 +263,6 @@ pub(crate) const API_VERSION: &str = "the server wants an API version, which a U
 /// Also in the driver's text about servers that were not selected.
 pub(crate) fn wants_api_version(error: &DriverError) -> bool {
     words(error).contains(&API_VERSION_REQUIRED.to_string())
-}
-
-/// The mistake that a server's answer shows, if any.
-fn in_reply(reply: &Document, address: &str, options: &ClientOptions) -> Option<String> {
-    let set = reply.get_str("setName").ok();
-    let is_router = reply.get_str("msg") == Ok("isdbgrid");
-    let what = if is_router {
-        "a mongos"
-    } else {
-        "a standalone server"
-    };
-    match (options.repl_set_name.as_deref(), set) {
-        (Some(wanted), Some(set)) if wanted != set => {
-            return Some(format!(
-                "replicaSet is {wanted}, but the set of {address} is {set}"
-            ));
-        }
-        (Some(wanted), None) => {
-            return Some(format!(
-                "replicaSet is {wanted}, but {address} is {what}; remove replicaSet"
-            ));
-        }
-        _ => {}
-    }
-    let is_direct = options.direct_connection == Some(true);
-    if is_direct {
-        return not_the_primary(reply, address);
-    }
-    let is_alone = set.is_none() && !is_router && options.hosts.len() > 1;
-    is_alone.then(|| {
-        format!(
-            "the URI names {} hosts, but {address} is a standalone server; name one host",
-            options.hosts.len()
-        )
-    })
-}
-
-/// Says which member a direct connection has reached, if that can never take writes. `None` for
-/// the primary, and for a secondary while there is no primary.
-pub(crate) fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
-    if is_writable(reply) {
-        return None;
-    }
-    let member = match reply.get_bool("arbiterOnly") {
-        Ok(true) => "an arbiter",
-        _ => "a secondary",
-    };
-    let primary = reply.get_str("primary").ok();
-    let itself = reply.get_str("me").unwrap_or(address);
-    let primary = primary.filter(|primary| *primary != itself)?;
-    Some(format!(
-        "directConnection is true, but {address} is {member}, and only the primary {primary} takes \
-         writes; name it, or remove directConnection"
-    ))
 }
 
 /// A server that answered, but calls itself by a name that cannot be reached from here. The driver
@@ -371,21 +326,5 @@ mod tests {
         let all = [answered("mongo1:27017", "mongo1:27017")];
         let itself = unreachable_name("mongo1:27017", &refused, &all);
         assert_eq!(itself, None, "it may have just stopped");
-    }
-
-    #[test]
-    fn a_secondary_is_a_mistake_only_if_another_server_is_the_primary() {
-        let of = |reply| not_the_primary(&reply, "a:1");
-        let away = doc! { "secondary": true, "ismaster": false, "me": "a:1" };
-        assert_eq!(of(away.clone()), None, "an election");
-        let mut reply = away.clone();
-        reply.insert("primary", "a:1");
-        assert_eq!(of(reply), None, "it is about to be the primary");
-        let mut reply = away;
-        reply.insert("primary", "b:1");
-        assert!(of(reply.clone()).is_some_and(|mistake| mistake.contains("primary b:1")));
-        reply.insert("arbiterOnly", true);
-        assert!(of(reply).is_some_and(|mistake| mistake.contains("an arbiter")));
-        assert_eq!(of(doc! { "isWritablePrimary": true }), None);
     }
 }

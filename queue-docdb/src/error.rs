@@ -1,12 +1,14 @@
 //! Errors of the store, and their mapping to [`Error`].
 
-use std::{borrow::Cow, collections::HashSet, error::Error as _, fmt, time::Duration};
+use std::time::Duration;
 
-use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
 use crate::{
+    cause::{doubt, explained_by, explanation},
     codes::{self, DUPLICATE_KEY},
+    kinds::{is_retryable, kind_of_concern, kind_of_driver_error, refusals},
     words::words,
 };
 
@@ -182,10 +184,6 @@ impl StoreError {
     }
 }
 
-fn is_retryable(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
-}
-
 /// What a failed write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -217,158 +215,9 @@ pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Erro
     move |error| error.during(operation)
 }
 
-/// The public error for a driver's error: `message`, and the cause in words.
-pub(crate) fn explained_by(
-    source: DriverError,
-    kind: ErrorKind,
-    operation: &'static str,
-    message: &str,
-) -> Error {
-    let message = format!("{message}: {}", words(&source));
-    Error::new(kind, operation, message).with_source(Cause(source))
-}
-
-/// A driver's error as the source of a public one: its text is in words.
-#[derive(thiserror::Error)]
-#[error("{}", words(.0))]
-struct Cause(DriverError);
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The driver's has the server's reply in hex.
-        let mut labels: Vec<_> = self.0.labels().iter().collect();
-        labels.sort();
-        f.debug_tuple("DriverError")
-            .field(&words(&self.0))
-            .field(&labels)
-            .finish()
-    }
-}
-
-/// The driver's error that is the cause of `error`, if it has one.
-///
-/// A loop that repeats transactions looks at its labels:
-///
-/// ```
-/// use queue_docdb::mongodb::error::TRANSIENT_TRANSACTION_ERROR;
-///
-/// fn may_be_repeated(error: &queue_api::Error) -> bool {
-///     queue_docdb::driver_error(error)
-///         .is_some_and(|cause| cause.contains_label(TRANSIENT_TRANSACTION_ERROR))
-/// }
-/// # let error = queue_api::Error::new(queue_api::ErrorKind::Internal, "ack", "no");
-/// # assert!(!may_be_repeated(&error));
-/// ```
-pub fn driver_error(error: &Error) -> Option<&DriverError> {
-    let cause: &Cause = error.source()?.downcast_ref()?;
-    Some(&cause.0)
-}
-
-/// What a failure leaves open. Nothing, unless the call writes.
-fn doubt(operation: &str) -> &'static str {
-    const READS: [&str; 7] = [
-        "connect",
-        "dead letters",
-        "list queues",
-        "peek",
-        "start session",
-        "stats",
-        "wait",
-    ];
-    match READS.contains(&operation) {
-        true => "",
-        false => "; whether a write took effect is unknown",
-    }
-}
-
-/// The message for a kind. The cause follows.
-pub(crate) fn explanation(kind: ErrorKind, operation: &str) -> Cow<'static, str> {
-    let text = match kind {
-        ErrorKind::Unavailable => "the database is not available, or refuses this for now",
-        ErrorKind::TimedOut => {
-            let doubt = doubt(operation);
-            return format!("the database reached a time limit{doubt}").into();
-        }
-        ErrorKind::Denied => "the database refuses this user",
-        ErrorKind::InvalidInput => "the database does not accept this",
-        _ => "the database answered with an error",
-    };
-    text.into()
-}
-
-fn kind_of_driver_error(error: &DriverError) -> ErrorKind {
-    let kind = kind_without_labels(error);
-    match is_labelled_retryable(error.labels()) && !is_retryable(kind) {
-        true => ErrorKind::Unavailable,
-        false => kind,
-    }
-}
-
-fn kind_without_labels(error: &DriverError) -> ErrorKind {
-    if let DriverKind::Write(WriteFailure::WriteConcernError(concern)) = &*error.kind {
-        return kind_of_concern(concern.code, &concern.message);
-    }
-    let mut kinds = refusals(error)
-        .into_iter()
-        .filter_map(|(code, message)| codes::kind(code, message));
-    if let Some(kind) = kinds.next() {
-        return kind;
-    }
-    match &*error.kind {
-        DriverKind::Authentication { .. } => ErrorKind::Denied,
-        DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
-            ErrorKind::TimedOut
-        }
-        DriverKind::Io(_)
-        | DriverKind::ConnectionPoolCleared { .. }
-        | DriverKind::ServerSelection { .. }
-        | DriverKind::DnsResolve { .. } => ErrorKind::Unavailable,
-        DriverKind::InvalidArgument { .. }
-        | DriverKind::InvalidTlsConfig { .. }
-        // Of another version than the driver's, or without a feature that a setting needs.
-        | DriverKind::IncompatibleServer { .. }
-        | DriverKind::SessionsNotSupported => ErrorKind::InvalidInput,
-        _ => ErrorKind::Internal,
-    }
-}
-
-/// A majority has not confirmed a write, whatever the reason is. The repeat finds what is true by
-/// then.
-fn kind_of_concern(code: i32, message: &str) -> ErrorKind {
-    match codes::kind(code, message) {
-        Some(ErrorKind::TimedOut) => ErrorKind::TimedOut,
-        _ => ErrorKind::Unavailable,
-    }
-}
-
-/// Whether the server or the driver says that a repeat may succeed.
-fn is_labelled_retryable(labels: &HashSet<String>) -> bool {
-    [
-        "RetryableWriteError",
-        "TransientTransactionError",
-        // From servers that limit their load.
-        "RetryableError",
-        "SystemOverloadedError",
-    ]
-    .iter()
-    .any(|label| labels.contains(*label))
-}
-
-/// All codes of the server in an error, with their messages.
-fn refusals(error: &DriverError) -> Vec<(i32, &str)> {
-    match &*error.kind {
-        DriverKind::Command(command) => vec![(command.code, &command.message)],
-        DriverKind::Write(WriteFailure::WriteError(write)) => vec![(write.code, &write.message)],
-        DriverKind::Write(WriteFailure::WriteConcernError(concern)) => {
-            vec![(concern.code, &concern.message)]
-        }
-        _ => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{error::Error as _, io};
 
     use mongodb::error::CommandError;
     use serde_json::json;
@@ -462,19 +311,6 @@ mod tests {
                 "{text}"
             );
         }
-    }
-
-    #[test]
-    fn a_drivers_error_can_be_had_and_its_debug_is_short() {
-        let error = command(13).during("ack");
-        let cause = driver_error(&error).expect("a driver's error");
-        assert!(matches!(&*cause.kind, DriverKind::Command(_)));
-        let debug = format!("{error:?}");
-        assert!(
-            debug.contains("code 13: no") && !debug.contains("RawDocument"),
-            "{debug}"
-        );
-        assert!(driver_error(&refused(13).during("ack")).is_none());
     }
 
     #[test]

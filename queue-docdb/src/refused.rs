@@ -7,8 +7,9 @@ use mongodb::{
 use queue_api::{Error, ErrorKind};
 
 use crate::{
+    cause::{explained_by, explanation},
     diagnose::{self, Found},
-    error::{StoreError, explained_by, explanation},
+    error::StoreError,
     uri,
     words::words,
 };

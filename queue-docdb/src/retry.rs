@@ -7,7 +7,10 @@ use std::{future::IntoFuture, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{clock, error::StoreError};
+use crate::{
+    error::StoreError,
+    monotonic::{elapsed, monotonic_now},
+};
 
 /// The longest pause before the second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -40,7 +43,7 @@ impl Deadline {
         Self {
             at: Instant::now() + timeout,
             timeout,
-            began: clock::monotonic_now(),
+            began: monotonic_now(),
         }
     }
 
@@ -68,7 +71,7 @@ impl Deadline {
     /// Whether tokio's clock has jumped. A paused one does as soon as all tasks wait.
     fn is_ahead_of_real_time(self) -> bool {
         let passed = self.timeout.saturating_sub(self.left());
-        passed > clock::elapsed(self.began) * 2 + CLOCK_TOLERANCE
+        passed > elapsed(self.began) * 2 + CLOCK_TOLERANCE
     }
 
     /// The same deadline, or an earlier one after `time`.

@@ -56,7 +56,9 @@ pub(crate) async fn find(
             is_same.then(|| wants_client_certificate(address, tls))
         }
         Some(_) => {
-            let is_plain = answers(&probe(address, options, None).await);
+            // Rustls says so when something else than TLS comes back.
+            let is_plain = text.contains("InvalidContentType")
+                || answers(&probe(address, options, None).await);
             is_plain.then(|| {
                 format!(
                     "TLS is on (by tls, tlsCAFile or ca_file), but {address} has no TLS; turn it \

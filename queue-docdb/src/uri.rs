@@ -11,11 +11,7 @@ use mongodb::{
 };
 use queue_api::{Error, ErrorKind};
 
-use crate::{
-    error::{StoreError, explained_by},
-    retry::Deadline,
-    words::words,
-};
+use crate::{cause::explained_by, error::StoreError, retry::Deadline, words::words};
 
 const OPERATION: &str = "connect";
 
@@ -36,6 +32,7 @@ pub(crate) async fn explain(uri: &str, error: DriverError, timeout: Duration) ->
         DriverKind::DnsResolve { .. } | DriverKind::Io(_)
     ) {
         let host = Parts::of(uri).map_or("", |parts| parts.hosts);
+        let (host, _) = host.split_once('/').unwrap_or((host, ""));
         let message = format!("the host name {host} was not resolved");
         return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
     }

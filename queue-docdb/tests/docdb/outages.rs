@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mongodb_test_server::{MongoReplicaSet, MongoServer, ReplicaSetOptions};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, future::BoxFuture};
+use mongodb_test_server::{MongoReplicaSet, MongoServer, ReplicaSetOptions, ServerOptions};
 use queue_api::{
-    Error, ErrorKind, LeaseOptions, NewMessage, PageOptions, Purge, QueueAdmin, QueueBackend,
-    Redrive,
+    Error, ErrorKind, LeaseChange, PageOptions, Purge, QueueAdmin, QueueBackend, Receipt, Redrive,
 };
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
@@ -55,14 +55,11 @@ async fn check_unavailable(case: &str, uri: String, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{case}: {text} does not say {word}");
     }
-    for noise in [
-        "RawDocumentBuf",
-        "labels: {",
-        "Kind: ",
-        "whether a write took effect",
-    ] {
-        assert!(!text.contains(noise), "{case}: {text}");
-    }
+    assert_readable(&text);
+    assert!(
+        !text.contains("whether a write took effect"),
+        "{case}: {text}"
+    );
     assert_eq!(text, error.to_string(), "{case}: the cause is told once");
     println!("| {case} | {text} |");
 }
@@ -137,41 +134,102 @@ async fn a_set_without_a_primary_is_an_outage() {
     set.shut_down().await.unwrap();
 }
 
-/// Each call, with its name.
-async fn all_calls(backend: &DocDbBackend) -> Vec<(&'static str, Result<(), Error>)> {
-    let (queue, name) = (queue_of(backend), name());
-    let options = LeaseOptions::new(1);
-    let mut calls = vec![
+type Call<'a> = (&'static str, BoxFuture<'a, Result<(), Error>>);
+
+/// Each call, with its name, so many at the same time.
+async fn all_calls(
+    backend: &DocDbBackend,
+    at_once: usize,
+) -> Vec<(&'static str, Result<(), Error>)> {
+    let (queue, name) = (&queue_of(backend), &name());
+    let receipt = Receipt::new("made up");
+    let (change, receipts) = (LeaseChange::extend(receipt.clone(), SOON), [receipt]);
+    let (changes, new, page) = ([change], [message("a")], PageOptions::new(1));
+    let calls: [Call<'_>; 14] = [
+        ("enqueue", backend.enqueue(name, &new).map_ok(drop).boxed()),
+        ("lease", queue.lease().map_ok(drop).boxed()),
+        ("ack", backend.ack(name, &receipts).map_ok(drop).boxed()),
         (
-            "enqueue",
-            queue.enqueue(&NewMessage::new("a")).await.map(drop),
+            "change",
+            backend.change(name, &changes).map_ok(drop).boxed(),
         ),
-        ("lease", queue.lease_batch(&options).await.map(drop)),
-        ("stats", queue.stats().await.map(drop)),
-        ("wait", queue.wait(Duration::ZERO).await),
-        ("peek", backend.peek(&name, 1).await.map(drop)),
+        ("stats", queue.stats().map_ok(drop).boxed()),
+        ("wait", queue.wait(Duration::ZERO).boxed()),
+        ("peek", backend.peek(name, 1).map_ok(drop).boxed()),
+        (
+            "dead letters",
+            backend.dead_letters(name, &page).map_ok(drop).boxed(),
+        ),
         (
             "redrive",
-            backend.redrive(&name, &Redrive::All).await.map(drop),
+            backend.redrive(name, &Redrive::All).map_ok(drop).boxed(),
         ),
-        ("purge", backend.purge(&name, Purge::Live).await.map(drop)),
-        ("list queues", backend.list_queues().await.map(drop)),
-        ("prepare", backend.prepare(&name).await),
-        ("start session", backend.start_session().await.map(drop)),
-        ("delete queue", backend.delete_queue(&name).await),
+        (
+            "purge",
+            backend.purge(name, Purge::Live).map_ok(drop).boxed(),
+        ),
+        ("list queues", backend.list_queues().map_ok(drop).boxed()),
+        ("prepare", backend.prepare(name).boxed()),
+        (
+            "start session",
+            backend.start_session().map_ok(drop).boxed(),
+        ),
+        ("delete queue", backend.delete_queue(name).boxed()),
     ];
-    let page = PageOptions::new(1);
-    let letters = backend.dead_letters(&name, &page).await.map(drop);
-    let receipt = queue_api::Receipt::new("made up");
-    let acked = backend.ack(&name, std::slice::from_ref(&receipt)).await;
-    let change = queue_api::LeaseChange::extend(receipt, SOON);
-    let changed = backend.change(&name, &[change]).await;
-    calls.extend([
-        ("dead letters", letters),
-        ("ack", acked.map(drop)),
-        ("change", changed.map(drop)),
-    ]);
-    calls
+    let calls = calls.map(|(name, call)| call.map(move |outcome| (name, outcome)));
+    futures::stream::iter(calls)
+        .buffered(at_once)
+        .collect()
+        .await
+}
+
+/// The calls that may have written something when they fail.
+const WRITES: [&str; 8] = [
+    "enqueue",
+    "lease",
+    "ack",
+    "change",
+    "redrive",
+    "purge",
+    "prepare",
+    "delete queue",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_during_an_outage_are_told_in_words() {
+    let server = MongoServer::start_dedicated(ServerOptions::new())
+        .await
+        .unwrap();
+    let address = server.uri().trim_start_matches("mongodb://");
+    let address = address.split('/').next().unwrap().to_owned();
+    let backend = builder(server.uri(), SHORT * 2).connect().await.unwrap();
+    for (call, outcome) in all_calls(&backend, 1).await {
+        outcome.unwrap_or_else(|error| panic!("{call}: {error:?}"));
+    }
+    server.stop().await.unwrap();
+    for (call, outcome) in all_calls(&backend, 14).await {
+        let error = match (call, outcome) {
+            // The driver makes sessions by itself.
+            ("start session", _) => continue,
+            (_, outcome) => outcome.expect_err(call),
+        };
+        let text = format!("{error:#}");
+        println!("| {text} |");
+        assert!(error.is_retryable(), "{text}");
+        assert!(
+            text.contains(&address) || text.contains("no answer"),
+            "{text}"
+        );
+        assert_readable(&text);
+        let speaks_of_writes = text.contains("whether a write took effect");
+        assert!(WRITES.contains(&call) || !speaks_of_writes, "{text}");
+    }
+}
+
+fn assert_readable(text: &str) {
+    for noise in ["RawDocumentBuf", "labels: {", "Kind: ", "Topology"] {
+        assert!(!text.contains(noise), "{text}");
+    }
 }
 
 fn new_runtime() -> Runtime {
@@ -194,14 +252,14 @@ fn a_backend_says_that_its_runtime_has_ended_and_serves_several_living_ones() {
         (backend, session, database)
     });
     for runtime in [&second, &first] {
-        for (call, outcome) in runtime.block_on(all_calls(&backend)) {
+        for (call, outcome) in runtime.block_on(all_calls(&backend, 1)) {
             outcome.unwrap_or_else(|error| panic!("{call}: {error:?}"));
         }
     }
     drop(first);
     second.block_on(async {
         let started = Instant::now();
-        for (call, outcome) in all_calls(&backend).await {
+        for (call, outcome) in all_calls(&backend, 1).await {
             let error = outcome.expect_err(call);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{call}: {error:?}");
             assert_eq!(error.operation(), call);
