@@ -34,6 +34,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 pub(crate) struct Deadline {
     at: Instant,
     timeout: Duration,
+    /// The timeout of the whole call, for its error.
+    of_call: Duration,
     /// When it began, by a clock that cannot be paused.
     began: Duration,
 }
@@ -43,6 +45,7 @@ impl Deadline {
         Self {
             at: Instant::now() + timeout,
             timeout,
+            of_call: timeout,
             began: monotonic_now(),
         }
     }
@@ -64,7 +67,7 @@ impl Deadline {
     pub(crate) fn timed_out(self) -> StoreError {
         match self.is_ahead_of_real_time() {
             true => StoreError::PausedClock,
-            false => StoreError::TimedOut(self.timeout),
+            false => StoreError::TimedOut(self.of_call),
         }
     }
 
@@ -76,8 +79,10 @@ impl Deadline {
 
     /// The same deadline, or an earlier one after `time`.
     pub(crate) fn at_most(self, time: Duration) -> Self {
-        let timeout = time.min(self.left());
-        Self::after(timeout)
+        Self {
+            of_call: self.of_call,
+            ..Self::after(time.min(self.left()))
+        }
     }
 
     /// The same deadline, or that of a command which may be sent again on another connection.
@@ -139,7 +144,7 @@ impl Retries {
             }
             self.has_timed_out = true;
             self.last
-                .get_or_insert(StoreError::TimedOut(self.deadline.timeout));
+                .get_or_insert(StoreError::TimedOut(self.deadline.of_call));
             return Ok(());
         }
         if error.is_transient() && self.deadline.is_ahead_of_real_time() {

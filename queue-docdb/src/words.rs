@@ -71,7 +71,10 @@ fn servers(message: &str) -> String {
 
 fn server_type(driver_name: &str) -> &str {
     match driver_name {
-        "RsPrimary" => "was the primary",
+        // A known primary is selected at once, while the driver's tasks run.
+        "RsPrimary" | "Standalone" | "Mongos" => {
+            "was available; the tokio runtime of the client may have ended"
+        }
         "RsSecondary" => "is a secondary, not the primary",
         "RsArbiter" => "is an arbiter",
         "RsOther" | "RsGhost" => "is not a working member of a replica set",
@@ -108,8 +111,9 @@ mod tests {
     fn each_server_has_its_reason() {
         let message = "Server selection timeout: No available servers. Topology: { Type: \
                        Unknown, Servers: [ { Address: a:1, Type: Unknown, Error: refused }, { \
-                       Address: b:2, Type: RsSecondary, Average RTT: 1ms } ] }";
-        let expected = "a:1: refused; b:2: is a secondary, not the primary";
+                       Address: b:2, Type: RsSecondary, Average RTT: 1ms }, { Address: c:3, \
+                       Type: Unknown } ] }";
+        let expected = "a:1: refused; b:2: is a secondary, not the primary; c:3: did not answer";
         assert_eq!(servers(message), expected);
         let none = "Server selection timeout: No available servers. Topology: { Type: Unknown }";
         assert_eq!(

@@ -220,6 +220,7 @@ async fn calls_during_an_outage_are_told_in_words() {
             text.contains(&address) || text.contains("no answer"),
             "{text}"
         );
+        assert!(!text.contains("within 0ns"), "{text}");
         assert_readable(&text);
         let speaks_of_writes = text.contains("whether a write took effect");
         assert!(WRITES.contains(&call) || !speaks_of_writes, "{text}");
