@@ -187,6 +187,19 @@ mod tests {
         }
     }
 
+    /// No test reaches such a host, so this looks at the options.
+    #[tokio::test]
+    async fn tls_is_on_unless_the_uri_says_otherwise() {
+        for (rest, is_on) in [("", true), ("?replicaSet=rs0", true), ("?tls=false", false)] {
+            let options = prepared(&format!("{CLUSTER}{rest}")).await.expect(rest);
+            assert_eq!(
+                matches!(options.tls, Some(Tls::Enabled(_))),
+                is_on,
+                "{rest}"
+            );
+        }
+    }
+
     #[tokio::test]
     async fn a_refusal_says_what_to_write() {
         for (setting, hint) in [
