@@ -2,9 +2,11 @@
 
 use mongodb::{
     bson::{Bson, Document},
-    options::{AuthMechanism, ClientOptions, ServerAddress},
+    options::{AuthMechanism, ClientOptions, ServerAddress, Tls, TlsOptions},
 };
 use queue_api::Error;
+
+use crate::uri;
 
 const DOMAINS: [&str; 4] = [
     ".docdb.amazonaws.com",
@@ -54,7 +56,7 @@ fn domain(host: &ServerAddress) -> Option<&'static str> {
     DOMAINS.into_iter().find(|domain| name.ends_with(domain))
 }
 
-/// Sets how DocumentDB's users log in, and refuses what it does not support.
+/// Turns TLS on, sets how DocumentDB's users log in, and refuses what it does not support.
 pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Error> {
     match options.repl_set_name.as_deref() {
         None | Some("rs0") => {}
@@ -64,6 +66,19 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
             )));
         }
     }
+    if options.direct_connection == Some(true)
+        && let Some(reader) = options.hosts.iter().find(|host| is_reader_endpoint(host))
+    {
+        return Err(invalid(format!(
+            "directConnection is true, but {reader} is the reader endpoint (cluster-ro); name the \
+             cluster endpoint, or remove directConnection"
+        )));
+    }
+    // Clusters have TLS unless somebody has turned it off.
+    // https://docs.aws.amazon.com/documentdb/latest/developerguide/security.encryption.ssl.html
+    options
+        .tls
+        .get_or_insert_with(|| Tls::Enabled(TlsOptions::default()));
     let Some(credential) = &mut options.credential else {
         return Ok(());
     };
@@ -78,7 +93,7 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
         AuthMechanism::ScramSha1 => {
             // The driver looks for users in the database of the URI's path. DocumentDB has all
             // of them in `admin`.
-            if !names_auth_source(uri) {
+            if !uri::names(uri, "authSource") {
                 credential.source = Some("admin".to_owned());
             }
             Ok(())
@@ -87,12 +102,9 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
     }
 }
 
-fn names_auth_source(uri: &str) -> bool {
-    let (_, settings) = uri.split_once('?').unwrap_or_default();
-    let mut names = settings
-        .split('&')
-        .filter_map(|setting| setting.split_once('='));
-    names.any(|(name, _)| name.eq_ignore_ascii_case("authSource"))
+/// The reader endpoint leads to any replica instance.
+fn is_reader_endpoint(host: &ServerAddress) -> bool {
+    matches!(host, ServerAddress::Tcp { host, .. } if host.to_ascii_lowercase().contains(".cluster-ro-"))
 }
 
 fn invalid(message: String) -> Error {
@@ -172,6 +184,19 @@ mod tests {
             let credential = options.credential.expect("a user");
             assert_eq!(credential.mechanism, Some(AuthMechanism::ScramSha1));
             assert_eq!(credential.source.as_deref(), Some(source), "{rest}");
+        }
+    }
+
+    /// No test reaches such a host, so this looks at the options.
+    #[tokio::test]
+    async fn tls_is_on_unless_the_uri_says_otherwise() {
+        for (rest, is_on) in [("", true), ("?replicaSet=rs0", true), ("?tls=false", false)] {
+            let options = prepared(&format!("{CLUSTER}{rest}")).await.expect(rest);
+            assert_eq!(
+                matches!(options.tls, Some(Tls::Enabled(_))),
+                is_on,
+                "{rest}"
+            );
         }
     }
 

@@ -13,7 +13,9 @@ use crate::{
     amazon::Engine,
     clock::Time,
     collection::{Access, QueueCollection},
+    connect::Connection,
     error::{StoreError, during},
+    home::Home,
     inspect::Contents,
     lanes::Lanes,
     names::Prefix,
@@ -56,6 +58,8 @@ struct Shared {
     lanes: Lanes,
     engine: Engine,
     watch: Option<Arc<Watch>>,
+    /// `None` if the client is the application's: its tasks may run elsewhere.
+    home: Option<Home>,
 }
 
 impl Drop for Shared {
@@ -68,14 +72,18 @@ impl Drop for Shared {
 
 impl DocDbBackend {
     pub(crate) fn new(
-        database: Database,
+        connection: Connection,
         prefix: Prefix,
         timeout: Duration,
         time: Time,
         wake_mode: WakeMode,
         lanes: Lanes,
-        engine: Engine,
     ) -> Self {
+        let Connection {
+            database,
+            engine,
+            home,
+        } = connection;
         let queues = Arc::<Queues>::default();
         let watch = match wake_mode {
             WakeMode::Polling => None,
@@ -96,12 +104,18 @@ impl DocDbBackend {
                 lanes,
                 engine,
                 watch,
+                home,
             }),
         }
     }
 
     pub(crate) fn database(&self) -> &Database {
         &self.shared.database
+    }
+
+    /// Each call does this first.
+    pub(crate) fn check_runtime(&self) -> std::result::Result<(), StoreError> {
+        self.shared.home.as_ref().map_or(Ok(()), Home::check)
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -115,6 +129,7 @@ impl DocDbBackend {
         queue: &QueueName,
     ) -> Result<QueueCollection> {
         let shared = &self.shared;
+        self.check_runtime().map_err(during(operation))?;
         let name = shared.prefix.collection(queue).map_err(during(operation))?;
         Ok(QueueCollection {
             messages: shared.database.collection(&name),
@@ -165,6 +180,7 @@ impl DocDbBackend {
     }
 
     async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
+        self.check_runtime()?;
         let mut retries = Deadline::after(self.shared.timeout).retries();
         loop {
             let names = self.shared.database.list_collection_names();

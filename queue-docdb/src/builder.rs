@@ -12,11 +12,12 @@ use crate::{
     amazon,
     backend::DocDbBackend,
     clock::{ServerClock, Time},
-    connect::{self, ClientSettings},
-    error::{StoreError, during},
+    connect::{self, ClientSettings, Connection},
+    error::during,
+    home::Home,
     lanes::Lanes,
     names::{Prefix, check_database},
-    retry,
+    retry::{self, Deadline},
     watch::WakeMode,
 };
 
@@ -239,12 +240,17 @@ impl DocDbBuilder {
     /// [`Denied`](queue_api::ErrorKind::Denied) in the first call that needs it.
     ///
     /// # Errors
-    /// - [`InvalidInput`](queue_api::ErrorKind::InvalidInput): a setting or the URI is not valid,
-    ///   or the CA file does not fit the server's certificate.
+    /// - [`InvalidInput`](queue_api::ErrorKind::InvalidInput): a setting, a file or the URI is not
+    ///   valid, or does not fit the servers, such as TLS, the certificates, `replicaSet` or a
+    ///   direct connection to a secondary. It comes as soon as every server is known to refuse the
+    ///   settings. Tokio's clock must not be paused.
     /// - [`Denied`](queue_api::ErrorKind::Denied): the server refuses the credentials.
     /// - [`Unavailable`](queue_api::ErrorKind::Unavailable) or
     ///   [`TimedOut`](queue_api::ErrorKind::TimedOut): no server answered within the operation
-    ///   timeout.
+    ///   timeout, or none is the primary. The text has each host with its reason.
+    ///
+    /// With [`from_database`](DocDbBackend::from_database), the driver gives its reason after the
+    /// client's own `serverSelectionTimeoutMS`.
     pub async fn connect(mut self) -> Result<DocDbBackend> {
         self.operation_timeout = self.operation_timeout.min(retry::LONGEST);
         let timeout = self.operation_timeout;
@@ -256,17 +262,13 @@ impl DocDbBuilder {
             let message = format!("lanes is {}; it must be 1 to 16", self.lanes);
             return Err(Error::invalid("connect", message));
         };
-        // Each step has the same timeout, and its error says more than this one.
-        match tokio::time::timeout(timeout, self.connect_in_steps(lanes)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(StoreError::TimedOut(timeout).during("connect")),
-        }
+        self.connect_within(Deadline::after(timeout), lanes).await
     }
 
-    async fn connect_in_steps(self, lanes: Lanes) -> Result<DocDbBackend> {
+    async fn connect_within(self, deadline: Deadline, lanes: Lanes) -> Result<DocDbBackend> {
         let timeout = self.operation_timeout;
         let mut wake_mode = self.wake_mode;
-        let (database, engine) = match self.source {
+        let connection = match self.source {
             Source::Uri(uri) => {
                 let options = connect::client_options(&uri, self.client, timeout).await?;
                 let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
@@ -281,8 +283,12 @@ impl DocDbBuilder {
                 check_database(&name)?;
                 // Checked before the connection, for an early error.
                 Prefix::new(&name, self.collection_prefix.clone())?;
-                let (client, engine) = connect::client(options, timeout).await?;
-                (client.database(&name), engine)
+                let (client, engine) = connect::client(&uri, options, deadline).await?;
+                Connection {
+                    database: client.database(&name),
+                    engine,
+                    home: Some(Home::current()),
+                }
             }
             Source::Database(database) => {
                 let settings = [self.database.map(|_| "database"), self.client.first_set()];
@@ -294,20 +300,20 @@ impl DocDbBuilder {
                     return Err(Error::invalid("connect", message));
                 }
                 check_database(database.name())?;
-                connect::application_database(&database, timeout).await?
+                connect::application_database(&database, deadline).await?
             }
         };
-        let prefix = Prefix::new(database.name(), self.collection_prefix)?;
+        let prefix = Prefix::new(connection.database.name(), self.collection_prefix)?;
         let time = match self.clock {
             Some(clock) => Time::Custom(clock),
             None => {
-                let admin = database.client().database("admin");
-                let clock = ServerClock::measure(admin, timeout).await;
+                let admin = connection.database.client().database("admin");
+                let clock = ServerClock::measure(admin, timeout, deadline).await;
                 Time::Server(clock.map_err(during("connect"))?)
             }
         };
         Ok(DocDbBackend::new(
-            database, prefix, timeout, time, wake_mode, lanes, engine,
+            connection, prefix, timeout, time, wake_mode, lanes,
         ))
     }
 }

@@ -1,6 +1,6 @@
 //! Time: the server's, unless the builder has another clock.
 //!
-//! No other module reads this machine's clocks.
+//! No other module reads this machine's wall clock.
 
 use std::{
     sync::{
@@ -19,6 +19,7 @@ use queue_api::{Clock, async_trait};
 use crate::{
     error::StoreError,
     instant,
+    monotonic::{elapsed, monotonic_now},
     retry::{Deadline, Retries},
 };
 
@@ -99,11 +100,15 @@ const FIRST_MEASUREMENTS: usize = 3;
 
 impl ServerClock {
     /// Asks the server for its time.
-    pub(crate) async fn measure(admin: Database, timeout: Duration) -> Result<Self, StoreError> {
+    pub(crate) async fn measure(
+        admin: Database,
+        timeout: Duration,
+        deadline: Deadline,
+    ) -> Result<Self, StoreError> {
         let warned = AtomicBool::new(false);
-        let mut best = measure(&admin, timeout, &warned).await?;
+        let mut best = measure(&admin, deadline, &warned).await?;
         for _ in 1..FIRST_MEASUREMENTS {
-            let next = measure(&admin, timeout, &warned).await?;
+            let next = measure(&admin, deadline, &warned).await?;
             if next.uncertainty < best.uncertainty {
                 best = next;
             }
@@ -129,7 +134,7 @@ impl ServerClock {
         }
         // Set before the measurement, which may be dropped: the next call must not wait again.
         *due = monotonic_now() + RETRY_AFTER;
-        let pause = match measure(&self.admin, self.timeout, &self.warned).await {
+        let pause = match measure(&self.admin, Deadline::after(self.timeout), &self.warned).await {
             Ok(anchor) if self.anchor().may_be_replaced_by(&anchor) => {
                 *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor;
                 REFRESH_AFTER
@@ -173,11 +178,11 @@ impl Clock for ServerClock {
 /// Asks the server once for its time.
 async fn measure(
     admin: &Database,
-    timeout: Duration,
+    deadline: Deadline,
     warned: &AtomicBool,
 ) -> Result<Anchor, StoreError> {
     let sent = monotonic_now();
-    let reply = hello(admin, timeout).await?;
+    let reply = hello(admin, deadline).await?;
     let round_trip = elapsed(sent);
     let local_time = server_time(&reply, round_trip, warned);
     Ok(Anchor::new(sent, round_trip, local_time))
@@ -226,8 +231,8 @@ impl Anchor {
 }
 
 /// The server's answer to `hello`, or to the older `isMaster`.
-pub(crate) async fn hello(admin: &Database, timeout: Duration) -> Result<Document, StoreError> {
-    let mut retries = Deadline::after(timeout).retries();
+async fn hello(admin: &Database, deadline: Deadline) -> Result<Document, StoreError> {
+    let mut retries = deadline.retries();
     loop {
         match hello_once(admin, &retries).await {
             Err(error @ StoreError::TimedOut(_)) => retries.after(error).await?,
@@ -252,34 +257,6 @@ pub(crate) async fn hello_once(admin: &Database, tries: &Retries) -> Result<Docu
 
 fn is_command_error(error: &mongodb::error::Error, among: &[i32]) -> bool {
     matches!(&*error.kind, mongodb::error::ErrorKind::Command(command) if among.contains(&command.code))
-}
-
-/// The time since some start. It includes the time in which the machine is suspended, which
-/// `Instant` leaves out on Linux and macOS.
-///
-/// Not tokio's clock, which a test may pause. The server's goes on.
-#[cfg(unix)]
-fn monotonic_now() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const CLOCK: ClockId = ClockId::Boottime;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const CLOCK: ClockId = ClockId::Monotonic;
-    Duration::try_from(clock_gettime(CLOCK)).unwrap_or_default()
-}
-
-#[cfg(not(unix))]
-#[allow(clippy::disallowed_methods)] // the one place that reads it
-fn monotonic_now() -> Duration {
-    use std::{sync::LazyLock, time::Instant};
-
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed()
-}
-
-fn elapsed(since: Duration) -> Duration {
-    monotonic_now().saturating_sub(since)
 }
 
 #[allow(clippy::disallowed_methods)] // the last resort, with a warning

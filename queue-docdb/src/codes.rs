@@ -8,12 +8,38 @@ use queue_api::ErrorKind;
 /// An `_id` that is stored already.
 pub(crate) const DUPLICATE_KEY: i32 = 11000;
 
+/// A server that takes no writes, because it is not the primary.
+pub(crate) const NOT_PRIMARY: i32 = 10107;
+
+/// A server that wants an API version (`requireApiVersion`), and a client that has none. MongoDB's
+/// source has the number only where it is used.
+pub(crate) const API_VERSION_REQUIRED: i32 = 498_870;
+
 /// The user, the credentials or the way to log in.
 const DENIED: [i32; 8] = [-301, 11, 13, 18, 214, 334, 391, 392];
 
 /// A setting, the deployment, or what an operator made of a queue's collection.
-const INVALID_INPUT: [i32; 19] = [
-    9, 20, 73, 85, 86, 121, 148, 166, 167, 257, 263, 322, 323, 324, 347, 354, 10334, 13297, 17280,
+const INVALID_INPUT: [i32; 20] = [
+    9,
+    20,
+    73,
+    85,
+    86,
+    121,
+    148,
+    166,
+    167,
+    257,
+    263,
+    322,
+    323,
+    324,
+    347,
+    354,
+    10334,
+    13297,
+    17280,
+    API_VERSION_REQUIRED,
 ];
 
 /// Time limits, among them that of a write concern.
@@ -94,7 +120,7 @@ pub(crate) fn needs_operator(code: i32, message: &str) -> bool {
 /// DocumentDB undoes one document of a command, not all.
 /// <https://docs.aws.amazon.com/documentdb/latest/developerguide/functional-differences.html>
 pub(crate) fn is_refused_at_start(code: i32) -> bool {
-    matches!(code, 10107 | 13435 | 10058)
+    matches!(code, NOT_PRIMARY | 13435 | 10058)
 }
 
 fn atlas_kind(message: &str) -> Option<ErrorKind> {

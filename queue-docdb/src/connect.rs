@@ -7,20 +7,28 @@ use std::{
 
 use mongodb::{
     Client, Database,
-    error::{Error as DriverError, ErrorKind as DriverKind},
+    bson::Document,
+    error::ErrorKind as DriverKind,
     event::{EventHandler, command::CommandEvent},
     options::{
         ClientOptions, DatabaseOptions, ReadConcern, ReadConcernLevel, ReadPreference,
         SelectionCriteria, Tls, TlsOptions, WriteConcern,
     },
 };
-use queue_api::{Error, ErrorKind};
+use queue_api::Error;
+use tokio::time::Instant;
 
 use crate::{
     amazon::{self, Engine},
     clock,
-    error::{StoreError, during},
-    retry::{self, Deadline},
+    codes::NOT_PRIMARY,
+    diagnose::{self, Checks},
+    error::{Refusal, StoreError},
+    hello_mistakes,
+    home::Home,
+    refused,
+    retry::{self, Deadline, Retries},
+    tls_files, tls_mistakes, uri,
 };
 
 const OPERATION: &str = "connect";
@@ -42,6 +50,14 @@ const CONNECT_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html>
 /// <https://learn.microsoft.com/azure/load-balancer/load-balancer-tcp-idle-timeout>
 const MAX_IDLE: Duration = Duration::from_secs(180);
+
+/// A database whose server answered.
+pub(crate) struct Connection {
+    pub(crate) database: Database,
+    pub(crate) engine: Engine,
+    /// `None` if the client is the application's: its tasks may run elsewhere.
+    pub(crate) home: Option<Home>,
+}
 
 /// The builder's settings for the driver's client.
 #[derive(Default)]
@@ -83,7 +99,7 @@ pub(crate) async fn client_options(
         .await
     {
         Ok(options) => options,
-        Err(StoreError::Driver(error)) => return Err(explain_uri(uri, error, timeout).await),
+        Err(StoreError::Driver(error)) => return Err(uri::explain(uri, error, timeout).await),
         Err(error) => return Err(error.during(OPERATION)),
     };
     if amazon::is_amazon(&options.hosts) {
@@ -110,12 +126,12 @@ pub(crate) async fn client_options(
         options.tls = Some(Tls::Enabled(tls_options(options.tls.take(), path)?));
     }
     // The URI may name the file too.
-    if let Some(Tls::Enabled(TlsOptions {
-        ca_file_path: Some(path),
-        ..
-    })) = &options.tls
-    {
-        check_ca_file(path)?;
+    if let Some(Tls::Enabled(tls)) = &options.tls {
+        tls.ca_file_path
+            .as_deref()
+            .map_or(Ok(()), tls_files::check_ca_file)?;
+        let client_file = tls.cert_key_file_path.as_deref();
+        client_file.map_or(Ok(()), tls_files::check_client_file)?;
     }
     Ok(options)
 }
@@ -152,37 +168,85 @@ fn override_settings(options: &mut ClientOptions, timeout: Duration) {
 
 /// A client whose server answered. The server has then accepted the credentials.
 pub(crate) async fn client(
+    uri: &str,
     options: ClientOptions,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Result<(Client, Engine), Error> {
-    let hosts = options.hosts.clone();
-    let is_encrypted = matches!(options.tls, Some(Tls::Enabled(_)));
-    let explain = |error: StoreError| match error {
-        StoreError::Driver(error) if is_encrypted && is_about_certificates(&error) => {
-            let message = "the server's certificate was refused: is it signed by a certificate \
-                           in the CA file, and for the host name in the URI?";
-            Error::invalid(OPERATION, message).with_source(error)
-        }
-        error => error.during(OPERATION),
-    };
-    let mut retries = Deadline::after(timeout).retries();
+    let (host, mut retries) = (options.hosts[0].to_string(), deadline.retries());
     loop {
+        let checks = Checks::of(&options);
+        let mut checked = options.clone();
+        checked.sdam_event_handler = Some(checks.handler());
         let client =
-            Client::with_options(options.clone()).map_err(|error| explain(error.into()))?;
-        match clock::hello_once(&client.database("admin"), &retries).await {
-            Ok(hello) => return Ok((client, Engine::of(&hosts, &hello))),
-            // The driver waits for a handshake without end, so the next try has a pool of its own.
-            Err(error @ StoreError::TimedOut(_)) => retries.after(error).await.map_err(explain)?,
-            Err(error) => return Err(explain(error)),
+            Client::with_options(checked).map_err(|error| refused::by_driver(&options, error))?;
+        let admin = client.database("admin");
+        let error = tokio::select! {
+            answer = primary(&admin, &mut retries, &host) => match answer {
+                Ok(hello) => return Ok((client, Engine::of(&options.hosts, &hello))),
+                Err(error) => error,
+            },
+            mistake = checks.mistake(&options) => return Err(Error::invalid(OPERATION, mistake)),
+        };
+        // Nothing checks the servers behind a load balancer.
+        if options.load_balanced == Some(true)
+            && let StoreError::Driver(error) = &error
+            && let Some(mistake) = tls_mistakes::find(error, &host, &options).await
+        {
+            return Err(Error::invalid(OPERATION, mistake));
         }
+        // The driver has waited for a server.
+        let error = match is_server_selection(&error) {
+            true => error,
+            // It waits for a handshake without end, so the next try has a pool of its own.
+            false => match retries.after(error).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            },
+        };
+        return Err(refused::by_server(uri, &options, error, &checks.found()));
+    }
+}
+
+fn is_server_selection(error: &StoreError) -> bool {
+    matches!(error, StoreError::Driver(error)
+        if matches!(&*error.kind, DriverKind::ServerSelection { .. }))
+}
+
+/// The answer of a server that takes writes.
+async fn primary(
+    admin: &Database,
+    retries: &mut Retries,
+    address: &str,
+) -> Result<Document, StoreError> {
+    let mut first_uninitiated = None;
+    loop {
+        let hello = clock::hello_once(admin, retries).await?;
+        if hello_mistakes::is_writable(&hello) {
+            return Ok(hello);
+        }
+        // Only a direct connection gets here.
+        let host = hello.get_str("me").unwrap_or(address);
+        if hello_mistakes::is_uninitiated(&hello) {
+            let first = *first_uninitiated.get_or_insert_with(Instant::now);
+            if first.elapsed() > diagnose::STARTING {
+                return Err(StoreError::Setting(hello_mistakes::uninitiated(host)));
+            }
+        } else if let Some(mistake) = hello_mistakes::not_the_primary(&hello, host) {
+            return Err(StoreError::Setting(mistake));
+        }
+        let message = "the server is not the primary, and knows none".to_owned();
+        let code = NOT_PRIMARY;
+        retries
+            .after(StoreError::Refused(Refusal { code, message }))
+            .await?;
     }
 }
 
 /// The application's database, with the read preference and write concern that the contract needs.
 pub(crate) async fn application_database(
     database: &Database,
-    timeout: Duration,
-) -> Result<(Database, Engine), Error> {
+    deadline: Deadline,
+) -> Result<Connection, Error> {
     // These two fail outside transactions, or on DocumentDB. The others do no harm on a primary.
     if let Some(ReadConcern { level, .. }) = database.read_concern()
         && matches!(
@@ -200,18 +264,23 @@ pub(crate) async fn application_database(
     options.write_concern = Some(WriteConcern::majority());
     options.read_concern = database.read_concern().cloned();
     let client = database.client();
-    let hello = clock::hello(&client.database("admin"), timeout)
-        .await
-        .map_err(during(OPERATION))?;
-    let database = client.database_with_options(database.name(), options);
-    Ok((database, Engine::of(&[], &hello)))
-}
-
-/// Whether a certificate was the reason. The driver often passes on the TLS library's error as
-/// text only.
-fn is_about_certificates(error: &DriverError) -> bool {
-    matches!(&*error.kind, DriverKind::InvalidTlsConfig { .. })
-        || error.to_string().contains("certificate")
+    let (admin, mut retries) = (client.database("admin"), deadline.retries());
+    let hello = loop {
+        let error = match primary(&admin, &mut retries, "the server").await {
+            Ok(hello) => break hello,
+            Err(error @ StoreError::TimedOut(_)) => match retries.after(error).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        return Err(refused::own_client(error));
+    };
+    Ok(Connection {
+        database: client.database_with_options(database.name(), options),
+        engine: Engine::of(&[], &hello),
+        home: None,
+    })
 }
 
 /// The TLS options of the URI, if any, with the CA file.
@@ -228,53 +297,6 @@ fn tls_options(from_uri: Option<Tls>, ca_file: &Path) -> Result<TlsOptions, Erro
     Ok(options)
 }
 
-/// Reads the CA file for a clear error. The driver skips what it cannot read, and then trusts no
-/// server.
-fn check_ca_file(path: &Path) -> Result<(), Error> {
-    let text = std::fs::read(path).map_err(|error| {
-        let message = format!("the CA file {} cannot be read", path.display());
-        Error::invalid(OPERATION, message).with_source(error)
-    })?;
-    let marker = b"-----BEGIN CERTIFICATE-----";
-    if !text.windows(marker.len()).any(|window| window == marker) {
-        let path = path.display();
-        let message = format!("the CA file {path} contains no certificate in PEM format");
-        return Err(Error::invalid(OPERATION, message));
-    }
-    Ok(())
-}
-
-/// Says what is wrong with a URI without its password.
-///
-/// The driver quotes what it does not understand, and takes a password with an unescaped `/` or
-/// `@` for a host or a database. So the URI is parsed again without its credentials.
-async fn explain_uri(uri: &str, error: DriverError, timeout: Duration) -> Error {
-    if matches!(&*error.kind, DriverKind::DnsResolve { .. }) {
-        let message = "the host name was not resolved";
-        return Error::new(ErrorKind::Unavailable, OPERATION, message).with_source(error);
-    }
-    let Some(anonymous) = without_credentials(uri) else {
-        return Error::invalid(OPERATION, format!("the URI is not valid: {error}"));
-    };
-    let parsing = ClientOptions::parse(anonymous);
-    let message = match Deadline::after(timeout).run(parsing).await {
-        Err(StoreError::Driver(error)) => format!("the URI is not valid: {error}"),
-        _ => "the user name or the password in the URI is not valid: \
-              write : / ? # [ ] @ % in them percent-encoded"
-            .to_owned(),
-    };
-    Error::invalid(OPERATION, message)
-}
-
-/// `uri` without its user information, if it has any.
-fn without_credentials(uri: &str) -> Option<String> {
-    let (_, hosts) = uri.rsplit_once('@')?;
-    let scheme = uri
-        .split_once("://")
-        .map_or("mongodb", |(scheme, _)| scheme);
-    Some(format!("{scheme}://{hosts}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,75 +306,6 @@ mod tests {
     async fn options_of(uri: &str, timeout: Duration) -> ClientOptions {
         let options = client_options(uri, ClientSettings::default(), timeout).await;
         options.unwrap_or_else(|error| panic!("{uri}: {error}"))
-    }
-
-    #[tokio::test]
-    async fn an_invalid_uri_is_explained_without_its_password() {
-        for (uri, hint) in [
-            ("", "scheme"),
-            ("localhost:27017", "scheme"),
-            ("http://user:s3cret@localhost", "scheme"),
-            ("mongodb://user:s3cret@localhost:port", "port"),
-            (
-                "mongodb://user:s3cret@localhost/?retryWrites=perhaps",
-                "retryWrites",
-            ),
-            ("mongodb://user:s3/cret@localhost", "percent-encoded"),
-            ("mongodb://user:s3@cret@localhost", "percent-encoded"),
-            ("mongodb://user:s3:cret@localhost", "percent-encoded"),
-            ("mongodb://user:s3%cret@localhost", "percent-encoded"),
-            ("mongodb://user:s3?cret=@localhost", "percent-encoded"),
-        ] {
-            let error = client_options(uri, ClientSettings::default(), TIMEOUT)
-                .await
-                .expect_err(uri);
-            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{uri}");
-            let text = format!("{error} {error:?}");
-            let is_hint = text.to_lowercase().contains(&hint.to_lowercase());
-            assert!(is_hint, "{uri}: {text}");
-            let is_secret = text.contains("s3") || text.contains("cret");
-            assert!(!is_secret, "{uri}: {text}");
-        }
-    }
-
-    /// Every setting that `override_settings` replaces. Amazon's hosts accept them too.
-    #[tokio::test]
-    async fn settings_that_are_overridden_are_accepted() {
-        let overridden = |options: ClientOptions| {
-            (
-                (options.retry_writes, options.retry_reads),
-                options.selection_criteria,
-                (options.read_concern, options.write_concern),
-                options.server_selection_timeout,
-            )
-        };
-        for host in ["localhost", "x.cluster-y.eu-west-1.docdb.amazonaws.com"] {
-            let plain = overridden(options_of(&format!("mongodb://{host}/"), TIMEOUT).await);
-            assert_eq!(plain.0, (Some(false), Some(false)));
-            let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-            assert_eq!(plain.1, Some(primary));
-            assert_eq!(plain.2, (None, Some(WriteConcern::majority())));
-            for settings in [
-                "retryWrites=true",
-                "retryReads=true",
-                "readPreference=primary",
-                "readPreference=secondaryPreferred",
-                "readPreference=nearest&readPreferenceTags=dc:ny&maxStalenessSeconds=120",
-                "readConcernLevel=local",
-                "readConcernLevel=majority",
-                "readConcernLevel=available",
-                "readConcernLevel=snapshot",
-                "readConcernLevel=linearizable",
-                "w=0",
-                "w=1",
-                "w=majority&wTimeoutMS=100",
-                "journal=false",
-                "serverSelectionTimeoutMS=100",
-            ] {
-                let uri = format!("mongodb://{host}/?{settings}");
-                assert_eq!(overridden(options_of(&uri, TIMEOUT).await), plain, "{uri}");
-            }
-        }
     }
 
     #[tokio::test]
@@ -380,49 +333,5 @@ mod tests {
         assert_eq!(of(&uri, TIMEOUT).await, (year, seconds(5)));
         let uri = "mongodb://localhost/?connectTimeoutMS=100000";
         assert_eq!(of(uri, TIMEOUT).await, (seconds(5), Some(TIMEOUT)));
-    }
-
-    #[tokio::test]
-    async fn an_idle_connection_is_closed_unless_the_uri_says_otherwise() {
-        let of = async |uri: &str| options_of(uri, TIMEOUT).await.max_idle_time;
-        let seconds = |n| Some(Duration::from_secs(n));
-        assert_eq!(of("mongodb://localhost").await, seconds(180));
-        let uri = "mongodb://shop.cluster-x.eu-west-1.docdb.amazonaws.com";
-        assert_eq!(of(uri).await, seconds(180));
-        let uri = "mongodb://localhost/?maxIdleTimeMS=";
-        assert_eq!(of(&format!("{uri}1000")).await, seconds(1));
-        assert_eq!(of(&format!("{uri}900000")).await, seconds(900));
-        assert_eq!(of(&format!("{uri}0")).await, seconds(0), "no limit");
-    }
-
-    #[tokio::test]
-    async fn the_application_name_is_the_builders_or_the_uris_or_the_crates() {
-        let name = async |uri: &str, name: Option<&str>| {
-            let settings = ClientSettings {
-                application_name: name.map(str::to_owned),
-                ..ClientSettings::default()
-            };
-            let options = client_options(uri, settings, TIMEOUT).await;
-            options.map(|options| options.app_name.expect("a name"))
-        };
-        let (plain, named) = ("mongodb://localhost/", "mongodb://localhost/?appName=shop");
-        let default = name(plain, None).await.expect("valid");
-        assert!(default.starts_with("queue-docdb/"));
-        assert_eq!(name(named, None).await.expect("valid"), "shop");
-        assert_eq!(name(named, Some("mail")).await.expect("valid"), "mail");
-        let long = "x".repeat(129);
-        name(plain, Some(&long)).await.expect_err("129 bytes");
-    }
-
-    #[tokio::test]
-    async fn a_ca_file_without_tls_is_refused() {
-        let settings = ClientSettings {
-            ca_file: Some("bundle.pem".into()),
-            ..ClientSettings::default()
-        };
-        let error = client_options("mongodb://localhost/?tls=false", settings, TIMEOUT).await;
-        let error = error.expect_err("one of them must be wrong");
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains("TLS off"), "{error}");
     }
 }

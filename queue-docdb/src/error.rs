@@ -1,21 +1,38 @@
 //! Errors of the store, and their mapping to [`Error`].
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
-use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
-use crate::codes::{self, DUPLICATE_KEY};
+use crate::{
+    cause::{doubt, explained_by, explanation},
+    codes::{self, DUPLICATE_KEY},
+    kinds::{is_retryable, kind_of_concern, kind_of_driver_error, refusals},
+    words::words,
+};
 
 /// What went wrong between this crate and the database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The driver's own errors, and most errors of the server.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Driver(#[from] DriverError),
     /// The operation timeout passed first.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// Tokio's clock, which the driver's and this crate's timeouts use, is ahead of real time.
+    #[error(
+        "tokio's clock is paused or was advanced, so timeouts end at once; use real time \
+         (tokio::time::resume) while the database is used"
+    )]
+    PausedClock,
+    /// The runtime that connected has ended.
+    #[error(
+        "the tokio runtime in which this backend was connected has ended, and the connections \
+         with it; connect again in this runtime, or use one runtime for all calls"
+    )]
+    RuntimeEnded,
     /// The server accepted a command and refused a statement in it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -37,6 +54,9 @@ pub(crate) enum StoreError {
     /// A unique index other than the one on `_id`, or a collation, refuses a message.
     #[error("{0}")]
     Index(String),
+    /// A setting does not fit the server.
+    #[error("{0}")]
+    Setting(String),
     /// The queue's collection would have a reserved name.
     #[error("{0}")]
     Name(String),
@@ -103,10 +123,15 @@ impl StoreError {
     pub(crate) fn effect(&self) -> Effect {
         match self {
             Self::Driver(error) => effect_of_driver_error(error),
-            Self::Name(_) | Self::NotAQueue(_) | Self::LateIndex { .. } => Effect::None,
+            Self::Setting(_)
+            | Self::Name(_)
+            | Self::NotAQueue(_)
+            | Self::LateIndex { .. }
+            | Self::RuntimeEnded => Effect::None,
             // The command may have other statements than the refused one.
             Self::Refused(_) | Self::Unconfirmed { .. } | Self::Index(_) => Effect::Unknown,
             Self::TimedOut(_)
+            | Self::PausedClock
             | Self::Unreadable(_)
             | Self::Uncertain
             | Self::TransactionConflict(_) => Effect::Unknown,
@@ -124,7 +149,12 @@ impl StoreError {
             Self::Unconfirmed { reason, .. } => kind_of_concern(reason.code, &reason.message),
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Name(_) | Self::NotAQueue(_) | Self::Index(_) => ErrorKind::InvalidInput,
+            Self::Setting(_)
+            | Self::Name(_)
+            | Self::NotAQueue(_)
+            | Self::Index(_)
+            | Self::PausedClock
+            | Self::RuntimeEnded => ErrorKind::InvalidInput,
         }
     }
 
@@ -133,31 +163,25 @@ impl StoreError {
         let kind = self.kind();
         match self {
             Self::Driver(source) => {
-                Error::new(kind, operation, explanation(kind)).with_source(source)
+                let message = explanation(kind, operation);
+                explained_by(source, kind, operation, &message)
             }
-            Self::Refused(source) => {
-                Error::new(kind, operation, explanation(kind)).with_source(source)
+            Self::Refused(reason) | Self::Unconfirmed { reason, .. } => {
+                let message = format!("{}: {reason}", explanation(kind, operation));
+                Error::new(kind, operation, message).with_source(reason)
             }
             Self::TransactionConflict(source) => {
                 let message = "another writer enqueued one of the ids at the same time; abort the \
                                transaction and try again";
                 Error::new(kind, operation, message).with_source(source)
             }
-            Self::Unconfirmed { reason, .. } => {
-                Error::new(kind, operation, explanation(kind)).with_source(reason)
+            Self::TimedOut(after) => {
+                let message = format!("no answer within {after:?}{}", doubt(operation));
+                Error::new(kind, operation, message)
             }
-            Self::TimedOut(after) => Error::new(
-                kind,
-                operation,
-                format!("no answer within {after:?}; whether a write took effect is unknown"),
-            ),
             other => Error::new(kind, operation, other.to_string()),
         }
     }
-}
-
-fn is_retryable(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
 }
 
 /// What a failed write did.
@@ -189,87 +213,6 @@ fn effect_of_driver_error(error: &DriverError) -> Effect {
 /// For `map_err`: the public error of `operation`.
 pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Error {
     move |error| error.during(operation)
-}
-
-/// The message for a kind. The source has the details.
-fn explanation(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Unavailable => "the database is not available, or refuses this for now",
-        ErrorKind::TimedOut => {
-            "the database reached a time limit; whether a write took effect is unknown"
-        }
-        ErrorKind::Denied => "the database refuses this user",
-        ErrorKind::InvalidInput => "the database does not accept this",
-        _ => "the database answered with an error",
-    }
-}
-
-fn kind_of_driver_error(error: &DriverError) -> ErrorKind {
-    let kind = kind_without_labels(error);
-    match is_labelled_retryable(error.labels()) && !is_retryable(kind) {
-        true => ErrorKind::Unavailable,
-        false => kind,
-    }
-}
-
-fn kind_without_labels(error: &DriverError) -> ErrorKind {
-    if let DriverKind::Write(WriteFailure::WriteConcernError(concern)) = &*error.kind {
-        return kind_of_concern(concern.code, &concern.message);
-    }
-    let mut kinds = refusals(error)
-        .into_iter()
-        .filter_map(|(code, message)| codes::kind(code, message));
-    if let Some(kind) = kinds.next() {
-        return kind;
-    }
-    match &*error.kind {
-        DriverKind::Authentication { .. } => ErrorKind::Denied,
-        DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
-            ErrorKind::TimedOut
-        }
-        DriverKind::Io(_)
-        | DriverKind::ConnectionPoolCleared { .. }
-        | DriverKind::ServerSelection { .. }
-        | DriverKind::DnsResolve { .. } => ErrorKind::Unavailable,
-        DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. } => {
-            ErrorKind::InvalidInput
-        }
-        _ => ErrorKind::Internal,
-    }
-}
-
-/// A majority has not confirmed a write, whatever the reason is. The repeat finds what is true by
-/// then.
-fn kind_of_concern(code: i32, message: &str) -> ErrorKind {
-    match codes::kind(code, message) {
-        Some(ErrorKind::TimedOut) => ErrorKind::TimedOut,
-        _ => ErrorKind::Unavailable,
-    }
-}
-
-/// Whether the server or the driver says that a repeat may succeed.
-fn is_labelled_retryable(labels: &HashSet<String>) -> bool {
-    [
-        "RetryableWriteError",
-        "TransientTransactionError",
-        // From servers that limit their load.
-        "RetryableError",
-        "SystemOverloadedError",
-    ]
-    .iter()
-    .any(|label| labels.contains(*label))
-}
-
-/// All codes of the server in an error, with their messages.
-fn refusals(error: &DriverError) -> Vec<(i32, &str)> {
-    match &*error.kind {
-        DriverKind::Command(command) => vec![(command.code, &command.message)],
-        DriverKind::Write(WriteFailure::WriteError(write)) => vec![(write.code, &write.message)],
-        DriverKind::Write(WriteFailure::WriteConcernError(concern)) => {
-            vec![(concern.code, &concern.message)]
-        }
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]
@@ -347,6 +290,30 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_only_read_do_not_speak_of_writes() {
+        for operation in [
+            "connect",
+            "stats",
+            "peek",
+            "wait",
+            "dead letters",
+            "list queues",
+        ] {
+            for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+                let text = error.during(operation).to_string();
+                assert!(!text.contains("write"), "{text}");
+            }
+        }
+        for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+            let text = error.during("lease").to_string();
+            assert!(
+                text.contains("whether a write took effect is unknown"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn transient_errors_may_be_retried() {
         for code in [10107, 189, 112, 64, 6] {
             assert!(refused(code).is_transient(), "{code}");
@@ -373,9 +340,11 @@ mod tests {
     }
 
     #[test]
-    fn the_message_does_not_repeat_its_source() {
+    fn the_message_has_the_cause_in_words_and_the_chain_does_not_repeat_it() {
         let error = refused(13).during("ack");
-        assert_eq!(error.to_string(), "ack: the database refuses this user");
+        let text = "ack: the database refuses this user: code 13: no rights";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:#}"), text);
         let source = error.source().expect("the refusal is the source");
         assert_eq!(source.to_string(), "code 13: no rights");
         assert!(!error.is_retryable());

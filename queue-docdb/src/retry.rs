@@ -7,7 +7,10 @@ use std::{future::IntoFuture, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::error::StoreError;
+use crate::{
+    error::StoreError,
+    monotonic::{elapsed, monotonic_now},
+};
 
 /// The longest pause before the second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -23,11 +26,18 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// again. Load balancers and NAT gateways forget idle connections without a word.
 const SILENT_PART: u32 = 3;
 
+/// Tokio counts timers in milliseconds.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
+
 /// When a call of the backend must end, whatever commands it sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     at: Instant,
     timeout: Duration,
+    /// The timeout of the whole call, for its error.
+    of_call: Duration,
+    /// When it began, by a clock that cannot be paused.
+    began: Duration,
 }
 
 impl Deadline {
@@ -35,6 +45,8 @@ impl Deadline {
         Self {
             at: Instant::now() + timeout,
             timeout,
+            of_call: timeout,
+            began: monotonic_now(),
         }
     }
 
@@ -47,14 +59,30 @@ impl Deadline {
     ) -> Result<T, StoreError> {
         match tokio::time::timeout_at(self.at, call.into_future()).await {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(StoreError::TimedOut(self.timeout)),
+            Err(_) => Err(self.timed_out()),
         }
+    }
+
+    /// The error when the time has passed.
+    pub(crate) fn timed_out(self) -> StoreError {
+        match self.is_ahead_of_real_time() {
+            true => StoreError::PausedClock,
+            false => StoreError::TimedOut(self.of_call),
+        }
+    }
+
+    /// Whether tokio's clock has jumped. A paused one does as soon as all tasks wait.
+    fn is_ahead_of_real_time(self) -> bool {
+        let passed = self.timeout.saturating_sub(self.left());
+        passed > elapsed(self.began) * 2 + CLOCK_TOLERANCE
     }
 
     /// The same deadline, or an earlier one after `time`.
     pub(crate) fn at_most(self, time: Duration) -> Self {
-        let timeout = time.min(self.left());
-        Self::after(timeout)
+        Self {
+            of_call: self.of_call,
+            ..Self::after(time.min(self.left()))
+        }
     }
 
     /// The same deadline, or that of a command which may be sent again on another connection.
@@ -116,8 +144,11 @@ impl Retries {
             }
             self.has_timed_out = true;
             self.last
-                .get_or_insert(StoreError::TimedOut(self.deadline.timeout));
+                .get_or_insert(StoreError::TimedOut(self.deadline.of_call));
             return Ok(());
+        }
+        if error.is_transient() && self.deadline.is_ahead_of_real_time() {
+            return Err(StoreError::PausedClock);
         }
         let pause = self.longest.mul_f64(0.5 + fastrand::f64() / 2.0);
         if !error.is_transient() || self.deadline.left() <= pause {

@@ -42,6 +42,7 @@ impl DocDbBackend {
     /// # Errors
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable): no server answered.
     pub async fn start_session(&self) -> Result<ClientSession> {
+        self.check_runtime().map_err(during("start session"))?;
         let mut transactions = TransactionOptions::default();
         transactions.write_concern = Some(WriteConcern::majority());
         transactions.read_concern = Some(ReadConcern::snapshot());
@@ -158,7 +159,7 @@ impl InTransaction<'_> {
         self.backend.limits().check_messages(messages)?;
         let queue = self.backend.collection("enqueue", queue)?;
         let enqueued = queue.enqueue_within(self.session, messages).await;
-        enqueued.map_err(during("enqueue"))
+        enqueued.map_err(|error| without_transactions(error).during("enqueue"))
     }
 
     /// Ends the messages that the receipts stand for, with one outcome for each, in order.
@@ -173,7 +174,24 @@ impl InTransaction<'_> {
     ) -> Result<Vec<LeaseOutcome>> {
         let queue = self.backend.open("ack", queue).await?;
         let acked = queue.ack_within(self.session, receipts).await;
-        acked.map_err(during("ack"))
+        acked.map_err(|error| without_transactions(error).during("ack"))
+    }
+}
+
+/// Says what is missing on a standalone server. The driver and the server speak of retryable
+/// writes.
+fn without_transactions(error: StoreError) -> StoreError {
+    const ILLEGAL_OPERATION: i32 = 20;
+    let text = error.to_string();
+    let is_standalone = ["retryWrites=false", "Transaction numbers are only allowed"]
+        .iter()
+        .any(|words| text.contains(words));
+    match error.has_code(ILLEGAL_OPERATION) && is_standalone {
+        true => {
+            let message = "transactions need a replica set; this server is a standalone";
+            StoreError::Setting(message.to_owned())
+        }
+        false => error,
     }
 }
 

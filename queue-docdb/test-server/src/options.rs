@@ -27,6 +27,18 @@ pub struct ServerOptions {
     files: Vec<ServerFile>,
     key: Option<String>,
     storage: Storage,
+    deployment: Deployment,
+}
+
+/// What the server is part of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Deployment {
+    /// The primary of a replica set.
+    #[default]
+    ReplicaSet,
+    /// The member of a replica set that was never initiated.
+    Uninitiated,
+    Standalone,
 }
 
 /// A file for the server.
@@ -68,6 +80,18 @@ impl ServerOptions {
             "--setParameter",
             "oplogNetworkTimeoutBufferSeconds=1",
         ])
+    }
+
+    /// Makes the server a standalone, which has no transactions and no change streams.
+    pub fn as_standalone(mut self) -> Self {
+        self.deployment = Deployment::Standalone;
+        self
+    }
+
+    /// Leaves the replica set without a configuration, as if nobody had called `rs.initiate()`.
+    pub fn without_initiation(mut self) -> Self {
+        self.deployment = Deployment::Uninitiated;
+        self
     }
 
     /// Adds arguments for `mongod`. `{name}` becomes the path of the
@@ -127,6 +151,10 @@ impl ServerOptions {
         &self.files
     }
 
+    pub(crate) fn deployment(&self) -> Deployment {
+        self.deployment
+    }
+
     pub(crate) fn storage(&self) -> Storage {
         self.storage
     }
@@ -149,7 +177,6 @@ impl ServerOptions {
             ["--bind_ip", bind_ip],
             ["--port", &port],
             ["--dbpath", data],
-            ["--replSet", replica_set::NAME],
             // Several servers share a machine.
             ["--wiredTigerCacheSizeGB", cache],
             ["--oplogSize", "256"],
@@ -157,7 +184,12 @@ impl ServerOptions {
             ["--setParameter", "enableTestCommands=1"],
             ["--setParameter", "diagnosticDataCollectionEnabled=false"],
         ];
-        let own = own.as_flattened().iter().map(|it| (*it).to_owned());
+        let set: &[&str] = match self.deployment {
+            Deployment::ReplicaSet | Deployment::Uninitiated => &["--replSet", replica_set::NAME],
+            Deployment::Standalone => &[],
+        };
+        let own = own.as_flattened().iter().chain(set);
+        let own = own.map(|it| (*it).to_owned());
         let added = self.arguments.iter().map(|argument| {
             self.files.iter().fold(argument.clone(), |text, file| {
                 let path = format!("{files}/{}", file.name);

@@ -10,7 +10,7 @@ use crate::container::{self, Container, Reach};
 use crate::docker::Docker;
 use crate::error::{StartError, StepError};
 use crate::image::MongoImage;
-use crate::options::{ServerOptions, plain_uri};
+use crate::options::{Deployment, ServerOptions, plain_uri};
 use crate::process::{Process, retry_ports};
 use crate::source::{Source, URI_VARIABLE};
 use crate::{mongod, replica_set};
@@ -99,7 +99,7 @@ async fn in_container(options: &ServerOptions) -> Result<Ready, StepError> {
     let uri = options.admin_uri(&address);
     replica_set::await_answer(&uri, container::DATA, &container).await?;
     // Its address as the server itself sees it.
-    initiate(&uri, format!("127.0.0.1:{}", container::PORT)).await?;
+    initiate(options, &uri, format!("127.0.0.1:{}", container::PORT)).await?;
     Ok(Ready {
         source: container.source(),
         uri: plain_uri(&address),
@@ -118,7 +118,7 @@ async fn process(program: &Path, options: &ServerOptions) -> Result<Ready, StepE
     let address = process.address();
     let uri = options.admin_uri(&address);
     replica_set::await_answer(&uri, &process.data_path(), &process).await?;
-    initiate(&uri, address.clone()).await?;
+    initiate(options, &uri, address.clone()).await?;
     Ok(Ready {
         source: Source::Process {
             program: program.to_owned(),
@@ -129,7 +129,10 @@ async fn process(program: &Path, options: &ServerOptions) -> Result<Ready, StepE
     })
 }
 
-async fn initiate(uri: &str, address: String) -> Result<(), StepError> {
+async fn initiate(options: &ServerOptions, uri: &str, address: String) -> Result<(), StepError> {
+    if options.deployment() != Deployment::ReplicaSet {
+        return Ok(());
+    }
     let config = doc! { "_id": replica_set::NAME, "members": [{ "_id": 0, "host": address }] };
     replica_set::initiate(uri, config).await
 }

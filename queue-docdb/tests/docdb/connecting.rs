@@ -9,10 +9,12 @@ use mongodb_test_server::{
 };
 use queue_api::{Error, ErrorKind, NewMessage};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 
-use crate::fixture::{self, applied, queue_of};
+use crate::{
+    certificates::{Authority, PemFile},
+    fixture::{self, applied, queue_of},
+};
 
 /// The timeout of a connection that fails.
 const SHORT: Duration = Duration::from_millis(1500);
@@ -94,6 +96,10 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
             "aws-auth",
         ),
         (builder(uri).ca_file(&missing), "/nonexistent/bundle.pem"),
+        (
+            builder("mongodb://localhost/?tls=false").ca_file(&missing),
+            "TLS off",
+        ),
         (builder(uri).ca_file("/dev/null"), "PEM"),
         (
             builder("mongodb://localhost/?tls=true&tlsCAFile=/nonexistent/bundle.pem"),
@@ -103,6 +109,66 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
         let error = refused(builder).await;
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
         assert!(error.to_string().contains(hint), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_uri_is_explained_without_its_password() {
+    for (uri, hint) in [
+        ("", "scheme"),
+        ("localhost:27017", "scheme"),
+        ("http://user:s3cret@localhost", "scheme"),
+        ("mongodb://user:s3cret@localhost:port", "port"),
+        (
+            "mongodb://user:s3cret@localhost/?retryWrites=perhaps",
+            "retryWrites",
+        ),
+        (
+            "mongodb://user:s3cret@localhost/?authMechanism=MONGODB-X509",
+            "MONGODB-X509",
+        ),
+        (
+            "mongodb://user:s3cret@localhost/?authMechanism=MONGODB-OIDC",
+            "MONGODB-OIDC",
+        ),
+        (
+            "mongodb://user:s3cret@localhost/?authMechanism=GSSAPI",
+            "GSSAPI",
+        ),
+        ("mongodb://user@localhost/?authMechanism=PLAIN", "PLAIN"),
+        ("mongodb://user:s3cret@localhost/?authSource=", "authSource"),
+        (
+            "mongodb://user:s3cret@localhost/?directConnection=true&loadBalanced=true",
+            "loadBalanced",
+        ),
+        (
+            "mongodb://user:s3cret@localhost,other/?directConnection=true",
+            "directConnection",
+        ),
+        ("mongodb://user:s3cret@localhost/?tls=true&ssl=false", "tls"),
+        ("mongodb://localhost/?maxPoolSize=me@work", "maxPoolSize"),
+        ("mongodb://user:s3cret@localhost/sh@op", "database"),
+        ("mongodb://localhost/sh@op", "database"),
+        ("mongodb://user:s3/cret@localhost", "percent-encoded"),
+        ("mongodb://user:s3@cret@localhost", "percent-encoded"),
+        ("mongodb://user:s3:cret@localhost", "percent-encoded"),
+        ("mongodb://user:s3%cret@localhost", "percent-encoded"),
+        ("mongodb://user:s3%2@localhost", "percent-encoded"),
+        ("mongodb://user:s3?cret=@localhost", "percent-encoded"),
+    ] {
+        let error = refused(builder(uri)).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{uri}");
+        let text = format!("{error} {error:?}");
+        let is_hint = text.to_lowercase().contains(&hint.to_lowercase());
+        assert!(is_hint, "{uri}: {text}");
+        let is_blamed = text.contains("percent-encoded") || hint == "database";
+        let may_be_blamed = hint == "percent-encoded" || hint == "database";
+        assert_eq!(is_blamed, may_be_blamed, "{uri}: {text}");
+        assert!(
+            !text.contains("s3") && !text.contains("cret"),
+            "{uri}: {text}"
+        );
+        assert!(!text.contains("labels"), "{uri}: {text}");
     }
 }
 
@@ -170,52 +236,14 @@ async fn the_application_may_have_its_own_client() {
     assert!(error.to_string().contains("read concern"), "{error}");
 }
 
-/// A certificate authority, and a server's certificate that it has signed.
-struct Authority {
-    certificate: String,
-    server: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &issuer)
-            .unwrap();
-        Self {
-            certificate: issuer.pem(),
-            server: format!("{}{}", certificate.pem(), key.serialize_pem()),
-        }
-    }
-}
-
-/// A file that is deleted on drop.
-struct PemFile(PathBuf);
-
-impl PemFile {
-    fn new(name: &str, text: &str) -> Self {
-        let name = format!("queue-docdb-{}-{name}.pem", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, text).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for PemFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 /// A server with TLS and access control, and the users `writer` and `reader`.
 async fn secured_server(authority: &Authority) -> MongoServer {
     let options = ServerOptions::new()
-        .with_file("server.pem", authority.server.clone(), 0o400)
+        .with_file(
+            "server.pem",
+            authority.server(["127.0.0.1", "localhost"]),
+            0o400,
+        )
         .with_arguments([
             "--tlsMode",
             "preferTLS",

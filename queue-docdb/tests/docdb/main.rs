@@ -1,6 +1,7 @@
 //! Tests of what the conformance suite does not check.
 
 mod apart;
+mod certificates;
 mod codes;
 mod connecting;
 mod damage;
@@ -14,7 +15,9 @@ mod lanes;
 mod locked;
 mod lost_replies;
 mod members_away;
+mod mistakes;
 mod operators_indexes;
+mod outages;
 mod outcomes;
 mod pause;
 mod plans;
@@ -36,4 +39,5 @@ mod suspended;
 mod transactions;
 mod unique_index;
 mod unreadable;
+mod uri_settings;
 mod waking;

@@ -1,11 +1,9 @@
 //! Enqueue and ack in the application's transaction.
 
-use std::error::Error as _;
-
 use mongodb::{
     ClientSession,
     bson::{Document, doc},
-    error::{Error as DriverError, TRANSIENT_TRANSACTION_ERROR},
+    error::TRANSIENT_TRANSACTION_ERROR,
 };
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{
@@ -154,9 +152,7 @@ async fn invalid_input_does_not_end_the_transaction() {
 
 /// By the label that the driver's own retry loop uses.
 fn may_be_retried(error: &Error) -> bool {
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<DriverError>());
+    let cause = queue_docdb::driver_error(error);
     cause.is_some_and(|cause| cause.contains_label(TRANSIENT_TRANSACTION_ERROR))
 }
 

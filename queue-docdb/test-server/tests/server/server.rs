@@ -44,6 +44,23 @@ async fn is_a_replica_set_with_databases_for_tests() {
 }
 
 #[tokio::test]
+async fn may_be_a_standalone_or_a_set_that_is_not_initiated() {
+    let hello = async |options: ServerOptions| {
+        let server = MongoServer::start_dedicated(options).await.unwrap();
+        let admin = client(&server).await.database("admin");
+        let hello = admin.run_command(doc! { "hello": 1 }).await.unwrap();
+        server.stop().await.unwrap();
+        hello
+    };
+    let standalone = hello(ServerOptions::new().as_standalone()).await;
+    assert_eq!(standalone.get_bool("isWritablePrimary"), Ok(true));
+    assert!(!standalone.contains_key("setName"), "{standalone}");
+    let uninitiated = hello(ServerOptions::new().without_initiation()).await;
+    assert_eq!(uninitiated.get_bool("isreplicaset"), Ok(true));
+    assert_eq!(uninitiated.get_bool("isWritablePrimary"), Ok(false));
+}
+
+#[tokio::test]
 async fn listens_on_loopback_only() {
     let server = MongoServer::start_dedicated(ServerOptions::new());
     let server = server.await.unwrap();

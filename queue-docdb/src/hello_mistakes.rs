@@ -1,0 +1,96 @@
+//! Mistakes that a server's answer to `hello` shows.
+
+use mongodb::{bson::Document, options::ClientOptions};
+
+/// Whether a server may take writes, by its answer to `hello` or `isMaster`.
+pub(crate) fn is_writable(reply: &Document) -> bool {
+    ["isWritablePrimary", "ismaster"]
+        .iter()
+        .any(|field| reply.get_bool(field) == Ok(true))
+}
+
+/// Whether a server waits for the configuration of its replica set.
+pub(crate) fn is_uninitiated(reply: &Document) -> bool {
+    reply.get_bool("isreplicaset") == Ok(true)
+}
+
+pub(crate) fn uninitiated(address: &str) -> String {
+    format!("the replica set of {address} is not initiated; run rs.initiate() on it")
+}
+
+/// The mistake that a server's answer shows, if any.
+pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions) -> Option<String> {
+    let set = reply.get_str("setName").ok();
+    let is_router = reply.get_str("msg") == Ok("isdbgrid");
+    let what = if is_router {
+        "a mongos"
+    } else {
+        "a standalone server"
+    };
+    match (options.repl_set_name.as_deref(), set) {
+        (Some(wanted), Some(set)) if wanted != set => {
+            return Some(format!(
+                "replicaSet is {wanted}, but the set of {address} is {set}"
+            ));
+        }
+        (Some(wanted), None) => {
+            return Some(format!(
+                "replicaSet is {wanted}, but {address} is {what}; remove replicaSet"
+            ));
+        }
+        _ => {}
+    }
+    let is_direct = options.direct_connection == Some(true);
+    if is_direct {
+        return not_the_primary(reply, address);
+    }
+    let is_alone = set.is_none() && !is_router && options.hosts.len() > 1;
+    is_alone.then(|| {
+        format!(
+            "the URI names {} hosts, but {address} is a standalone server; name one host",
+            options.hosts.len()
+        )
+    })
+}
+
+/// Says which member a direct connection has reached, if that can never take writes. `None` for
+/// the primary, and for a secondary while there is no primary.
+pub(crate) fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
+    if is_writable(reply) {
+        return None;
+    }
+    let member = match reply.get_bool("arbiterOnly") {
+        Ok(true) => "an arbiter",
+        _ => "a secondary",
+    };
+    let primary = reply.get_str("primary").ok();
+    let itself = reply.get_str("me").unwrap_or(address);
+    let primary = primary.filter(|primary| *primary != itself)?;
+    Some(format!(
+        "directConnection is true, but {address} is {member}, and only the primary {primary} takes \
+         writes; name it, or remove directConnection"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn a_secondary_is_a_mistake_only_if_another_server_is_the_primary() {
+        let of = |reply| not_the_primary(&reply, "a:1");
+        let away = doc! { "secondary": true, "ismaster": false, "me": "a:1" };
+        assert_eq!(of(away.clone()), None, "an election");
+        let mut reply = away.clone();
+        reply.insert("primary", "a:1");
+        assert_eq!(of(reply), None, "it is about to be the primary");
+        let mut reply = away;
+        reply.insert("primary", "b:1");
+        assert!(of(reply.clone()).is_some_and(|mistake| mistake.contains("primary b:1")));
+        reply.insert("arbiterOnly", true);
+        assert!(of(reply).is_some_and(|mistake| mistake.contains("an arbiter")));
+        assert_eq!(of(doc! { "isWritablePrimary": true }), None);
+    }
+}

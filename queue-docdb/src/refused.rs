@@ -1,0 +1,130 @@
+//! The errors of a connect that failed.
+
+use mongodb::{
+    error::{Error as DriverError, ErrorKind as DriverKind},
+    options::{AuthMechanism, ClientOptions, Tls},
+};
+use queue_api::{Error, ErrorKind};
+
+use crate::{
+    cause::{explained_by, explanation},
+    diagnose::{self, Found},
+    error::StoreError,
+    uri,
+    words::words,
+};
+
+const OPERATION: &str = "connect";
+
+/// The error of a client that the driver does not make.
+pub(crate) fn by_driver(options: &ClientOptions, error: DriverError) -> Error {
+    let key_file = match &options.tls {
+        Some(Tls::Enabled(tls)) => tls.cert_key_file_path.as_deref(),
+        _ => None,
+    };
+    let message = match (&*error.kind, key_file) {
+        // The CA file has been read.
+        (DriverKind::InvalidTlsConfig { .. }, Some(path)) => format!(
+            "the file {} of tlsCertificateKeyFile cannot be used",
+            path.display()
+        ),
+        _ => "the settings cannot be used".to_owned(),
+    };
+    explained_by(error, ErrorKind::InvalidInput, OPERATION, &message)
+}
+
+/// The error of a server that did not accept the client, or of none that answered.
+pub(crate) fn by_server(
+    uri: &str,
+    options: &ClientOptions,
+    error: StoreError,
+    found: &Found,
+) -> Error {
+    let kind = error.kind();
+    let hint = found.mistakes.join("; ");
+    if matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut) && !hint.is_empty() {
+        // The servers without a mistake answered, so this is no outage.
+        if !found.is_outage {
+            return Error::invalid(OPERATION, hint);
+        }
+        let message = format!("{hint}; the other servers are not available");
+        return match error {
+            StoreError::Driver(error) => explained_by(error, kind, OPERATION, &message),
+            error => Error::new(kind, OPERATION, format!("{message}: {error}")),
+        };
+    }
+    let hosts: Vec<_> = options.hosts.iter().map(ToString::to_string).collect();
+    let hosts = hosts.join(", ");
+    match error {
+        StoreError::TimedOut(after) => {
+            let states = found.states.join("; ");
+            let message = format!("no answer within {after:?}: {states}");
+            Error::new(kind, OPERATION, message)
+        }
+        StoreError::Driver(error) if kind == ErrorKind::Denied => {
+            let message = format!("the database refuses this user{}", auth_hint(uri, options));
+            explained_by(error, kind, OPERATION, &message)
+        }
+        StoreError::Driver(error)
+            if options.load_balanced == Some(true)
+                && matches!(&*error.kind, DriverKind::IncompatibleServer { .. }) =>
+        {
+            let message = format!(
+                "loadBalanced is true, but {hosts} is no load balancer; remove loadBalanced"
+            );
+            explained_by(error, kind, OPERATION, &message)
+        }
+        StoreError::Driver(error) => {
+            let mut message = explanation(kind, OPERATION).into_owned();
+            if !options
+                .hosts
+                .iter()
+                .any(|host| words(&error).contains(&host.to_string()))
+            {
+                message = format!("{hosts}: {message}");
+            }
+            explained_by(error, kind, OPERATION, &message)
+        }
+        error => error.during(OPERATION),
+    }
+}
+
+/// The same for the application's client, whose options are unknown.
+pub(crate) fn own_client(error: StoreError) -> Error {
+    match error {
+        StoreError::TimedOut(after) => {
+            let message = format!(
+                "no answer within {after:?}; the client gives its reason only after its own \
+                 serverSelectionTimeoutMS, which is 30 s by default"
+            );
+            Error::new(ErrorKind::TimedOut, OPERATION, message)
+        }
+        StoreError::Driver(error) if diagnose::wants_api_version(&error) => {
+            Error::invalid(OPERATION, diagnose::API_VERSION)
+        }
+        error => error.during(OPERATION),
+    }
+}
+
+/// Where the server has looked for the user.
+fn auth_hint(uri: &str, options: &ClientOptions) -> String {
+    let Some(credential) = &options.credential else {
+        return String::new();
+    };
+    if credential
+        .mechanism
+        .as_ref()
+        .is_some_and(|it| !matches!(it, AuthMechanism::ScramSha1 | AuthMechanism::ScramSha256))
+    {
+        return String::new();
+    }
+    let default = options.default_database.as_deref().unwrap_or("admin");
+    let source = credential.source.as_deref().unwrap_or(default);
+    match uri::names(uri, "authSource") {
+        true => format!(" (authSource is {source}, the database that has the user)"),
+        false => format!(
+            " (the URI has no authSource, so the user is looked for in the database {source}; most \
+             users are in admin)"
+        ),
+    }
+}

@@ -1,0 +1,113 @@
+//! The files with certificates and keys, read before the driver does.
+//!
+//! The driver skips certificates that it cannot read, and names no file for a wrong key.
+
+use std::path::Path;
+
+use queue_api::Error;
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+/// Checks the file with the certificate authorities to trust.
+pub(crate) fn check_ca_file(path: &Path) -> Result<(), Error> {
+    let name = format!("the CA file {}", path.display());
+    let text = read(&name, path)?;
+    match certificates(&name, &text)? {
+        0 => Err(invalid(format!(
+            "{name} contains no certificate in PEM format"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the file with the client's certificate and its key.
+pub(crate) fn check_client_file(path: &Path) -> Result<(), Error> {
+    let name = format!("the file {} of tlsCertificateKeyFile", path.display());
+    let text = read(&name, path)?;
+    if certificates(&name, &text)? == 0 {
+        let message = format!("{name} contains no certificate in PEM format");
+        return Err(invalid(message));
+    }
+    // The driver decrypts a key, if it can.
+    let is_encrypted = String::from_utf8_lossy(&text).contains("ENCRYPTED");
+    if !is_encrypted && PrivateKeyDer::from_pem_slice(&text).is_err() {
+        let message = format!("{name} contains no private key in PEM format");
+        return Err(invalid(message));
+    }
+    Ok(())
+}
+
+fn read(name: &str, path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path)
+        .map_err(|error| invalid(format!("{name} cannot be read: {error}")).with_source(error))
+}
+
+/// The number of certificates, all of which must be complete.
+fn certificates(name: &str, text: &[u8]) -> Result<usize, Error> {
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(text) {
+        count += 1;
+        let problem = match certificate {
+            Ok(certificate) if is_whole(&certificate) => continue,
+            Err(pem::Error::MissingSectionEnd { .. }) => "its end is missing",
+            Ok(_) | Err(_) => "it cannot be decoded",
+        };
+        let message = format!("{name} is damaged or cut off at certificate {count}: {problem}");
+        return Err(invalid(message));
+    }
+    Ok(count)
+}
+
+/// Whether this is a DER sequence of the length that it states.
+fn is_whole(certificate: &[u8]) -> bool {
+    const SEQUENCE: u8 = 0x30;
+    const LONG_FORM: u8 = 0x80;
+    let [SEQUENCE, length, rest @ ..] = certificate else {
+        return false;
+    };
+    let Some(size) = length.checked_sub(LONG_FORM) else {
+        return rest.len() == usize::from(*length);
+    };
+    let Some((stated, content)) = rest.split_at_checked(usize::from(size)) else {
+        return false;
+    };
+    let stated = stated.iter().try_fold(0_usize, |sum, byte| {
+        sum.checked_mul(256)?.checked_add(usize::from(*byte))
+    });
+    stated == Some(content.len())
+}
+
+fn invalid(message: String) -> Error {
+    Error::invalid("connect", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_has_the_length_that_it_states() {
+        for whole in [
+            &[0x30, 1, 7][..],
+            &[0x30, 0x81, 2, 7, 7],
+            &[0x30, 0x82, 0, 1, 7],
+        ] {
+            assert!(is_whole(whole), "{whole:?}");
+        }
+        let broken = [
+            &[][..],
+            &[0x30],
+            &[0x31, 1, 7],
+            &[0x30, 2, 7],
+            &[0x30, 1, 7, 7],
+            &[0x30, 0x81],
+            &[0x30, 0x82, 1, 0, 7],
+            &[0x30, 0xff, 7],
+        ];
+        for broken in broken {
+            assert!(!is_whole(broken), "{broken:?}");
+        }
+    }
+}

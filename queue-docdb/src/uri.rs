@@ -1,0 +1,141 @@
+//! What is wrong with a URI, without its password.
+//!
+//! The driver quotes what it does not understand, and takes a password with an unescaped `/`, `?`
+//! or `@` for a host, an option or a database.
+
+use std::time::Duration;
+
+use mongodb::{
+    error::{Error as DriverError, ErrorKind as DriverKind},
+    options::ClientOptions,
+};
+use queue_api::{Error, ErrorKind};
+
+use crate::{cause::explained_by, error::StoreError, retry::Deadline, words::words};
+
+const OPERATION: &str = "connect";
+
+const ESCAPES: &str = "the user name or the password in the URI is not valid: write : / ? # [ ] @ % \
+                       in them percent-encoded";
+
+/// Whether the URI has this option.
+pub(crate) fn names(uri: &str, option: &str) -> bool {
+    let (_, settings) = uri.split_once('?').unwrap_or_default();
+    let mut names = settings.split('&').filter_map(|it| it.split_once('='));
+    names.any(|(name, _)| name.eq_ignore_ascii_case(option))
+}
+
+/// The public error for a URI that the driver refused with `error`.
+pub(crate) async fn explain(uri: &str, error: DriverError, timeout: Duration) -> Error {
+    if matches!(
+        &*error.kind,
+        DriverKind::DnsResolve { .. } | DriverKind::Io(_)
+    ) {
+        let host = Parts::of(uri).map_or("", |parts| parts.hosts);
+        let (host, _) = host.split_once('/').unwrap_or((host, ""));
+        let message = format!("the host name {host} was not resolved");
+        return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
+    }
+    let Some(parts) = Parts::of(uri) else {
+        let message = "the URI has no scheme; it must begin with mongodb:// or mongodb+srv://";
+        return Error::invalid(OPERATION, message);
+    };
+    let message = match parts.fault().await {
+        Some(Fault::Credentials) => ESCAPES.to_owned(),
+        Some(Fault::Path) => format!(
+            "the URI has an @ after a /: if it is in the database's name, write %40; else {ESCAPES}"
+        ),
+        None => {
+            // Parsed without the password, so that the driver cannot quote it.
+            let parsing = ClientOptions::parse(parts.anonymous());
+            match Deadline::after(timeout).run(parsing).await {
+                Err(StoreError::Driver(error)) => {
+                    format!("the URI is not valid: {}", words(&error))
+                }
+                _ => ESCAPES.to_owned(),
+            }
+        }
+    };
+    Error::invalid(OPERATION, message)
+}
+
+/// A URI as the driver divides it.
+struct Parts<'a> {
+    scheme: &'a str,
+    /// User name and password, if there is an `@` before the options.
+    user: Option<&'a str>,
+    /// Hosts and database.
+    hosts: &'a str,
+    /// With the question mark.
+    options: &'a str,
+}
+
+enum Fault {
+    Credentials,
+    /// An `@` in the database's name, or a `/` in the password.
+    Path,
+}
+
+impl<'a> Parts<'a> {
+    fn of(uri: &'a str) -> Option<Self> {
+        let (scheme, rest) = uri.split_once("://")?;
+        let (before, options) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+        let (user, hosts) = match before.rsplit_once('@') {
+            Some((user, hosts)) => (Some(user), hosts),
+            None => (None, before),
+        };
+        Some(Self {
+            scheme,
+            user,
+            hosts,
+            options,
+        })
+    }
+
+    /// What is certainly wrong with the credentials or their end.
+    async fn fault(&self) -> Option<Fault> {
+        let Some(user) = self.user else {
+            // A password with a question mark looks like hosts and options.
+            let hosts = format!("mongodb://{}", self.hosts);
+            let is_password =
+                self.options.contains('@') && ClientOptions::parse(hosts).await.is_err();
+            return is_password.then_some(Fault::Credentials);
+        };
+        if let Some((hosts, _)) = user.split_once('/') {
+            let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
+            return Some(match hosts {
+                Ok(_) => Fault::Path,
+                Err(_) => Fault::Credentials,
+            });
+        }
+        let (name, password) = user.split_once(':').unwrap_or((user, ""));
+        let is_escaped = |text: &str| {
+            let mut escapes = text.split('%').skip(1);
+            let is_hexadecimal = |escape: &str| {
+                let digits = escape.bytes().take(2).filter(u8::is_ascii_hexdigit);
+                digits.count() == 2
+            };
+            !text.contains([':', '/', '?', '#', '[', ']', '@']) && escapes.all(is_hexadecimal)
+        };
+        let is_escaped = is_escaped(name) && is_escaped(password);
+        (!is_escaped).then_some(Fault::Credentials)
+    }
+
+    /// The URI with another user name and password where it has them.
+    fn anonymous(&self) -> String {
+        let Self {
+            scheme,
+            user,
+            hosts,
+            options,
+        } = self;
+        let user = match user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
+            None => "",
+            Some(("", "")) => "@",
+            Some((_, "")) => "name@",
+            Some(("", _)) => ":password@",
+            Some(_) => "name:password@",
+        };
+        format!("{scheme}://{user}{hosts}{options}")
+    }
+}
