@@ -50,7 +50,8 @@ impl ListenOptions {
     ///
     /// Leases are renewed, so this does not limit how long a handler may take. It is the time after
     /// which other consumers get the messages of a crashed process, and the longest store outage
-    /// that a lease survives.
+    /// that a lease survives. It must be longer than 0. A message whose own timeout is 0 is extended
+    /// at once, as every lease is that is too short for the round trips to the store.
     #[must_use]
     pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = Some(timeout);

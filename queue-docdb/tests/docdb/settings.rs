@@ -244,8 +244,8 @@ const TOO_LONG: Duration = Duration::from_secs(367 * 24 * 3600);
 
 /// Durations at their ends, with whether they are allowed for a lease, and for a delay.
 const DURATIONS: [(Duration, bool, bool); 7] = [
-    (Duration::ZERO, false, true),
-    (Duration::from_nanos(1), false, true),
+    (Duration::ZERO, true, true),
+    (Duration::from_nanos(1), true, true),
     (Duration::from_millis(1), true, true),
     (Limits::STANDARD.max_visibility_timeout, true, true),
     (Limits::STANDARD.max_delay, false, true),
