@@ -367,7 +367,7 @@ async fn a_missing_outcome_is_an_internal_error() -> Result<()> {
 
 #[test]
 fn names_and_ids_are_checked() {
-    for name in ["a", "0", "mail.out", "A-b_c.9", &"x".repeat(48)] {
+    for name in ["a", "0", "mail.out", "A-b_c.9", &"x".repeat(80)] {
         assert_eq!(QueueName::new(name).unwrap().as_str(), name);
     }
     for name in [
@@ -380,11 +380,11 @@ fn names_and_ids_are_checked() {
         "a$b",
         "ä",
         "a\0",
-        &"x".repeat(49),
+        &"x".repeat(81),
     ] {
         let error = QueueName::new(name).unwrap_err();
         assert!(
-            error.to_string().contains("1 to 48 ASCII letters"),
+            error.to_string().contains("1 to 80 ASCII letters"),
             "{error}"
         );
     }

@@ -37,7 +37,7 @@ pub(crate) enum StoreError {
     /// A unique index other than the one on `_id`, or a collation, refuses a message.
     #[error("{0}")]
     Index(String),
-    /// The queue's collection would have a reserved name.
+    /// The name of the queue's collection would be reserved, or too long.
     #[error("{0}")]
     Name(String),
     /// The collection is another program's, or of another version of this library.

@@ -156,14 +156,14 @@ async fn the_builders_settings_at_their_ends() {
         ("a prefix of nothing", Good, new().collection_prefix("")),
         ("a prefix of 1 byte", Good, new().collection_prefix("x")),
         (
-            "a prefix of 9 bytes",
+            "a prefix of 60 bytes",
             Good,
-            new().collection_prefix("x".repeat(9)),
+            new().collection_prefix("x".repeat(60)),
         ),
         (
-            "a prefix of 10 bytes",
-            Refused("10 bytes"),
-            new().collection_prefix("x".repeat(10)),
+            "a prefix of 119 bytes",
+            Refused("119 bytes; it may have at most 81"),
+            new().collection_prefix("x".repeat(119)),
         ),
     ] {
         let database = server.scratch_database();
