@@ -19,8 +19,8 @@ pub(crate) enum Engine {
     MongoDb,
     /// DocumentDB 5.0 and newer, and elastic clusters.
     DocumentDb,
-    /// DocumentDB 3.6 and 4.0.
-    OldDocumentDb,
+    /// DocumentDB 4.0 and 3.6.
+    DocumentDb4,
 }
 
 /// The wire version of DocumentDB 4.0.
@@ -36,7 +36,7 @@ impl Engine {
             .collect();
         let wire_version = hello.get_i32("maxWireVersion");
         match is_amazon(uri_hosts) || is_amazon(&listed) {
-            true if wire_version.is_ok_and(|it| it <= OLD_WIRE_VERSION) => Self::OldDocumentDb,
+            true if wire_version.is_ok_and(|it| it <= OLD_WIRE_VERSION) => Self::DocumentDb4,
             true => Self::DocumentDb,
             false => Self::MongoDb,
         }
@@ -156,8 +156,8 @@ mod tests {
             (local, hello(amazon), Engine::DocumentDb),
             (amazon, doc! {}, Engine::DocumentDb),
             (elastic, doc! { "msg": "isdbgrid" }, Engine::DocumentDb),
-            (amazon, old(6), Engine::OldDocumentDb),
-            (amazon, old(7), Engine::OldDocumentDb),
+            (amazon, old(6), Engine::DocumentDb4),
+            (amazon, old(7), Engine::DocumentDb4),
             (amazon, old(13), Engine::DocumentDb),
             (local, old(7), Engine::MongoDb),
             (local, hello("db-1:27017"), Engine::MongoDb),

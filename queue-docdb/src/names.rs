@@ -29,7 +29,7 @@ impl Prefix {
         let room = MAX_NAMESPACE_BYTES.saturating_sub(database.len() + 1);
         let room = match engine {
             Engine::MongoDb | Engine::DocumentDb => room,
-            Engine::OldDocumentDb => room.min(MAX_OLD_COLLECTION_BYTES),
+            Engine::DocumentDb4 => room.min(MAX_OLD_COLLECTION_BYTES),
         };
         let max_queue_bytes = room.saturating_sub(prefix.len());
         if max_queue_bytes == 0 {
@@ -176,18 +176,18 @@ mod tests {
     /// The longest names of collections and of queues, in bytes.
     #[test]
     fn a_queue_has_the_room_that_the_database_and_the_prefix_leave() {
-        use Engine::{DocumentDb, MongoDb, OldDocumentDb};
+        use Engine::{DocumentDb, DocumentDb4, MongoDb};
         for (database, prefix, engine, most) in [
             (4, 6, MongoDb, 109),
             (4, 6, DocumentDb, 109),
-            (4, 6, OldDocumentDb, 51),
+            (4, 6, DocumentDb4, 51),
             (33, 6, DocumentDb, 80),
             (34, 6, MongoDb, 79),
             (63, 0, DocumentDb, 56),
-            (63, 0, OldDocumentDb, 56),
-            (62, 0, OldDocumentDb, 57),
+            (63, 0, DocumentDb4, 56),
+            (62, 0, DocumentDb4, 57),
             (63, 55, MongoDb, 1),
-            (1, 56, OldDocumentDb, 1),
+            (1, 56, DocumentDb4, 1),
         ] {
             let (database, text) = ("d".repeat(database), "p".repeat(prefix));
             let longest = |text| Prefix::new(&database, text, engine).expect("a prefix");
@@ -207,7 +207,7 @@ mod tests {
                 assert_eq!(prefix.queue(&foreign), None, "another program's");
             }
         }
-        for (database, prefix, engine) in [(63, 56, MongoDb), (1, 57, OldDocumentDb)] {
+        for (database, prefix, engine) in [(63, 56, MongoDb), (1, 57, DocumentDb4)] {
             let (database, text) = ("d".repeat(database), "p".repeat(prefix));
             let error = Prefix::new(&database, text, engine).expect_err("no room is left");
             let hint = format!("{prefix} bytes; it may have at most {}", prefix - 1);
