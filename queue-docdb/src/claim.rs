@@ -7,7 +7,7 @@ use queue_api::{Delivery, LeaseOptions, MessageId, millis};
 
 use crate::{
     aim::Aim,
-    candidate::{Candidate, Met},
+    candidate::Met,
     collection::{Query, QueueCollection},
     document::{self, Stored},
     error::{Effect, StoreError},
@@ -157,20 +157,13 @@ impl QueueCollection {
         };
         // A call meets each message once (L4), also if its lease has ended meanwhile.
         let is_ready = |delivery: &&Delivery| delivery.lease_expires_at <= now.to_system_time();
-        let met_before = delivered
-            .iter()
-            .filter(is_ready)
-            .map(|delivery| &delivery.id);
-        let met_before: HashSet<&MessageId> = met_before.collect();
-        let mut found = self.look(aim, now, limit + met_before.len()).await?;
-        drop(turn);
+        let met_before = delivered.iter().filter(is_ready);
+        let met_before = met_before.map(|delivery| (None, delivery.id.clone()));
+        let met_before = self.state.apart.keep(met_before);
+        let found = self.look(aim, now, limit).await?;
+        drop((met_before, turn));
         // Until the outcome is known, other claims of this instance look elsewhere.
         let _kept = found.kept;
-        let is_new = |candidate: &Candidate| {
-            let id = candidate.id();
-            id.is_none_or(|id| !met_before.contains(id))
-        };
-        found.candidates.retain(is_new);
         let wanted = options.max_messages() - delivered.len();
         let met = Met::in_order(found.candidates, wanted);
         let sent = met.live.len() + met.dying.len();
