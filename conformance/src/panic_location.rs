@@ -49,7 +49,7 @@ fn describe(raised: &Location) -> String {
 }
 
 /// The text of the checks. A failure quotes it: an assertion alone does not say what it compares.
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 11] = [
     ("cancel.rs", include_str!("checks/cancel.rs")),
     ("concurrent.rs", include_str!("checks/concurrent.rs")),
     ("dead_letter.rs", include_str!("checks/dead_letter.rs")),
@@ -60,6 +60,7 @@ const SOURCES: [(&str, &str); 10] = [
     ("race.rs", include_str!("checks/race.rs")),
     ("settle.rs", include_str!("checks/settle.rs")),
     ("wait.rs", include_str!("checks/wait.rs")),
+    ("zero.rs", include_str!("checks/zero.rs")),
 ];
 
 /// The folder of this file, as panics name it.

@@ -50,15 +50,17 @@ use crate::{
 /// - **L1 exclusive.** While a lease runs, no other call can lease the message.
 /// - **L2 visible again.** When a lease expires, the message can be leased again, and not before.
 ///   The lease lasts for the visibility timeout of the lease call. If the call sets none, the
-///   message's own applies.
+///   message's own applies. With a timeout of 0 the delivery counts and has a receipt (L3, A3), and
+///   the message is ready again at once.
 /// - **L3 counted.** Attempts are numbered 1, 2, 3 …, and every delivery has a new receipt. The
 ///   number of a released attempt is used again.
-/// - **L4 bounded.** A lease call never returns more messages than requested. If no other call
-///   competes with it, it returns exactly min(requested, ready) messages in order of ready time.
-///   Messages that became ready in the same millisecond come in any order. Under contention it
-///   may return fewer, but at least one caller makes progress. Under contention, and for a second
-///   after it, order is approximate; a message that comes in late with an earlier ready time may
-///   be passed over for 200 ms.
+/// - **L4 bounded.** A lease call never returns more messages than requested. It meets each message
+///   once, however short the visibility timeout is: it does not return a message twice, nor make a
+///   dead letter of what it returns. If no other call competes with it, it returns exactly
+///   min(requested, ready) messages in order of ready time. Messages that became ready in the same
+///   millisecond come in any order. Under contention it may return fewer, but at least one caller
+///   makes progress. Under contention, and for a second after it, order is approximate; a message
+///   that comes in late with an earlier ready time may be passed over for 200 ms.
 /// - **A1 gone.** An acked message is never delivered again.
 /// - **A2 fenced.** A later delivery supersedes all earlier receipts of the message. An ack or
 ///   a change with a superseded receipt is [`Lost`](LeaseOutcome::Lost) and changes nothing.
@@ -69,7 +71,7 @@ use crate::{
 ///   order, as if the receipts were used one after another. It returns
 ///   [`Applied`](LeaseOutcome::Applied) only if that is certain.
 /// - **A5 changed.** Extend sets the expiry to now + d, whether that is later or earlier than
-///   before. Nack makes the message ready after the nack's delay. Release makes it ready at once
+///   before. With a d of 0 the message is ready at once, and the attempt counts. Nack makes the message ready after the nack's delay. Release makes it ready at once
 ///   and takes back the attempt.
 /// - **D1 dead letter.** A ready message whose attempts have reached its `max_attempts` is not
 ///   delivered again. The lease call that reaches it makes it a dead letter and continues with

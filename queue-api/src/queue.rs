@@ -160,6 +160,9 @@ impl Queue {
     /// Leases ready messages, at most as many as requested. Returns none if no message is ready
     /// or if other callers took them first.
     ///
+    /// A message with a visibility timeout of 0 is ready again at once. So after such a message this
+    /// leases no further batch (see [`Limits::max_batch`]), which would return it again.
+    ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if zero messages are requested or the
     /// visibility timeout exceeds the limits. After any other error, messages may have been
@@ -185,7 +188,9 @@ impl Queue {
             match self.backend.lease(&self.name, &options).await {
                 Ok(more) => {
                     self.counters.leased(more.len());
-                    let is_last = more.len() < chunk;
+                    // Another call would return messages again that are ready again.
+                    let is_ready = |delivery: &Delivery| delivery.visibility_timeout.is_zero();
+                    let is_last = more.len() < chunk || more.iter().any(is_ready);
                     append(&mut deliveries, more);
                     if is_last {
                         break;
@@ -234,7 +239,9 @@ impl Queue {
         counted("ack", receipts.len(), answer)
     }
 
-    /// Sets the expiry of a lease to now + `by`, whether that is later or earlier than before.
+    /// Sets the expiry of a lease to now + `by`, whether that is later or earlier than before. With 0
+    /// the message is ready at once, and the attempt counts; the receipt works until another
+    /// delivery supersedes it.
     ///
     /// # Errors
     /// As [`change_batch`](Queue::change_batch).

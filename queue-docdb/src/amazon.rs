@@ -15,12 +15,18 @@ const DOMAINS: [&str; 4] = [
     ".docdb-elastic.amazonaws.com.cn",
 ];
 
-/// The engine of a server, as far as its host names tell.
+/// The engine of a server, as far as its host names and its wire version tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     MongoDb,
+    /// DocumentDB 5.0 and newer, and elastic clusters.
     DocumentDb,
+    /// DocumentDB 4.0 and 3.6.
+    DocumentDb4,
 }
+
+/// The wire version of DocumentDB 4.0.
+const OLD_WIRE_VERSION: i32 = 7;
 
 impl Engine {
     /// Through a tunnel, only the server's own list of hosts has Amazon's names.
@@ -30,7 +36,9 @@ impl Engine {
         let listed: Vec<_> = listed
             .filter_map(|host| ServerAddress::parse(host).ok())
             .collect();
+        let wire_version = hello.get_i32("maxWireVersion");
         match is_amazon(uri_hosts) || is_amazon(&listed) {
+            true if wire_version.is_ok_and(|it| it <= OLD_WIRE_VERSION) => Self::DocumentDb4,
             true => Self::DocumentDb,
             false => Self::MongoDb,
         }
@@ -152,13 +160,18 @@ mod tests {
     #[test]
     fn the_engine_shows_in_the_uri_or_in_the_servers_hosts() {
         let host = |name: &str| ServerAddress::parse(name).expect("a host");
-        let hello = |name: &str| doc! { "hosts": [name] };
+        let hello = |name: &str| doc! { "hosts": [name], "maxWireVersion": 13 };
+        let old = |wire: i32| doc! { "maxWireVersion": wire };
         let amazon = "shop-1.x.eu-west-1.docdb.amazonaws.com:27017";
         let (local, elastic) = ("localhost:27017", "x.eu-west-1.docdb-elastic.amazonaws.com");
         for (uri, hello, engine) in [
             (local, hello(amazon), Engine::DocumentDb),
             (amazon, doc! {}, Engine::DocumentDb),
             (elastic, doc! { "msg": "isdbgrid" }, Engine::DocumentDb),
+            (amazon, old(6), Engine::DocumentDb4),
+            (amazon, old(7), Engine::DocumentDb4),
+            (amazon, old(13), Engine::DocumentDb),
+            (local, old(7), Engine::MongoDb),
             (local, hello("db-1:27017"), Engine::MongoDb),
             (local, doc! {}, Engine::MongoDb),
         ] {

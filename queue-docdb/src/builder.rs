@@ -9,7 +9,7 @@ use mongodb::{
 use queue_api::{Clock, Error, Result};
 
 use crate::{
-    amazon,
+    amazon::{self, Engine},
     backend::DocDbBackend,
     clock::{ServerClock, Time},
     connect::{self, ClientSettings, Connection},
@@ -130,9 +130,10 @@ impl DocDbBuilder {
     ///
     /// The whole name may not begin with `system.` or contain `.system.`.
     ///
-    /// Allowed are 0 to 9 bytes: a collection name on DocumentDB has up to 57 bytes, and a
-    /// queue's name up to 48. It is at most 8 if the database's name has 63 bytes. Use an empty
-    /// prefix only in a database that has nothing but queues.
+    /// The database's name, a dot, the prefix and a queue's name have at most 120 bytes in all. On
+    /// DocumentDB 3.6 and 4.0 the prefix and a queue's name have at most 57. A call on a queue with a
+    /// longer name is [`InvalidInput`](queue_api::ErrorKind::InvalidInput). Use an empty prefix only in
+    /// a database that has nothing but queues.
     #[must_use]
     pub fn collection_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.collection_prefix = prefix.into();
@@ -281,8 +282,8 @@ impl DocDbBuilder {
                     Error::invalid("connect", message)
                 })?;
                 check_database(&name)?;
-                // Checked before the connection, for an early error.
-                Prefix::new(&name, self.collection_prefix.clone())?;
+                // Checked before the connection, for an early error. Old engines allow less.
+                Prefix::new(&name, self.collection_prefix.clone(), Engine::MongoDb)?;
                 let (client, engine) = connect::client(&uri, options, deadline).await?;
                 Connection {
                     database: client.database(&name),
@@ -303,7 +304,11 @@ impl DocDbBuilder {
                 connect::application_database(&database, deadline).await?
             }
         };
-        let prefix = Prefix::new(connection.database.name(), self.collection_prefix)?;
+        let prefix = Prefix::new(
+            connection.database.name(),
+            self.collection_prefix,
+            connection.engine,
+        )?;
         let time = match self.clock {
             Some(clock) => Time::Custom(clock),
             None => {

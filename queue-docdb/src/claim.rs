@@ -76,7 +76,7 @@ impl QueueCollection {
                 }
                 None => {
                     let is_unknown = &mut is_unknown;
-                    self.claim_round(options, wanted, limit, aim, is_unknown)
+                    self.claim_round(options, &deliveries, limit, aim, is_unknown)
                         .await
                 }
             };
@@ -99,6 +99,11 @@ impl QueueCollection {
                     continue;
                 }
             };
+            if !is_claim {
+                // It had superseded leases of this call that have ended.
+                let again = &round.deliveries;
+                deliveries.retain(|before| again.iter().all(|again| again.id != before.id));
+            }
             deliveries.extend(round.deliveries);
             buried += round.buried;
             if round.lost > 0 {
@@ -133,7 +138,7 @@ impl QueueCollection {
     async fn claim_round(
         &self,
         options: &LeaseOptions,
-        wanted: usize,
+        delivered: &[Delivery],
         limit: usize,
         aim: Aim,
         is_unknown: &mut bool,
@@ -150,10 +155,16 @@ impl QueueCollection {
             nonce: Uuid::new(),
             visibility_millis: options.visibility_timeout().map(millis::ceil),
         };
+        // A call meets each message once (L4), also if its lease has ended meanwhile.
+        let is_ready = |delivery: &&Delivery| delivery.lease_expires_at <= now.to_system_time();
+        let met_before = delivered.iter().filter(is_ready);
+        let met_before = met_before.map(|delivery| (None, delivery.id.clone()));
+        let met_before = self.state.apart.keep(met_before);
         let found = self.look(aim, now, limit).await?;
-        drop(turn);
+        drop((met_before, turn));
         // Until the outcome is known, other claims of this instance look elsewhere.
         let _kept = found.kept;
+        let wanted = options.max_messages() - delivered.len();
         let met = Met::in_order(found.candidates, wanted);
         let sent = met.live.len() + met.dying.len();
         if sent == 0 {

@@ -81,7 +81,7 @@ pub(crate) fn read(document: &RawDocument) -> Read<Stored> {
     let visibility_millis = integer(document, "visibility").ok_or(Damage("visibility"))?;
     // A longer lease would be one for ever.
     let longest = millis::ceil(Limits::STANDARD.max_visibility_timeout);
-    if !(1..=longest).contains(&visibility_millis) {
+    if !(0..=longest).contains(&visibility_millis) {
         return Err(Damage("visibility"));
     }
     if !matches!(document.get("dead"), Ok(None)) {

@@ -57,7 +57,7 @@ pub(crate) enum StoreError {
     /// A setting does not fit the server.
     #[error("{0}")]
     Setting(String),
-    /// The queue's collection would have a reserved name.
+    /// The name of the queue's collection would be reserved, or too long.
     #[error("{0}")]
     Name(String),
     /// The collection is another program's, or of another version of this library.

@@ -2,29 +2,43 @@
 
 use queue_api::{Error, QueueName};
 
-use crate::error::StoreError;
+use crate::{amazon::Engine, error::StoreError};
 
-/// The longest collection name, in bytes.
+const MAX_DATABASE_BYTES: usize = 63;
+
+/// The longest `database.collection`, in bytes. DocumentDB 5.0 and MongoDB 4.4 allow 255. A name that
+/// works on one server shall work on all.
 ///
 /// <https://docs.aws.amazon.com/documentdb/latest/developerguide/limits.html>
-const MAX_COLLECTION_BYTES: usize = 57;
-const MAX_DATABASE_BYTES: usize = 63;
-/// The longest `database.collection`, in bytes.
 const MAX_NAMESPACE_BYTES: usize = 120;
+
+/// The longest collection name of DocumentDB 3.6 and 4.0, in bytes.
+const MAX_OLD_COLLECTION_BYTES: usize = 57;
 
 /// What the collections' names begin with. The queue's name follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix(String);
+pub(crate) struct Prefix {
+    prefix: String,
+    /// The longest name of a queue, in bytes. At least 1.
+    max_queue_bytes: usize,
+}
 
 impl Prefix {
-    /// Checks that DocumentDB allows `prefix` with every queue's name in `database`.
-    pub(crate) fn new(database: &str, prefix: String) -> Result<Self, Error> {
-        let most = (MAX_COLLECTION_BYTES - QueueName::MAX_BYTES)
-            .min(MAX_NAMESPACE_BYTES.saturating_sub(database.len() + 1 + QueueName::MAX_BYTES));
-        if prefix.len() > most {
+    /// Checks that the server allows `prefix`, and that it leaves room for a queue's name.
+    pub(crate) fn new(database: &str, prefix: String, engine: Engine) -> Result<Self, Error> {
+        let room = MAX_NAMESPACE_BYTES.saturating_sub(database.len() + 1);
+        let room = match engine {
+            Engine::MongoDb | Engine::DocumentDb => room,
+            Engine::DocumentDb4 => room.min(MAX_OLD_COLLECTION_BYTES),
+        };
+        let max_queue_bytes = room.saturating_sub(prefix.len());
+        if max_queue_bytes == 0 {
             return Err(invalid(format!(
-                "collection_prefix is {prefix:?}, {} bytes; it may have at most {most}",
-                prefix.len()
+                "collection_prefix is {prefix:?}, {} bytes; it may have at most {}, because the \
+                 queue's name follows, and a collection name may have at most {room} bytes in the \
+                 database {database:?}",
+                prefix.len(),
+                room.saturating_sub(1)
             )));
         }
         let first_is_plain = prefix
@@ -41,12 +55,26 @@ impl Prefix {
                  \"system.\" or contain \".system.\""
             )));
         }
-        Ok(Self(prefix))
+        Ok(Self {
+            prefix,
+            max_queue_bytes,
+        })
     }
 
     /// The name of the queue's collection.
     pub(crate) fn collection(&self, queue: &QueueName) -> Result<String, StoreError> {
-        let name = format!("{}{}", self.0, queue.as_str());
+        let Self {
+            prefix,
+            max_queue_bytes,
+        } = self;
+        let bytes = queue.as_str().len();
+        if bytes > *max_queue_bytes {
+            return Err(StoreError::Name(format!(
+                "the queue name `{queue}` has {bytes} bytes; with this database and the \
+                 collection_prefix {prefix:?} it may have at most {max_queue_bytes}"
+            )));
+        }
+        let name = format!("{prefix}{queue}");
         if is_reserved(&name) {
             return Err(StoreError::Name(format!(
                 "the queue `{queue}` needs the collection `{name}`; the server reserves names that \
@@ -58,12 +86,13 @@ impl Prefix {
 
     /// A regular expression for the collections' names; `None` if every name matches.
     pub(crate) fn pattern(&self) -> Option<String> {
-        (!self.0.is_empty()).then(|| format!("^{}", self.0.replace('.', "\\.")))
+        let prefix = &self.prefix;
+        (!prefix.is_empty()).then(|| format!("^{}", prefix.replace('.', "\\.")))
     }
 
     /// The queue of a collection; `None` if it is not a queue's.
     pub(crate) fn queue(&self, collection: &str) -> Option<QueueName> {
-        let queue = QueueName::new(collection.strip_prefix(&self.0)?).ok()?;
+        let queue = QueueName::new(collection.strip_prefix(&self.prefix)?).ok()?;
         self.collection(&queue).is_ok().then_some(queue)
     }
 }
@@ -103,6 +132,10 @@ fn invalid(message: String) -> Error {
 mod tests {
     use super::*;
 
+    fn prefix_of(text: &str) -> Prefix {
+        Prefix::new("shop", text.to_owned(), Engine::MongoDb).expect("a prefix")
+    }
+
     fn queue(name: &str) -> QueueName {
         QueueName::new(name).expect("a queue name")
     }
@@ -110,11 +143,11 @@ mod tests {
     #[test]
     fn a_collection_is_its_prefix_and_queue() {
         for prefix in ["", "queue.", "a-1_2.", "_"] {
-            let prefix = Prefix::new("shop", prefix.to_owned()).expect("a prefix");
+            let prefix = prefix_of(prefix);
             let name = prefix.collection(&queue("mail.out")).expect("a name");
             assert_eq!(prefix.queue(&name), Some(queue("mail.out")));
         }
-        let prefix = Prefix::new("shop", "queue.".to_owned()).expect("a prefix");
+        let prefix = prefix_of("queue.");
         assert_eq!(prefix.queue("mail"), None);
         assert_eq!(prefix.queue("queue."), None);
         assert_eq!(prefix.queue("queue.$x"), None);
@@ -122,22 +155,10 @@ mod tests {
 
     #[test]
     fn invalid_names_are_refused() {
-        for prefix in [
-            "0123456789",
-            "system.",
-            "a.system.",
-            ".a",
-            "a$",
-            "a b",
-            "-a",
-            "ä",
-        ] {
-            let error = Prefix::new("shop", prefix.to_owned()).expect_err(prefix);
+        for prefix in ["system.", "a.system.", ".a", "a$", "a b", "-a", "ä"] {
+            let error = Prefix::new("shop", prefix.to_owned(), Engine::MongoDb).expect_err(prefix);
             assert_eq!(error.kind(), queue_api::ErrorKind::InvalidInput);
         }
-        let longest = "d".repeat(MAX_DATABASE_BYTES);
-        assert!(Prefix::new(&longest, "12345678".to_owned()).is_ok());
-        assert!(Prefix::new(&longest, "123456789".to_owned()).is_err());
         for database in [
             "",
             "a.b",
@@ -152,15 +173,57 @@ mod tests {
         }
     }
 
+    /// The longest names of collections and of queues, in bytes.
+    #[test]
+    fn a_queue_has_the_room_that_the_database_and_the_prefix_leave() {
+        use Engine::{DocumentDb, DocumentDb4, MongoDb};
+        for (database, prefix, engine, most) in [
+            (4, 6, MongoDb, 109),
+            (4, 6, DocumentDb, 109),
+            (4, 6, DocumentDb4, 51),
+            (33, 6, DocumentDb, 80),
+            (34, 6, MongoDb, 79),
+            (63, 0, DocumentDb, 56),
+            (63, 0, DocumentDb4, 56),
+            (62, 0, DocumentDb4, 57),
+            (63, 55, MongoDb, 1),
+            (1, 56, DocumentDb4, 1),
+        ] {
+            let (database, text) = ("d".repeat(database), "p".repeat(prefix));
+            let longest = |text| Prefix::new(&database, text, engine).expect("a prefix");
+            let prefix = longest(text.clone());
+            let fits = |bytes: usize| prefix.collection(&queue(&"q".repeat(bytes)));
+            let allowed = most.min(QueueName::MAX_BYTES);
+            let collection = fits(allowed).expect("it fits");
+            assert_eq!(collection, text + &"q".repeat(allowed));
+            assert!(database.len() + 1 + collection.len() <= MAX_NAMESPACE_BYTES);
+            assert_eq!(prefix.queue(&collection), Some(queue(&"q".repeat(allowed))));
+            if most < QueueName::MAX_BYTES {
+                let error = fits(most + 1).expect_err("it does not fit").to_string();
+                let hint = format!("has {} bytes;", most + 1);
+                assert!(error.contains(&hint), "{error}");
+                assert!(error.ends_with(&format!("at most {most}")), "{error}");
+                let foreign = format!("{collection}q");
+                assert_eq!(prefix.queue(&foreign), None, "another program's");
+            }
+        }
+        for (database, prefix, engine) in [(63, 56, MongoDb), (1, 57, DocumentDb4)] {
+            let (database, text) = ("d".repeat(database), "p".repeat(prefix));
+            let error = Prefix::new(&database, text, engine).expect_err("no room is left");
+            let hint = format!("{prefix} bytes; it may have at most {}", prefix - 1);
+            assert!(error.to_string().contains(&hint), "{error}");
+        }
+    }
+
     #[test]
     fn reserved_collections_are_not_queues() {
-        let prefix = Prefix::new("shop", String::new()).expect("a prefix");
+        let prefix = prefix_of("");
         assert!(prefix.collection(&queue("system.users")).is_err());
         assert_eq!(prefix.queue("system.users"), None);
-        let prefix = Prefix::new("shop", "sys".to_owned()).expect("a prefix");
+        let prefix = prefix_of("sys");
         assert!(prefix.collection(&queue("tem.users")).is_err());
         assert!(prefix.collection(&queue("tem")).is_ok());
-        let prefix = Prefix::new("shop", "a.sys".to_owned()).expect("a prefix");
+        let prefix = prefix_of("a.sys");
         assert!(prefix.collection(&queue("tem.b")).is_err());
         assert_eq!(prefix.queue("a.system.b"), None);
     }

@@ -1,6 +1,6 @@
 //! A stored message, and the receipts of its deliveries.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use queue_api::{
     DeadLetter, DeadReason, Delivery, MessageId, MessageState, NewMessage, PeekedMessage, Receipt,
@@ -72,19 +72,6 @@ impl StoredMessage {
         let mut buffer = Uuid::encode_buffer();
         self.delivery
             .is_some_and(|delivery| *presented == *delivery.simple().encode_lower(&mut buffer))
-    }
-
-    /// Moves the message to another place in `order`.
-    pub(crate) fn move_in(
-        &mut self,
-        order: &mut BTreeMap<Position, MessageId>,
-        ready_at: Millis,
-        number: u64,
-    ) {
-        if let Some(id) = order.remove(&self.position) {
-            self.position = Position { ready_at, number };
-            order.insert(self.position, id);
-        }
     }
 
     pub(crate) fn peeked(&self, now: Millis) -> PeekedMessage {

@@ -61,14 +61,16 @@ impl MemoryQueue {
     pub(crate) fn lease(&mut self, options: &LeaseOptions, now: Millis) -> Vec<Delivery> {
         let at_most = options.max_messages().min(self.live.len());
         let mut deliveries = Vec::with_capacity(at_most);
+        // Put back in the end, so that the call meets no message twice.
+        let mut leased = Vec::with_capacity(at_most);
         while deliveries.len() < at_most
-            && let Some((position, id)) = self.order.first_key_value()
-            && position.ready_at <= now
-            && let Some(message) = self.live.get_mut(id)
+            && let Some(first) = self.order.first_entry()
+            && first.key().ready_at <= now
+            && let Some(message) = self.live.get_mut(first.get())
         {
+            let id = first.remove();
             if message.attempts >= message.sent.max_attempts_or_default() {
                 // D1: the lease call that meets an exhausted message makes it a dead letter.
-                let id = id.clone();
                 self.dead_letter(&id, DeadReason::AttemptsExhausted, now);
                 continue;
             }
@@ -76,12 +78,13 @@ impl MemoryQueue {
             let timeout = millis::ceil(options.visibility_timeout().unwrap_or(own_timeout));
             deliveries.push(message.deliver(now, timeout));
             self.last_number += 1;
-            message.move_in(
-                &mut self.order,
-                now.saturating_add(timeout),
-                self.last_number,
-            );
+            message.position = Position {
+                ready_at: now.saturating_add(timeout),
+                number: self.last_number,
+            };
+            leased.push((message.position, id));
         }
+        self.order.extend(leased);
         deliveries
     }
 
@@ -118,8 +121,12 @@ impl MemoryQueue {
             }
         };
         self.last_number += 1;
-        if let Some(message) = self.live.get_mut(id) {
-            message.move_in(&mut self.order, ready_at, self.last_number);
+        let number = self.last_number;
+        if let Some(message) = self.live.get_mut(id)
+            && let Some(id) = self.order.remove(&message.position)
+        {
+            message.position = Position { ready_at, number };
+            self.order.insert(message.position, id);
         }
         LeaseOutcome::Applied
     }

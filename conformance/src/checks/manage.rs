@@ -89,6 +89,10 @@ pub(super) async fn an_odd_name_works_or_is_refused_by_every_call(fixture: Fixtu
             }
             queue.store(&[msg("n")]).await;
             assert_eq!(queue.stats().await.ready, 1, "{name}");
+            let end = if name.ends_with('0') { "1" } else { "0" };
+            let near = fixture.other_queue(&format!("{}{end}", &name[..name.len() - 1]));
+            let seen = near.stats().await;
+            assert_eq!(seen, QueueStats::default(), "{name} and {}", near.name);
             let delivery = queue.lease_one().await;
             assert_eq!(queue.ack(&delivery.receipt).await, Applied, "{name}");
             assert_eq!(queue.stats().await, QueueStats::default(), "{name}");

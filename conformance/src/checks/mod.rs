@@ -18,6 +18,7 @@ mod manage;
 mod race;
 mod settle;
 mod wait;
+mod zero;
 
 /// One check of one line of the contract.
 #[derive(Clone, Copy)]
@@ -85,25 +86,31 @@ table! {
     L2 Manual core lease: a_lease_expires_to_the_millisecond each_message_has_its_own_timeout
         the_lease_call_overrides_the_timeout the_override_ends_with_its_lease
         a_finer_duration_is_rounded_up;
+    L2 Manual core zero: a_lease_of_no_time_counts_and_ends_at_once
+        a_message_may_have_a_timeout_of_zero;
     L2 Real core lease: a_lease_expires_in_real_time;
     L3 Manual core lease: attempts_count_from_one receipts_are_fresh
         every_redelivery_counts_except_after_a_release;
     L4 Manual core lease: never_more_than_asked everything_ready_up_to_what_was_asked in_order_of_ready_time
         a_batch_of_the_largest_size a_lease_of_zero_returns_nothing;
+    L4 Manual core zero: a_call_meets_each_message_once;
     A1 Manual core settle: an_acked_message_is_gone a_batch_of_acks_ends_exactly_its_messages;
     A2 Manual core settle: a_superseded_receipt_acks_nothing a_superseded_receipt_changes_nothing
         a_receipt_is_not_repeated a_made_up_receipt_is_lost;
     A3 Manual core settle: a_late_ack_works a_late_change_works a_late_extend_hides_the_message_again;
+    A3 Manual core zero: a_receipt_of_no_time_works_until_superseded;
     A4 Manual core settle: a_settled_receipt_is_lost a_receipt_twice_in_one_batch_works_once
         settled_and_live_receipts_in_one_batch changes_of_one_receipt_follow_each_other
         outcomes_are_in_order an_empty_batch_has_no_outcomes;
     A5 Manual core settle: extend_counts_from_now extend_may_shorten a_nack_delay_is_exact_to_the_millisecond
         nack_without_delay_is_ready_at_once a_released_message_is_ready_at_once_and_not_counted
         changes_in_one_batch_are_independent;
+    A5 Manual core zero: an_extension_by_zero_makes_the_message_ready;
     D1 Manual core dead_letter: after_max_attempts_a_message_becomes_a_dead_letter
         a_nack_of_the_last_attempt_makes_no_dead_letter the_largest_max_attempts_works
         exhausted_messages_do_not_hide_ready_ones a_lease_leaves_exhausted_messages_behind_the_last_one
         the_last_attempt_can_still_be_acked a_rejected_message_stays_dead;
+    D1 Manual core zero: a_last_attempt_of_no_time_can_still_be_acked;
     D1 Manual admin dead_letter: dead_letters_keep_the_whole_message dead_letters_keep_their_reason
         many_dead_letters_are_listed_and_redriven redrive_counts_attempts_from_zero redrive_takes_only_the_named_ids
         dead_letters_are_listed_in_pages pages_go_on_while_dead_letters_come_and_go;
@@ -113,7 +120,8 @@ table! {
     S1 Manual core manage: stats_are_exact_after_every_step stats_report_the_age_of_the_oldest;
     W1 Manual core wait: wait_returns_at_once_when_something_is_ready
         wait_wakes_on_an_enqueue wait_wakes_when_a_delay_ends wait_wakes_when_a_lease_ends
-        wait_wakes_when_a_shortened_lease_ends wait_wakes_on_a_nack
+        wait_wakes_when_a_shortened_lease_ends
+        wait_wakes_on_an_extension_by_zero wait_wakes_on_a_nack
         wait_wakes_on_an_enqueue_elsewhere wait_ends_while_the_clock_stands_still
         a_lease_that_waits_gets_what_is_enqueued_elsewhere a_lease_that_waits_ends_empty;
     W1 Manual admin wait: wait_wakes_on_a_redrive;

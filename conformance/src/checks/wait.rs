@@ -108,6 +108,17 @@ pub(super) async fn wait_wakes_when_a_shortened_lease_ends(fixture: Fixture) {
     waiting.ends().await;
 }
 
+pub(super) async fn wait_wakes_on_an_extension_by_zero(fixture: Fixture) {
+    fixture
+        .store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
+        .await;
+    let delivery = fixture.lease_one().await;
+    let waiting = start_waiting(&fixture).await;
+    let extended = fixture.change(&delivery.receipt, extend(0)).await;
+    assert!(extended.is_applied());
+    waiting.ends().await;
+}
+
 pub(super) async fn wait_wakes_on_a_redrive(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let delivery = fixture.lease_one().await;

@@ -103,7 +103,7 @@ fn core(max_attempts: Vec<u32>) -> impl Strategy<Value = Command> {
     prop_oneof![
         6 => (queue(), vec(message_spec(max_attempts), 1..4))
             .prop_map(|(queue, messages)| Command::Enqueue { queue, messages }),
-        8 => (queue(), 1..4_usize, option::weighted(0.3, millis(1)))
+        8 => (queue(), 1..4_usize, option::weighted(0.3, millis()))
             .prop_map(|(queue, max, visibility)| Command::Lease { queue, max, visibility }),
         4 => (queue(), vec(pick(), 1..4)).prop_map(|(queue, picks)| Command::Ack { queue, picks }),
         6 => (queue(), vec((pick(), action()), 1..4))
@@ -124,8 +124,8 @@ fn admin() -> impl Strategy<Value = Command> {
 }
 
 fn message_spec(max_attempts: Vec<u32>) -> impl Strategy<Value = MessageSpec> {
-    let delay = prop_oneof![3 => Just(0), 2 => millis(1)];
-    (0..IDS, any::<u16>(), delay, millis(1), select(max_attempts)).prop_map(
+    let delay = prop_oneof![3 => Just(0), 2 => millis()];
+    (0..IDS, any::<u16>(), delay, millis(), select(max_attempts)).prop_map(
         |(id, payload, delay, visibility, max_attempts)| MessageSpec {
             id,
             payload,
@@ -146,14 +146,14 @@ fn pick() -> impl Strategy<Value = ReceiptPick> {
 
 fn action() -> impl Strategy<Value = LeaseAction> {
     prop_oneof![
-        millis(1).prop_map(extend),
-        millis(0).prop_map(nack),
+        millis().prop_map(extend),
+        millis().prop_map(nack),
         Just(LeaseAction::Release),
         Just(dead_letter("no")),
     ]
 }
 
 /// Durations that coincide with each other and with the steps of time.
-fn millis(least: u64) -> impl Strategy<Value = u64> {
-    select(vec![least, 5, 10, 20])
+fn millis() -> impl Strategy<Value = u64> {
+    select(vec![0, 1, 5, 10, 20])
 }

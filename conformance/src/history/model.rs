@@ -70,7 +70,13 @@ impl Model {
         let leased = deliveries.len();
         accept!(leased <= max, "L4: asked for {max}, got {leased}");
         let mut horizon = None;
+        let mut met = HashSet::new();
         for delivery in deliveries {
+            accept!(
+                met.insert(&delivery.id),
+                "L4: {} was delivered twice in one call",
+                delivery.id
+            );
             let ready_at = self.judge_delivery(delivery, visibility, now)?;
             accept!(
                 horizon <= Some(ready_at),
@@ -91,7 +97,7 @@ impl Model {
             Some(now + Duration::from_millis(1))
         };
         let mut undecided = Vec::new();
-        for id in ready {
+        for id in ready.into_iter().filter(|id| !met.contains(id)) {
             let message = self.messages.get_mut(&id).expect("it was ready");
             let Some(ready_at) = message.ready_at().filter(|at| *at <= now) else {
                 continue;

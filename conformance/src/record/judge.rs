@@ -133,6 +133,7 @@ impl<'a> MessageHistory<'a> {
     fn judge(&self) -> Judged<'a> {
         self.was_stored()?;
         self.receipts_are_fresh()?;
+        self.is_met_once_by_a_call()?;
         self.attempts_have_no_gap()?;
         self.ended_is_not_delivered()?;
         for lease in &self.leases {
@@ -170,6 +171,15 @@ impl<'a> MessageHistory<'a> {
             }
         }
         Ok(())
+    }
+
+    fn is_met_once_by_a_call(&self) -> Judged<'a> {
+        // The deliveries of a call stand next to each other.
+        let is_twice = |pair: &&[Lease]| std::ptr::eq(pair[0].call, pair[1].call);
+        match self.leases.windows(2).find(is_twice) {
+            None => Ok(()),
+            Some(pair) => breach("L4: one call delivered the message twice", [pair[0].call]),
+        }
     }
 
     /// Each attempt is counted once, and once more for each release. None is missing, unless a

@@ -95,7 +95,7 @@ impl Recorder {
         for _ in 0..calls {
             self.random.yield_randomly().await;
             if self.random.below(2) == 0 {
-                let visibility = 1 + self.random_millis();
+                let visibility = self.random_millis();
                 self.lease(3, visibility).await;
             } else {
                 self.settle_some().await;
@@ -104,7 +104,7 @@ impl Recorder {
     }
 
     fn random_millis(&mut self) -> Millis {
-        [0, 5, 10, 20][self.random.below(4) as usize]
+        [0, 1, 5, 10, 20][self.random.below(5) as usize]
     }
 
     pub(super) async fn send(mut self, messages: usize) {
@@ -124,7 +124,7 @@ impl Recorder {
         let action = match self.random.below(14) {
             0..=4 => ReceiptAction::Ack,
             5..=8 => ReceiptAction::Nack(delay),
-            9 | 10 => ReceiptAction::Extend(delay + 1),
+            9 | 10 => ReceiptAction::Extend(delay),
             11 => ReceiptAction::DeadLetter,
             _ => ReceiptAction::Release,
         };

@@ -109,6 +109,20 @@ mod tests {
         }
     }
 
+    /// A lease of the message, with each receipt and attempt.
+    fn lease(visibility: u64, answer: &[(&str, u32)]) -> Operation {
+        let delivery = |&(receipt, attempt): &(&str, u32)| RecordedDelivery {
+            id: "m".to_owned(),
+            receipt: receipt.to_owned(),
+            attempt,
+            expires: 7000 + visibility,
+        };
+        Operation::Lease {
+            visibility,
+            answer: Some(answer.iter().map(delivery).collect()),
+        }
+    }
+
     /// A message is stored, leased and acked, then acked again.
     fn record(second_ack: Operation, when: (u64, u64)) -> Vec<Call> {
         let enqueue = Operation::Enqueue {
@@ -116,19 +130,9 @@ mod tests {
             delay: 0,
             answered: true,
         };
-        let delivery = RecordedDelivery {
-            id: "m".to_owned(),
-            receipt: "r1".to_owned(),
-            attempt: 1,
-            expires: 7020,
-        };
-        let lease = Operation::Lease {
-            visibility: 20,
-            answer: Some(vec![delivery]),
-        };
         vec![
             call(1, (0, 10), enqueue),
-            call(2, (20, 30), lease),
+            call(2, (20, 30), lease(20, &[("r1", 1)])),
             call(3, (40, 50), ack("r1", true)),
             call(4, when, second_ack),
         ]
@@ -157,5 +161,19 @@ mod tests {
         // The lost ack ended before the other began.
         let text = judge(&record(ack("r1", false), (32, 38)))[0].to_string();
         assert!(text.contains("A3: receipt r1 was lost"), "{text}");
+    }
+
+    #[test]
+    fn one_call_meets_a_message_once() {
+        let leased = |answer: &[(&str, u32)]| {
+            let mut calls = record(ack("r1", false), (60, 70));
+            calls[1].operation = lease(0, answer);
+            calls[2].operation = ack(answer[answer.len() - 1].0, true);
+            calls.truncate(3);
+            judge(&calls)
+        };
+        assert!(leased(&[("r1", 1)]).is_empty());
+        let text = leased(&[("r1", 1), ("r2", 2)])[0].to_string();
+        assert!(text.contains("==> L4: one call delivered"), "{text}");
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Bug {
     LeaseLastsOneMillisecond,
     /// A time is off by one.
     ExpiryOneMillisecondLate,
+    /// A call that looks in rounds meets a message again whose lease has ended.
+    RoundsRepeatMessages,
     /// Every delivery is the first attempt.
     AttemptsNotCounted,
     /// The right messages come in the wrong order.
@@ -216,6 +218,11 @@ impl QueueBackend for Mutant {
             self.yield_now().await;
         }
         let mut deliveries = self.inner.lease(queue, options).await?;
+        if self.has(Bug::RoundsRepeatMessages) {
+            let left = options.max_messages() - deliveries.len();
+            let next = options.clone().with_max_messages(left);
+            deliveries.extend(self.inner.lease(queue, &next).await?);
+        }
         for delivery in &mut deliveries {
             if let Some(payload) = seen.get(&delivery.id) {
                 delivery.payload = payload.clone();

@@ -37,6 +37,14 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::ExpiryOneMillisecondLate,
         &["a_lease_expires_to_the_millisecond", "random_histories"],
     ),
+    (
+        Bug::RoundsRepeatMessages,
+        &[
+            "a_call_meets_each_message_once",
+            "random_histories",
+            "concurrent_histories",
+        ],
+    ),
     (Bug::AttemptsNotCounted, &["attempts_count_from_one"]),
     (Bug::AnswerSortedById, &["in_order_of_ready_time"]),
     (

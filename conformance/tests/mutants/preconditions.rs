@@ -36,5 +36,5 @@ pub(crate) fn change(limits: &Limits, change: &LeaseChange) {
 }
 
 fn is_timeout(timeout: Duration, limits: &Limits) -> bool {
-    (Duration::from_millis(1)..=limits.max_visibility_timeout).contains(&timeout)
+    timeout <= limits.max_visibility_timeout
 }

@@ -216,11 +216,12 @@ impl Lease {
     /// Sets the lease to expire `by` from now. Renewal continues after that. Use this to survive a
     /// time in which the lease cannot be renewed, or to exceed the listener's limit. After the lease
     /// has [ended](Lease::ended), it can be extended if no other consumer has the message, but it is
-    /// not renewed again.
+    /// not renewed again. An extension by 0 ends the lease: the message is ready at once, and the
+    /// attempt counts.
     ///
     /// # Errors
     /// The future's error: as [`ack`](Lease::ack), or [`InvalidInput`](ErrorKind::InvalidInput) if
-    /// `by` is outside the backend's limits.
+    /// `by` exceeds the backend's limit.
     pub fn extend(&self, by: Duration) -> SettleFuture {
         self.extender().extend(by)
     }

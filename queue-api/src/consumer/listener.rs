@@ -29,8 +29,8 @@ impl Queue {
     /// this listener. It ends when the listener and all its leases are gone.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the concurrency is 0 or the visibility
-    /// timeout is outside the backend's limits.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the concurrency is 0, or the visibility
+    /// timeout is 0 or exceeds the backend's limits.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -40,6 +40,10 @@ impl Queue {
             return Err(invalid(InvalidInput::new("concurrency", "0", "at least 1")));
         }
         if let Some(timeout) = options.visibility_timeout {
+            if timeout.is_zero() {
+                let wrong = InvalidInput::new("visibility timeout", "0ns", "longer than 0");
+                return Err(invalid(wrong));
+            }
             self.limits().check_visibility(timeout).map_err(invalid)?;
         }
         let (commands, receiver) = mpsc::unbounded_channel();

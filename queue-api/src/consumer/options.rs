@@ -17,6 +17,8 @@ type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 ///     .with_max_lease_time(Duration::from_secs(3600))
 ///     .with_error_hook(|error| eprintln!("store error: {error}"));
 /// assert_eq!(options.concurrency(), 8);
+/// assert_eq!(options.visibility_timeout(), Some(Duration::from_secs(60)));
+/// assert_eq!(options.max_lease_time(), Duration::from_secs(3600));
 /// ```
 #[derive(Clone)]
 pub struct ListenOptions {
@@ -50,7 +52,8 @@ impl ListenOptions {
     ///
     /// Leases are renewed, so this does not limit how long a handler may take. It is the time after
     /// which other consumers get the messages of a crashed process, and the longest store outage
-    /// that a lease survives.
+    /// that a lease survives. It must be longer than 0. A message whose own timeout is 0 is extended
+    /// at once, as every lease is that is too short for the round trips to the store.
     #[must_use]
     pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = Some(timeout);
@@ -91,6 +94,16 @@ impl ListenOptions {
     /// The most messages that are worked on at a time.
     pub fn concurrency(&self) -> usize {
         self.concurrency
+    }
+
+    /// The visibility timeout for all messages, if set.
+    pub fn visibility_timeout(&self) -> Option<Duration> {
+        self.visibility_timeout
+    }
+
+    /// How long a lease is renewed at most.
+    pub fn max_lease_time(&self) -> Duration {
+        self.max_lease_time
     }
 
     /// A panic in the hook is caught and logged. Leases are not affected.

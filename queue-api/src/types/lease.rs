@@ -33,6 +33,9 @@ impl LeaseOptions {
     }
 
     /// Leases every message for `timeout` instead of its own visibility timeout.
+    ///
+    /// With a timeout of 0 the messages are ready again at once. Each delivery counts as an attempt.
+    /// Its receipt works until another delivery supersedes it.
     #[must_use]
     pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = Some(timeout);
@@ -163,7 +166,8 @@ pub struct LeaseChange {
 /// author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseAction {
-    /// Sets the expiry to now + this duration, whether that is later or earlier than before.
+    /// Sets the expiry to now + this duration, whether that is later or earlier than before. With 0
+    /// the message is ready at once, and the receipt works until another delivery supersedes it.
     Extend(Duration),
     /// Reports a failed attempt. The message becomes ready again after `delay`.
     Nack {

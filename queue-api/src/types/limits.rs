@@ -24,7 +24,7 @@ pub struct Limits {
     pub max_payload_bytes: usize,
     /// The largest total size of all header names and values, in bytes.
     pub max_header_bytes: usize,
-    /// The longest visibility timeout or extension. The shortest is 1 ms.
+    /// The longest visibility timeout or extension. The shortest is 0.
     pub max_visibility_timeout: Duration,
     /// The longest delay of an enqueue or a nack. The shortest is 0.
     pub max_delay: Duration,
@@ -105,27 +105,25 @@ impl Limits {
     }
 
     pub(crate) fn check_visibility(&self, timeout: Duration) -> Result<(), InvalidInput> {
-        let most = self.max_visibility_timeout;
-        if timeout < Duration::from_millis(1) || timeout > most {
-            let (value, allowed) = (format!("{timeout:?}"), format!("1ms to {most:?}"));
-            return Err(InvalidInput::new("visibility timeout", value, allowed));
-        }
-        Ok(())
+        check_duration("visibility timeout", timeout, self.max_visibility_timeout)
     }
 
     pub(crate) fn check_delay(&self, delay: Duration) -> Result<(), InvalidInput> {
-        let most = self.max_delay;
-        if delay > most {
-            let (value, allowed) = (format!("{delay:?}"), format!("at most {most:?}"));
-            return Err(InvalidInput::new("delay", value, allowed));
-        }
-        Ok(())
+        check_duration("delay", delay, self.max_delay)
     }
 }
 
 pub(crate) fn check_attempts(attempts: u32) -> Result<(), InvalidInput> {
     if attempts == 0 {
         return Err(InvalidInput::new("max_attempts", "0", "at least 1"));
+    }
+    Ok(())
+}
+
+fn check_duration(what: &'static str, value: Duration, most: Duration) -> Result<(), InvalidInput> {
+    if value > most {
+        let (value, allowed) = (format!("{value:?}"), format!("at most {most:?}"));
+        return Err(InvalidInput::new(what, value, allowed));
     }
     Ok(())
 }

@@ -41,7 +41,8 @@ pub struct NewMessage {
     pub payload: Bytes,
     /// Text attributes. Names must not be empty.
     pub headers: Headers,
-    /// How long a lease of this message lasts, unless the lease call sets another time.
+    /// How long a lease of this message lasts, unless the lease call sets another time. With 0 it is
+    /// ready again at once.
     pub visibility_timeout: Option<Duration>,
     /// The time from the enqueue until the message becomes ready.
     pub delay: Option<Duration>,

@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use crate::{Error, Result};
 
-/// The name of a queue: 1 to 48 ASCII letters, digits, `-`, `_` or `.`, starting with a letter or
+/// The name of a queue: 1 to 80 ASCII letters, digits, `-`, `_` or `.`, starting with a letter or
 /// a digit.
 ///
-/// Amazon DocumentDB allows 57 bytes for a collection name. The rest is for a prefix.
+/// 80 bytes is the limit of Amazon SQS. A store may have less room, or reserve some names: then every
+/// call on such a queue is [`InvalidInput`](crate::ErrorKind::InvalidInput) (contract line Q1).
 ///
 /// ```
 /// use queue_api::QueueName;
@@ -26,7 +27,7 @@ pub struct QueueName(Arc<str>);
 
 impl QueueName {
     /// The longest name, in bytes.
-    pub const MAX_BYTES: usize = 48;
+    pub const MAX_BYTES: usize = 80;
 
     /// Checks and wraps a name.
     ///

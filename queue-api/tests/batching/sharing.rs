@@ -156,6 +156,21 @@ async fn each_visibility_timeout_has_its_own_call() {
 }
 
 #[tokio::test]
+async fn callers_of_one_call_share_messages_of_no_time() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue.clone();
+    fixture.store(5).await;
+    let two = LeaseOptions::new(2).with_visibility_timeout(Duration::ZERO);
+    let leased = join_all([&two; 3].map(|options| queue.lease_batch(options))).await;
+    let leased: Vec<_> = leased.into_iter().flat_map(Result::unwrap).collect();
+    let ids: BTreeSet<_> = leased.iter().map(|each| each.id.as_str()).collect();
+    assert_eq!((ids.len(), leased.len()), (5, 5));
+    assert_eq!(fixture.faulty.calls(Operation::Lease), [6]);
+    let receipts: Vec<_> = leased.into_iter().map(|each| each.receipt).collect();
+    assert_eq!(queue.ack_batch(&receipts).await.unwrap(), [Applied; 5]);
+}
+
+#[tokio::test]
 async fn equal_ids_and_receipts_get_their_own_outcomes() {
     let fixture = Fixture::new();
     let queue = fixture.queue.clone();

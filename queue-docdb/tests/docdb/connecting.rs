@@ -69,7 +69,12 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
         (DocDbBackend::builder("localhost"), "URI"),
         (DocDbBackend::builder(uri), "names a database"),
         (builder(uri).database("no/slash"), "database name"),
-        (builder(uri).collection_prefix("0123456789"), "prefix"),
+        (
+            builder(uri)
+                .database("shop")
+                .collection_prefix("x".repeat(115)),
+            "115 bytes; it may have at most 114",
+        ),
         (builder(uri).collection_prefix("system."), "prefix"),
         (builder(uri).collection_prefix("a.system."), "prefix"),
         (builder(uri).database("local"), "database name"),

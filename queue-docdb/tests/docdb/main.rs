@@ -13,6 +13,7 @@ mod fixture;
 mod foreign;
 mod lanes;
 mod locked;
+mod long_names;
 mod lost_replies;
 mod members_away;
 mod mistakes;

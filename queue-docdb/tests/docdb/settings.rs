@@ -156,14 +156,14 @@ async fn the_builders_settings_at_their_ends() {
         ("a prefix of nothing", Good, new().collection_prefix("")),
         ("a prefix of 1 byte", Good, new().collection_prefix("x")),
         (
-            "a prefix of 9 bytes",
+            "a prefix of 60 bytes",
             Good,
-            new().collection_prefix("x".repeat(9)),
+            new().collection_prefix("x".repeat(60)),
         ),
         (
-            "a prefix of 10 bytes",
-            Refused("10 bytes"),
-            new().collection_prefix("x".repeat(10)),
+            "a prefix of 119 bytes",
+            Refused("119 bytes; it may have at most 81"),
+            new().collection_prefix("x".repeat(119)),
         ),
     ] {
         let database = server.scratch_database();
@@ -244,8 +244,8 @@ const TOO_LONG: Duration = Duration::from_secs(367 * 24 * 3600);
 
 /// Durations at their ends, with whether they are allowed for a lease, and for a delay.
 const DURATIONS: [(Duration, bool, bool); 7] = [
-    (Duration::ZERO, false, true),
-    (Duration::from_nanos(1), false, true),
+    (Duration::ZERO, true, true),
+    (Duration::from_nanos(1), true, true),
     (Duration::from_millis(1), true, true),
     (Limits::STANDARD.max_visibility_timeout, true, true),
     (Limits::STANDARD.max_delay, false, true),

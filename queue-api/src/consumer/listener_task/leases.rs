@@ -300,7 +300,7 @@ impl Leases {
     }
 }
 
-/// The shortest extension that every backend accepts.
+/// The shortest renewal. An extension by 0 would end the lease.
 const MIN_EXTENSION: Duration = Duration::from_millis(1);
 
 /// The least time of a call, and of the renewals of a lease that is too short for the round trips to

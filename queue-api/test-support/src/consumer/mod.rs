@@ -82,7 +82,8 @@ table! {
         leases_of_different_age_end_up_renewed_together
         it_goes_on_while_the_stream_is_not_polled it_survives_a_failing_store
         a_lease_that_cannot_be_renewed_expires a_purge_ends_the_lease
-        it_stops_at_the_limit extending_goes_beyond_the_limit a_short_extension_is_renewed
+        it_stops_at_the_limit extending_goes_beyond_the_limit
+        a_short_extension_is_renewed an_extension_by_zero_ends_it
         a_renewal_does_not_shorten_an_extension
         a_renewal_queued_with_an_extension_does_not_either a_refused_extension_does_not_end_renewal
         it_counts_from_before_the_call a_lease_that_expired_in_a_suspended_process_is_not_handed_out

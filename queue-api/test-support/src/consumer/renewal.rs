@@ -153,6 +153,28 @@ pub(super) async fn extending_goes_beyond_the_limit(fixture: Fixture) {
     assert_eq!(fixture.seconds(), 350);
 }
 
+pub(super) async fn an_extension_by_zero_ends_it(fixture: Fixture) {
+    fixture.store(&[msg("m"), msg("n")]).await;
+    let mut listener = fixture.listen(2);
+    let leases = listener.next_batch(2).await.unwrap();
+    for lease in &leases {
+        assert!(lease.extend(Duration::ZERO).await.unwrap().is_applied());
+        assert_eq!(lease.ended().await, LeaseEnd::Expired);
+    }
+    let stats = fixture.stats().await;
+    assert_eq!((stats.ready, stats.leased), (2, 0));
+    assert_eq!(fixture.seconds(), 0);
+    let taken = fixture.lease_elsewhere().await.expect("two are ready");
+    assert_eq!((leases.len(), taken.attempt), (2, 2));
+    for lease in leases {
+        let expected = match *lease.id() == taken.id {
+            true => LeaseOutcome::Lost,
+            false => LeaseOutcome::Applied,
+        };
+        assert_eq!(lease.ack().await.unwrap(), expected);
+    }
+}
+
 pub(super) async fn a_short_extension_is_renewed(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let (_listener, lease) = fixture.one_lease().await;

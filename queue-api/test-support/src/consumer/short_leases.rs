@@ -119,6 +119,7 @@ pub(super) async fn each_is_handled_once_by_one_worker(fixture: Fixture) {
     let millis = Duration::from_millis;
     let mut problems = Vec::new();
     for visibility in [
+        Duration::ZERO,
         millis(1),
         millis(2),
         millis(150),
@@ -167,6 +168,7 @@ pub(super) async fn each_attempt_that_counts_reaches_a_handler_of_two_workers(fi
     let mut problems = Vec::new();
     for max_attempts in [1, 3] {
         for (visibility, round_trip) in [
+            (Duration::ZERO, millis(4)),
             (millis(1), millis(4)),
             (millis(1), millis(100)),
             (SECOND * 6, SECOND * 7),

@@ -106,13 +106,19 @@ pub(super) const COUNTS: [usize; 3] = [0, 1, usize::MAX];
 const WORKS: [&str; 6] = [""; 6];
 const WORKS_3: [&str; 3] = [""; 3];
 const VISIBILITY: [&str; 6] = [
-    "visibility timeout is 0ns; it must be 1ms to 604800s",
-    "visibility timeout is 1ns; it must be 1ms to 604800s",
     "",
     "",
-    "visibility timeout is 31622400s; it must be 1ms to 604800s",
-    "visibility timeout is 18446744073709551615.999999999s; it must be 1ms to 604800s",
+    "",
+    "",
+    "visibility timeout is 31622400s; it must be at most 604800s",
+    "visibility timeout is 18446744073709551615.999999999s; it must be at most 604800s",
 ];
+/// A listener keeps its leases, so it takes no timeout of 0.
+const LISTENERS_VISIBILITY: [&str; 6] = {
+    let mut texts = VISIBILITY;
+    texts[0] = "visibility timeout is 0ns; it must be longer than 0";
+    texts
+};
 const DELAY: [&str; 6] = [
     "",
     "",
@@ -152,7 +158,7 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         "ListenOptions::with_visibility_timeout",
         Row::Time(
             |to, time| to.options = to.options.clone().with_visibility_timeout(time),
-            VISIBILITY,
+            LISTENERS_VISIBILITY,
         ),
     ),
     (
@@ -228,9 +234,9 @@ pub(super) const ROWS: &[(&str, Row)] = &[
         Row::Time(
             |to, time| to.limits.max_visibility_timeout = time,
             [
-                "visibility timeout is 30s; it must be 1ms to 0ns",
-                "visibility timeout is 30s; it must be 1ms to 1ns",
-                "visibility timeout is 30s; it must be 1ms to 1ms",
+                "visibility timeout is 30s; it must be at most 0ns",
+                "visibility timeout is 30s; it must be at most 1ns",
+                "visibility timeout is 30s; it must be at most 1ms",
                 "",
                 "",
                 "",
