@@ -34,6 +34,12 @@ pub(crate) enum StoreError {
     /// Another writer enqueued the same id during a transaction, which has ended it.
     #[error("the transaction conflicts with another write")]
     TransactionConflict(#[source] Refusal),
+    /// The application did not start a transaction, or has ended it.
+    #[error(
+        "no transaction is under way in this session; call its start_transaction first, and again \
+         after a commit or an abort"
+    )]
+    NoTransaction,
     /// A unique index other than the one on `_id`, or a collation, refuses a message.
     #[error("{0}")]
     Index(String),
@@ -103,7 +109,9 @@ impl StoreError {
     pub(crate) fn effect(&self) -> Effect {
         match self {
             Self::Driver(error) => effect_of_driver_error(error),
-            Self::Name(_) | Self::NotAQueue(_) | Self::LateIndex { .. } => Effect::None,
+            Self::Name(_) | Self::NotAQueue(_) | Self::NoTransaction | Self::LateIndex { .. } => {
+                Effect::None
+            }
             // The command may have other statements than the refused one.
             Self::Refused(_) | Self::Unconfirmed { .. } | Self::Index(_) => Effect::Unknown,
             Self::TimedOut(_)
@@ -124,7 +132,9 @@ impl StoreError {
             Self::Unconfirmed { reason, .. } => kind_of_concern(reason.code, &reason.message),
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Name(_) | Self::NotAQueue(_) | Self::Index(_) => ErrorKind::InvalidInput,
+            Self::Name(_) | Self::NotAQueue(_) | Self::NoTransaction | Self::Index(_) => {
+                ErrorKind::InvalidInput
+            }
         }
     }
 

@@ -33,6 +33,7 @@ mod sizes;
 mod stream_backoff;
 #[cfg(target_os = "linux")]
 mod suspended;
+mod transaction_handles;
 mod transactions;
 mod unique_index;
 mod unreadable;

@@ -11,7 +11,7 @@ use mongodb::{
 use mongodb_test_server::{Member, MongoReplicaSet, ReplicaSetOptions};
 use queue_api::{
     EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, ManualClock, Purge, Queue, QueueAdmin,
-    QueueStats, Receipt, Redrive,
+    QueueStats, QueueTransaction, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 use tokio::{

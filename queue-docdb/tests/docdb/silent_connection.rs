@@ -7,7 +7,7 @@ use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use mongodb_test_server::{MongoServer, ScratchDatabase};
 use queue_api::{
     Error, LeaseChange, LeaseOptions, ManualClock, PageOptions, Purge, Queue, QueueAdmin,
-    QueueName, Receipt, Redrive,
+    QueueName, QueueTransaction, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 use tokio::time::{Instant, timeout};
