@@ -11,6 +11,7 @@ mod faults;
 mod fixture;
 mod foreign;
 mod lanes;
+mod late_messages;
 mod locked;
 mod lost_replies;
 mod members_away;
