@@ -25,6 +25,7 @@ mod inspect;
 mod instant;
 mod key;
 mod lanes;
+mod looks;
 mod names;
 mod poll;
 mod prepare;

@@ -6,13 +6,14 @@ use std::{
 };
 
 use queue_api::QueueName;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 
 use crate::{
     apart::Apart,
     head::Head,
     inspect::Knowledge,
     lanes::{Rivals, Turns},
+    looks::Looks,
     poll::PollInterval,
     unsettled::UnsettledClaims,
 };
@@ -36,14 +37,14 @@ impl Queues {
     /// Wakes the waits of this instance on this queue.
     pub(crate) fn wake(&self, queue: &QueueName) {
         if let Some(state) = self.states().get(queue) {
-            state.changed.notify_waiters();
+            state.looks.notify();
         }
     }
 
     /// Wakes all waits of this instance.
     pub(crate) fn wake_all(&self) {
         for state in self.states().values() {
-            state.changed.notify_waiters();
+            state.looks.notify();
         }
     }
 
@@ -65,7 +66,7 @@ pub(crate) struct QueueState {
     pub(crate) apart: Apart,
     /// Notified when a message may be ready sooner than known: by a call of this instance, or by
     /// a change stream.
-    pub(crate) changed: Notify,
+    pub(crate) looks: Looks,
     pub(crate) poll_interval: PollInterval,
     /// Claims whose outcome is unknown.
     pub(crate) unsettled: UnsettledClaims,

@@ -167,7 +167,9 @@ async fn a_forgotten_start_of_a_transaction_is_refused_before_anything_is_sent()
         let lost = [message("lost")];
         let enqueued = queue.enqueue_in(&mut transaction, &lost).await;
         assert_refused(before, enqueued);
-        let acked = queue.ack_in(&mut transaction, &[receipt.clone()]).await;
+        let acked = queue
+            .ack_in(&mut transaction, std::slice::from_ref(&receipt))
+            .await;
         assert_refused(before, acked);
         assert_eq!(*sent.lock().unwrap(), [""; 0], "{before}");
         // What the application may do next still works.
