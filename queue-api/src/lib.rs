@@ -11,6 +11,7 @@ mod enqueue_all;
 mod long_poll;
 mod queue;
 mod telemetry;
+mod transaction;
 mod typed;
 mod types;
 
@@ -23,6 +24,7 @@ pub use queue::Queue;
 pub use telemetry::metrics;
 #[cfg(feature = "tracing")]
 pub use telemetry::trace;
+pub use transaction::QueueTransaction;
 pub use typed::{
     Codec, CodecError, DecodeError, Json, TypedDelivery, TypedLease, TypedListener, TypedQueue,
     UndecodableLease,

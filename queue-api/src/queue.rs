@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, InvalidInput, LeaseChange, LeaseOptions,
-    LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, Receipt, Result,
+    LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, QueueTransaction,
+    Receipt, Result,
     defaults::Defaults,
     metrics::{self, Counters},
     telemetry::{
@@ -42,7 +43,7 @@ pub struct Queue {
     limits: Limits,
     pub(crate) propagator: Option<Arc<dyn Propagator>>,
     pub(crate) defaults: Defaults,
-    counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl fmt::Debug for Queue {
@@ -113,10 +114,20 @@ impl Queue {
     /// nothing is stored. After any other error some of the messages may have been stored.
     /// Enqueueing the same messages again stores the rest.
     pub async fn enqueue_batch(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
+        self.send(None, messages).await
+    }
+
+    /// Sends messages to the backend, or to a transaction.
+    pub(crate) async fn send(
+        &self,
+        transaction: Option<&mut dyn QueueTransaction>,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>> {
         let span = trace::send_span(&self.name, messages);
         let completed = span.in_scope(|| self.completed(messages));
         let messages = completed.as_deref().unwrap_or(messages);
-        span.instrument(self.enqueue_chunks(messages)).await
+        span.instrument(self.enqueue_chunks(transaction, messages))
+            .await
     }
 
     /// Copies of the messages with what the handle adds. `None` if it adds nothing.
@@ -135,11 +146,19 @@ impl Queue {
         Some(messages)
     }
 
-    async fn enqueue_chunks(&self, messages: &[NewMessage]) -> Result<Vec<EnqueueOutcome>> {
+    async fn enqueue_chunks(
+        &self,
+        mut transaction: Option<&mut dyn QueueTransaction>,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>> {
         self.limits.check_messages(messages)?;
         let mut outcomes = Vec::new();
         for chunk in messages.chunks(self.limits.max_batch.get()) {
-            let answer = self.backend.enqueue(&self.name, chunk).await?;
+            let sent = match &mut transaction {
+                Some(transaction) => transaction.enqueue(&self.name, chunk),
+                None => self.backend.enqueue(&self.name, chunk),
+            };
+            let answer = sent.await?;
             let answer = counted("enqueue", chunk.len(), answer)?;
             self.counters.enqueued(&answer);
             append(&mut outcomes, answer);
@@ -350,7 +369,7 @@ pub(crate) fn counted<T>(
 }
 
 /// Appends the answer to one chunk. Most batches are one chunk, whose answer is not copied.
-fn append<T>(answers: &mut Vec<T>, answer: Vec<T>) {
+pub(crate) fn append<T>(answers: &mut Vec<T>, answer: Vec<T>) {
     if answers.is_empty() {
         *answers = answer;
     } else {

@@ -107,7 +107,7 @@ impl QueueCollection {
             Redrive::All => self.redrive_all().await,
             Redrive::Ids(ids) => self.redrive_ids(ids).await,
         };
-        self.state.changed.notify_waiters();
+        self.state.looks.notify();
         redriven
     }
 

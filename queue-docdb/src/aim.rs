@@ -1,6 +1,7 @@
 //! Where a claim looks for messages: at the head of the queue, in a lane, or near the head.
 
 use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use tokio::time::Instant;
 
 use crate::{
     apart::Kept,
@@ -59,10 +60,11 @@ impl QueueCollection {
         let head = &self.state.head;
         let mut from = head.begin();
         loop {
+            let began = Instant::now();
             let (mut found, first) = self.find_from(from, ready(now), limit).await?;
             if !found.is_all {
                 if let Some(first) = first {
-                    head.found(from, first);
+                    head.found(from, first, began);
                 }
                 return Ok(found);
             }
@@ -88,8 +90,9 @@ impl QueueCollection {
     ) -> Result<Found<'_>, StoreError> {
         let head = &self.state.head;
         if head.is_stale() {
+            let began = Instant::now();
             match self.first_ready_time(Document::new()).await? {
-                Some(first) if first <= now => head.found(From::Beginning, first),
+                Some(first) if first <= now => head.found(From::Beginning, first, began),
                 _ => head.forget(),
             }
         }

@@ -6,7 +6,10 @@
 //! what was found by those that are not through.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,8 @@ pub(crate) struct Apart {
     found: std::sync::Mutex<Vec<Spots>>,
     /// Messages that have delayed a claim, and when looks find them again. A std mutex, too.
     passed_over: std::sync::Mutex<Vec<(Instant, MessageId)>>,
+    /// How many claims are through.
+    claims: AtomicU64,
     /// Told when a claim is through. What it was about to take is somebody's then, or there for
     /// others.
     through: Notify,
@@ -55,6 +60,11 @@ impl Apart {
     pub(crate) async fn turn(&self, at_most: Duration) -> Option<MutexGuard<'_, ()>> {
         let at_most = at_most.min(PATIENCE);
         timeout(at_most, self.looking.lock()).await.ok()
+    }
+
+    /// How many claims are through.
+    pub(crate) fn claims(&self) -> u64 {
+        self.claims.load(Ordering::SeqCst)
     }
 
     /// Returns when the next claim is through.
@@ -144,6 +154,8 @@ pub(crate) struct Kept<'a> {
 
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
+        // Before the messages can be found again.
+        self.apart.claims.fetch_add(1, Ordering::SeqCst);
         let mut found = self.apart.found();
         found.retain(|spots| !Arc::ptr_eq(spots, &self.spots));
         drop(found);

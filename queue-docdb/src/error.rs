@@ -51,6 +51,12 @@ pub(crate) enum StoreError {
     /// Another writer enqueued the same id during a transaction, which has ended it.
     #[error("the transaction conflicts with another write")]
     TransactionConflict(#[source] Refusal),
+    /// The application did not start a transaction, or has ended it.
+    #[error(
+        "no transaction is under way in this session; call its start_transaction first, and again \
+         after a commit or an abort"
+    )]
+    NoTransaction,
     /// A unique index other than the one on `_id`, or a collation, refuses a message.
     #[error("{0}")]
     Index(String),
@@ -126,6 +132,7 @@ impl StoreError {
             Self::Setting(_)
             | Self::Name(_)
             | Self::NotAQueue(_)
+            | Self::NoTransaction
             | Self::LateIndex { .. }
             | Self::RuntimeEnded => Effect::None,
             // The command may have other statements than the refused one.
@@ -152,6 +159,7 @@ impl StoreError {
             Self::Setting(_)
             | Self::Name(_)
             | Self::NotAQueue(_)
+            | Self::NoTransaction
             | Self::Index(_)
             | Self::PausedClock
             | Self::RuntimeEnded => ErrorKind::InvalidInput,

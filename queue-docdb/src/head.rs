@@ -32,7 +32,7 @@ pub(crate) struct Head {
 struct Known {
     /// The ready time of the first message.
     at: DateTime,
-    /// When somebody looked from the beginning.
+    /// When a look from the beginning began. What came in later may lie before the head.
     looked: Instant,
 }
 
@@ -58,11 +58,11 @@ impl Head {
         known.is_some_and(|known| known.looked.elapsed() >= TRUST)
     }
 
-    /// The first message that a look found.
-    pub(crate) fn found(&self, from: From, at: DateTime) {
+    /// The first message that a look found which began then.
+    pub(crate) fn found(&self, from: From, at: DateTime, began: Instant) {
         let mut known = self.known();
         let looked = match (from, *known) {
-            (From::Beginning, _) => Instant::now(),
+            (From::Beginning, _) => began,
             (From::Head(start), Some(known)) if start <= known.at => known.looked,
             // Forgotten by a claim that did not find enough, or something came up before it.
             (From::Head(_), _) => return,
@@ -89,34 +89,34 @@ mod tests {
         let head = Head::default();
         let at = DateTime::from_millis;
         assert_eq!(head.begin(), From::Beginning);
-        head.found(From::Beginning, at(5));
+        head.found(From::Beginning, at(5), Instant::now());
         tokio::time::advance(TRUST / 2).await;
         assert_eq!(head.begin(), From::Head(at(5)));
         // It moves on, but that is no look from the beginning.
-        head.found(From::Head(at(5)), at(7));
+        head.found(From::Head(at(5)), at(7), Instant::now());
         assert_eq!(head.begin(), From::Head(at(7)));
         assert!(!head.is_stale());
         tokio::time::advance(TRUST / 2).await;
         assert_eq!(head.begin(), From::Beginning);
         assert!(head.is_stale());
-        head.found(From::Beginning, at(3));
+        head.found(From::Beginning, at(3), Instant::now());
         assert_eq!(head.begin(), From::Head(at(3)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_forgotten_is_not_believed_again() {
         let head = Head::default();
-        head.found(From::Beginning, DateTime::from_millis(5));
+        head.found(From::Beginning, DateTime::from_millis(5), Instant::now());
         let from = head.begin();
         head.forget();
         // A claim that was under way meanwhile.
-        head.found(from, DateTime::from_millis(6));
+        head.found(from, DateTime::from_millis(6), Instant::now());
         assert_eq!(head.begin(), From::Beginning);
 
         // What another claim found before it meanwhile stays the head.
         let earlier = DateTime::from_millis(3);
-        head.found(From::Beginning, earlier);
-        head.found(from, DateTime::from_millis(6));
+        head.found(From::Beginning, earlier, Instant::now());
+        head.found(from, DateTime::from_millis(6), Instant::now());
         assert_eq!(head.begin(), From::Head(earlier));
     }
 }

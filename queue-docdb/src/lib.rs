@@ -30,6 +30,7 @@ mod instant;
 mod key;
 mod kinds;
 mod lanes;
+mod looks;
 mod monotonic;
 mod names;
 mod poll;

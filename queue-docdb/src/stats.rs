@@ -52,13 +52,25 @@ impl QueueCollection {
         &self,
         filter: Document,
     ) -> Result<Option<DateTime>, StoreError> {
+        Ok(self.ready_times(filter, 1).await?.first().copied())
+    }
+
+    /// The earliest ready times of the live messages that the filter selects, in order.
+    pub(crate) async fn ready_times(
+        &self,
+        filter: Document,
+        limit: usize,
+    ) -> Result<Vec<DateTime>, StoreError> {
         let mut live = live();
         live.extend(filter);
-        let query = Query::in_order_of(Index::Claim, live, 1)
+        let query = Query::in_order_of(Index::Claim, live, limit)
             .with_projection(doc! { "_id": 0, "visible_at": 1 });
         let found = self.find(query, document::ready_at).await?;
         // A damaged one is due: the next lease call makes it a dead letter.
-        Ok(found.first().map(|date| date.unwrap_or(instant::EARLIEST)))
+        let times = found.into_iter();
+        Ok(times
+            .map(|time| time.unwrap_or(instant::EARLIEST))
+            .collect())
     }
 }
 

@@ -5,10 +5,12 @@ use std::collections::{HashMap, HashSet};
 use mongodb::{
     Client, ClientSession,
     bson::{Document, RawDocument, RawDocumentBuf, doc},
+    error::ErrorKind as DriverKind,
     options::{ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions, WriteConcern},
 };
 use queue_api::{
-    EnqueueOutcome, LeaseOutcome, NewMessage, QueueBackend, QueueName, Receipt, Result,
+    EnqueueOutcome, LeaseOutcome, NewMessage, QueueName, QueueTransaction, Receipt, Result,
+    async_trait,
 };
 
 use crate::{
@@ -71,17 +73,19 @@ impl DocDbBackend {
         queue.prepare().await.map_err(during("prepare"))
     }
 
-    /// Takes part in the transaction that is under way in `session`: what is enqueued and acked
+    /// Takes part in the transaction that is under way in `session`: what handles enqueue and ack
     /// through this happens when the caller commits, together with the caller's own writes, or
     /// not at all. So an ack and the enqueue of what comes next are one step.
     ///
     /// ```no_run
-    /// # use queue_api::{NewMessage, QueueName, Receipt, LeaseOutcome};
+    /// # use std::sync::Arc;
+    /// # use queue_api::{NewMessage, Queue, Receipt, LeaseOutcome};
     /// # use queue_docdb::DocDbBackend;
     /// # use mongodb::bson::{Document, doc};
     /// # async fn example(backend: DocDbBackend, receipt: Receipt)
     /// # -> Result<(), Box<dyn std::error::Error>> {
-    /// let (orders, parcels) = (QueueName::new("orders")?, QueueName::new("parcels")?);
+    /// let orders = Queue::new(Arc::new(backend.clone()), "orders")?;
+    /// let parcels = Queue::new(Arc::new(backend.clone()), "parcels")?;
     /// let shop = backend.client().database("shop");
     /// let mut session = backend.start_session().await?;
     ///
@@ -90,9 +94,9 @@ impl DocDbBackend {
     ///     .insert_one(doc! { "order": 7, "sum": 12.5 })
     ///     .session(&mut session)
     ///     .await?;
-    /// let mut queues = backend.in_transaction(&mut session);
-    /// let acked = queues.ack(&orders, &[receipt]).await?;
-    /// queues.enqueue(&parcels, &[NewMessage::new("order 7")]).await?;
+    /// let mut transaction = backend.in_transaction(&mut session);
+    /// let acked = orders.ack_in(&mut transaction, &[receipt]).await?;
+    /// parcels.enqueue_in(&mut transaction, &[NewMessage::new("order 7")]).await?;
     /// match acked[0] {
     ///     LeaseOutcome::Applied => session.commit_transaction().await?,
     ///     // Another consumer may have the order. If so, it does all of this.
@@ -102,8 +106,17 @@ impl DocDbBackend {
     /// # }
     /// ```
     ///
-    /// Abort the transaction after an error. If the error
+    /// # Errors
+    /// [`InvalidInput`](queue_api::ErrorKind::InvalidInput), before anything is sent: no transaction
+    /// is under way in the session. Call `start_transaction` first, and again after each commit or
+    /// abort.
+    ///
+    /// After any other error, abort the transaction. If the error
     /// [is retryable](queue_api::Error::is_retryable), you can try all of it again from its start.
+    /// The error's `source()` is the driver's error, if there is one. The label
+    /// `TransientTransactionError`, which the driver's `and_run` needs, is on that.
+    ///
+    /// # Details
     ///
     /// - Lease before the transaction's first command: it sees what there was then, so the receipt of
     ///   a later lease is `Lost` to it.
@@ -124,11 +137,8 @@ impl DocDbBackend {
     }
 }
 
-/// The calls of a queue that can be part of a transaction; made by
-/// [`DocDbBackend::in_transaction`].
-///
-/// There must be a transaction under way in the session. Without one each call stands for itself,
-/// and its writes wait for no majority but what the server's own default says.
+/// The transaction of a session, for [`Queue::enqueue_in`](queue_api::Queue::enqueue_in) and
+/// [`Queue::ack_in`](queue_api::Queue::ack_in); made by [`DocDbBackend::in_transaction`].
 pub struct InTransaction<'a> {
     backend: DocDbBackend,
     session: &'a mut ClientSession,
@@ -142,37 +152,29 @@ impl std::fmt::Debug for InTransaction<'_> {
     }
 }
 
-impl InTransaction<'_> {
-    /// Stores messages and says for each, in order, whether it was new.
-    ///
+#[async_trait]
+impl QueueTransaction for InTransaction<'_> {
     /// # Errors
-    /// [`InvalidInput`](queue_api::ErrorKind::InvalidInput) when a message is outside the limits;
-    /// the transaction is untouched then. After any other it is to be aborted:
-    /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also when another transaction enqueues
-    /// the same id at the same time, and `InvalidInput` when a unique index other than the one on
-    /// `_id` refuses a message.
-    pub async fn enqueue(
+    /// As [`in_transaction`](DocDbBackend::in_transaction).
+    /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also if another transaction enqueues the
+    /// same id at the same time, and [`InvalidInput`](queue_api::ErrorKind::InvalidInput) if a
+    /// unique index other than the one on `_id` refuses a message.
+    async fn enqueue(
         &mut self,
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        self.backend.limits().check_messages(messages)?;
         let queue = self.backend.collection("enqueue", queue)?;
         let enqueued = queue.enqueue_within(self.session, messages).await;
         enqueued.map_err(|error| without_transactions(error).during("enqueue"))
     }
 
-    /// Ends the messages that the receipts stand for, with one outcome for each, in order.
-    ///
     /// # Errors
-    /// The transaction is to be aborted; [`Unavailable`](queue_api::ErrorKind::Unavailable) also
-    /// when somebody else settles one of the messages at the same time.
-    pub async fn ack(
-        &mut self,
-        queue: &QueueName,
-        receipts: &[Receipt],
-    ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.open("ack", queue).await?;
+    /// As [`in_transaction`](DocDbBackend::in_transaction).
+    /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also if another call settles one of the
+    /// messages at the same time.
+    async fn ack(&mut self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
+        let queue = self.backend.collection("ack", queue)?;
         let acked = queue.ack_within(self.session, receipts).await;
         acked.map_err(|error| without_transactions(error).during("ack"))
     }
@@ -195,12 +197,36 @@ fn without_transactions(error: StoreError) -> StoreError {
     }
 }
 
+/// Whether a transaction is under way. The driver does not tell. But it refuses to start a second
+/// one, and it refuses a start without acknowledgement in any case. So this changes nothing.
+async fn is_in_transaction(session: &mut ClientSession, deadline: Deadline) -> bool {
+    let start = session
+        .start_transaction()
+        .write_concern(WriteConcern::nodes(0));
+    match deadline.run(start.into_future()).await {
+        Err(StoreError::Driver(refusal)) => matches!(&*refusal.kind,
+            DriverKind::Transaction { message, .. } if message == "transaction already in progress"),
+        _ => false,
+    }
+}
+
 impl QueueCollection {
+    async fn check_transaction(
+        &self,
+        session: &mut ClientSession,
+    ) -> std::result::Result<(), StoreError> {
+        match is_in_transaction(session, self.deadline).await {
+            true => Ok(()),
+            false => Err(StoreError::NoTransaction),
+        }
+    }
+
     async fn enqueue_within(
         &self,
         session: &mut ClientSession,
         messages: &[NewMessage],
     ) -> std::result::Result<Vec<EnqueueOutcome>, StoreError> {
+        self.check_transaction(session).await?;
         // Outside the transaction: DocumentDB makes no collection within one.
         self.prepare().await?;
         // A duplicate would end the transaction, so what is there is left out beforehand.
@@ -266,6 +292,8 @@ impl QueueCollection {
         session: &mut ClientSession,
         receipts: &[Receipt],
     ) -> std::result::Result<Vec<LeaseOutcome>, StoreError> {
+        self.check_transaction(session).await?;
+        self.check().await?;
         let uses: Vec<Option<ParsedReceipt>> = receipts.iter().map(ParsedReceipt::parse).collect();
         let ids: Vec<&str> = uses.iter().flatten().map(|held| held.id.as_str()).collect();
         let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
@@ -297,8 +325,7 @@ impl QueueCollection {
             return Ok(outcomes);
         }
         let deleted = self.delete_in_session(session, deletions(&ours)).await?;
-        // Within a transaction nothing changes between the look and the deletion; without one,
-        // somebody may have come between.
+        // Within a transaction, nothing changes between the find and the deletion.
         match deleted == ours.len() as u64 {
             true => Ok(outcomes),
             false => Err(StoreError::Uncertain),
@@ -333,7 +360,8 @@ impl QueueCollection {
             .messages
             .find(filter)
             .with_options(options)
-            .session(&mut *session);
+            .session(&mut *session)
+            .into_future();
         let mut cursor = tries.run(find).await?;
         let mut found = Vec::new();
         while tries.run(cursor.advance(session)).await? {
@@ -352,7 +380,8 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
-            match retries.run(sent.session(&mut *session)).await {
+            let sent = sent.session(&mut *session).into_future();
+            match retries.run(sent).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => retries.after_silence(error).await?,
             }

@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,13 @@ const MAX_AWAIT: Duration = Duration::from_secs(10);
 /// An empty answer after this time proves that the server holds `getMore`s, so the stream works.
 const HELD: Duration = Duration::from_secs(5);
 
+/// How often the reader shows that it runs.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// After this time without one, the reader's runtime has stopped or is blocked. Then waits poll, and
+/// another reader takes over.
+const STALLED: Duration = Duration::from_secs(5);
+
 /// How long a stream stays open after the last wait. A working consumer waits again soon.
 const LINGER: Duration = Duration::from_secs(20);
 
@@ -52,7 +59,8 @@ pub(crate) struct Watch {
     timeout: Duration,
     prefix: Prefix,
     queues: Arc<Queues>,
-    is_open: AtomicBool,
+    /// The number of the reader whose stream is open; 0 if none is.
+    open: AtomicU64,
     /// A std mutex, locked for a look only, never across an await.
     usage: Mutex<Usage>,
 }
@@ -63,6 +71,10 @@ struct Usage {
     last_wait_ended: Instant,
     /// The task that reads the stream.
     reader: Option<JoinHandle<()>>,
+    /// Its number, from 1.
+    number: u64,
+    /// When it last ran.
+    ran: Instant,
     /// When a stream may be opened, and the pause after the next failure. They outlive the reader,
     /// because a consumer may wait again after a long time.
     open_at: Instant,
@@ -84,11 +96,13 @@ impl Watch {
             timeout,
             prefix,
             queues,
-            is_open: AtomicBool::new(false),
+            open: AtomicU64::new(0),
             usage: Mutex::new(Usage {
                 waiting: 0,
                 last_wait_ended: Instant::now(),
                 reader: None,
+                number: 0,
+                ran: Instant::now(),
                 open_at: Instant::now(),
                 retry: FIRST_RETRY,
             }),
@@ -97,18 +111,36 @@ impl Watch {
 
     /// Whether changes from now on wake waits.
     pub(crate) fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::SeqCst)
+        self.open.load(Ordering::SeqCst) != 0 && Instant::now() < self.trusted_until()
     }
 
-    /// Counts a wait, and starts to read the stream unless that is under way.
+    /// Until when the reader counts as running, if it does not run again.
+    pub(crate) fn trusted_until(&self) -> Instant {
+        self.usage().ran + STALLED
+    }
+
+    /// Counts a wait.
     pub(crate) fn join(self: &Arc<Self>) -> Waiting<'_> {
-        let mut usage = self.usage();
-        usage.waiting += 1;
-        // The reader is also finished if its runtime was shut down.
-        if usage.reader.as_ref().is_none_or(JoinHandle::is_finished) {
-            usage.reader = Some(tokio::spawn(Arc::clone(self).read()));
-        }
+        self.usage().waiting += 1;
         Waiting(self)
+    }
+
+    /// Starts to read the stream, unless that is under way.
+    pub(crate) fn keep_reading(self: &Arc<Self>) {
+        let mut usage = self.usage();
+        let reader = usage.reader.as_ref();
+        // The reader is also finished if its runtime was shut down.
+        let is_there = reader.is_some_and(|reader| !reader.is_finished());
+        if is_there && usage.ran.elapsed() < STALLED {
+            return;
+        }
+        if let Some(stalled) = usage.reader.take() {
+            stalled.abort();
+        }
+        usage.number += 1;
+        usage.ran = Instant::now();
+        let reader = Arc::clone(self).read(usage.number);
+        usage.reader = Some(tokio::spawn(reader));
     }
 
     /// Stops reading at once, because the backend is dropped.
@@ -133,14 +165,34 @@ impl Watch {
         is_unused
     }
 
-    async fn read(self: Arc<Self>) {
+    /// Reads until no call waits any more, or another reader has taken over.
+    async fn read(self: Arc<Self>, number: u64) {
+        let runs = async {
+            loop {
+                {
+                    let mut usage = self.usage();
+                    if usage.number != number {
+                        return;
+                    }
+                    usage.ran = Instant::now();
+                }
+                real_time(Instant::now() + BEAT).await;
+            }
+        };
+        tokio::select! {
+            () = runs => {}
+            () = self.follow_all(number) => {}
+        }
+    }
+
+    async fn follow_all(&self, number: u64) {
         loop {
             let open_at = self.usage().open_at;
             real_time(open_at).await;
             if self.remove_unused_reader() {
                 return;
             }
-            match self.follow().await {
+            match self.follow(number).await {
                 Ok(Ended::Unused) => return,
                 Ok(Ended::Closed) => {}
                 // Expected: streams are off on DocumentDB, or there was a failover.
@@ -154,14 +206,14 @@ impl Watch {
     }
 
     /// Opens a stream and wakes waits by it until it ends.
-    async fn follow(&self) -> Result<Ended, StoreError> {
+    async fn follow(&self, number: u64) -> Result<Ended, StoreError> {
         let opening = self
             .database
             .watch()
             .pipeline(pipeline(&self.prefix))
             .max_await_time(MAX_AWAIT);
         let mut stream = Deadline::after(self.timeout).run(opening).await?;
-        let _open = Open::new(self);
+        let _open = Open::new(self, number);
         // The driver's first answer is that to the opening.
         let mut is_new = true;
         while stream.is_alive() {
@@ -209,20 +261,25 @@ impl Drop for Waiting<'_> {
 
 /// Marks the stream as open until it is dropped. All waits look again at the start and at the
 /// end, because a change outside the stream's life wakes no wait.
-struct Open<'a>(&'a Watch);
+struct Open<'a> {
+    watch: &'a Watch,
+    number: u64,
+}
 
 impl<'a> Open<'a> {
-    fn new(watch: &'a Watch) -> Self {
-        watch.is_open.store(true, Ordering::SeqCst);
+    fn new(watch: &'a Watch, number: u64) -> Self {
+        watch.open.store(number, Ordering::SeqCst);
         watch.queues.wake_all();
-        Self(watch)
+        Self { watch, number }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.is_open.store(false, Ordering::SeqCst);
-        self.0.queues.wake_all();
+        let (open, seq) = (&self.watch.open, Ordering::SeqCst);
+        // Another reader may have taken over.
+        let _ = open.compare_exchange(self.number, 0, seq, seq);
+        self.watch.queues.wake_all();
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | span | kind | where |
 //! |---|---|---|
-//! | `send` | producer | [`Queue::enqueue`](crate::Queue::enqueue), [`enqueue_batch`](crate::Queue::enqueue_batch) |
+//! | `send` | producer | [`Queue::enqueue`](crate::Queue::enqueue), [`enqueue_batch`](crate::Queue::enqueue_batch), [`enqueue_in`](crate::Queue::enqueue_in) |
 //! | `process` | consumer | [`Worker`](crate::consumer::Worker), around the handler |
 
 use std::{

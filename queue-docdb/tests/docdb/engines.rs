@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
 use mongodb_test_server::documentdb::{Engine, Engines};
-use queue_api::{LeaseChange, PageOptions, Purge, QueueAdmin, Redrive};
+use queue_api::{LeaseChange, PageOptions, Purge, QueueAdmin, QueueTransaction, Redrive};
 use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, MINUTE, applied, lease, message, name, queue_of};

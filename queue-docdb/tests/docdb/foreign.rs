@@ -7,7 +7,7 @@ use mongodb::bson::{DateTime, Document, doc};
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{
     Error, ErrorKind, LeaseChange, LeaseOptions, PageOptions, Purge, QueueAdmin, QueueBackend,
-    QueueName, QueueStats, Receipt, Redrive, Result,
+    QueueName, QueueStats, QueueTransaction, Receipt, Redrive, Result,
 };
 use queue_docdb::DocDbBackend;
 

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use mongodb::ClientSession;
 use mongodb_test_server::documentdb::Engines;
-use queue_api::{LeaseOptions, LeaseOutcome, Receipt};
+use queue_api::{LeaseOptions, LeaseOutcome, QueueTransaction, Receipt};
 
 use crate::fixture::{Fixture, MINUTE, SECOND, TRANSACTIONAL, applied, lease, message, name};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, future::BoxFuture};
 use mongodb_test_server::{MongoReplicaSet, MongoServer, ReplicaSetOptions, ServerOptions};
 use queue_api::{
-    Error, ErrorKind, LeaseChange, PageOptions, Purge, QueueAdmin, QueueBackend, Receipt, Redrive,
+    Error, ErrorKind, LeaseChange, PageOptions, Purge, QueueAdmin, QueueBackend, QueueTransaction,
+    Receipt, Redrive,
 };
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};

@@ -8,7 +8,7 @@ use mongodb::{
     event::{EventHandler, command::CommandEvent},
     options::ClientOptions,
 };
-use queue_api::{EnqueueOutcome, LeaseOutcome, Queue};
+use queue_api::{EnqueueOutcome, LeaseOutcome, Queue, QueueTransaction};
 use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, message, name};

@@ -10,7 +10,7 @@ use mongodb_test_server::{
 };
 use queue_api::{
     Error, ErrorKind, LeaseChange, LeaseOptions, Limits, NewMessage, PageOptions, Purge,
-    QueueAdmin, QueueBackend, Redrive,
+    QueueAdmin, QueueBackend, QueueTransaction, Redrive,
 };
 use queue_docdb::DocDbBuilder;
 
@@ -278,8 +278,8 @@ async fn the_durations_of_calls_at_their_ends() {
         let later = NewMessage::new("").with_delay(time);
         let mut session = backend.start_session().await.unwrap();
         session.start_transaction().await.unwrap();
-        let mut queues = backend.in_transaction(&mut session);
-        let stored = queues.enqueue(&name(), &[later]).await;
+        let mut transaction = backend.in_transaction(&mut session);
+        let stored = queue.enqueue_in(&mut transaction, &[later]).await;
         session.commit_transaction().await.unwrap();
         assert_allowed("a delay in a transaction of", may_delay, value, stored);
 

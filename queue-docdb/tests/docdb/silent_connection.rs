@@ -11,7 +11,7 @@ use futures::{
 use mongodb_test_server::{MongoServer, ScratchDatabase};
 use queue_api::{
     Error, LeaseChange, LeaseOptions, ManualClock, PageOptions, Purge, Queue, QueueAdmin,
-    QueueName, Receipt, Redrive,
+    QueueName, QueueTransaction, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 use tokio::time::{Instant, timeout};

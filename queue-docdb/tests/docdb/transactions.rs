@@ -7,7 +7,8 @@ use mongodb::{
 };
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{
-    EnqueueOutcome, Error, ErrorKind, LeaseOutcome, NewMessage, QueueName, Receipt, Result,
+    EnqueueOutcome, Error, ErrorKind, LeaseOutcome, NewMessage, QueueName, QueueTransaction,
+    Receipt, Result,
 };
 
 use crate::fixture::{Fixture, TRANSACTIONAL, applied, ids, lease, message, name};
@@ -142,9 +143,10 @@ async fn invalid_input_does_not_end_the_transaction() {
     let receipt = leased(&fixture).await;
     let mut session = fixture.begin().await;
     applied(fixture.work(&mut session, &receipt)).await;
-    let mut queues = fixture.backend.in_transaction(&mut session);
-    let large = NewMessage::new(vec![0; (8 << 20) + 1]);
-    let error = queues.enqueue(&next(), &[large]).await.unwrap_err();
+    let mut transaction = fixture.backend.in_transaction(&mut session);
+    let (queue, large) = (fixture.queue(), NewMessage::new(vec![0; (8 << 20) + 1]));
+    let sent = queue.enqueue_in(&mut transaction, std::slice::from_ref(&large));
+    let error = sent.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     session.commit_transaction().await.unwrap();
     assert_eq!(fixture.done().await, (1, 1));

@@ -7,7 +7,7 @@ use mongodb::{
     options::{Collation, IndexOptions},
 };
 use mongodb_test_server::documentdb::Engines;
-use queue_api::{EnqueueOutcome, Error, ErrorKind, NewMessage, Queue};
+use queue_api::{EnqueueOutcome, Error, ErrorKind, NewMessage, Queue, QueueTransaction};
 
 use crate::fixture::{Fixture, TRANSACTIONAL, ids, lease, message, name};
 

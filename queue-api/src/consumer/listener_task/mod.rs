@@ -219,9 +219,9 @@ impl ListenerTask {
         let now = self.now();
         match polled {
             Polled::Waited {
-                since,
+                until,
                 answer: Ok(()),
-            } => self.poller.waited(since, now),
+            } => self.poller.waited(until, now),
             Polled::Waited {
                 answer: Err(error), ..
             } => self.on_poll_error(&error, now),

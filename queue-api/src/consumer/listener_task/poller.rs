@@ -13,9 +13,11 @@ use super::{
 };
 use crate::{Delivery, Error, LeaseOptions, Queue, Result, consumer::backoff::Backoff};
 
-/// The longest wait of an idle listener. A wake-up is only a hint, so this bounds the delay after a
-/// lost one.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
+/// The longest wait of an idle listener, from 20 to 30 seconds. A wake-up is only a hint, so this
+/// bounds the delay after a lost one. The jitter spreads the calls of listeners that started together.
+fn longest_wait() -> Duration {
+    Duration::from_secs(20) + Duration::from_secs(10).mul_f64(fastrand::f64())
+}
 
 /// Gets the result of a lease call that begins after the probe was sent.
 pub(crate) type Probe = oneshot::Sender<ProbeAnswer>;
@@ -47,7 +49,7 @@ enum State {
         call: BoxFuture<Result<Vec<Delivery>>>,
     },
     Waiting {
-        since: SystemTime,
+        until: SystemTime,
         call: BoxFuture<Result<()>>,
     },
     Pausing {
@@ -63,7 +65,7 @@ pub(crate) enum Polled {
         answer: Result<Vec<Delivery>>,
     },
     Waited {
-        since: SystemTime,
+        until: SystemTime,
         answer: Result<()>,
     },
 }
@@ -140,10 +142,10 @@ impl Poller {
                     answer,
                 }
             }
-            State::Waiting { since, call } => {
+            State::Waiting { until, call } => {
                 let answer = call.await;
-                let since = *since;
-                Polled::Waited { since, answer }
+                let until = *until;
+                Polled::Waited { until, answer }
             }
         };
         self.state = State::Idle;
@@ -168,18 +170,18 @@ impl Poller {
             self.state = State::Pausing { until };
             return;
         }
-        let queue = queue.clone();
+        let (queue, at_most) = (queue.clone(), longest_wait());
         self.state = State::Waiting {
-            since: now,
-            call: boxed_call("wait", async move { queue.wait(LONGEST_WAIT).await }),
+            until: after(now, at_most),
+            call: boxed_call("wait", async move { queue.wait(at_most).await }),
         };
     }
 
     /// A wait succeeded. An empty lease call does not reset the pause after errors: if leases work
     /// and waits fail, an empty queue must not be polled without a pause.
-    pub(crate) fn waited(&mut self, since: SystemTime, now: SystemTime) {
+    pub(crate) fn waited(&mut self, until: SystemTime, now: SystemTime) {
         self.after_error.reset();
-        self.woken = now < after(since, LONGEST_WAIT);
+        self.woken = now < until;
     }
 
     /// Pauses after an error: longer each time, or the longest pause at once if the error does not

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures::StreamExt;
+use futures::{StreamExt, future::select_all};
 use queue_api::{ErrorKind, LeaseOutcome, consumer::ListenOptions};
 
 use super::fixture::{Fixture, HOUR, SECOND, msg};
@@ -116,6 +116,22 @@ pub(super) async fn it_rarely_polls_an_empty_queue(fixture: Fixture) {
         "{asked} lease calls in an idle hour"
     );
     assert!(asked > 100, "a lost wake-up costs a bounded delay: {asked}");
+}
+
+/// Workers that a deployment starts at the same time must not call the store at the same time.
+pub(super) async fn idle_listeners_do_not_look_at_the_same_time(fixture: Fixture) {
+    let mut listeners: Vec<_> = (0..20).map(|_| fixture.listen(1)).collect();
+    let mut idle = select_all(listeners.iter_mut().map(|it| Box::pin(it.next())));
+    let (mut asked, mut times) = (0, 0);
+    for _ in 0..1000 {
+        let nothing = tokio::time::timeout(SECOND / 10, &mut idle).await;
+        assert!(nothing.is_err());
+        let so_far = fixture.faulty.calls(Operation::Lease).len();
+        times += usize::from(so_far > asked);
+        asked = so_far;
+    }
+    assert!(asked >= 60, "{asked} lease calls in 100 s");
+    assert!(times >= 30, "{asked} lease calls at {times} times");
 }
 
 pub(super) async fn an_enqueue_wakes_it(fixture: Fixture) {

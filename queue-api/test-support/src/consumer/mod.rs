@@ -59,6 +59,7 @@ table! {
         it_claims_nothing_until_polled it_claims_in_batches
         it_claims_only_what_can_start_now
         settlements_in_flight_take_no_room it_rarely_polls_an_empty_queue
+        idle_listeners_do_not_look_at_the_same_time
         an_enqueue_wakes_it a_delayed_message_comes_when_it_is_due
         it_pauses_when_waits_return_early ten_thousand_messages_take_few_calls
         invalid_options_are_refused a_batch_is_what_is_there

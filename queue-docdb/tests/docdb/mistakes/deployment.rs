@@ -1,5 +1,7 @@
 //! What the servers are, and what the URI says of them.
 
+use queue_api::QueueTransaction;
+
 use super::{tls::tls_options, *};
 
 #[tokio::test(flavor = "multi_thread")]

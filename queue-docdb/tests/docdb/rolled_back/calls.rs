@@ -13,7 +13,7 @@ use mongodb::{
 };
 use queue_api::{
     Delivery, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, ManualClock, Purge, Queue,
-    QueueAdmin, QueueStats, Receipt, Redrive,
+    QueueAdmin, QueueStats, QueueTransaction, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 use tokio::sync::Notify;
