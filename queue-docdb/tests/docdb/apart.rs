@@ -19,6 +19,17 @@ use crate::{
     waking::{STREAMING, open_stream},
 };
 
+tests! {
+    on_threads:
+        a_claim_skips_what_another_is_about_to_take,
+        no_wait_ends_for_what_a_claim_is_about_to_take,
+        a_wait_beside_a_claim_polls_less_and_less_often,
+        a_claim_at_the_head_skips_what_a_claim_in_a_lane_is_about_to_take,
+        others_get_what_a_dropped_claim_was_about_to_take,
+        a_slow_find_does_not_stop_other_claims,
+        callers_of_one_process_do_not_compete
+}
+
 const PATIENT: Duration = Duration::from_secs(10);
 
 /// A queue with messages, of an instance that stops at the events that `is_stop` selects.
@@ -69,7 +80,6 @@ fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|n| format!("m{n:03}")).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_skips_what_another_is_about_to_take() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 30, is_update).await;
@@ -83,7 +93,6 @@ async fn a_claim_skips_what_another_is_about_to_take() {
 }
 
 /// A consumer would otherwise lease nothing, wait no time, and lease again without a pause.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_wait_ends_for_what_a_claim_is_about_to_take() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let (pause, queue) = stopping(&fixture, 1, is_update).await;
@@ -107,7 +116,6 @@ async fn no_wait_ends_for_what_a_claim_is_about_to_take() {
 }
 
 /// The claim under way is no sign that a message will come in soon.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_wait_beside_a_claim_polls_less_and_less_often() {
     const LONG_PAUSE: Duration = Duration::from_millis(500);
     let fixture = Fixture::new().await;
@@ -140,7 +148,6 @@ async fn a_wait_beside_a_claim_polls_less_and_less_often() {
 }
 
 /// Otherwise the claim at the head would lose messages, and stay in the lanes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_at_the_head_skips_what_a_claim_in_a_lane_is_about_to_take() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 400, is_update).await;
@@ -161,7 +168,6 @@ async fn a_claim_at_the_head_skips_what_a_claim_in_a_lane_is_about_to_take() {
     assert_eq!(in_a_lane.await.unwrap().len(), 10);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn others_get_what_a_dropped_claim_was_about_to_take() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
@@ -187,7 +193,6 @@ async fn lease_in_the_end(fixture: &Fixture, queue: &Queue, messages: usize) -> 
     leased
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_slow_find_does_not_stop_other_claims() {
     let fixture = Fixture::new().await;
     let (pause, queue) = stopping(&fixture, 20, is_find).await;
@@ -205,7 +210,6 @@ async fn a_slow_find_does_not_stop_other_claims() {
 }
 
 /// No claim loses messages, so none needs a third command to find out what it has taken.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_of_one_process_do_not_compete() {
     const CALLERS: usize = 8;
     let fixture = Fixture::new().await;

@@ -18,6 +18,16 @@ use crate::{
     fixture::{Fixture, message, name, queue_of},
 };
 
+tests! {
+    on_one_thread:
+        every_code_has_its_kind_and_a_label_makes_it_retryable,
+        a_write_concern_error_of_any_code_is_not_final,
+        calls_outlast_a_block_of_writes;
+    on_threads:
+        calls_are_retried_after_every_refusal_that_passes,
+        reads_and_leases_succeed_while_the_queue_is_deleted
+}
+
 /// Only an operator can help, so a call does not retry.
 const EXHAUSTED: [i32; 2] = [146, 14031];
 
@@ -91,7 +101,6 @@ impl FailingServer {
 }
 
 /// Every code that the server or the table knows.
-#[tokio::test]
 async fn every_code_has_its_kind_and_a_label_makes_it_retryable() {
     let server = FailingServer::new().await;
     let command = "listCollections";
@@ -135,7 +144,6 @@ async fn every_code_has_its_kind_and_a_label_makes_it_retryable() {
 }
 
 /// The write is there. Whatever the server says about a majority, the call finds it.
-#[tokio::test]
 async fn a_write_concern_error_of_any_code_is_not_final() {
     let server = FailingServer::new().await;
     let failure = CommandFailure::Code(0);
@@ -210,7 +218,6 @@ async fn refuse_every_command(codes: Vec<i32>) {
 
 /// After a failover's code the driver sends nothing for half a second, so the servers share the
 /// work. `fail_points` has four of the codes.
-#[tokio::test(flavor = "multi_thread")]
 async fn calls_are_retried_after_every_refusal_that_passes() {
     let mut shares = vec![Vec::new(); 3];
     let retryable = table().into_iter().filter(|row| is_retryable(row.1));
@@ -231,7 +238,6 @@ async fn calls_are_retried_after_every_refusal_that_passes() {
 }
 
 /// `setUserWriteBlockMode`, as operators use it before they move a cluster.
-#[tokio::test]
 async fn calls_outlast_a_block_of_writes() {
     let server = FailingServer::new().await;
     // Of the commands that make a queue, only the first is sent.
@@ -265,7 +271,6 @@ async fn calls_outlast_a_block_of_writes() {
 }
 
 /// A queue is deleted again and again while other calls use it.
-#[tokio::test(flavor = "multi_thread")]
 async fn reads_and_leases_succeed_while_the_queue_is_deleted() {
     let fixture = Fixture::new().await;
     let is_over = Arc::new(AtomicBool::new(false));

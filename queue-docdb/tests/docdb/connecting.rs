@@ -16,6 +16,17 @@ use crate::{
     fixture::{self, applied, queue_of},
 };
 
+tests! {
+    on_one_thread:
+        a_closed_port_is_unavailable,
+        a_host_that_never_answers_is_unavailable,
+        invalid_settings_are_refused_before_anything_is_sent,
+        an_invalid_uri_is_explained_without_its_password,
+        the_uri_may_name_the_database,
+        the_application_may_have_its_own_client,
+        tls_credentials_and_permissions
+}
+
 /// The timeout of a connection that fails.
 const SHORT: Duration = Duration::from_millis(1500);
 /// The timeout of a connection that succeeds.
@@ -33,7 +44,6 @@ async fn refused(builder: DocDbBuilder) -> Error {
     error
 }
 
-#[tokio::test]
 async fn a_closed_port_is_unavailable() {
     let port = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -43,7 +53,6 @@ async fn a_closed_port_is_unavailable() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
 }
 
-#[tokio::test]
 async fn a_host_that_never_answers_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -61,7 +70,6 @@ async fn a_host_that_never_answers_is_unavailable() {
     );
 }
 
-#[tokio::test]
 async fn invalid_settings_are_refused_before_anything_is_sent() {
     let uri = "mongodb://localhost";
     let missing = PathBuf::from("/nonexistent/bundle.pem");
@@ -117,7 +125,6 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
     }
 }
 
-#[tokio::test]
 async fn an_invalid_uri_is_explained_without_its_password() {
     for (uri, hint) in [
         ("", "scheme"),
@@ -177,7 +184,6 @@ async fn an_invalid_uri_is_explained_without_its_password() {
     }
 }
 
-#[tokio::test]
 async fn the_uri_may_name_the_database() {
     let server = MongoServer::shared().await.unwrap();
     let database = server.scratch_database();
@@ -199,7 +205,6 @@ async fn application(server: &MongoServer, gate: &Gate) -> mongodb::Client {
     mongodb::Client::with_options(options).unwrap()
 }
 
-#[tokio::test]
 async fn the_application_may_have_its_own_client() {
     let server = MongoServer::shared().await.unwrap();
     let (database, gate) = (server.scratch_database(), Gate::new(Engines::ALL));
@@ -270,7 +275,6 @@ async fn secured_server(authority: &Authority) -> MongoServer {
 }
 
 /// One test, because it needs one server with TLS and access control.
-#[tokio::test]
 async fn tls_credentials_and_permissions() {
     let (authority, other) = (Authority::new(), Authority::new());
     let server = secured_server(&authority).await;

@@ -5,7 +5,12 @@ use queue_api::{DeadLetter, DeadReason, PageOptions, QueueAdmin, Redrive};
 
 use crate::fixture::{Fixture, MINUTE, applied, ids, lease, message, name};
 
-#[tokio::test]
+tests! {
+    on_one_thread:
+        damaged_documents_become_dead_letters_and_the_others_are_delivered,
+        numbers_of_other_types_are_read
+}
+
 async fn damaged_documents_become_dead_letters_and_the_others_are_delivered() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -100,7 +105,6 @@ async fn listed_one_by_one(fixture: &Fixture) -> Vec<DeadLetter> {
     }
 }
 
-#[tokio::test]
 async fn numbers_of_other_types_are_read() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();

@@ -4,7 +4,11 @@ use mongodb::bson::{Bson, doc};
 
 use crate::fixture::{Fixture, MINUTE, applied, message};
 
-#[tokio::test]
+tests! {
+    on_one_thread:
+        a_document_has_the_documented_fields
+}
+
 async fn a_document_has_the_documented_fields() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();

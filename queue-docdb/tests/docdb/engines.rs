@@ -8,6 +8,11 @@ use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, MINUTE, applied, lease, message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        the_table_of_engines_is_up_to_date
+}
+
 /// Makes every kind of call once. Lists the commands of each, and the engines that refuse one.
 async fn table(fixture: &Fixture) -> String {
     let (queue, backend) = (fixture.queue(), &fixture.backend);
@@ -105,7 +110,6 @@ async fn transact(fixture: &Fixture) {
     session.commit_transaction().await.unwrap();
 }
 
-#[tokio::test]
 async fn the_table_of_engines_is_up_to_date() {
     // No engine must accept every command, so the gate does not fail the test.
     let table = table(&Fixture::for_engines(Engines::of(&[])).await).await;

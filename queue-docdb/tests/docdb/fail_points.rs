@@ -19,6 +19,15 @@ use crate::{
     fixture::{MINUTE, message},
 };
 
+tests! {
+    on_one_thread:
+        an_ack_whose_first_try_arrives_late_is_an_error,
+        a_wait_returns_for_messages_of_a_claim_without_an_answer;
+    on_threads:
+        answers_are_true_whatever_fails,
+        messages_of_a_claim_without_an_answer_are_delivered_one_by_one
+}
+
 /// A call of the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -321,7 +330,6 @@ async fn columns(failures: &'static [(CommandFailure, &'static str)]) -> Vec<Vec
     columns
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn answers_are_true_whatever_fails() {
     // In parallel, because the driver pauses before it checks a server again.
     let servers: Vec<_> = FAILURES
@@ -360,7 +368,6 @@ async fn claim_without_an_answer(server: &FailingServer, case: &Case) {
     server.clear().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_claim_without_an_answer_are_delivered_one_by_one() {
     let server = FailingServer::new().await;
     let case = server.case(0, "update", CommandFailure::Silence).await;
@@ -383,7 +390,6 @@ async fn messages_of_a_claim_without_an_answer_are_delivered_one_by_one() {
 
 /// The first try arrives late and deletes the message. The second finds nothing, and must not say
 /// `Lost`.
-#[tokio::test]
 async fn an_ack_whose_first_try_arrives_late_is_an_error() {
     let server = FailingServer::new().await;
     for (number, operation) in [(100, Operation::Ack), (101, Operation::AckBatch)] {
@@ -400,7 +406,6 @@ async fn an_ack_whose_first_try_arrives_late_is_an_error() {
     }
 }
 
-#[tokio::test]
 async fn a_wait_returns_for_messages_of_a_claim_without_an_answer() {
     let server = FailingServer::new().await;
     let case = server.case(102, "update", CommandFailure::Silence).await;

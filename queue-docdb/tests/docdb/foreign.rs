@@ -13,6 +13,15 @@ use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, TRANSACTIONAL, applied, lease, message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        a_collection_of_another_program_is_refused_and_not_changed_by_any_call,
+        the_list_of_queues_has_no_collection_of_another_program,
+        calls_other_than_enqueue_leave_nothing_behind_where_there_is_no_queue,
+        a_queue_that_was_half_made_is_completed_or_deleted,
+        reads_work_without_indexes_and_make_none
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Enqueue,
@@ -218,7 +227,6 @@ fn is_about_the_collection(error: &Error) -> std::result::Result<(), String> {
 }
 
 /// Both an instance that sees the collection for the first time, and one that saw it missing.
-#[tokio::test]
 async fn a_collection_of_another_program_is_refused_and_not_changed_by_any_call() {
     let mut complaints = Vec::new();
     for kind in KINDS {
@@ -247,7 +255,6 @@ async fn a_collection_of_another_program_is_refused_and_not_changed_by_any_call(
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-#[tokio::test]
 async fn the_list_of_queues_has_no_collection_of_another_program() {
     for kind in KINDS {
         let fixture = Fixture::new().await;
@@ -259,7 +266,6 @@ async fn the_list_of_queues_has_no_collection_of_another_program() {
 }
 
 /// A collection that is missing, or has neither documents nor indexes of a queue.
-#[tokio::test]
 async fn calls_other_than_enqueue_leave_nothing_behind_where_there_is_no_queue() {
     let mut complaints = Vec::new();
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
@@ -295,7 +301,6 @@ async fn calls_other_than_enqueue_leave_nothing_behind_where_there_is_no_queue()
 }
 
 /// A creation that was interrupted leaves an empty collection with an index.
-#[tokio::test]
 async fn a_queue_that_was_half_made_is_completed_or_deleted() {
     for delete in [true, false] {
         let fixture = Fixture::new().await;
@@ -320,7 +325,6 @@ async fn a_queue_that_was_half_made_is_completed_or_deleted() {
 }
 
 /// Looking at a queue whose indexes are missing makes none.
-#[tokio::test]
 async fn reads_work_without_indexes_and_make_none() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();

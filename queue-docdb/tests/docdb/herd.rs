@@ -22,6 +22,15 @@ use crate::{
     waking::{STREAMING, open_stream},
 };
 
+tests! {
+    on_one_thread:
+        a_wait_that_is_not_polled_does_not_delay_the_others_for_long;
+    on_threads:
+        a_message_for_many_workers_takes_as_few_commands_as_for_one,
+        every_wait_returns_while_nobody_leases_the_message,
+        one_look_serves_all_waits
+}
+
 const WORKERS: usize = 100;
 
 /// One worker alone sends an insert, a find by its wait, a find and an update by its lease, a delete,
@@ -82,7 +91,6 @@ fn listeners(queue: &Queue, count: usize) -> (JoinSet<()>, mpsc::UnboundedReceiv
     (all, acked)
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_message_for_many_workers_takes_as_few_commands_as_for_one() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     for workers in [1, WORKERS] {
@@ -118,7 +126,6 @@ fn waits(queue: &Queue, count: usize) -> Vec<JoinHandle<queue_api::Result<()>>> 
 }
 
 /// A wait that returns gives no promise to lease: its caller may be dropped.
-#[tokio::test(flavor = "multi_thread")]
 async fn every_wait_returns_while_nobody_leases_the_message() {
     let fixture = Fixture::new().await;
     let counts = Counts::default();
@@ -142,7 +149,6 @@ async fn every_wait_returns_while_nobody_leases_the_message() {
 }
 
 /// Sleeps because pauses between looks are in real time.
-#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods)]
 async fn one_look_serves_all_waits() {
     let fixture = Fixture::new().await;
@@ -165,7 +171,6 @@ async fn one_look_serves_all_waits() {
 }
 
 /// One wait holds the look that others would share, and its future is not polled.
-#[tokio::test]
 async fn a_wait_that_is_not_polled_does_not_delay_the_others_for_long() {
     let fixture = Fixture::new().await;
     fixture.backend.prepare(&name()).await.unwrap();

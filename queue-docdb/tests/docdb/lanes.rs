@@ -16,6 +16,14 @@ use crate::{
     pause::Pause,
 };
 
+tests! {
+    on_one_thread:
+        messages_of_one_millisecond_are_in_the_order_of_their_enqueues,
+        a_claim_in_a_lane_reads_the_documents_that_it_takes;
+    on_threads:
+        a_claim_after_a_loss_is_in_a_lane_and_misses_no_message
+}
+
 /// The filters of a backend's finds, and a stop after one of them.
 #[derive(Clone, Default)]
 struct Finds {
@@ -43,7 +51,6 @@ impl Finds {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_after_a_loss_is_in_a_lane_and_misses_no_message() {
     let fixture = Fixture::new().await;
     let other = fixture.queue();
@@ -82,7 +89,6 @@ async fn a_claim_after_a_loss_is_in_a_lane_and_misses_no_message() {
     assert_eq!(finds.of_one_lane(), before);
 }
 
-#[tokio::test]
 async fn messages_of_one_millisecond_are_in_the_order_of_their_enqueues() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -95,7 +101,6 @@ async fn messages_of_one_millisecond_are_in_the_order_of_their_enqueues() {
 }
 
 /// It skips the keys of the other lanes, and does not read their documents.
-#[tokio::test]
 async fn a_claim_in_a_lane_reads_the_documents_that_it_takes() {
     let fixture = Fixture::new().await;
     let messages: Vec<_> = (0..800).map(|n| message(&format!("m{n}"))).collect();

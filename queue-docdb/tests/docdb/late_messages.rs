@@ -10,10 +10,14 @@ use crate::{
     fixture::{SECOND, applied, message, queue_of},
 };
 
+tests! {
+    on_threads:
+        the_time_counts_from_the_beginning_of_a_look
+}
+
 /// The find is held after it was carried out, so a message can come in before its answer.
 ///
 /// Sleeps because the time is real.
-#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods)]
 async fn the_time_counts_from_the_beginning_of_a_look() {
     let server = FailingServer::new().await;

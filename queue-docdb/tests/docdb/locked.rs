@@ -7,6 +7,12 @@ use queue_api::{LeaseOptions, LeaseOutcome, QueueTransaction, Receipt};
 
 use crate::fixture::{Fixture, MINUTE, SECOND, TRANSACTIONAL, applied, lease, message, name};
 
+tests! {
+    on_one_thread:
+        an_abandoned_transaction_does_not_stop_the_queue,
+        a_held_message_is_ready_after_an_abort_and_gone_after_a_commit
+}
+
 const FREE: [&str; 5] = ["0", "b1", "n", "x", "z"];
 
 /// Acks `held` in a transaction that stays open. Their leases run out, and then the free messages
@@ -64,7 +70,6 @@ async fn drained(fixture: &Fixture, at_once: usize) -> Vec<String> {
     }
 }
 
-#[tokio::test]
 async fn an_abandoned_transaction_does_not_stop_the_queue() {
     let case = async |held: usize, at_once: usize| {
         let held: Vec<String> = (0..held).map(|n| format!("held{n}")).collect();
@@ -83,7 +88,6 @@ async fn an_abandoned_transaction_does_not_stop_the_queue() {
     .await;
 }
 
-#[tokio::test]
 async fn a_held_message_is_ready_after_an_abort_and_gone_after_a_commit() {
     for commits in [true, false] {
         let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;

@@ -14,7 +14,11 @@ use crate::{
     foreign::{CALLS, receipt_of_another_queue},
 };
 
-#[tokio::test]
+tests! {
+    on_one_thread:
+        the_longest_name_works_and_a_longer_one_is_refused_before_anything_is_sent
+}
+
 async fn the_longest_name_works_and_a_longer_one_is_refused_before_anything_is_sent() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = receipt_of_another_queue(&fixture).await;

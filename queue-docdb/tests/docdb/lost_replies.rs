@@ -21,6 +21,15 @@ use crate::{
     fixture::{MINUTE, lease, message},
 };
 
+tests! {
+    on_threads:
+        a_message_acked_during_its_enqueue_is_not_stored_again,
+        an_id_reused_during_its_enqueue_is_no_duplicate,
+        a_settled_message_is_not_lost,
+        a_claim_without_an_answer_is_not_empty,
+        the_drivers_own_retry_stores_nothing_twice
+}
+
 /// The queue in two processes. Answers to the first one get lost.
 struct Processes {
     failing: Queue,
@@ -77,7 +86,6 @@ async fn in_silence<T>(
     answer
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_message_acked_during_its_enqueue_is_not_stored_again() {
     let server = FailingServer::new().await;
     for number in 0..2 {
@@ -111,7 +119,6 @@ async fn a_message_acked_during_its_enqueue_is_not_stored_again() {
 }
 
 /// The stored message is that of another process. The call's own was stored, and is acked.
-#[tokio::test(flavor = "multi_thread")]
 async fn an_id_reused_during_its_enqueue_is_no_duplicate() {
     let server = FailingServer::new().await;
     let case = server.case(0, "insert", CommandFailure::Silence).await;
@@ -132,7 +139,6 @@ async fn an_id_reused_during_its_enqueue_is_no_duplicate() {
 
 /// Each way to settle a message, alone and in a batch. Meanwhile another process enqueues the id
 /// again, or leases the message.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_settled_message_is_not_lost() {
     type Settle = fn(Receipt) -> Option<LeaseChange>;
     let ways: [(&str, Settle); 4] = [
@@ -200,7 +206,6 @@ async fn a_settled_message_is_not_lost() {
 }
 
 /// The call's own claim took the messages, so an empty answer would be wrong.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_claim_without_an_answer_is_not_empty() {
     let server = FailingServer::new().await;
     for (number, failure) in [
@@ -230,7 +235,6 @@ async fn a_claim_without_an_answer_is_not_empty() {
 
 /// The client has retryable writes on, which is the driver's default. The first answer is lost. Each
 /// later insert is refused until a consumer has acked the message.
-#[tokio::test(flavor = "multi_thread")]
 async fn the_drivers_own_retry_stores_nothing_twice() {
     let server = FailingServer::new().await;
     for (number, code) in [10107, 13435, 189, 91, 11602, 112].into_iter().enumerate() {

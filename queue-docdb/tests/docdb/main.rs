@@ -1,4 +1,16 @@
 //! Tests of what the conformance suite does not check.
+//!
+//! Most of them wait: for timeouts, elections, back-offs. So more of them run at a time than there are
+//! processors.
+
+/// The tests of a file, by the runtime that they need.
+macro_rules! tests {
+    ($($runtime:ident: $($test:ident),+);+) => {
+        pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
+            vec![$($(crate::$runtime(module_path!(), stringify!($test), $test)),+),+]
+        }
+    };
+}
 
 mod apart;
 mod certificates;
@@ -46,3 +58,97 @@ mod unique_index;
 mod unreadable;
 mod uri_settings;
 mod waking;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use tokio::runtime::Builder;
+
+const THREADS: usize = 8;
+
+fn on_one_thread<F: Future<Output = ()>>(
+    module: &str,
+    name: &str,
+    test: impl FnOnce() -> F + Send + 'static,
+) -> Trial {
+    without_runtime(module, name, || {
+        run(&mut Builder::new_current_thread(), test())
+    })
+}
+
+fn on_threads<F: Future<Output = ()>>(
+    module: &str,
+    name: &str,
+    test: impl FnOnce() -> F + Send + 'static,
+) -> Trial {
+    without_runtime(module, name, || {
+        run(&mut Builder::new_multi_thread(), test())
+    })
+}
+
+/// For tests that make their own.
+fn without_runtime(module: &str, name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    let module = module.trim_start_matches("docdb::");
+    Trial::test(format!("{module}::{name}"), || {
+        test();
+        Ok(())
+    })
+}
+
+fn run(runtime: &mut Builder, test: impl Future<Output = ()>) {
+    runtime
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(test);
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let trials = [
+        apart::tests(),
+        codes::tests(),
+        connecting::tests(),
+        damage::tests(),
+        documents::tests(),
+        engines::tests(),
+        fail_points::tests(),
+        foreign::tests(),
+        herd::tests(),
+        lanes::tests(),
+        late_messages::tests(),
+        locked::tests(),
+        long_names::tests(),
+        lost_replies::tests(),
+        members_away::tests(),
+        mistakes::tests(),
+        operators_indexes::tests(),
+        outages::tests(),
+        outcomes::tests(),
+        plans::tests(),
+        pools::tests(),
+        reserved_names::tests(),
+        rights::tests(),
+        rolled_back::tests(),
+        round_trips::tests(),
+        runtimes::tests(),
+        schema::tests(),
+        sessions::tests(),
+        settings::tests(),
+        sharing::tests(),
+        silent_connection::tests(),
+        sizes::tests(),
+        stream_backoff::tests(),
+        #[cfg(target_os = "linux")]
+        suspended::tests(),
+        transaction_handles::tests(),
+        transactions::tests(),
+        unique_index::tests(),
+        unreadable::tests(),
+        uri_settings::tests(),
+        waking::tests(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

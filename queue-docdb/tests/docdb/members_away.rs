@@ -21,6 +21,14 @@ use crate::{
     fixture::{builder, message},
 };
 
+tests! {
+    on_one_thread:
+        queues_are_made_and_restored_while_a_member_is_down,
+        queues_are_made_and_restored_while_a_member_is_delayed,
+        an_index_build_that_is_late_is_named,
+        a_server_that_knows_no_quorum_builds_without_it
+}
+
 /// The index of claims.
 const INDEX: &str = "visible_at_1_turn_1";
 
@@ -99,7 +107,6 @@ async fn make_old_queues(set: &MongoReplicaSet, gate: &Gate) {
     }
 }
 
-#[tokio::test]
 async fn queues_are_made_and_restored_while_a_member_is_down() {
     let ((set, secondary), gate) = (start().await, Gate::new(Engines::ALL));
     make_old_queues(&set, &gate).await;
@@ -110,7 +117,6 @@ async fn queues_are_made_and_restored_while_a_member_is_down() {
     set.shut_down().await.unwrap();
 }
 
-#[tokio::test]
 async fn queues_are_made_and_restored_while_a_member_is_delayed() {
     let ((set, secondary), gate) = (start().await, Gate::new(Engines::ALL));
     make_old_queues(&set, &gate).await;
@@ -148,7 +154,6 @@ async fn delay(set: &MongoReplicaSet, member: Member) {
         .unwrap();
 }
 
-#[tokio::test]
 async fn an_index_build_that_is_late_is_named() {
     let server = FailingServer::new().await;
     let case = server
@@ -183,7 +188,6 @@ async fn an_index_build_that_is_late_is_named() {
 
 /// A standalone server refuses a quorum with code 2. An engine that does not know the field says
 /// so with another.
-#[tokio::test]
 async fn a_server_that_knows_no_quorum_builds_without_it() {
     let server = FailingServer::new().await;
     for (number, code) in [2, 9, 72, 40415].into_iter().enumerate() {

@@ -22,6 +22,11 @@ mod deployment;
 mod tls;
 mod users;
 
+pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
+    let files = [deployment::tests(), tls::tests(), users::tests()];
+    files.into_iter().flatten().collect()
+}
+
 /// A mistake must not take as long as an outage.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Far less than that, on a busy machine too.

@@ -11,6 +11,16 @@ use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, MINUTE, applied, lease, message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        an_index_on_the_same_keys_serves_whatever_its_name,
+        an_index_that_would_not_serve_is_named_by_enqueue_and_lease,
+        a_second_index_on_the_same_keys_is_named,
+        a_name_that_other_keys_have_is_named,
+        an_index_that_is_hidden_later_is_named,
+        a_client_with_the_strict_stable_api_works
+}
+
 /// The names that this crate gives its indexes.
 const CLAIM: &str = "visible_at_1_turn_1";
 const DEAD: &str = "dead.id_1";
@@ -53,7 +63,6 @@ fn claim_keys() -> Document {
     doc! { "visible_at": 1, "turn": 1 }
 }
 
-#[tokio::test]
 async fn an_index_on_the_same_keys_serves_whatever_its_name() {
     let one = |number: Bson| doc! { "visible_at": number.clone(), "turn": number };
     let dead = doc! { "dead.id": 1 };
@@ -140,7 +149,6 @@ async fn counts(fixture: &Fixture) -> (u64, usize) {
     (count, documents.list_index_names().await.unwrap().len())
 }
 
-#[tokio::test]
 async fn an_index_that_would_not_serve_is_named_by_enqueue_and_lease() {
     let partial = doc! { "attempts": { "$gt": 0 } };
     let collation = doc! { "locale": "en", "strength": 2 };
@@ -181,7 +189,6 @@ async fn an_index_that_would_not_serve_is_named_by_enqueue_and_lease() {
 }
 
 /// Two indexes on the same keys make a hint ambiguous.
-#[tokio::test]
 async fn a_second_index_on_the_same_keys_is_named() {
     let fixture = Fixture::new().await;
     fixture.backend.prepare(&name()).await.unwrap();
@@ -193,7 +200,6 @@ async fn a_second_index_on_the_same_keys_is_named() {
     check_refused(&other, "mine", "second").await;
 }
 
-#[tokio::test]
 async fn a_name_that_other_keys_have_is_named() {
     for replaced in [CLAIM, DEAD] {
         let fixture = Fixture::new().await;
@@ -205,7 +211,6 @@ async fn a_name_that_other_keys_have_is_named() {
 }
 
 /// The instance has used the queue before, so it notices by a failing lease.
-#[tokio::test]
 async fn an_index_that_is_hidden_later_is_named() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -242,7 +247,6 @@ async fn strict(fixture: &Fixture) -> DocDbBackend {
         .unwrap()
 }
 
-#[tokio::test]
 async fn a_client_with_the_strict_stable_api_works() {
     for is_prepared in [true, false] {
         let fixture = Fixture::new().await;

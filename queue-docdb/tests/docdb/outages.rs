@@ -13,6 +13,17 @@ use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 
 use crate::fixture::{message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        an_outage_is_told_with_its_host_and_reason;
+    on_threads:
+        a_set_without_a_primary_is_an_outage,
+        calls_during_an_outage_are_told_in_words;
+    without_runtime:
+        a_backend_says_that_its_runtime_has_ended_and_serves_several_living_ones,
+        a_paused_clock_is_told
+}
+
 const SHORT: Duration = Duration::from_millis(1500);
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Far less than that, on a busy machine too.
@@ -65,7 +76,6 @@ async fn check_unavailable(case: &str, uri: String, words: &[&str]) {
     println!("| {case} | {text} |");
 }
 
-#[tokio::test]
 async fn an_outage_is_told_with_its_host_and_reason() {
     let closed = closed_port().await;
     let (dropping, first) = accept(false).await;
@@ -99,7 +109,6 @@ async fn an_outage_is_told_with_its_host_and_reason() {
     second.abort();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_set_without_a_primary_is_an_outage() {
     let set = MongoReplicaSet::start(ReplicaSetOptions::new())
         .await
@@ -196,7 +205,6 @@ const WRITES: [&str; 8] = [
     "delete queue",
 ];
 
-#[tokio::test(flavor = "multi_thread")]
 async fn calls_during_an_outage_are_told_in_words() {
     let server = MongoServer::start_dedicated(ServerOptions::new())
         .await
@@ -242,7 +250,6 @@ fn new_runtime() -> Runtime {
         .unwrap()
 }
 
-#[test]
 fn a_backend_says_that_its_runtime_has_ended_and_serves_several_living_ones() {
     let (first, second) = (new_runtime(), new_runtime());
     let (backend, mut session, _database) = first.block_on(async {
@@ -274,8 +281,16 @@ fn a_backend_says_that_its_runtime_has_ended_and_serves_several_living_ones() {
     });
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_paused_clock_is_told() {
+fn a_paused_clock_is_told() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(connect_while_paused());
+}
+
+async fn connect_while_paused() {
     let server = MongoServer::shared().await.unwrap();
     let database = server.scratch_database();
     let new = || builder(server.uri(), TIMEOUT).database(database.name());

@@ -12,7 +12,18 @@ use crate::fixture::{Fixture, MINUTE, SECOND, applied, id, ids, lease, message, 
 use EnqueueOutcome::{Duplicate, Stored};
 use LeaseOutcome::{Applied, Lost};
 
-#[tokio::test]
+tests! {
+    on_one_thread:
+        a_message_is_enqueued_leased_and_acked,
+        a_batch_of_enqueues_has_an_outcome_for_each,
+        a_batch_of_acks_has_an_outcome_for_each,
+        changes_of_one_message_in_a_batch_are_made_in_order,
+        an_expired_lease_can_still_be_settled,
+        a_claim_makes_dead_letters_of_the_exhausted_messages_it_finds,
+        a_queue_is_administered,
+        wait_returns_for_what_becomes_ready
+}
+
 async fn a_message_is_enqueued_leased_and_acked() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -43,7 +54,6 @@ async fn a_message_is_enqueued_leased_and_acked() {
     assert_eq!(queue.stats().await.unwrap(), QueueStats::default());
 }
 
-#[tokio::test]
 async fn a_batch_of_enqueues_has_an_outcome_for_each() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -62,7 +72,6 @@ async fn a_batch_of_enqueues_has_an_outcome_for_each() {
     assert_eq!(again, [Duplicate; 5]);
 }
 
-#[tokio::test]
 async fn a_batch_of_acks_has_an_outcome_for_each() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -89,7 +98,6 @@ async fn a_batch_of_acks_has_an_outcome_for_each() {
     assert_eq!(outcomes, [Lost, Applied, Lost, Applied, Lost, Lost]);
 }
 
-#[tokio::test]
 async fn changes_of_one_message_in_a_batch_are_made_in_order() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -132,7 +140,6 @@ async fn changes_of_one_message_in_a_batch_are_made_in_order() {
     assert_eq!((nacked.id.as_str(), nacked.attempt), ("a", 2));
 }
 
-#[tokio::test]
 async fn an_expired_lease_can_still_be_settled() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -146,7 +153,6 @@ async fn an_expired_lease_can_still_be_settled() {
     assert_eq!(queue.ack(&deliveries[1].receipt).await.unwrap(), Lost);
 }
 
-#[tokio::test]
 async fn a_claim_makes_dead_letters_of_the_exhausted_messages_it_finds() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -185,7 +191,6 @@ async fn a_claim_makes_dead_letters_of_the_exhausted_messages_it_finds() {
     assert_eq!(dead[0].payload, "payload of m0");
 }
 
-#[tokio::test]
 async fn a_queue_is_administered() {
     let fixture = Fixture::new().await;
     let (queue, backend) = (fixture.queue(), &fixture.backend);
@@ -237,7 +242,6 @@ async fn a_queue_is_administered() {
     assert_eq!(backend.list_queues().await.unwrap(), []);
 }
 
-#[tokio::test]
 async fn wait_returns_for_what_becomes_ready() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();

@@ -8,6 +8,12 @@ use queue_api::{LeaseChange, PageOptions, Purge, Queue, QueueAdmin, Redrive};
 
 use crate::fixture::{Fixture, MINUTE, applied, lease, message, name};
 
+tests! {
+    on_one_thread:
+        nothing_scans_a_collection_or_sorts_in_memory,
+        a_claim_reads_what_it_takes_and_no_more
+}
+
 async fn start_profiling(fixture: &Fixture) {
     let start = doc! { "profile": 2 };
     fixture.raw.run_command(start).await.unwrap();
@@ -74,7 +80,6 @@ async fn store(queue: &Queue, kind: &str, size: usize, delay: Duration) {
 /// A nearly empty queue, and a large backlog.
 const SIZES: [usize; 2] = [10, 100_000];
 
-#[tokio::test]
 async fn nothing_scans_a_collection_or_sorts_in_memory() {
     for size in SIZES {
         check_plans_of_all_calls(&crowded(size).await).await;
@@ -133,7 +138,6 @@ async fn check_plans_of_all_calls(fixture: &Fixture) {
     }
 }
 
-#[tokio::test]
 async fn a_claim_reads_what_it_takes_and_no_more() {
     for size in SIZES {
         check_plan_of_a_claim(&crowded(size).await).await;

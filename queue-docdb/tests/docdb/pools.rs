@@ -12,6 +12,12 @@ use queue_api::{
 use queue_docdb::DocDbBackend;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
+tests! {
+    on_threads:
+        backends_on_one_client_share_its_pool,
+        a_stream_leaves_enough_of_a_pool
+}
+
 /// A worker waits within this time, and has its change stream open.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -90,7 +96,6 @@ async fn all_are_handled(queues: Vec<Queue>) -> Result<(), String> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn backends_on_one_client_share_its_pool() {
     let mut failed = Vec::new();
     for tenants in [Tenants::Databases, Tenants::Prefixes] {
@@ -109,7 +114,6 @@ async fn backends_on_one_client_share_its_pool() {
 }
 
 /// A pool of two has one connection left beside the stream. It serves many waits and calls.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_leaves_enough_of_a_pool() {
     for (pool, backends, queues) in [(1, 2, 4), (2, 1, 12), (2, 3, 4)] {
         let server = MongoServer::shared().await.unwrap();

@@ -9,6 +9,12 @@ use crate::{
     foreign::{CALLS, receipt_of_another_queue},
 };
 
+tests! {
+    on_one_thread:
+        a_queue_whose_collection_would_be_the_servers_is_refused_by_every_call,
+        names_that_only_look_like_it_work
+}
+
 async fn connect(fixture: &Fixture, prefix: &str) -> DocDbBackend {
     let server = MongoServer::shared().await.unwrap();
     let builder = builder(server.uri(), &fixture.gate)
@@ -18,7 +24,6 @@ async fn connect(fixture: &Fixture, prefix: &str) -> DocDbBackend {
     builder.connect().await.unwrap()
 }
 
-#[tokio::test]
 async fn a_queue_whose_collection_would_be_the_servers_is_refused_by_every_call() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = receipt_of_another_queue(&fixture).await;
@@ -49,7 +54,6 @@ async fn a_queue_whose_collection_would_be_the_servers_is_refused_by_every_call(
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-#[tokio::test]
 async fn names_that_only_look_like_it_work() {
     let fixture = Fixture::new().await;
     for (prefix, queue) in [

@@ -15,6 +15,11 @@ use queue_docdb::DocDbBackend;
 
 use crate::fixture::{self, applied, message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        users_with_few_rights_use_queues_that_others_made
+}
+
 /// The rights of custom roles: what the calls of a producer and a consumer need, and no more.
 const ROLES: [(&str, &[&str]); 3] = [
     (
@@ -84,7 +89,6 @@ impl Secured {
 }
 
 /// One test, because it needs one server with access control.
-#[tokio::test]
 async fn users_with_few_rights_use_queues_that_others_made() {
     let secured = Secured::start().await;
     for user in ["read", "looks"] {

@@ -15,6 +15,11 @@ use tokio::task::{self, JoinHandle, LocalSet};
 
 use self::calls::{CALLS, Case};
 
+tests! {
+    on_threads:
+        what_a_call_returned_survives_a_failover
+}
+
 async fn direct(set: &MongoReplicaSet, member: Member) -> Client {
     Client::with_uri_str(set.member_uri(member)).await.unwrap()
 }
@@ -111,7 +116,6 @@ async fn begin(case: Arc<Case>, primary: Client) -> Pending {
     Pending { case, before, call }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_a_call_returned_survives_a_failover() {
     LocalSet::new().run_until(fail_over()).await;
 }

@@ -10,6 +10,14 @@ use queue_api::{LeaseChange, NewMessage, Queue, Receipt};
 
 use crate::fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, queue_of};
 
+tests! {
+    on_one_thread:
+        the_first_call_of_an_instance_looks_and_makes_what_is_missing,
+        only_an_index_of_a_queue_with_documents_is_built_by_a_quorum,
+        each_call_sends_as_few_commands_as_it_can,
+        claims_on_a_backlog_start_where_the_last_one_did
+}
+
 /// The commands of a backend since the last `take`.
 #[derive(Clone, Default)]
 pub(crate) struct Sent(Arc<Mutex<Vec<Document>>>);
@@ -51,7 +59,6 @@ impl Sent {
     }
 }
 
-#[tokio::test]
 async fn the_first_call_of_an_instance_looks_and_makes_what_is_missing() {
     let fixture = Fixture::new().await;
     let (sent, queue) = Sent::by_a_new_one(&fixture).await;
@@ -77,7 +84,6 @@ async fn the_first_call_of_an_instance_looks_and_makes_what_is_missing() {
 }
 
 /// A build in an empty collection waits for no member, so it needs no quorum.
-#[tokio::test]
 async fn only_an_index_of_a_queue_with_documents_is_built_by_a_quorum() {
     let fixture = Fixture::new().await;
     let quorums = async || {
@@ -93,7 +99,6 @@ async fn only_an_index_of_a_queue_with_documents_is_built_by_a_quorum() {
     assert_eq!(quorums().await, vec![Some("majority".to_owned()); 2]);
 }
 
-#[tokio::test]
 async fn each_call_sends_as_few_commands_as_it_can() {
     let fixture = Fixture::new().await;
     let (sent, queue) = Sent::by_another(&fixture).await;
@@ -133,7 +138,6 @@ fn start(find: &Document) -> Option<DateTime> {
         .copied()
 }
 
-#[tokio::test]
 async fn claims_on_a_backlog_start_where_the_last_one_did() {
     let fixture = Fixture::new().await;
     let (sent, queue) = Sent::by_another(&fixture).await;

@@ -15,6 +15,11 @@ use crate::{
     waking::{STREAMING, open_stream},
 };
 
+tests! {
+    without_runtime:
+        a_wait_does_not_depend_on_a_stream_whose_runtime_has_stopped
+}
+
 /// Less than the pause between two looks while a change stream is open.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -53,7 +58,6 @@ fn wait_elsewhere(queue: Queue, stop: Stop, end: oneshot::Receiver<()>) -> threa
 }
 
 /// The wait may begin before or after the other runtime stops.
-#[test]
 fn a_wait_does_not_depend_on_a_stream_whose_runtime_has_stopped() {
     for stop in [Stop::Dropped, Stop::NotDriven] {
         for is_first in [true, false] {

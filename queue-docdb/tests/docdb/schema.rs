@@ -5,6 +5,15 @@ use queue_api::{ErrorKind, NewMessage, Purge, QueueAdmin};
 
 use crate::fixture::{Fixture, lease, message, name};
 
+tests! {
+    on_one_thread:
+        a_queue_has_its_schema_version,
+        a_queue_of_another_version_is_refused_and_not_changed,
+        an_instance_that_trusts_the_old_version_notices_the_new_one,
+        many_instances_may_start_at_once,
+        a_dropped_queue_gets_its_version_again
+}
+
 /// The index of claims.
 const INDEX: &str = "visible_at_1_turn_1";
 
@@ -22,7 +31,6 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
 async fn a_queue_has_its_schema_version() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -42,7 +50,6 @@ async fn a_queue_has_its_schema_version() {
     assert!(fixture.documents().find_one(id()).await.unwrap().is_some());
 }
 
-#[tokio::test]
 async fn a_queue_of_another_version_is_refused_and_not_changed() {
     let fixture = Fixture::new().await;
     fixture.upgrade().await;
@@ -70,7 +77,6 @@ async fn a_queue_of_another_version_is_refused_and_not_changed() {
     assert_eq!(indexes, ["_id_"], "none was made");
 }
 
-#[tokio::test]
 async fn an_instance_that_trusts_the_old_version_notices_the_new_one() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -86,7 +92,6 @@ async fn an_instance_that_trusts_the_old_version_notices_the_new_one() {
     assert!(error.to_string().contains("of schema 3"), "{error}");
 }
 
-#[tokio::test]
 async fn many_instances_may_start_at_once() {
     let fixture = Fixture::new().await;
     let mut started = tokio::task::JoinSet::new();
@@ -101,7 +106,6 @@ async fn many_instances_may_start_at_once() {
     assert_eq!(fixture.queue().stats().await.unwrap().ready, 8);
 }
 
-#[tokio::test]
 async fn a_dropped_queue_gets_its_version_again() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();

@@ -13,6 +13,11 @@ use queue_docdb::DocDbBackend;
 
 use crate::fixture::{Fixture, message, name};
 
+tests! {
+    on_one_thread:
+        transactions_commit_to_a_majority_and_read_from_the_primary
+}
+
 /// Options of an application's URI.
 const OPTIONS: [&str; 6] = [
     "",
@@ -66,7 +71,6 @@ async fn work(fixture: &Fixture, backend: &DocDbBackend, session: &mut ClientSes
     session.commit_transaction().await.unwrap();
 }
 
-#[tokio::test]
 async fn transactions_commit_to_a_majority_and_read_from_the_primary() {
     for options in OPTIONS {
         let fixture = Fixture::new().await;

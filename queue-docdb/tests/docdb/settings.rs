@@ -16,6 +16,14 @@ use queue_docdb::DocDbBuilder;
 
 use crate::fixture::{Fixture, MINUTE, TRANSACTIONAL, builder, id, lease, message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        the_builders_settings_at_their_ends,
+        the_numbers_of_a_uri_at_their_ends,
+        the_durations_of_calls_at_their_ends,
+        the_counts_and_sizes_of_calls_at_their_ends
+}
+
 /// Ends a test that would hang.
 const PATIENT: Duration = Duration::from_secs(60);
 
@@ -86,7 +94,6 @@ async fn check(case: &str, is: Is, builder: DocDbBuilder) {
     }
 }
 
-#[tokio::test]
 async fn the_builders_settings_at_their_ends() {
     use Is::{Good, Refused, Short};
     let server = MongoServer::shared().await.unwrap();
@@ -179,7 +186,6 @@ const BEYOND: &str = "18446744073709551616";
 
 /// The options with numbers that the driver knows, and whether it refuses 0, 1, and the largest
 /// `u32` and `u64`.
-#[tokio::test]
 async fn the_numbers_of_a_uri_at_their_ends() {
     use Is::{Good, Refused, Short};
     let server = MongoServer::shared().await.unwrap();
@@ -265,7 +271,6 @@ fn assert_allowed<T: Debug>(case: &str, is_allowed: bool, value: &str, answer: R
     }
 }
 
-#[tokio::test]
 async fn the_durations_of_calls_at_their_ends() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let (queue, backend) = (fixture.queue(), &fixture.backend);
@@ -335,7 +340,6 @@ async fn the_durations_of_calls_at_their_ends() {
     }
 }
 
-#[tokio::test]
 async fn the_counts_and_sizes_of_calls_at_their_ends() {
     let fixture = Fixture::new().await;
     let (queue, backend) = (fixture.queue(), &fixture.backend);

@@ -10,7 +10,19 @@ use queue_api::{
 
 use crate::fixture::{Fixture, MINUTE, applied, builder, ids, lease, message, name, queue_of};
 
-#[tokio::test]
+tests! {
+    on_one_thread:
+        a_queue_works_after_another_instance_has_deleted_it,
+        reading_an_unused_queue_does_not_create_it,
+        clocks_that_disagree_do_not_break_exclusion_or_receipts;
+    on_threads:
+        competing_claims_deliver_everything_once,
+        concurrent_acks_of_one_batch_apply_each_receipt_at_most_once,
+        a_batch_of_acks_is_not_lost_because_of_an_ack_of_one_of_them,
+        concurrent_purges_remove_everything,
+        a_nack_is_not_lost_because_its_message_is_acked_later
+}
+
 async fn a_queue_works_after_another_instance_has_deleted_it() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -38,7 +50,6 @@ async fn a_queue_works_after_another_instance_has_deleted_it() {
     );
 }
 
-#[tokio::test]
 async fn reading_an_unused_queue_does_not_create_it() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -54,7 +65,6 @@ async fn reading_an_unused_queue_does_not_create_it() {
 
 /// By the fast clock, a lease of the slow clock has expired. The receipt of the superseded lease
 /// is lost by every clock.
-#[tokio::test]
 async fn clocks_that_disagree_do_not_break_exclusion_or_receipts() {
     let fixture = Fixture::new().await;
     let fast_clock = Arc::new(ManualClock::new());
@@ -73,7 +83,6 @@ async fn clocks_that_disagree_do_not_break_exclusion_or_receipts() {
     assert_eq!(acked, LeaseOutcome::Applied);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn competing_claims_deliver_everything_once() {
     const MESSAGES: usize = 600;
     let fixture = Fixture::new().await;
@@ -105,7 +114,6 @@ async fn competing_claims_deliver_everything_once() {
     assert_eq!(acked.into_iter().collect::<HashSet<_>>().len(), MESSAGES);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_acks_of_one_batch_apply_each_receipt_at_most_once() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -138,7 +146,6 @@ async fn concurrent_acks_of_one_batch_apply_each_receipt_at_most_once() {
     assert_eq!(queue.stats().await.unwrap().leased, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_acks_is_not_lost_because_of_an_ack_of_one_of_them() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -169,7 +176,6 @@ async fn a_batch_of_acks_is_not_lost_because_of_an_ack_of_one_of_them() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_purges_remove_everything() {
     let fixture = Fixture::new().await;
     for chunk in 0..6 {
@@ -200,7 +206,6 @@ async fn queue_named(app: &str, server: &MongoServer, fixture: &Fixture) -> Queu
     queue_of(&backend)
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_nack_is_not_lost_because_its_message_is_acked_later() {
     let server = MongoServer::shared().await.unwrap();
     let fixture = Fixture::new().await;

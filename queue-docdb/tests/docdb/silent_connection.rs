@@ -21,6 +21,12 @@ use crate::{
     proxy::{Loss, Proxy},
 };
 
+tests! {
+    on_threads:
+        a_silent_connection_costs_a_call_a_part_of_its_timeout,
+        a_connection_that_is_silent_from_its_start_does_not_stop_connect
+}
+
 const TIMEOUT: Duration = Duration::from_secs(18);
 
 /// A third for the silence, and more than that for all the rest on a busy machine.
@@ -341,7 +347,6 @@ async fn silenced(call: &Call, skip: usize, loss: Loss) -> Option<Result<(), Str
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_connection_costs_a_call_a_part_of_its_timeout() {
     let each = CALLS.iter().flat_map(|call| {
         [Loss::NeverArrive, Loss::Withhold].map(|loss| async move {
@@ -370,7 +375,6 @@ async fn a_silent_connection_costs_a_call_a_part_of_its_timeout() {
 }
 
 /// Connections of the driver's monitor and of the pool.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_silent_from_its_start_does_not_stop_connect() {
     let server = MongoServer::shared().await.unwrap();
     let cases = [1, 10]

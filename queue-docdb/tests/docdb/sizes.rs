@@ -4,7 +4,12 @@ use queue_api::{LeaseOptions, NewMessage, PageOptions, QueueAdmin, QueueBackend}
 
 use crate::fixture::{Fixture, applied, lease, message, name};
 
-#[tokio::test]
+tests! {
+    on_one_thread:
+        every_call_takes_a_full_batch_of_long_ids,
+        every_call_takes_any_number_of_messages
+}
+
 async fn every_call_takes_a_full_batch_of_long_ids() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
@@ -37,7 +42,6 @@ async fn every_call_takes_a_full_batch_of_long_ids() {
     assert_eq!((stats.dead, stats.leased), (500, 0));
 }
 
-#[tokio::test]
 async fn every_call_takes_any_number_of_messages() {
     let fixture = Fixture::new().await;
     let (queue, backend) = (fixture.queue(), &fixture.backend);

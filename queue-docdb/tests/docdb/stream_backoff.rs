@@ -19,6 +19,12 @@ use crate::{
     fixture::{MINUTE, message, queue_of},
 };
 
+tests! {
+    on_threads:
+        a_stream_that_cannot_be_read_is_opened_less_and_less_often,
+        waits_long_apart_share_a_back_off
+}
+
 /// A pause that only a back-off of several failures makes. Without one, a stream is opened about
 /// once a second.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
@@ -93,7 +99,6 @@ impl Unreadable {
 }
 
 /// The driver opens a stream anew by itself after some of these errors.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_cannot_be_read_is_opened_less_and_less_often() {
     let failures = [
         doc! { "errorCode": 13 },
@@ -118,7 +123,6 @@ async fn a_stream_that_cannot_be_read_is_opened_less_and_less_often() {
 }
 
 /// Sleeps because the task that reads the stream ends some time after the last wait.
-#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods)]
 async fn waits_long_apart_share_a_back_off() {
     let mut unreadable = Unreadable::new().await;

@@ -16,6 +16,11 @@ use queue_api::LeaseOptions;
 
 use crate::fixture::{MINUTE, builder, message, queue_of};
 
+tests! {
+    on_one_thread:
+        leases_and_delays_of_a_suspended_machine_are_as_long_as_they_should_be
+}
+
 /// `CLOCK_MONOTONIC` runs for a tenth of the time, as if the machine were suspended for the rest.
 /// Rust's `Instant` reads it through this function.
 const SUSPENDED: &str = r#"
@@ -53,7 +58,6 @@ const CHILD: &str = "QUEUE_DOCDB_SUSPENDED";
 /// How far from the server's time a process may be, in milliseconds: a round trip on a busy machine.
 const SLACK: i64 = 1000;
 
-#[tokio::test]
 async fn leases_and_delays_of_a_suspended_machine_are_as_long_as_they_should_be() {
     if env::var_os(CHILD).is_some() {
         return work_on_a_suspended_machine().await;

@@ -15,6 +15,13 @@ use queue_docdb::{DocDbBackend, InTransaction};
 
 use crate::fixture::{Fixture, MINUTE, TRANSACTIONAL, lease, message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        every_call_can_be_made_by_a_spawned_task,
+        calls_count_and_complete_messages_as_outside,
+        a_forgotten_start_of_a_transaction_is_refused_before_anything_is_sent
+}
+
 async fn fixture() -> Fixture {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     fixture.backend.prepare(&name()).await.unwrap();
@@ -28,7 +35,6 @@ async fn begun(backend: &DocDbBackend) -> ClientSession {
 }
 
 /// An application does this in a handler, which is a task.
-#[tokio::test]
 async fn every_call_can_be_made_by_a_spawned_task() {
     let fixture = fixture().await;
     fixture.queue().enqueue(&message("a")).await.unwrap();
@@ -66,7 +72,6 @@ impl Propagator for Sender {
     fn link(&self, _: &tracing::Span, _: &Headers) {}
 }
 
-#[tokio::test]
 async fn calls_count_and_complete_messages_as_outside() {
     let fixture = fixture().await;
     let queue = fixture.queue().with_propagator(Arc::new(Sender));
@@ -146,7 +151,6 @@ fn assert_refused<T: std::fmt::Debug>(before: &str, answer: Result<T, Error>) {
     );
 }
 
-#[tokio::test]
 async fn a_forgotten_start_of_a_transaction_is_refused_before_anything_is_sent() {
     let fixture = fixture().await;
     let sent = Arc::<Mutex<Vec<String>>>::default();

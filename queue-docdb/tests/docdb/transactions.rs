@@ -13,6 +13,18 @@ use queue_api::{
 
 use crate::fixture::{Fixture, TRANSACTIONAL, applied, ids, lease, message, name};
 
+tests! {
+    on_one_thread:
+        a_transaction_commits_a_write_an_ack_and_an_enqueue,
+        an_aborted_or_dropped_transaction_has_no_effect,
+        outcomes_are_those_of_the_contract,
+        invalid_input_does_not_end_the_transaction,
+        of_two_transactions_with_the_same_ack_one_is_retryable,
+        of_two_transactions_with_the_same_id_one_is_retryable,
+        the_first_enqueue_to_a_new_queue_is_retryable,
+        a_transaction_that_the_server_has_ended_is_retryable
+}
+
 fn next() -> QueueName {
     QueueName::new("next").expect("a queue name")
 }
@@ -63,7 +75,6 @@ async fn leased(fixture: &Fixture) -> Receipt {
     delivery.receipt
 }
 
-#[tokio::test]
 async fn a_transaction_commits_a_write_an_ack_and_an_enqueue() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
@@ -82,7 +93,6 @@ async fn a_transaction_commits_a_write_an_ack_and_an_enqueue() {
     );
 }
 
-#[tokio::test]
 async fn an_aborted_or_dropped_transaction_has_no_effect() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
@@ -102,7 +112,6 @@ async fn an_aborted_or_dropped_transaction_has_no_effect() {
     assert_eq!(fixture.done().await, (0, 0));
 }
 
-#[tokio::test]
 async fn outcomes_are_those_of_the_contract() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let queue = fixture.queue();
@@ -137,7 +146,6 @@ async fn outcomes_are_those_of_the_contract() {
     assert_eq!(ids(&lease(&queue, 9).await), ["c", "a", "d"]);
 }
 
-#[tokio::test]
 async fn invalid_input_does_not_end_the_transaction() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
@@ -158,7 +166,6 @@ fn may_be_retried(error: &Error) -> bool {
     cause.is_some_and(|cause| cause.contains_label(TRANSIENT_TRANSACTION_ERROR))
 }
 
-#[tokio::test]
 async fn of_two_transactions_with_the_same_ack_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
@@ -180,7 +187,6 @@ async fn of_two_transactions_with_the_same_ack_one_is_retryable() {
     assert_eq!(fixture.done().await, (1, 1));
 }
 
-#[tokio::test]
 async fn of_two_transactions_with_the_same_id_one_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;
@@ -201,7 +207,6 @@ async fn of_two_transactions_with_the_same_id_one_is_retryable() {
     other.abort_transaction().await.unwrap();
 }
 
-#[tokio::test]
 async fn the_first_enqueue_to_a_new_queue_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     fixture.queue().enqueue(&message("a")).await.unwrap();
@@ -221,7 +226,6 @@ async fn the_first_enqueue_to_a_new_queue_is_retryable() {
 }
 
 /// The server ends a transaction after a minute, or in a restart.
-#[tokio::test]
 async fn a_transaction_that_the_server_has_ended_is_retryable() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let receipt = leased(&fixture).await;

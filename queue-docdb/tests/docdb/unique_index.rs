@@ -13,6 +13,13 @@ use crate::fixture::{Fixture, TRANSACTIONAL, ids, lease, message, name};
 
 use EnqueueOutcome::{Duplicate, Stored};
 
+tests! {
+    on_one_thread:
+        a_refusal_of_another_unique_index_is_no_duplicate,
+        nor_in_a_transaction,
+        a_collation_that_makes_ids_equal_is_an_error
+}
+
 /// A queue with the message `a` and a unique index on these keys.
 async fn with_index(keys: Document, index: &str) -> (Fixture, Queue) {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
@@ -43,7 +50,6 @@ fn assert_names_the_index(error: &Error, index: &str) {
     );
 }
 
-#[tokio::test]
 async fn a_refusal_of_another_unique_index_is_no_duplicate() {
     let indexes = [
         (doc! { "payload": 1 }, "payload_1"),
@@ -65,7 +71,6 @@ async fn a_refusal_of_another_unique_index_is_no_duplicate() {
     }
 }
 
-#[tokio::test]
 async fn nor_in_a_transaction() {
     let (fixture, _) = with_index(doc! { "payload": 1 }, "payload_1").await;
     let mut session = fixture.backend.start_session().await.unwrap();
@@ -77,7 +82,6 @@ async fn nor_in_a_transaction() {
     session.abort_transaction().await.unwrap();
 }
 
-#[tokio::test]
 async fn a_collation_that_makes_ids_equal_is_an_error() {
     let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
     let collation = Collation::builder()

@@ -33,6 +33,19 @@ use crate::{
     waking::STREAMING,
 };
 
+tests! {
+    on_one_thread:
+        a_purge_removes_any_number_of_unreadable_documents,
+        each_damaged_document_is_logged_once;
+    on_threads:
+        what_cannot_be_delivered_stops_no_call,
+        the_largest_documents_stop_no_call,
+        competing_claims_pass_what_cannot_be_delivered,
+        a_listener_that_polls_is_idle_after_what_it_cannot_get,
+        a_listener_with_a_change_stream_is_idle_after_what_it_cannot_get,
+        damaged_dead_letters_hide_no_others
+}
+
 /// A queue, and its collection.
 struct Bench<'a> {
     fixture: &'a Fixture,
@@ -164,7 +177,6 @@ async fn check_all(fixture: &Fixture, cases: Vec<Case>, at_once: usize) {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_delivered_stops_no_call() {
     let fixture = Fixture::new().await;
     let template = early_template(&fixture).await;
@@ -172,7 +184,6 @@ async fn what_cannot_be_delivered_stops_no_call() {
 }
 
 /// The largest document that the server stores cannot grow, neither by a lease nor otherwise.
-#[tokio::test(flavor = "multi_thread")]
 async fn the_largest_documents_stop_no_call() {
     const LARGEST: usize = 16 << 20;
     let fixture = Fixture::new().await;
@@ -211,7 +222,6 @@ async fn the_largest_documents_stop_no_call() {
     check_all(&fixture, cases, 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn competing_claims_pass_what_cannot_be_delivered() {
     const MESSAGES: usize = 200;
     let fixture = Fixture::new().await;
@@ -280,7 +290,6 @@ async fn commands_of_an_idle_listener(
     assert!(sent <= 15, "{sent} commands");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_polls_is_idle_after_what_it_cannot_get() {
     let fixture = Fixture::new().await;
     let sent = Arc::new(AtomicUsize::new(0));
@@ -288,7 +297,6 @@ async fn a_listener_that_polls_is_idle_after_what_it_cannot_get() {
     commands_of_an_idle_listener(&fixture, builder, &sent).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_listener_with_a_change_stream_is_idle_after_what_it_cannot_get() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let sent = Arc::new(AtomicUsize::new(0));
@@ -306,7 +314,6 @@ fn counting(sent: &Arc<AtomicUsize>) -> impl Fn(&CommandEvent) + Send + Sync + '
 }
 
 /// Dead letters that others have changed do not hide those behind them.
-#[tokio::test(flavor = "multi_thread")]
 async fn damaged_dead_letters_hide_no_others() {
     let fixture = Fixture::new().await;
     let bench = Bench::new(&fixture, "mail");
@@ -413,7 +420,6 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
 }
 
 /// More than one command removes, all with an `_id` that no command can contain.
-#[tokio::test]
 async fn a_purge_removes_any_number_of_unreadable_documents() {
     let fixture = Fixture::new().await;
     let template = early_template(&fixture).await;
@@ -447,7 +453,6 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-#[tokio::test]
 async fn each_damaged_document_is_logged_once() {
     let warnings = Warnings::default();
     let _subscribed = tracing::subscriber::set_default(warnings.clone());

@@ -16,6 +16,13 @@ use queue_docdb::{DocDbBackend, DocDbBuilder};
 
 use crate::fixture::{applied, name, queue_of};
 
+tests! {
+    on_one_thread:
+        overridden_settings_have_no_effect,
+        an_idle_connection_is_kept_unless_the_uri_says_otherwise,
+        the_application_name_is_the_builders_or_the_uris_or_the_crates
+}
+
 /// What the commands of a backend say about reads, writes and connections.
 #[derive(Clone, Default)]
 struct Commands {
@@ -78,7 +85,6 @@ async fn commands_with(server: &MongoServer, settings: &str) -> BTreeSet<String>
 }
 
 /// Every setting that has no effect.
-#[tokio::test]
 async fn overridden_settings_have_no_effect() {
     let server = MongoServer::shared().await.unwrap();
     let plain = commands_with(server, "").await;
@@ -108,7 +114,6 @@ async fn overridden_settings_have_no_effect() {
     }
 }
 
-#[tokio::test]
 async fn an_idle_connection_is_kept_unless_the_uri_says_otherwise() {
     let server = MongoServer::shared().await.unwrap();
     for (settings, connections) in [("", 1), ("maxIdleTimeMS=0", 1), ("maxIdleTimeMS=1", 2)] {
@@ -138,7 +143,6 @@ async fn idle() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-#[tokio::test]
 async fn the_application_name_is_the_builders_or_the_uris_or_the_crates() {
     let server = MongoServer::shared().await.unwrap();
     let client = mongodb::Client::with_uri_str(server.uri()).await.unwrap();

@@ -11,6 +11,16 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::fixture::{Fixture, MINUTE, message, name, queue_of};
 
+tests! {
+    on_one_thread:
+        a_change_by_another_process_makes_a_wait_look,
+        a_killed_stream_is_opened_again,
+        all_waits_share_one_stream_which_ends_with_the_backend,
+        without_a_stream_a_wait_looks_again,
+        a_pool_of_one_connection_has_no_stream,
+        an_applications_client_has_a_stream_only_if_it_is_asked_for
+}
+
 /// The engines with change streams.
 pub(crate) const STREAMING: &[Engine] = &[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0];
 
@@ -66,7 +76,6 @@ async fn looks(fixture: &Fixture) -> u64 {
     profile.count_documents(finds).await.expect("a count")
 }
 
-#[tokio::test]
 async fn a_change_by_another_process_makes_a_wait_look() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     fixture.backend.prepare(&name()).await.unwrap();
@@ -95,7 +104,6 @@ async fn a_change_by_another_process_makes_a_wait_look() {
     waits.await.unwrap().unwrap();
 }
 
-#[tokio::test]
 async fn a_killed_stream_is_opened_again() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let other = fixture.streaming().connect().await.unwrap();
@@ -112,7 +120,6 @@ async fn a_killed_stream_is_opened_again() {
     waits.await.unwrap().unwrap();
 }
 
-#[tokio::test]
 async fn all_waits_share_one_stream_which_ends_with_the_backend() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let other = fixture.streaming().connect().await.unwrap();
@@ -130,7 +137,6 @@ async fn all_waits_share_one_stream_which_ends_with_the_backend() {
     until("the end of the stream", gone).await;
 }
 
-#[tokio::test]
 async fn without_a_stream_a_wait_looks_again() {
     let fixture = Fixture::new().await;
     let other = fixture.another_backend(fixture.clock.clone()).await;
@@ -141,7 +147,6 @@ async fn without_a_stream_a_wait_looks_again() {
 }
 
 /// The stream would use the only connection for seconds, and calls would time out.
-#[tokio::test]
 async fn a_pool_of_one_connection_has_no_stream() {
     let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;
     let other = fixture
@@ -157,7 +162,6 @@ async fn a_pool_of_one_connection_has_no_stream() {
 }
 
 /// The size of the pool is unknown, and other backends may use it too.
-#[tokio::test]
 async fn an_applications_client_has_a_stream_only_if_it_is_asked_for() {
     for asked in [false, true] {
         let fixture = Fixture::for_engines(Engines::of(STREAMING)).await;

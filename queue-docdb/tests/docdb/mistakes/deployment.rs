@@ -4,7 +4,13 @@ use queue_api::QueueTransaction;
 
 use super::{tls::tls_options, *};
 
-#[tokio::test(flavor = "multi_thread")]
+tests! {
+    on_threads:
+        of_the_replica_set,
+        of_the_deployment,
+        of_a_direct_connection
+}
+
 async fn of_the_replica_set() {
     let server = MongoServer::shared().await.unwrap();
     let at = address(server);
@@ -55,7 +61,6 @@ async fn of_the_replica_set() {
     check(rows).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn of_the_deployment() {
     let authority = Authority::new();
     let options = tls_options(authority.server(["localhost", "127.0.0.1"]))
@@ -149,7 +154,6 @@ async fn assert_needs_a_set(backend: &DocDbBackend) {
     backend.stats(&name()).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn of_a_direct_connection() {
     let set = MongoReplicaSet::start(ReplicaSetOptions::new())
         .await

@@ -2,6 +2,11 @@
 
 use super::*;
 
+tests! {
+    on_threads:
+        of_tls
+}
+
 pub(super) fn tls_options(certificate: String) -> ServerOptions {
     ServerOptions::new()
         .with_file("server.pem", certificate, 0o400)
@@ -30,7 +35,6 @@ async fn start_expired(authority: &Authority) -> MongoServer {
     panic!("no server starts within a minute");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn of_tls() {
     let (authority, other) = (Authority::new(), Authority::new());
     let secured = tls_options(authority.server(["localhost"])).with_access_control();

@@ -2,7 +2,11 @@
 
 use super::*;
 
-#[tokio::test(flavor = "multi_thread")]
+tests! {
+    on_threads:
+        of_users
+}
+
 async fn of_users() {
     let server = start(ServerOptions::new().with_access_control()).await;
     let client = mongodb::Client::with_uri_str(server.admin_uri())
