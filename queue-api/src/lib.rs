@@ -43,8 +43,3 @@ pub use {async_trait::async_trait, bytes::Bytes};
 #[cfg(doc)]
 #[doc = include_str!("../docs/moving_here.md")]
 pub mod moving_here {}
-
-/// Compiles and runs the examples of the workspace's README.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

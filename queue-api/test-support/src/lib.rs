@@ -9,3 +9,9 @@ mod faulty;
 
 pub use delegate::{Delegate, Delegated, Operation};
 pub use faulty::{Fault, Faulty};
+
+/// Compiles and runs the examples of the workspace's README. Here, because a package that is published
+/// includes nothing from outside.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
