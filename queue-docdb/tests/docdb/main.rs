@@ -59,12 +59,15 @@ mod unreadable;
 mod uri_settings;
 mod waking;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use libtest_mimic::{Arguments, Trial};
 use tokio::runtime::Builder;
 
 const THREADS: usize = 8;
+
+/// Ten times what the slowest test needs.
+const LIMIT: Duration = Duration::from_secs(900);
 
 fn on_one_thread<F: Future<Output = ()>>(
     module: &str,
@@ -96,11 +99,9 @@ fn without_runtime(module: &str, name: &str, test: impl FnOnce() + Send + 'stati
 }
 
 fn run(runtime: &mut Builder, test: impl Future<Output = ()>) {
-    runtime
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(test);
+    let runtime = runtime.enable_all().build().expect("a runtime");
+    let ended = runtime.block_on(async { tokio::time::timeout(LIMIT, test).await });
+    assert!(ended.is_ok(), "the test did not end within {LIMIT:?}");
 }
 
 fn main() -> ExitCode {
