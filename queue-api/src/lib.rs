@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// Examples are copied.
+#![doc(test(attr(deny(unused_must_use))))]
 
 mod admin;
 mod backend;

@@ -31,7 +31,7 @@ use crate::{
 ///
 /// let delivery = queue.lease().await?.expect("one message is ready");
 /// assert_eq!(delivery.payload, "hello");
-/// queue.ack(&delivery.receipt).await?;
+/// assert!(queue.ack(&delivery.receipt).await?.is_applied());
 /// assert!(queue.lease().await?.is_none());
 /// # Ok(())
 /// # }

@@ -218,3 +218,15 @@ async fn a_panic_of_the_codec_keeps_the_lease() -> Result<()> {
     assert!(error.lease.nack(Duration::ZERO).await?.is_applied());
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_stored_whole_or_not_at_all_if_a_value_cannot_be_encoded() {
+    let queue = queue();
+    let numbers = queue.typed::<f64>();
+    let error = numbers.enqueue_batch(&[1.0, f64::NAN]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Codec);
+    assert_eq!(queue.stats().await.unwrap().ready, 0);
+
+    assert_eq!(numbers.enqueue_batch(&[1.0, 2.0]).await.unwrap().len(), 2);
+    assert_eq!(queue.stats().await.unwrap().ready, 2);
+}

@@ -23,7 +23,7 @@ use crate::{
 /// let queue = Queue::new(backend.clone(), "mail")?;
 /// queue.enqueue(&NewMessage::new("to nobody")).await?;
 /// let delivery = queue.lease().await?.expect("one is ready");
-/// queue.dead_letter(&delivery.receipt, "no recipient").await?;
+/// assert!(queue.dead_letter(&delivery.receipt, "no recipient").await?.is_applied());
 ///
 /// let admin = Admin::new(backend);
 /// let page = admin.dead_letters("mail", &PageOptions::new(50)).await?;

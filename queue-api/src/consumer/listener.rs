@@ -108,7 +108,7 @@ impl Queue {
 ///     if lease.payload() == "2" {
 ///         listener.stop().await; // releases what is not handed out
 ///     }
-///     lease.ack().await?;
+///     assert!(lease.ack().await?.is_applied());
 /// }
 /// assert_eq!(queue.stats().await?.ready, 1);
 /// # Ok(())

@@ -2,8 +2,8 @@
 
 use std::{fmt, ops::AddAssign};
 
-/// Counts of the messages that a [`Worker`](super::Worker) leased, by outcome. Each message counts
-/// once.
+/// Counts of the deliveries that a [`Worker`](super::Worker) leased, by outcome. A message that is
+/// retried counts once for each delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {

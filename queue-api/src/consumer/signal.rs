@@ -19,25 +19,28 @@ use tokio::signal;
 ///
 /// From this call on, these signals do not end the process by themselves, also after the future was
 /// dropped: tokio never removes its signal handlers. So a second signal does nothing, and the program
-/// ends at the shutdown deadline. To end at once on the second signal, await another future:
+/// ends at the shutdown deadline. To end at once on the second signal:
 ///
 /// ```no_run
-/// use queue_api::consumer::shutdown_signal;
+/// use queue_api::consumer::{Handler, Worker, shutdown_signal};
 ///
-/// # async fn program() -> std::io::Result<()> {
-/// let second = async {
-///     shutdown_signal().await?;
-///     shutdown_signal().await?;
+/// # async fn program(worker: Worker<String, impl Handler<String>>) -> queue_api::Result<()> {
+/// let first = shutdown_signal();
+/// tokio::spawn(async {
+///     for _ in 0..2 {
+///         let _ = shutdown_signal().await;
+///     }
 ///     std::process::exit(1)
-/// };
-/// # second.await
+/// });
+/// let report = worker.run(first).await?;
+/// # Ok(())
 /// # }
 /// ```
 ///
 /// Needs the feature `signal`, which is on by default.
 ///
 /// # Errors
-/// The future's error: the signal handler cannot be installed. The error is logged, and a worker shuts
+/// The future's error is an [`io::Error`]: the signal handler cannot be installed. The error is logged, and a worker shuts
 /// down at once.
 ///
 /// # Panics

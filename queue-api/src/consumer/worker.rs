@@ -29,7 +29,7 @@ use crate::{
 /// | what happens | what the worker does with the message |
 /// |---|---|
 /// | the handler returns `Ok` | acks it |
-/// | the handler returns an error, panics, or exceeds the [time limit](Worker::with_time_limit), or the payload does not decode | retries it when the [`RetryPolicy`] or the error says |
+/// | the handler returns an error, panics, or exceeds the [time limit](Worker::with_time_limit), or the payload does not decode | retries it at the time that the [`RetryPolicy`] or the error gives |
 /// | the same on the last attempt, or the error says [give up](super::Failure::give_up) | makes it a dead letter at once, with the error as the reason |
 /// | the handler is still running at the shutdown deadline | cancels the handler and releases the message; the attempt does not count |
 /// | the process crashes | nothing; it becomes ready after the visibility timeout, and the attempt counts |

@@ -7,7 +7,7 @@
 //! The [`Queue`](crate::Queue) handle counts its calls, so you need no listener or worker. If you
 //! repeat a failed ack and it returns `Lost`, it counts as lost. A listener counts only the failed
 //! call then ([`STORE_ERRORS`]), because that call may have taken effect. Calls in a transaction count
-//! when they return; an abort takes nothing back.
+//! when they return, also if the transaction is aborted later.
 
 use std::time::Duration;
 

@@ -44,11 +44,11 @@ impl Queue {
     ///
     /// let first = mails.lease().await?.expect("two are ready")?;
     /// assert_eq!(first.value, Mail { to: "ada".into() });
-    /// queue.ack(&first.delivery.receipt).await?;
+    /// assert!(queue.ack(&first.delivery.receipt).await?.is_applied());
     ///
     /// // If a payload cannot be decoded, the error has the delivery.
     /// let error = mails.lease().await?.expect("one is ready").unwrap_err();
-    /// queue.dead_letter(&error.delivery.receipt, error.to_string()).await?;
+    /// assert!(queue.dead_letter(&error.delivery.receipt, error.to_string()).await?.is_applied());
     /// # Ok(())
     /// # }
     /// ```

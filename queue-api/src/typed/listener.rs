@@ -33,11 +33,11 @@ impl<T, C: Codec<T> + Clone> TypedQueue<T, C> {
     /// match listener.next().await.expect("not stopped") {
     ///     Ok(order) => {
     ///         assert_eq!(order.value, 2041);
-    ///         order.lease.ack().await?;
+    ///         assert!(order.lease.ack().await?.is_applied());
     ///     }
     ///     Err(undecodable) => {
     ///         let reason = undecodable.source.to_string();
-    ///         undecodable.lease.dead_letter(reason).await?;
+    ///         assert!(undecodable.lease.dead_letter(reason).await?.is_applied());
     ///     }
     /// }
     /// # Ok(())

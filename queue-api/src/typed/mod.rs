@@ -10,7 +10,10 @@ pub use self::listener::{TypedLease, TypedListener, UndecodableLease};
 
 use std::{error::Error as StdError, fmt, marker::PhantomData, time::Duration};
 
-use crate::{Delivery, EnqueueOutcome, Error, ErrorKind, LeaseOptions, NewMessage, Queue, Result};
+use crate::{
+    Delivery, EnqueueOutcome, Error, ErrorKind, LeaseOptions, NewMessage, Queue, QueueTransaction,
+    Result,
+};
 use bytes::Bytes;
 
 /// The error of a [`Codec`].
@@ -56,7 +59,8 @@ impl Queue {
 /// A queue whose payloads are values of type `T`. [`Queue::typed_with`] creates it, and so
 /// does `Queue::typed`.
 ///
-/// Ack and change leases through the underlying [`queue`](TypedQueue::queue).
+/// Ack and change leases through the underlying [`queue`](TypedQueue::queue). For an id, a header, a
+/// delay or a stream, make messages with [`message`](TypedQueue::message) and enqueue them there.
 pub struct TypedQueue<T, C = Json> {
     queue: Queue,
     codec: C,
@@ -92,6 +96,32 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
     /// As [`message`](TypedQueue::message) and [`Queue::enqueue`].
     pub async fn enqueue(&self, value: &T) -> Result<EnqueueOutcome> {
         self.queue.enqueue(&self.message(value)?).await
+    }
+
+    /// Stores each value as [`enqueue`](TypedQueue::enqueue) does. Returns for each, in order, whether
+    /// it was new.
+    ///
+    /// # Errors
+    /// As [`message`](TypedQueue::message), before anything is sent, and [`Queue::enqueue_batch`].
+    pub async fn enqueue_batch(&self, values: &[T]) -> Result<Vec<EnqueueOutcome>> {
+        self.queue.enqueue_batch(&self.messages(values)?).await
+    }
+
+    /// Stores each value when `transaction` commits.
+    ///
+    /// # Errors
+    /// As [`message`](TypedQueue::message), before anything is sent, and [`Queue::enqueue_in`].
+    pub async fn enqueue_in(
+        &self,
+        transaction: &mut dyn QueueTransaction,
+        values: &[T],
+    ) -> Result<Vec<EnqueueOutcome>> {
+        let messages = self.messages(values)?;
+        self.queue.enqueue_in(transaction, &messages).await
+    }
+
+    fn messages(&self, values: &[T]) -> Result<Vec<NewMessage>> {
+        values.iter().map(|value| self.message(value)).collect()
     }
 
     /// Leases one message, if one is ready.

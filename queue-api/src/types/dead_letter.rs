@@ -54,9 +54,9 @@ setters!(DeadLetter {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeadReason {
-    /// It was delivered `max_attempts` times and no delivery was settled.
+    /// Its last delivery ended without an answer, such as by a crash.
     AttemptsExhausted,
-    /// A consumer dead-lettered it for this reason.
+    /// A consumer dead-lettered it for this reason: a handler gave up, or its last attempt failed.
     Rejected(String),
 }
 

@@ -12,7 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The input is not allowed. Nothing was sent to the store.
+    /// The call, a setting, or how the store is set up is not allowed. A repeat of the same call fails
+    /// again.
     InvalidInput,
     /// The store cannot be reached, is failing over, or refused for a temporary reason.
     Unavailable,
@@ -122,6 +123,9 @@ impl fmt::Display for InvalidInput {
 
 /// An error with its kind, the operation that failed, and the cause.
 ///
+/// `{error:?}` has the kind and the whole chain, so a `main` that returns this error prints what you
+/// need.
+///
 /// It is cheap to clone, because one failed round trip may be the answer to many callers.
 /// `{error}` does not include the cause, because `source()` returns it. `{error:#}` is the whole
 /// chain of causes in one line.
@@ -137,6 +141,7 @@ impl fmt::Display for InvalidInput {
 ///     .with_source("connection refused");
 /// assert_eq!(error.to_string(), "lease: the store is away");
 /// assert_eq!(format!("{error:#}"), "lease: the store is away: connection refused");
+/// assert_eq!(format!("{error:?}"), "lease: the store is away: connection refused (unavailable)");
 /// ```
 #[derive(Clone)]
 pub struct Error {
@@ -239,16 +244,10 @@ impl From<std::convert::Infallible> for Error {
     }
 }
 
+/// In words, because a `main` that returns an error prints this.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("Error");
-        out.field("kind", &self.kind)
-            .field("operation", &self.operation)
-            .field("message", &self.message);
-        if let Some(source) = &self.source {
-            out.field("source", source);
-        }
-        out.finish()
+        write!(f, "{self:#} ({})", self.kind)
     }
 }
 
