@@ -59,6 +59,7 @@ struct Server {
     /// Whether the driver has given it up, because it does not fit the settings.
     is_closed: bool,
     last: Option<Check>,
+    has_answered: bool,
     /// Since when it is what `last` says.
     since: Option<Instant>,
 }
@@ -204,9 +205,12 @@ async fn finding(
         }
         Some(Check::Answered(reply)) => in_reply(reply, address, options),
         Some(Check::Failed(error)) => match unreachable_name(address, error, all) {
-            Some(mistake) => return server.mistake_later(mistake, options),
-            None if wants_api_version(error) => Some(format!("{address}: {API_VERSION}")),
-            None => tls_mistakes::find(error, address, options).await,
+            // What has been reached under its name is down now.
+            Some(mistake) if !server.has_answered => {
+                return server.mistake_later(mistake, options);
+            }
+            _ if wants_api_version(error) => Some(format!("{address}: {API_VERSION}")),
+            _ => tls_mistakes::find(error, address, options).await,
         },
     };
     mistake.map_or(Finding::Nothing, Finding::Mistake)
@@ -244,6 +248,7 @@ impl Shared {
             {
                 server.since = Some(Instant::now());
             }
+            server.has_answered |= matches!(last, Check::Answered(_));
             server.last = Some(last);
         });
     }
