@@ -75,6 +75,15 @@ impl Server {
         }
     }
 
+    /// Whether an outage may be why the client did not connect, if this server has no mistake.
+    fn may_be_down(&self) -> bool {
+        match &self.last {
+            // A primary that is well would have answered. Without a primary there is an election.
+            Some(Check::Answered(reply)) => is_writable(reply) || !reply.contains_key("primary"),
+            Some(Check::Failed(_)) | None => true,
+        }
+    }
+
     fn state(&self, address: &str) -> String {
         match &self.last {
             None => format!("{address}: did not answer"),
@@ -151,9 +160,7 @@ impl Checks {
                     Finding::Nothing => {
                         open += 1;
                         found.states.push(server.state(address));
-                        // Without a primary there is an election.
-                        found.is_outage |= !matches!(&server.last,
-                            Some(Check::Answered(reply)) if reply.contains_key("primary"));
+                        found.is_outage |= server.may_be_down();
                     }
                 }
             }
@@ -331,5 +338,26 @@ mod tests {
         let all = [answered("mongo1:27017", "mongo1:27017")];
         let itself = unreachable_name("mongo1:27017", &refused, &all);
         assert_eq!(itself, None, "it may have just stopped");
+    }
+
+    /// Also beside a server that is a mistake.
+    #[test]
+    fn only_a_secondary_that_names_a_primary_is_no_outage() {
+        let may_be_down = |last| {
+            let server = Server {
+                last,
+                ..Server::default()
+            };
+            server.may_be_down()
+        };
+        let primary = doc! { "isWritablePrimary": true, "primary": "a:1" };
+        let secondary = doc! { "isWritablePrimary": false, "primary": "a:1" };
+        let election = doc! { "isWritablePrimary": false };
+        assert!(may_be_down(Some(Check::Answered(primary))), "it hangs");
+        assert!(!may_be_down(Some(Check::Answered(secondary))));
+        assert!(may_be_down(Some(Check::Answered(election))));
+        let refused = DriverError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert!(may_be_down(Some(Check::Failed(refused))));
+        assert!(may_be_down(None));
     }
 }
