@@ -20,7 +20,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     codes::API_VERSION_REQUIRED,
-    hello_mistakes::{in_reply, is_uninitiated, is_writable, uninitiated},
+    hello_mistakes::{in_reply, is_uninitiated, is_writable, not_the_primary, uninitiated},
     tls_mistakes,
     words::words,
 };
@@ -210,7 +210,12 @@ async fn finding(
         Some(Check::Answered(reply)) if is_uninitiated(reply) => {
             return server.mistake_later(uninitiated(address), options);
         }
-        Some(Check::Answered(reply)) => in_reply(reply, address, options),
+        Some(Check::Answered(reply)) => match in_reply(reply, address, options) {
+            None if options.direct_connection == Some(true) => {
+                beside_a_primary(reply, address, options).await
+            }
+            mistake => mistake,
+        },
         Some(Check::Failed(error)) => match unreachable_name(address, error, all) {
             // What has been reached under its name is down now.
             Some(mistake) if !server.has_answered => {
@@ -221,6 +226,18 @@ async fn finding(
         },
     };
     mistake.map_or(Finding::Nothing, Finding::Mistake)
+}
+
+/// The mistake of a direct connection to another member than the primary, if that answers.
+async fn beside_a_primary(
+    reply: &Document,
+    address: &str,
+    options: &ClientOptions,
+) -> Option<String> {
+    let mistake = not_the_primary(reply, address)?;
+    let primary = reply.get_str("primary").ok()?;
+    let is_there = tls_mistakes::is_there(primary, options).await;
+    is_there.then_some(mistake)
 }
 
 impl Shared {

@@ -40,10 +40,6 @@ pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions)
         }
         _ => {}
     }
-    let is_direct = options.direct_connection == Some(true);
-    if is_direct {
-        return not_the_primary(reply, address);
-    }
     let is_alone = set.is_none() && !is_router && options.hosts.len() > 1;
     is_alone.then(|| {
         format!(
@@ -55,6 +51,8 @@ pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions)
 
 /// Says which member a direct connection has reached, if that can never take writes. `None` for
 /// the primary, and for a secondary while there is no primary.
+///
+/// The primary that it names may have died a few seconds ago.
 pub(crate) fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
     if is_writable(reply) {
         return None;

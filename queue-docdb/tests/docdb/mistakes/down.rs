@@ -58,3 +58,23 @@ async fn members_that_stop_while_there_is_no_primary_are_an_outage() {
     assert_outage(&error);
     set.shut_down().await.unwrap();
 }
+
+/// Until it misses a heartbeat, a secondary names a primary that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secondary_whose_primary_has_just_died_is_an_outage() {
+    let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(10));
+    let set = MongoReplicaSet::start(options).await.unwrap();
+    let primary = set.settled().await.unwrap();
+    set.kill(primary).await.unwrap();
+    let others: Vec<_> = set
+        .members()
+        .into_iter()
+        .filter(|each| *each != primary)
+        .collect();
+    let (one, two) = tokio::join!(
+        builder(set.member_uri(others[0]), 25).connect(),
+        builder(set.member_uri(others[1]), 25).connect(),
+    );
+    assert!(one.is_ok() || two.is_ok());
+    set.shut_down().await.unwrap();
+}
