@@ -15,7 +15,10 @@ pub(crate) fn is_uninitiated(reply: &Document) -> bool {
 }
 
 pub(crate) fn uninitiated(address: &str) -> String {
-    format!("the replica set of {address} is not initiated; run rs.initiate() on it")
+    format!(
+        "the replica set of {address} is not initiated, or {address} was removed from it; run \
+         rs.initiate() if the set is new, else name its members"
+    )
 }
 
 /// The mistake that a server's answer shows, if any.
