@@ -19,6 +19,7 @@ use mongodb::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    amazon,
     codes::API_VERSION_REQUIRED,
     hello_mistakes::{in_reply, is_uninitiated, is_writable, not_the_primary, uninitiated},
     tls_mistakes,
@@ -234,6 +235,9 @@ async fn beside_a_primary(
     address: &str,
     options: &ClientOptions,
 ) -> Option<String> {
+    if amazon::is_cluster_endpoint(address) {
+        return None;
+    }
     let mistake = not_the_primary(reply, address)?;
     let primary = reply.get_str("primary").ok()?;
     let is_there = tls_mistakes::is_there(primary, options).await;
