@@ -115,6 +115,16 @@ fn is_reader_endpoint(host: &ServerAddress) -> bool {
     matches!(host, ServerAddress::Tcp { host, .. } if host.to_ascii_lowercase().contains(".cluster-ro-"))
 }
 
+/// The cluster endpoint leads to the writer, but for a while after a failover still to the instance
+/// that was it.
+/// <https://docs.aws.amazon.com/documentdb/latest/developerguide/failover.html>
+pub(crate) fn is_cluster_endpoint(address: &str) -> bool {
+    ServerAddress::parse(address).is_ok_and(|host| {
+        let name = host.to_string().to_ascii_lowercase();
+        domain(&host).is_some() && name.contains(".cluster-") && !is_reader_endpoint(&host)
+    })
+}
+
 fn invalid(message: String) -> Error {
     Error::invalid("connect", message)
 }
@@ -223,5 +233,15 @@ mod tests {
             let text = refused.expect_err(setting).to_string();
             assert!(text.contains(hint) && !text.contains("pw"), "{text}");
         }
+    }
+
+    #[test]
+    fn the_cluster_endpoint_is_told_from_others() {
+        let of = |name: &str| format!("{name}.eu-west-1.docdb.amazonaws.com:27017");
+        assert!(is_cluster_endpoint(&of("shop.cluster-x")));
+        for other in [of("shop.cluster-ro-x"), of("shop-1.x")] {
+            assert!(!is_cluster_endpoint(&other), "{other}");
+        }
+        assert!(!is_cluster_endpoint("shop.cluster-x.example.com:27017"));
     }
 }

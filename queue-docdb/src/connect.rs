@@ -181,7 +181,8 @@ pub(crate) async fn client(
             Client::with_options(checked).map_err(|error| refused::by_driver(&options, error))?;
         let admin = client.database("admin");
         let error = tokio::select! {
-            answer = primary(&admin, &mut retries, &host) => match answer {
+            // The checks tell mistakes.
+            answer = primary(&admin, &mut retries, &host, Duration::MAX) => match answer {
                 Ok(hello) => return Ok((client, Engine::of(&options.hosts, &hello))),
                 Err(error) => error,
             },
@@ -212,13 +213,14 @@ fn is_server_selection(error: &StoreError) -> bool {
         if matches!(&*error.kind, DriverKind::ServerSelection { .. }))
 }
 
-/// The answer of a server that takes writes.
+/// The answer of a server that takes writes. What looks like a mistake is one after `patience`.
 async fn primary(
     admin: &Database,
     retries: &mut Retries,
     address: &str,
+    patience: Duration,
 ) -> Result<Document, StoreError> {
-    let mut first_uninitiated = None;
+    let mut first_mistake = None;
     loop {
         let hello = clock::hello_once(admin, retries).await?;
         if hello_mistakes::is_writable(&hello) {
@@ -226,15 +228,23 @@ async fn primary(
         }
         // Only a direct connection gets here.
         let host = hello.get_str("me").unwrap_or(address);
-        if hello_mistakes::is_uninitiated(&hello) {
-            let first = *first_uninitiated.get_or_insert_with(Instant::now);
-            if first.elapsed() > diagnose::STARTING {
-                return Err(StoreError::Setting(hello_mistakes::uninitiated(host)));
+        let mistake = match hello_mistakes::is_uninitiated(&hello) {
+            true => Some(hello_mistakes::uninitiated(host)),
+            false => hello_mistakes::not_the_primary(&hello, host),
+        };
+        let message = match mistake {
+            Some(mistake) => {
+                let first = *first_mistake.get_or_insert_with(Instant::now);
+                if first.elapsed() > patience {
+                    return Err(StoreError::Setting(mistake));
+                }
+                mistake
             }
-        } else if let Some(mistake) = hello_mistakes::not_the_primary(&hello, host) {
-            return Err(StoreError::Setting(mistake));
-        }
-        let message = "the server is not the primary, and knows none".to_owned();
+            None => {
+                first_mistake = None;
+                "the server is not the primary, and knows none".to_owned()
+            }
+        };
         let code = NOT_PRIMARY;
         retries
             .after(StoreError::Refused(Refusal { code, message }))
@@ -266,7 +276,7 @@ pub(crate) async fn application_database(
     let client = database.client();
     let (admin, mut retries) = (client.database("admin"), deadline.retries());
     let hello = loop {
-        let error = match primary(&admin, &mut retries, "the server").await {
+        let error = match primary(&admin, &mut retries, "the server", diagnose::STARTING).await {
             Ok(hello) => break hello,
             Err(error @ StoreError::TimedOut(_)) => match retries.after(error).await {
                 Ok(()) => continue,

@@ -19,8 +19,9 @@ use mongodb::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    amazon,
     codes::API_VERSION_REQUIRED,
-    hello_mistakes::{in_reply, is_uninitiated, is_writable, uninitiated},
+    hello_mistakes::{in_reply, is_uninitiated, is_writable, not_the_primary, uninitiated},
     tls_mistakes,
     words::words,
 };
@@ -59,6 +60,7 @@ struct Server {
     /// Whether the driver has given it up, because it does not fit the settings.
     is_closed: bool,
     last: Option<Check>,
+    has_answered: bool,
     /// Since when it is what `last` says.
     since: Option<Instant>,
 }
@@ -71,6 +73,15 @@ impl Server {
         match at <= Instant::now() {
             true => Finding::Mistake(mistake),
             false => Finding::Later(at),
+        }
+    }
+
+    /// Whether an outage may be why the client did not connect, if this server has no mistake.
+    fn may_be_down(&self) -> bool {
+        match &self.last {
+            // A primary that is well would have answered. Without a primary there is an election.
+            Some(Check::Answered(reply)) => is_writable(reply) || !reply.contains_key("primary"),
+            Some(Check::Failed(_)) | None => true,
         }
     }
 
@@ -150,9 +161,7 @@ impl Checks {
                     Finding::Nothing => {
                         open += 1;
                         found.states.push(server.state(address));
-                        // Without a primary there is an election.
-                        found.is_outage |= !matches!(&server.last,
-                            Some(Check::Answered(reply)) if reply.contains_key("primary"));
+                        found.is_outage |= server.may_be_down();
                     }
                 }
             }
@@ -202,14 +211,37 @@ async fn finding(
         Some(Check::Answered(reply)) if is_uninitiated(reply) => {
             return server.mistake_later(uninitiated(address), options);
         }
-        Some(Check::Answered(reply)) => in_reply(reply, address, options),
+        Some(Check::Answered(reply)) => match in_reply(reply, address, options) {
+            None if options.direct_connection == Some(true) => {
+                beside_a_primary(reply, address, options).await
+            }
+            mistake => mistake,
+        },
         Some(Check::Failed(error)) => match unreachable_name(address, error, all) {
-            Some(mistake) => return server.mistake_later(mistake, options),
-            None if wants_api_version(error) => Some(format!("{address}: {API_VERSION}")),
-            None => tls_mistakes::find(error, address, options).await,
+            // What has been reached under its name is down now.
+            Some(mistake) if !server.has_answered => {
+                return server.mistake_later(mistake, options);
+            }
+            _ if wants_api_version(error) => Some(format!("{address}: {API_VERSION}")),
+            _ => tls_mistakes::find(error, address, options).await,
         },
     };
     mistake.map_or(Finding::Nothing, Finding::Mistake)
+}
+
+/// The mistake of a direct connection to another member than the primary, if that answers.
+async fn beside_a_primary(
+    reply: &Document,
+    address: &str,
+    options: &ClientOptions,
+) -> Option<String> {
+    if amazon::is_cluster_endpoint(address) {
+        return None;
+    }
+    let mistake = not_the_primary(reply, address)?;
+    let primary = reply.get_str("primary").ok()?;
+    let is_there = tls_mistakes::is_there(primary, options).await;
+    is_there.then_some(mistake)
 }
 
 impl Shared {
@@ -244,6 +276,7 @@ impl Shared {
             {
                 server.since = Some(Instant::now());
             }
+            server.has_answered |= matches!(last, Check::Answered(_));
             server.last = Some(last);
         });
     }
@@ -326,5 +359,26 @@ mod tests {
         let all = [answered("mongo1:27017", "mongo1:27017")];
         let itself = unreachable_name("mongo1:27017", &refused, &all);
         assert_eq!(itself, None, "it may have just stopped");
+    }
+
+    /// Also beside a server that is a mistake.
+    #[test]
+    fn only_a_secondary_that_names_a_primary_is_no_outage() {
+        let may_be_down = |last| {
+            let server = Server {
+                last,
+                ..Server::default()
+            };
+            server.may_be_down()
+        };
+        let primary = doc! { "isWritablePrimary": true, "primary": "a:1" };
+        let secondary = doc! { "isWritablePrimary": false, "primary": "a:1" };
+        let election = doc! { "isWritablePrimary": false };
+        assert!(may_be_down(Some(Check::Answered(primary))), "it hangs");
+        assert!(!may_be_down(Some(Check::Answered(secondary))));
+        assert!(may_be_down(Some(Check::Answered(election))));
+        let refused = DriverError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert!(may_be_down(Some(Check::Failed(refused))));
+        assert!(may_be_down(None));
     }
 }

@@ -15,7 +15,10 @@ pub(crate) fn is_uninitiated(reply: &Document) -> bool {
 }
 
 pub(crate) fn uninitiated(address: &str) -> String {
-    format!("the replica set of {address} is not initiated; run rs.initiate() on it")
+    format!(
+        "the replica set of {address} is not initiated, or {address} was removed from it; run \
+         rs.initiate() if the set is new, else name its members"
+    )
 }
 
 /// The mistake that a server's answer shows, if any.
@@ -40,10 +43,6 @@ pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions)
         }
         _ => {}
     }
-    let is_direct = options.direct_connection == Some(true);
-    if is_direct {
-        return not_the_primary(reply, address);
-    }
     let is_alone = set.is_none() && !is_router && options.hosts.len() > 1;
     is_alone.then(|| {
         format!(
@@ -55,6 +54,8 @@ pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions)
 
 /// Says which member a direct connection has reached, if that can never take writes. `None` for
 /// the primary, and for a secondary while there is no primary.
+///
+/// The primary that it names may have died a few seconds ago.
 pub(crate) fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
     if is_writable(reply) {
         return None;

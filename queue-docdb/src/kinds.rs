@@ -30,6 +30,9 @@ fn kind_without_labels(error: &DriverError) -> ErrorKind {
         return kind;
     }
     match &*error.kind {
+        DriverKind::Authentication { message, .. } if is_about_an_outage(message) => {
+            ErrorKind::Unavailable
+        }
         DriverKind::Authentication { .. } => ErrorKind::Denied,
         DriverKind::ServerSelection { message, .. } if is_about_versions(message) => {
             ErrorKind::InvalidInput
@@ -48,6 +51,22 @@ fn kind_without_labels(error: &DriverError) -> ErrorKind {
         | DriverKind::SessionsNotSupported => ErrorKind::InvalidInput,
         _ => ErrorKind::Internal,
     }
+}
+
+/// Whether a login failed because the server stops or is not ready. The driver passes on the
+/// server's text, without its code.
+fn is_about_an_outage(authentication: &str) -> bool {
+    const WORDS: [&str; 7] = [
+        "interrupted",
+        "shut down",
+        "shutdown",
+        "not primary",
+        "not master",
+        "node is recovering",
+        "exceeded time limit",
+    ];
+    let text = authentication.to_lowercase();
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 /// Whether the driver knows only older or newer servers: "Server at db:27017 reports wire version 6,
@@ -102,5 +121,25 @@ mod tests {
         let away = "Server selection timeout: No available servers. Topology: { Type: Single, \
                     Servers: [ { Address: a:1, Type: RsOther, Max Wire Version: 17 } ] }";
         assert!(!is_about_versions(away));
+    }
+
+    #[test]
+    fn a_login_that_a_shutdown_interrupts_is_an_outage() {
+        for away in [
+            "interrupted at shutdown",
+            "The server is in quiesce mode and will shut down",
+            "Shutdown in progress",
+            "not primary",
+            "operation exceeded time limit",
+        ] {
+            assert!(
+                is_about_an_outage(&format!("SCRAM failure: {away}")),
+                "{away}"
+            );
+        }
+        for refused in ["Authentication failed.", "Unsupported mechanism PLAIN"] {
+            let text = format!("SCRAM failure: {refused}");
+            assert!(!is_about_an_outage(&text), "{refused}");
+        }
     }
 }

@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// wait has returned. A lease call takes a few round trips.
 const RECHECK: Duration = Duration::from_millis(50);
 
+/// The longest such time: as the longest pause of a wait that polls. While a server is slow, other
+/// messages come in, too.
+const LONGEST_RECHECK: Duration = Duration::from_secs(2);
+
 /// How many ready messages a look counts at most. Others are seen by the next look.
 const MOST: usize = 256;
 
@@ -192,9 +196,10 @@ impl Look {
                 .is_ok()
     }
 
-    /// After which time those that may not return look again. By then, the others have leased.
+    /// After which time those that may not return look again. By then, the others have leased,
+    /// unless the server is slow.
     pub(crate) fn recheck_after(&self) -> Duration {
-        RECHECK.max(10 * self.took)
+        (10 * self.took).clamp(RECHECK, LONGEST_RECHECK)
     }
 }
 

@@ -135,6 +135,15 @@ fn wants_client_certificate(address: &str, tls: &TlsOptions) -> String {
     }
 }
 
+/// Whether a server answers on a connection with the TLS options of the settings.
+pub(crate) async fn is_there(address: &str, options: &ClientOptions) -> bool {
+    let tls = match &options.tls {
+        Some(Tls::Enabled(tls)) => Some(tls.clone()),
+        Some(Tls::Disabled) | None => None,
+    };
+    answers(&probe(address, options, tls).await)
+}
+
 fn answers(answer: &Result<(), DriverError>) -> bool {
     match answer {
         Ok(()) => true,

@@ -45,6 +45,9 @@ pub(crate) async fn explain(uri: &str, error: DriverError, timeout: Duration) ->
         Some(Fault::Path) => format!(
             "the URI has an @ after a /: if it is in the database's name, write %40; else {ESCAPES}"
         ),
+        Some(Fault::Options) => {
+            format!("the URI has an @ after a ?: if it is in an option, write %40; else {ESCAPES}")
+        }
         None => {
             // Parsed without the password, so that the driver cannot quote it.
             let parsing = ClientOptions::parse(parts.anonymous());
@@ -74,6 +77,8 @@ enum Fault {
     Credentials,
     /// An `@` in the database's name, or a `/` in the password.
     Path,
+    /// An `@` in an option, or a `?` in the password.
+    Options,
 }
 
 impl<'a> Parts<'a> {
@@ -96,10 +101,15 @@ impl<'a> Parts<'a> {
     async fn fault(&self) -> Option<Fault> {
         let Some(user) = self.user else {
             // A password with a question mark looks like hosts and options.
-            let hosts = format!("mongodb://{}", self.hosts);
-            let is_password =
-                self.options.contains('@') && ClientOptions::parse(hosts).await.is_err();
-            return is_password.then_some(Fault::Credentials);
+            if !self.options.contains('@') || !self.hosts.contains(':') {
+                return None;
+            }
+            let hosts = ClientOptions::parse(format!("mongodb://{}", self.hosts)).await;
+            return Some(match hosts {
+                // A password that begins like a port.
+                Ok(_) => Fault::Options,
+                Err(_) => Fault::Credentials,
+            });
         };
         if let Some((hosts, _)) = user.split_once('/') {
             let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;

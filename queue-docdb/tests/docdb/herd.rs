@@ -7,8 +7,8 @@ use std::{
 };
 
 use futures::future::join_all;
-use mongodb::event::command::CommandEvent;
-use mongodb_test_server::documentdb::Engines;
+use mongodb::{bson::doc, event::command::CommandEvent};
+use mongodb_test_server::{MongoServer, ServerOptions, documentdb::Engines};
 use queue_api::{Queue, consumer::ListenOptions};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 use tokio::{
@@ -187,4 +187,42 @@ async fn a_wait_that_is_not_polled_does_not_delay_the_others_for_long() {
         let leased = queue.lease().await.unwrap().expect("ready");
         applied(queue.ack(&leased.receipt)).await;
     }
+}
+
+/// Also for messages that come in meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods)]
+async fn the_other_waits_look_soon_although_the_server_is_slow() {
+    let server = MongoServer::start_dedicated(ServerOptions::new()).await;
+    let server = server.unwrap();
+    let connect = async |name: &str| {
+        let builder = DocDbBackend::builder(server.uri()).database("shop");
+        let builder = builder.application_name(name).without_change_stream();
+        builder.connect().await.unwrap()
+    };
+    let (here, there) = (connect("slow").await, connect("fast").await);
+    here.prepare(&name()).await.unwrap();
+    let slow = doc! {
+        "configureFailPoint": "failCommand",
+        "mode": "alwaysOn",
+        "data": {
+            "failCommands": ["find"],
+            "blockConnection": true,
+            "blockTimeMS": 800,
+            "appName": "slow",
+        },
+    };
+    let client = mongodb::Client::with_uri_str(server.admin_uri()).await;
+    let admin = client.unwrap().database("admin");
+    admin.run_command(slow).await.unwrap();
+    let waits = waits(&queue_of(&here), 3);
+    sleep(2 * SECOND).await;
+    queue_of(&there).enqueue(&message("a")).await.unwrap();
+    let began = Instant::now();
+    for wait in join_all(waits).await {
+        wait.unwrap().unwrap();
+    }
+    let took = began.elapsed();
+    assert!(took < 7 * SECOND, "{took:?}");
+    server.stop().await.unwrap();
 }

@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod deployment;
+mod down;
 mod tls;
 mod users;
 
