@@ -82,7 +82,7 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
              cluster endpoint, or remove directConnection"
         )));
     }
-    // Clusters have TLS unless somebody has turned it off.
+    // TLS is on by default on clusters.
     // https://docs.aws.amazon.com/documentdb/latest/developerguide/security.encryption.ssl.html
     options
         .tls

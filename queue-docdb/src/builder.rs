@@ -73,6 +73,9 @@ impl DocDbBackend {
     /// Set its `maxIdleTimeMS` below the time after which your load balancers and NAT gateways
     /// forget a connection.
     ///
+    /// Set `serverSelectionTimeoutMS` below the operation timeout, so that `connect` can name the
+    /// reason.
+    ///
     /// Waits poll, because the pool may be too small for change streams: several backends may
     /// share it, and its size is unknown. See [`with_change_stream`](DocDbBuilder::with_change_stream).
     ///
@@ -243,15 +246,15 @@ impl DocDbBuilder {
     /// # Errors
     /// - [`InvalidInput`](queue_api::ErrorKind::InvalidInput): a setting, a file or the URI is not
     ///   valid, or does not fit the servers, such as TLS, the certificates, `replicaSet` or a
-    ///   direct connection to a secondary. It comes as soon as every server is known to refuse the
-    ///   settings. Tokio's clock must not be paused.
+    ///   direct connection to a secondary. `connect` returns it as soon as every server has a
+    ///   mistake. It is also returned if tokio's clock is paused.
     /// - [`Denied`](queue_api::ErrorKind::Denied): the server refuses the credentials.
     /// - [`Unavailable`](queue_api::ErrorKind::Unavailable) or
     ///   [`TimedOut`](queue_api::ErrorKind::TimedOut): no server answered within the operation
     ///   timeout, or none is the primary. The text has each host with its reason.
     ///
     /// With [`from_database`](DocDbBackend::from_database), the driver gives its reason after the
-    /// client's own `serverSelectionTimeoutMS`.
+    /// client's own `serverSelectionTimeoutMS`, which is 30 seconds by default.
     pub async fn connect(mut self) -> Result<DocDbBackend> {
         self.operation_timeout = self.operation_timeout.min(retry::LONGEST);
         let timeout = self.operation_timeout;
@@ -271,7 +274,7 @@ impl DocDbBuilder {
         let mut wake_mode = self.wake_mode;
         let connection = match self.source {
             Source::Uri(uri) => {
-                let options = connect::client_options(&uri, self.client, timeout).await?;
+                let options = connect::client_options(&uri, self.client, deadline).await?;
                 let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
                 if is_small || amazon::is_elastic(&options.hosts) {
                     wake_mode = WakeMode::Polling;
@@ -288,7 +291,7 @@ impl DocDbBuilder {
                 Connection {
                     database: client.database(&name),
                     engine,
-                    home: Some(Home::current()),
+                    home: Home::current(),
                 }
             }
             Source::Database(database) => {

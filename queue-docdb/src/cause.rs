@@ -1,8 +1,8 @@
 //! The texts of public errors, and the driver's error behind them.
 
-use std::{borrow::Cow, error::Error as _, fmt};
+use std::{borrow::Cow, error::Error as StdError, fmt};
 
-use mongodb::error::Error as DriverError;
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
 use crate::words::words;
@@ -15,22 +15,58 @@ pub(crate) fn explained_by(
     message: &str,
 ) -> Error {
     let message = format!("{message}: {}", words(&source));
-    Error::new(kind, operation, message).with_source(Cause(source))
+    caused_by(source, kind, operation, message)
 }
 
-/// A driver's error as the source of a public one: its text is in words.
-#[derive(thiserror::Error)]
-#[error("{}", words(.0))]
-struct Cause(DriverError);
+/// The same for a text that needs no words of the cause.
+pub(crate) fn caused_by(
+    source: DriverError,
+    kind: ErrorKind,
+    operation: &'static str,
+    message: String,
+) -> Error {
+    Error::new(kind, operation, message).with_source(Cause::of(source))
+}
+
+/// A driver's error as the source of a public one: its text is in words, and so are its causes.
+struct Cause {
+    error: DriverError,
+    source: Option<Box<Self>>,
+}
+
+impl Cause {
+    fn of(error: DriverError) -> Self {
+        let source = error.source().and_then(<dyn StdError>::downcast_ref);
+        let source = source.map(|source: &DriverError| Box::new(Self::of(source.clone())));
+        Self { error, source }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&words(&self.error))
+    }
+}
+
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match (&self.source, &*self.error.kind) {
+            (Some(source), _) => Some(source.as_ref()),
+            (None, DriverKind::Io(cause)) => Some(cause.as_ref()),
+            (None, _) => None,
+        }
+    }
+}
 
 impl fmt::Debug for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The driver's has the server's reply in hex.
-        let mut labels: Vec<_> = self.0.labels().iter().collect();
+        let mut labels: Vec<_> = self.error.labels().iter().collect();
         labels.sort();
         f.debug_tuple("DriverError")
-            .field(&words(&self.0))
+            .field(&words(&self.error))
             .field(&labels)
+            .field(&self.source)
             .finish()
     }
 }
@@ -51,7 +87,7 @@ impl fmt::Debug for Cause {
 /// ```
 pub fn driver_error(error: &Error) -> Option<&DriverError> {
     let cause: &Cause = error.source()?.downcast_ref()?;
-    Some(&cause.0)
+    Some(&cause.error)
 }
 
 /// What a failure leaves open. Nothing, unless the call writes.
@@ -88,7 +124,7 @@ pub(crate) fn explanation(kind: ErrorKind, operation: &str) -> Cow<'static, str>
 
 #[cfg(test)]
 mod tests {
-    use mongodb::error::{CommandError, ErrorKind as DriverKind};
+    use mongodb::error::CommandError;
     use serde_json::json;
 
     use super::*;
@@ -106,6 +142,11 @@ mod tests {
         let debug = format!("{error:?}");
         assert!(debug.contains("code 13: no"), "{debug}");
         assert!(!debug.contains("RawDocument"), "{debug}");
+        let broken = std::io::Error::other("broken");
+        let error = explained_by(broken.into(), ErrorKind::Unavailable, "ack", "away");
+        assert_eq!(format!("{error:#}"), "ack: away: broken", "told once");
+        let cause = error.source().and_then(StdError::source);
+        assert!(cause.is_some_and(|cause| cause.is::<std::io::Error>()));
         let other = Error::new(ErrorKind::Denied, "ack", "no").with_source("no");
         assert!(driver_error(&other).is_none());
     }

@@ -22,9 +22,9 @@ use crate::{
     amazon::{self, Engine},
     clock,
     codes::NOT_PRIMARY,
-    diagnose::{self, Checks},
+    diagnose::{self, Checks, Mistake},
     error::{Refusal, StoreError},
-    hello_mistakes,
+    hello_mistakes::{Settings, Verdict, judge},
     home::Home,
     refused,
     retry::{self, Deadline, Retries},
@@ -55,8 +55,7 @@ const MAX_IDLE: Duration = Duration::from_secs(180);
 pub(crate) struct Connection {
     pub(crate) database: Database,
     pub(crate) engine: Engine,
-    /// `None` if the client is the application's: its tasks may run elsewhere.
-    pub(crate) home: Option<Home>,
+    pub(crate) home: Home,
 }
 
 /// The builder's settings for the driver's client.
@@ -92,20 +91,18 @@ impl ClientSettings {
 pub(crate) async fn client_options(
     uri: &str,
     settings: ClientSettings,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Result<ClientOptions, Error> {
-    let mut options = match Deadline::after(timeout)
-        .run(ClientOptions::parse(uri))
-        .await
-    {
+    uri::check(uri)?;
+    let mut options = match deadline.run(ClientOptions::parse(uri)).await {
         Ok(options) => options,
-        Err(StoreError::Driver(error)) => return Err(uri::explain(uri, error, timeout).await),
+        Err(StoreError::Driver(error)) => return Err(uri::explain(uri, error, deadline).await),
         Err(error) => return Err(error.during(OPERATION)),
     };
     if amazon::is_amazon(&options.hosts) {
         amazon::prepare(uri, &mut options)?;
     }
-    override_settings(&mut options, timeout);
+    override_settings(&mut options, deadline.of_call());
     options.command_event_handler = settings.command_events;
     let name = settings.application_name.or(options.app_name);
     let name = name.unwrap_or_else(|| APPLICATION_NAME.to_owned());
@@ -127,11 +124,7 @@ pub(crate) async fn client_options(
     }
     // The URI may name the file too.
     if let Some(Tls::Enabled(tls)) = &options.tls {
-        tls.ca_file_path
-            .as_deref()
-            .map_or(Ok(()), tls_files::check_ca_file)?;
-        let client_file = tls.cert_key_file_path.as_deref();
-        client_file.map_or(Ok(()), tls_files::check_client_file)?;
+        tls_files::check(tls, deadline).await?;
     }
     Ok(options)
 }
@@ -173,6 +166,7 @@ pub(crate) async fn client(
     deadline: Deadline,
 ) -> Result<(Client, Engine), Error> {
     let (host, mut retries) = (options.hosts[0].to_string(), deadline.retries());
+    let settings = Settings::of(&options);
     loop {
         let checks = Checks::of(&options);
         let mut checked = options.clone();
@@ -181,18 +175,22 @@ pub(crate) async fn client(
             Client::with_options(checked).map_err(|error| refused::by_driver(&options, error))?;
         let admin = client.database("admin");
         let error = tokio::select! {
-            answer = primary(&admin, &mut retries, &host) => match answer {
+            answer = primary(&admin, &mut retries, settings, Some(&host)) => match answer {
                 Ok(hello) => return Ok((client, Engine::of(&options.hosts, &hello))),
                 Err(error) => error,
             },
-            mistake = checks.mistake(&options) => return Err(Error::invalid(OPERATION, mistake)),
+            mistakes = checks.mistakes(&options, deadline) => {
+                return Err(refused::by_mistakes(mistakes));
+            }
         };
         // Nothing checks the servers behind a load balancer.
         if options.load_balanced == Some(true)
             && let StoreError::Driver(error) = &error
-            && let Some(mistake) = tls_mistakes::find(error, &host, &options).await
+            && let within = tls_mistakes::probe_time(deadline.left())
+            && let Some(text) = tls_mistakes::find(error, &host, &options, within).await
         {
-            return Err(Error::invalid(OPERATION, mistake));
+            let cause = Some(error.clone());
+            return Err(refused::by_mistakes(vec![Mistake { text, cause }]));
         }
         // The driver has waited for a server.
         let error = match is_server_selection(&error) {
@@ -203,7 +201,7 @@ pub(crate) async fn client(
                 Err(error) => error,
             },
         };
-        return Err(refused::by_server(uri, &options, error, &checks.found()));
+        return Err(refused::by_server(uri, &options, error, checks.diagnosis()));
     }
 }
 
@@ -216,23 +214,23 @@ fn is_server_selection(error: &StoreError) -> bool {
 async fn primary(
     admin: &Database,
     retries: &mut Retries,
-    address: &str,
+    settings: Settings<'_>,
+    uri_host: Option<&str>,
 ) -> Result<Document, StoreError> {
     let mut first_uninitiated = None;
     loop {
         let hello = clock::hello_once(admin, retries).await?;
-        if hello_mistakes::is_writable(&hello) {
-            return Ok(hello);
-        }
-        // Only a direct connection gets here.
-        let host = hello.get_str("me").unwrap_or(address);
-        if hello_mistakes::is_uninitiated(&hello) {
-            let first = *first_uninitiated.get_or_insert_with(Instant::now);
-            if first.elapsed() > diagnose::STARTING {
-                return Err(StoreError::Setting(hello_mistakes::uninitiated(host)));
+        let host = uri_host.or(hello.get_str("me").ok());
+        match judge(&hello, host.unwrap_or("the server"), settings) {
+            Verdict::Writable => return Ok(hello),
+            Verdict::Mistake(mistake) => return Err(StoreError::Setting(mistake)),
+            Verdict::Uninitiated(mistake) => {
+                let first = *first_uninitiated.get_or_insert_with(Instant::now);
+                if first.elapsed() > diagnose::STARTING {
+                    return Err(StoreError::Setting(mistake));
+                }
             }
-        } else if let Some(mistake) = hello_mistakes::not_the_primary(&hello, host) {
-            return Err(StoreError::Setting(mistake));
+            Verdict::NotThePrimary => {}
         }
         let message = "the server is not the primary, and knows none".to_owned();
         let code = NOT_PRIMARY;
@@ -266,7 +264,7 @@ pub(crate) async fn application_database(
     let client = database.client();
     let (admin, mut retries) = (client.database("admin"), deadline.retries());
     let hello = loop {
-        let error = match primary(&admin, &mut retries, "the server").await {
+        let error = match primary(&admin, &mut retries, Settings::of_own_client(), None).await {
             Ok(hello) => break hello,
             Err(error @ StoreError::TimedOut(_)) => match retries.after(error).await {
                 Ok(()) => continue,
@@ -279,7 +277,7 @@ pub(crate) async fn application_database(
     Ok(Connection {
         database: client.database_with_options(database.name(), options),
         engine: Engine::of(&[], &hello),
-        home: None,
+        home: Home::of_own_client(),
     })
 }
 
@@ -304,7 +302,8 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn options_of(uri: &str, timeout: Duration) -> ClientOptions {
-        let options = client_options(uri, ClientSettings::default(), timeout).await;
+        let options =
+            client_options(uri, ClientSettings::default(), Deadline::after(timeout)).await;
         options.unwrap_or_else(|error| panic!("{uri}: {error}"))
     }
 

@@ -9,6 +9,7 @@ use crate::{
     cause::{doubt, explained_by, explanation},
     codes::{self, DUPLICATE_KEY},
     kinds::{is_retryable, kind_of_concern, kind_of_driver_error, refusals},
+    retry::Limit,
     words::words,
 };
 
@@ -19,8 +20,8 @@ pub(crate) enum StoreError {
     #[error("{}", words(.0))]
     Driver(#[from] DriverError),
     /// The operation timeout passed first.
-    #[error("no answer within {0:?}")]
-    TimedOut(Duration),
+    #[error("no answer within {0}")]
+    TimedOut(Limit),
     /// Tokio's clock, which the driver's and this crate's timeouts use, is ahead of real time.
     #[error(
         "tokio's clock is paused or was advanced, so timeouts end at once; use real time \
@@ -184,8 +185,13 @@ impl StoreError {
                 Error::new(kind, operation, message).with_source(source)
             }
             Self::TimedOut(after) => {
-                let message = format!("no answer within {after:?}{}", doubt(operation));
+                let message = format!("no answer within {after}{}", doubt(operation));
                 Error::new(kind, operation, message)
+            }
+            // A write may have been sent by then, so its error must not say that the input is wrong.
+            Self::PausedClock if !doubt(operation).is_empty() => {
+                let message = format!("{}{}", Self::PausedClock, doubt(operation));
+                Error::new(ErrorKind::TimedOut, operation, message)
             }
             other => Error::new(kind, operation, other.to_string()),
         }
@@ -231,6 +237,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::retry::Deadline;
+
+    fn timed_out() -> StoreError {
+        Deadline::after(Duration::ZERO).timed_out()
+    }
 
     fn refused(code: i32) -> StoreError {
         let message = "no rights".to_owned();
@@ -290,7 +301,7 @@ mod tests {
             io(io::ErrorKind::BrokenPipe),
             io(io::ErrorKind::UnexpectedEof),
             refused(112),
-            StoreError::TimedOut(Duration::ZERO),
+            timed_out(),
         ];
         for error in unknown {
             assert_eq!(error.effect(), Effect::Unknown, "{error}");
@@ -307,12 +318,12 @@ mod tests {
             "dead letters",
             "list queues",
         ] {
-            for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+            for error in [timed_out(), command(50)] {
                 let text = error.during(operation).to_string();
                 assert!(!text.contains("write"), "{text}");
             }
         }
-        for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+        for error in [timed_out(), command(50)] {
             let text = error.during("lease").to_string();
             assert!(
                 text.contains("whether a write took effect is unknown"),
@@ -329,7 +340,7 @@ mod tests {
         for code in [13, 121, 146, 14031] {
             assert!(!refused(code).is_transient(), "{code}");
         }
-        assert!(!StoreError::TimedOut(Duration::ZERO).is_transient());
+        assert!(!timed_out().is_transient());
         assert!(!StoreError::Uncertain.is_transient());
     }
 

@@ -3,12 +3,13 @@
 //! The driver's retries are off. DocumentDB before 8.0.2 refuses retryable writes, and the driver
 //! does not know what the first try did.
 
-use std::{future::IntoFuture, time::Duration};
+use std::{fmt, future::IntoFuture, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     error::StoreError,
+    home::Liveness,
     monotonic::{elapsed, monotonic_now},
 };
 
@@ -29,13 +30,32 @@ const SILENT_PART: u32 = 3;
 /// Tokio counts timers in milliseconds.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 
+/// The time that a call had, for its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) after: Duration,
+    liveness: Liveness,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.after)?;
+        match self.liveness {
+            Liveness::Alive => Ok(()),
+            Liveness::Doubtful => f.write_str(
+                "; the tokio runtime in which this backend was connected may not be running",
+            ),
+        }
+    }
+}
+
 /// When a call of the backend must end, whatever commands it sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     at: Instant,
     timeout: Duration,
-    /// The timeout of the whole call, for its error.
-    of_call: Duration,
+    /// That of the whole call, for its error.
+    of_call: Limit,
     /// When it began, by a clock that cannot be paused.
     began: Duration,
 }
@@ -45,9 +65,23 @@ impl Deadline {
         Self {
             at: Instant::now() + timeout,
             timeout,
-            of_call: timeout,
+            of_call: Limit {
+                after: timeout,
+                liveness: Liveness::Alive,
+            },
             began: monotonic_now(),
         }
+    }
+
+    /// The same, with what is known of the runtime that connected.
+    pub(crate) fn in_runtime(mut self, liveness: Liveness) -> Self {
+        self.of_call.liveness = liveness;
+        self
+    }
+
+    /// The deadline of another step of the same call.
+    pub(crate) fn again(self, timeout: Duration) -> Self {
+        Self::after(timeout).in_runtime(self.of_call.liveness)
     }
 
     /// The driver's answer, or [`StoreError::TimedOut`].
@@ -75,6 +109,11 @@ impl Deadline {
     fn is_ahead_of_real_time(self) -> bool {
         let passed = self.timeout.saturating_sub(self.left());
         passed > elapsed(self.began) * 2 + CLOCK_TOLERANCE
+    }
+
+    /// The time that the whole call has.
+    pub(crate) fn of_call(self) -> Duration {
+        self.of_call.after
     }
 
     /// The same deadline, or an earlier one after `time`.

@@ -3,15 +3,13 @@
 //! The driver quotes what it does not understand, and takes a password with an unescaped `/`, `?`
 //! or `@` for a host, an option or a database.
 
-use std::time::Duration;
-
 use mongodb::{
     error::{Error as DriverError, ErrorKind as DriverKind},
     options::ClientOptions,
 };
 use queue_api::{Error, ErrorKind};
 
-use crate::{cause::explained_by, error::StoreError, retry::Deadline, words::words};
+use crate::{cause::explained_by, error::StoreError, retry::Deadline};
 
 const OPERATION: &str = "connect";
 
@@ -25,32 +23,46 @@ pub(crate) fn names(uri: &str, option: &str) -> bool {
     names.any(|(name, _)| name.eq_ignore_ascii_case(option))
 }
 
+/// Refuses what the driver would quote, or would take for hosts and options.
+pub(crate) fn check(uri: &str) -> Result<(), Error> {
+    let message = match Parts::of(uri) {
+        None => "the URI's scheme is not valid; it must begin with mongodb:// or mongodb+srv://",
+        Some(parts) if parts.options.contains('@') => {
+            "the URI has an @ after a ?: in a password write %3F and %40, in an option %40"
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(Error::invalid(OPERATION, message))
+}
+
 /// The public error for a URI that the driver refused with `error`.
-pub(crate) async fn explain(uri: &str, error: DriverError, timeout: Duration) -> Error {
+pub(crate) async fn explain(uri: &str, error: DriverError, deadline: Deadline) -> Error {
+    let parts = Parts::of(uri);
+    let hosts = parts.as_ref().map_or("", |parts| parts.hosts);
     if matches!(
         &*error.kind,
         DriverKind::DnsResolve { .. } | DriverKind::Io(_)
     ) {
-        let host = Parts::of(uri).map_or("", |parts| parts.hosts);
-        let (host, _) = host.split_once('/').unwrap_or((host, ""));
+        let (host, _) = hosts.split_once('/').unwrap_or((hosts, ""));
         let message = format!("the host name {host} was not resolved");
         return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
     }
-    let Some(parts) = Parts::of(uri) else {
-        let message = "the URI has no scheme; it must begin with mongodb:// or mongodb+srv://";
-        return Error::invalid(OPERATION, message);
+    let fault = match &parts {
+        Some(parts) => parts.fault().await,
+        None => Some(Fault::Credentials),
     };
-    let message = match parts.fault().await {
+    let message = match fault {
         Some(Fault::Credentials) => ESCAPES.to_owned(),
         Some(Fault::Path) => format!(
             "the URI has an @ after a /: if it is in the database's name, write %40; else {ESCAPES}"
         ),
         None => {
             // Parsed without the password, so that the driver cannot quote it.
-            let parsing = ClientOptions::parse(parts.anonymous());
-            match Deadline::after(timeout).run(parsing).await {
+            let anonymous = parts.map(|parts| parts.anonymous()).unwrap_or_default();
+            match deadline.run(ClientOptions::parse(anonymous)).await {
                 Err(StoreError::Driver(error)) => {
-                    format!("the URI is not valid: {}", words(&error))
+                    let (kind, message) = (ErrorKind::InvalidInput, "the URI is not valid");
+                    return explained_by(error, kind, OPERATION, message);
                 }
                 _ => ESCAPES.to_owned(),
             }
@@ -79,6 +91,9 @@ enum Fault {
 impl<'a> Parts<'a> {
     fn of(uri: &'a str) -> Option<Self> {
         let (scheme, rest) = uri.split_once("://")?;
+        if !matches!(scheme, "mongodb" | "mongodb+srv") {
+            return None;
+        }
         let (before, options) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
         let (user, hosts) = match before.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
@@ -94,13 +109,7 @@ impl<'a> Parts<'a> {
 
     /// What is certainly wrong with the credentials or their end.
     async fn fault(&self) -> Option<Fault> {
-        let Some(user) = self.user else {
-            // A password with a question mark looks like hosts and options.
-            let hosts = format!("mongodb://{}", self.hosts);
-            let is_password =
-                self.options.contains('@') && ClientOptions::parse(hosts).await.is_err();
-            return is_password.then_some(Fault::Credentials);
-        };
+        let user = self.user?;
         if let Some((hosts, _)) = user.split_once('/') {
             let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
             return Some(match hosts {

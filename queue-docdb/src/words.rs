@@ -64,7 +64,7 @@ fn servers(message: &str) -> String {
     });
     let servers: Vec<_> = servers.collect();
     match servers.is_empty() {
-        true => "none of the servers in the URI fits its settings".to_owned(),
+        true => "no server is known: none was asked yet, or none fits the settings".to_owned(),
         false => servers.join("; "),
     }
 }
@@ -118,7 +118,7 @@ mod tests {
         let none = "Server selection timeout: No available servers. Topology: { Type: Unknown }";
         assert_eq!(
             servers(none),
-            "none of the servers in the URI fits its settings"
+            "no server is known: none was asked yet, or none fits the settings"
         );
         assert_eq!(servers("too old"), "too old");
     }
