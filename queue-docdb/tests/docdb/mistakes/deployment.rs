@@ -110,17 +110,17 @@ async fn of_the_deployment() {
         ),
         row("a set that nobody initiated", uri(new, ""), &["initiated"]),
         row(
-            "the same by its name",
+            "the same set by its name",
             uri(new, "replicaSet=rs0"),
             &["initiated"],
         ),
         row(
-            "the same, directly",
+            "the same set, directly",
             builder(uninitiated.uri()),
             &["initiated"],
         ),
         row(
-            "the same by another name",
+            "the same set by another name",
             uri(new, "replicaSet=shop"),
             &["initiated"],
         ),
@@ -143,7 +143,11 @@ async fn of_the_deployment() {
             builder(standalone.uri()),
             &["API version"],
         ),
-        caused("the same with an own client", own, &["API version"]),
+        caused(
+            "a required API version, with an own client",
+            own,
+            &["API version"],
+        ),
     ])
     .await;
 }
@@ -158,7 +162,6 @@ async fn assert_needs_a_set(backend: &DocDbBackend) {
     let text = error.to_string();
     assert!(text.contains("replica set"), "{text}");
     assert!(!text.contains("retryWrites"), "{text}");
-    println!("| a transaction on a standalone | {text} | |");
     backend.stats(&name()).await.unwrap();
 }
 
