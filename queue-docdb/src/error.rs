@@ -9,7 +9,7 @@ use crate::{
     cause::{doubt, explained_by, explanation},
     codes::{self, DUPLICATE_KEY},
     kinds::{is_retryable, kind_of_concern, kind_of_driver_error, refusals},
-    retry::Limit,
+    limit::Limit,
     words::words,
 };
 
@@ -237,10 +237,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::retry::Deadline;
 
     fn timed_out() -> StoreError {
-        Deadline::after(Duration::ZERO).timed_out()
+        StoreError::TimedOut(Limit::new(Duration::ZERO))
     }
 
     fn refused(code: i32) -> StoreError {

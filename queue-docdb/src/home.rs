@@ -11,6 +11,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     error::StoreError,
+    limit::Liveness,
     monotonic::{elapsed, monotonic_now},
 };
 
@@ -31,13 +32,6 @@ pub(crate) struct Home {
 struct Probe {
     since: Duration,
     task: JoinHandle<()>,
-}
-
-/// Whether the runtime runs, as far as is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Liveness {
-    Alive,
-    Doubtful,
 }
 
 impl Home {

@@ -30,6 +30,7 @@ mod instant;
 mod key;
 mod kinds;
 mod lanes;
+mod limit;
 mod looks;
 mod monotonic;
 mod names;

@@ -3,13 +3,13 @@
 //! The driver's retries are off. DocumentDB before 8.0.2 refuses retryable writes, and the driver
 //! does not know what the first try did.
 
-use std::{fmt, future::IntoFuture, time::Duration};
+use std::{future::IntoFuture, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     error::StoreError,
-    home::Liveness,
+    limit::{Limit, Liveness},
     monotonic::{elapsed, monotonic_now},
 };
 
@@ -30,25 +30,6 @@ const SILENT_PART: u32 = 3;
 /// Tokio counts timers in milliseconds.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 
-/// The time that a call had, for its error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit {
-    pub(crate) after: Duration,
-    liveness: Liveness,
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.after)?;
-        match self.liveness {
-            Liveness::Alive => Ok(()),
-            Liveness::Doubtful => f.write_str(
-                "; the tokio runtime in which this backend was connected may not be running",
-            ),
-        }
-    }
-}
-
 /// When a call of the backend must end, whatever commands it sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
@@ -65,10 +46,7 @@ impl Deadline {
         Self {
             at: Instant::now() + timeout,
             timeout,
-            of_call: Limit {
-                after: timeout,
-                liveness: Liveness::Alive,
-            },
+            of_call: Limit::new(timeout),
             began: monotonic_now(),
         }
     }
