@@ -6,7 +6,7 @@ use mongodb::{
 };
 use queue_api::Error;
 
-use crate::uri;
+use crate::connect::{operation::invalid, uri};
 
 const DOMAINS: [&str; 4] = [
     ".docdb.amazonaws.com",
@@ -113,10 +113,6 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
 /// The reader endpoint leads to any replica instance.
 fn is_reader_endpoint(host: &ServerAddress) -> bool {
     matches!(host, ServerAddress::Tcp { host, .. } if host.to_ascii_lowercase().contains(".cluster-ro-"))
-}
-
-fn invalid(message: String) -> Error {
-    Error::invalid("connect", message)
 }
 
 #[cfg(test)]

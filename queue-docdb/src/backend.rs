@@ -13,9 +13,8 @@ use crate::{
     amazon::Engine,
     clock::Time,
     collection::{Access, QueueCollection},
-    connect::Connection,
+    connect::{Connection, runtime::ConnectRuntime},
     error::{StoreError, during},
-    home::Home,
     inspect::Contents,
     lanes::Lanes,
     names::Prefix,
@@ -58,7 +57,7 @@ struct Shared {
     lanes: Lanes,
     engine: Engine,
     watch: Option<Arc<Watch>>,
-    home: Home,
+    runtime: ConnectRuntime,
 }
 
 impl Drop for Shared {
@@ -81,7 +80,7 @@ impl DocDbBackend {
         let Connection {
             database,
             engine,
-            home,
+            runtime,
         } = connection;
         let queues = Arc::<Queues>::default();
         let watch = match wake_mode {
@@ -103,7 +102,7 @@ impl DocDbBackend {
                 lanes,
                 engine,
                 watch,
-                home,
+                runtime,
             }),
         }
     }
@@ -114,12 +113,12 @@ impl DocDbBackend {
 
     /// Each call does this first, or takes its [`deadline`](Self::deadline).
     pub(crate) fn check_runtime(&self) -> std::result::Result<(), StoreError> {
-        self.shared.home.check().map(drop)
+        self.shared.runtime.check().map(drop)
     }
 
     /// The deadline of a call, if the runtime that connected has not ended.
     fn deadline(&self) -> std::result::Result<Deadline, StoreError> {
-        let liveness = self.shared.home.check()?;
+        let liveness = self.shared.runtime.check()?;
         Ok(Deadline::after(self.shared.timeout).in_runtime(liveness))
     }
 

@@ -6,15 +6,18 @@ use mongodb::{
     Database,
     event::{EventHandler, command::CommandEvent},
 };
-use queue_api::{Clock, Error, Result};
+use queue_api::{Clock, Result};
 
 use crate::{
     amazon::{self, Engine},
     backend::DocDbBackend,
     clock::{ServerClock, Time},
-    connect::{self, ClientSettings, Connection},
+    connect::{
+        self, ClientSettings, Connection,
+        operation::{OPERATION, invalid},
+        runtime::ConnectRuntime,
+    },
     error::during,
-    home::Home,
     lanes::Lanes,
     names::{Prefix, check_database},
     retry::{self, Deadline},
@@ -260,11 +263,11 @@ impl DocDbBuilder {
         let timeout = self.operation_timeout;
         if timeout < Duration::from_millis(1) {
             let message = format!("operation_timeout is {timeout:?}; it must be at least 1 ms");
-            return Err(Error::invalid("connect", message));
+            return Err(invalid(message));
         }
         let Some(lanes) = Lanes::new(self.lanes) else {
             let message = format!("lanes is {}; it must be 1 to 16", self.lanes);
-            return Err(Error::invalid("connect", message));
+            return Err(invalid(message));
         };
         self.connect_within(Deadline::after(timeout), lanes).await
     }
@@ -282,7 +285,7 @@ impl DocDbBuilder {
                 let name = self.database.or_else(|| options.default_database.clone());
                 let name = name.ok_or_else(|| {
                     let message = "neither the URI nor the builder names a database";
-                    Error::invalid("connect", message)
+                    invalid(message)
                 })?;
                 check_database(&name)?;
                 // Checked before the connection, for an early error. Old engines allow less.
@@ -291,7 +294,7 @@ impl DocDbBuilder {
                 Connection {
                     database: client.database(&name),
                     engine,
-                    home: Home::current(),
+                    runtime: ConnectRuntime::current(),
                 }
             }
             Source::Database(database) => {
@@ -301,7 +304,7 @@ impl DocDbBuilder {
                         "{setting} is set, but from_database uses the application's client; set \
                          it there"
                     );
-                    return Err(Error::invalid("connect", message));
+                    return Err(invalid(message));
                 }
                 check_database(database.name())?;
                 connect::application_database(&database, deadline).await?
@@ -317,7 +320,7 @@ impl DocDbBuilder {
             None => {
                 let admin = connection.database.client().database("admin");
                 let clock = ServerClock::measure(admin, timeout, deadline).await;
-                Time::Server(clock.map_err(during("connect"))?)
+                Time::Server(clock.map_err(during(OPERATION))?)
             }
         };
         Ok(DocDbBackend::new(

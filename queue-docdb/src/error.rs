@@ -6,11 +6,9 @@ use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
 use crate::{
-    cause::{doubt, explained_by, explanation},
-    codes::{self, DUPLICATE_KEY},
-    kinds::{is_retryable, kind_of_concern, kind_of_driver_error, refusals},
+    codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusals},
+    driver_error::{explained_by, explanation, unknown_effect, words},
     limit::Limit,
-    words::words,
 };
 
 /// What went wrong between this crate and the database.
@@ -185,12 +183,12 @@ impl StoreError {
                 Error::new(kind, operation, message).with_source(source)
             }
             Self::TimedOut(after) => {
-                let message = format!("no answer within {after}{}", doubt(operation));
+                let message = format!("no answer within {after}{}", unknown_effect(operation));
                 Error::new(kind, operation, message)
             }
             // A write may have been sent by then, so its error must not say that the input is wrong.
-            Self::PausedClock if !doubt(operation).is_empty() => {
-                let message = format!("{}{}", Self::PausedClock, doubt(operation));
+            Self::PausedClock if !unknown_effect(operation).is_empty() => {
+                let message = format!("{}{}", Self::PausedClock, unknown_effect(operation));
                 Error::new(ErrorKind::TimedOut, operation, message)
             }
             other => Error::new(kind, operation, other.to_string()),

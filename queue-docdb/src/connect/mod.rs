@@ -1,5 +1,14 @@
 //! Connections: from a URI, or from the application's client, to a server that answered.
 
+mod error;
+mod hello;
+pub(crate) mod operation;
+pub(crate) mod runtime;
+mod server_check;
+mod tls_check;
+mod tls_files;
+pub(crate) mod uri;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -18,20 +27,19 @@ use mongodb::{
 use queue_api::Error;
 use tokio::time::Instant;
 
+use self::{
+    hello::{Settings, Verdict, judge},
+    operation::{OPERATION, invalid},
+    runtime::ConnectRuntime,
+    server_check::{Checks, Mistake},
+};
 use crate::{
     amazon::{self, Engine},
     clock,
     codes::NOT_PRIMARY,
-    diagnose::{self, Checks, Mistake},
     error::{Refusal, StoreError},
-    hello_mistakes::{Settings, Verdict, judge},
-    home::Home,
-    refused,
     retry::{self, Deadline, Retries},
-    tls_files, tls_mistakes, uri,
 };
-
-const OPERATION: &str = "connect";
 
 const APPLICATION_NAME: &str = concat!("queue-docdb/", env!("CARGO_PKG_VERSION"));
 
@@ -55,7 +63,7 @@ const MAX_IDLE: Duration = Duration::from_secs(180);
 pub(crate) struct Connection {
     pub(crate) database: Database,
     pub(crate) engine: Engine,
-    pub(crate) home: Home,
+    pub(crate) runtime: ConnectRuntime,
 }
 
 /// The builder's settings for the driver's client.
@@ -111,13 +119,13 @@ pub(crate) async fn client_options(
             "application_name has {} bytes; it may have at most {MAX_APPLICATION_NAME_BYTES}",
             name.len()
         );
-        return Err(Error::invalid(OPERATION, message));
+        return Err(invalid(message));
     }
     options.app_name = Some(name);
     options.max_pool_size = settings.max_pool_size.or(options.max_pool_size);
     if options.max_pool_size == Some(0) {
         let message = "max_pool_size is 0; it must be at least 1";
-        return Err(Error::invalid(OPERATION, message));
+        return Err(invalid(message));
     }
     if let Some(path) = settings.ca_file.as_deref() {
         options.tls = Some(Tls::Enabled(tls_options(options.tls.take(), path)?));
@@ -172,7 +180,7 @@ pub(crate) async fn client(
         let mut checked = options.clone();
         checked.sdam_event_handler = Some(checks.handler());
         let client =
-            Client::with_options(checked).map_err(|error| refused::by_driver(&options, error))?;
+            Client::with_options(checked).map_err(|error| error::by_driver(&options, error))?;
         let admin = client.database("admin");
         let error = tokio::select! {
             answer = primary(&admin, &mut retries, settings, Some(&host)) => match answer {
@@ -180,17 +188,17 @@ pub(crate) async fn client(
                 Err(error) => error,
             },
             mistakes = checks.mistakes(&options, deadline) => {
-                return Err(refused::by_mistakes(mistakes));
+                return Err(error::by_mistakes(mistakes));
             }
         };
         // Nothing checks the servers behind a load balancer.
         if options.load_balanced == Some(true)
             && let StoreError::Driver(error) = &error
-            && let within = tls_mistakes::probe_time(deadline.left())
-            && let Some(text) = tls_mistakes::find(error, &host, &options, within).await
+            && let within = tls_check::probe_time(deadline.left())
+            && let Some(text) = tls_check::find(error, &host, &options, within).await
         {
             let cause = Some(error.clone());
-            return Err(refused::by_mistakes(vec![Mistake { text, cause }]));
+            return Err(error::by_mistakes(vec![Mistake { text, cause }]));
         }
         // The driver has waited for a server.
         let error = match is_server_selection(&error) {
@@ -201,7 +209,7 @@ pub(crate) async fn client(
                 Err(error) => error,
             },
         };
-        return Err(refused::by_server(uri, &options, error, checks.diagnosis()));
+        return Err(error::by_server(uri, &options, error, checks.diagnosis()));
     }
 }
 
@@ -226,7 +234,7 @@ async fn primary(
             Verdict::Mistake(mistake) => return Err(StoreError::Setting(mistake)),
             Verdict::Uninitiated(mistake) => {
                 let first = *first_uninitiated.get_or_insert_with(Instant::now);
-                if first.elapsed() > diagnose::STARTING {
+                if first.elapsed() > server_check::STARTING {
                     return Err(StoreError::Setting(mistake));
                 }
             }
@@ -255,7 +263,7 @@ pub(crate) async fn application_database(
         let message = format!(
             "the database's read concern is {level:?}; leave it out, or use local or majority"
         );
-        return Err(Error::invalid(OPERATION, message));
+        return Err(invalid(message));
     }
     let mut options = DatabaseOptions::default();
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
@@ -272,12 +280,12 @@ pub(crate) async fn application_database(
             },
             Err(error) => error,
         };
-        return Err(refused::own_client(error));
+        return Err(error::own_client(error));
     };
     Ok(Connection {
         database: client.database_with_options(database.name(), options),
         engine: Engine::of(&[], &hello),
-        home: Home::of_own_client(),
+        runtime: ConnectRuntime::of_own_client(),
     })
 }
 
@@ -288,7 +296,7 @@ fn tls_options(from_uri: Option<Tls>, ca_file: &Path) -> Result<TlsOptions, Erro
         None => TlsOptions::default(),
         Some(Tls::Disabled) => {
             let message = "ca_file is set, but the URI turns TLS off; remove one of the two";
-            return Err(Error::invalid(OPERATION, message));
+            return Err(invalid(message));
         }
     };
     options.ca_file_path = Some(ca_file.to_owned());

@@ -10,7 +10,7 @@ use mongodb::{
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use crate::words::words;
+use crate::driver_error::words;
 
 /// How long a server may take to answer on another kind of connection.
 const PROBE: Duration = Duration::from_secs(2);

@@ -20,7 +20,7 @@ const BUSY: Duration = Duration::from_millis(100);
 
 /// The runtime that runs the driver's tasks. Without them no server is ever selected.
 #[derive(Debug)]
-pub(crate) struct Home {
+pub(crate) struct ConnectRuntime {
     handle: Handle,
     /// Whether the driver's client was made by the application, so that its tasks may run elsewhere.
     is_own_client: bool,
@@ -34,7 +34,7 @@ struct Probe {
     task: JoinHandle<()>,
 }
 
-impl Home {
+impl ConnectRuntime {
     /// The runtime of the caller, for a client that was made in it.
     pub(crate) fn current() -> Self {
         Self {

@@ -18,13 +18,14 @@ use mongodb::{
 };
 use tokio::{sync::Notify, time::Instant};
 
+use super::{
+    hello::{Settings, Verdict, is_uninitiated, is_writable, judge},
+    tls_check::{self, Probes},
+};
 use crate::{
-    codes::API_VERSION_REQUIRED,
-    hello_mistakes::{Settings, Verdict, is_uninitiated, is_writable, judge},
-    kinds::refusals,
+    codes::{API_VERSION_REQUIRED, refusals},
+    driver_error::words,
     retry::Deadline,
-    tls_mistakes::{self, Probes},
-    words::words,
 };
 
 /// How long the driver may take to ask the servers that an answer names.
@@ -162,7 +163,7 @@ impl Checks {
                     Some(Check::Failed(error)) => Some((address, error)),
                     Some(Check::Answered(_)) | None => None,
                 });
-            let within = tls_mistakes::probe_time(deadline.left());
+            let within = tls_check::probe_time(deadline.left());
             probes.update(failures, options, within).await;
             let (mut open, mut look_at) = (0, None);
             for (address, server) in &servers {

@@ -9,9 +9,8 @@ use mongodb::{
 };
 use queue_api::{Error, ErrorKind};
 
-use crate::{cause::explained_by, error::StoreError, retry::Deadline};
-
-const OPERATION: &str = "connect";
+use super::operation::{OPERATION, invalid};
+use crate::{driver_error::explained_by, error::StoreError, retry::Deadline};
 
 const ESCAPES: &str = "the user name or the password in the URI is not valid: write : / ? # [ ] @ % \
                        in them percent-encoded";
@@ -32,7 +31,7 @@ pub(crate) fn check(uri: &str) -> Result<(), Error> {
         }
         Some(_) => return Ok(()),
     };
-    Err(Error::invalid(OPERATION, message))
+    Err(invalid(message))
 }
 
 /// The public error for a URI that the driver refused with `error`.
@@ -47,13 +46,13 @@ pub(crate) async fn explain(uri: &str, error: DriverError, deadline: Deadline) -
         let message = format!("the host name {host} was not resolved");
         return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
     }
-    let fault = match &parts {
-        Some(parts) => parts.fault().await,
-        None => Some(Fault::Credentials),
+    let known = match &parts {
+        Some(parts) => parts.error().await,
+        None => Some(UriError::Credentials),
     };
-    let message = match fault {
-        Some(Fault::Credentials) => ESCAPES.to_owned(),
-        Some(Fault::Path) => format!(
+    let message = match known {
+        Some(UriError::Credentials) => ESCAPES.to_owned(),
+        Some(UriError::Path) => format!(
             "the URI has an @ after a /: if it is in the database's name, write %40; else {ESCAPES}"
         ),
         None => {
@@ -68,7 +67,7 @@ pub(crate) async fn explain(uri: &str, error: DriverError, deadline: Deadline) -
             }
         }
     };
-    Error::invalid(OPERATION, message)
+    invalid(message)
 }
 
 /// A URI as the driver divides it.
@@ -82,7 +81,7 @@ struct Parts<'a> {
     options: &'a str,
 }
 
-enum Fault {
+enum UriError {
     Credentials,
     /// An `@` in the database's name, or a `/` in the password.
     Path,
@@ -108,13 +107,13 @@ impl<'a> Parts<'a> {
     }
 
     /// What is certainly wrong with the credentials or their end.
-    async fn fault(&self) -> Option<Fault> {
+    async fn error(&self) -> Option<UriError> {
         let user = self.user?;
         if let Some((hosts, _)) = user.split_once('/') {
             let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
             return Some(match hosts {
-                Ok(_) => Fault::Path,
-                Err(_) => Fault::Credentials,
+                Ok(_) => UriError::Path,
+                Err(_) => UriError::Credentials,
             });
         }
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
@@ -127,7 +126,7 @@ impl<'a> Parts<'a> {
             !text.contains([':', '/', '?', '#', '[', ']', '@']) && escapes.all(is_hexadecimal)
         };
         let is_escaped = is_escaped(name) && is_escaped(password);
-        (!is_escaped).then_some(Fault::Credentials)
+        (!is_escaped).then_some(UriError::Credentials)
     }
 
     /// The URI with another user name and password where it has them.

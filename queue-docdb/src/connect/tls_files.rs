@@ -11,9 +11,8 @@ use rustls_pki_types::{
     pem::{self, PemObject},
 };
 
+use super::operation::{OPERATION, invalid};
 use crate::retry::Deadline;
-
-const OPERATION: &str = "connect";
 
 /// More than any of them needs. The bundle of AWS has 160 KiB.
 const MAX_BYTES: u64 = 16 << 20;
@@ -28,7 +27,7 @@ pub(crate) async fn check(tls: &TlsOptions, deadline: Deadline) -> Result<(), Er
     });
     match tokio::time::timeout(deadline.left(), checking).await {
         Ok(Ok(checked)) => checked,
-        Ok(Err(_)) => Err(invalid("the TLS files could not be checked".to_owned())),
+        Ok(Err(_)) => Err(invalid("the TLS files could not be checked")),
         Err(_) => {
             let files = [&tls.ca_file_path, &tls.cert_key_file_path];
             let files = files
@@ -121,10 +120,6 @@ fn is_whole(certificate: &[u8]) -> bool {
         sum.checked_mul(256)?.checked_add(usize::from(*byte))
     });
     stated == Some(content.len())
-}
-
-fn invalid(message: String) -> Error {
-    Error::invalid(OPERATION, message)
 }
 
 #[cfg(test)]

@@ -6,15 +6,15 @@ use mongodb::{
 };
 use queue_api::{Error, ErrorKind};
 
-use crate::{
-    cause::{caused_by, explained_by, explanation},
-    diagnose::{self, Diagnosis, Mistake},
-    error::StoreError,
+use super::{
+    operation::OPERATION,
+    server_check::{self, Diagnosis, Mistake},
     uri,
-    words::words,
 };
-
-const OPERATION: &str = "connect";
+use crate::{
+    driver_error::{caused_by, explained_by, explanation, words},
+    error::StoreError,
+};
 
 /// The error of a client that the driver does not make.
 pub(crate) fn by_driver(options: &ClientOptions, error: DriverError) -> Error {
@@ -123,8 +123,8 @@ pub(crate) fn own_client(error: StoreError) -> Error {
             );
             Error::new(ErrorKind::TimedOut, OPERATION, message)
         }
-        StoreError::Driver(error) if diagnose::wants_api_version(&error) => {
-            let message = diagnose::API_VERSION.to_owned();
+        StoreError::Driver(error) if server_check::wants_api_version(&error) => {
+            let message = server_check::API_VERSION.to_owned();
             caused_by(error, ErrorKind::InvalidInput, OPERATION, message)
         }
         error => error.during(OPERATION),
