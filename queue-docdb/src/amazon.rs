@@ -6,7 +6,7 @@ use mongodb::{
 };
 use queue_api::Error;
 
-use crate::uri;
+use crate::connect::{operation::invalid, uri};
 
 const DOMAINS: [&str; 4] = [
     ".docdb.amazonaws.com",
@@ -82,7 +82,7 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
              cluster endpoint, or remove directConnection"
         )));
     }
-    // Clusters have TLS unless somebody has turned it off.
+    // TLS is on by default on clusters.
     // https://docs.aws.amazon.com/documentdb/latest/developerguide/security.encryption.ssl.html
     options
         .tls
@@ -123,10 +123,6 @@ pub(crate) fn is_cluster_endpoint(address: &str) -> bool {
         let name = host.to_string().to_ascii_lowercase();
         domain(&host).is_some() && name.contains(".cluster-") && !is_reader_endpoint(&host)
     })
-}
-
-fn invalid(message: String) -> Error {
-    Error::invalid("connect", message)
 }
 
 #[cfg(test)]

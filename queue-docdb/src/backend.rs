@@ -13,9 +13,8 @@ use crate::{
     amazon::Engine,
     clock::Time,
     collection::{Access, QueueCollection},
-    connect::Connection,
+    connect::{Connection, runtime::ConnectRuntime},
     error::{StoreError, during},
-    home::Home,
     inspect::Contents,
     lanes::Lanes,
     names::Prefix,
@@ -58,8 +57,7 @@ struct Shared {
     lanes: Lanes,
     engine: Engine,
     watch: Option<Arc<Watch>>,
-    /// `None` if the client is the application's: its tasks may run elsewhere.
-    home: Option<Home>,
+    runtime: ConnectRuntime,
 }
 
 impl Drop for Shared {
@@ -82,7 +80,7 @@ impl DocDbBackend {
         let Connection {
             database,
             engine,
-            home,
+            runtime,
         } = connection;
         let queues = Arc::<Queues>::default();
         let watch = match wake_mode {
@@ -104,7 +102,7 @@ impl DocDbBackend {
                 lanes,
                 engine,
                 watch,
-                home,
+                runtime,
             }),
         }
     }
@@ -113,9 +111,15 @@ impl DocDbBackend {
         &self.shared.database
     }
 
-    /// Each call does this first.
+    /// Each call does this first, or takes its [`deadline`](Self::deadline).
     pub(crate) fn check_runtime(&self) -> std::result::Result<(), StoreError> {
-        self.shared.home.as_ref().map_or(Ok(()), Home::check)
+        self.shared.runtime.check().map(drop)
+    }
+
+    /// The deadline of a call, if the runtime that connected has not ended.
+    fn deadline(&self) -> std::result::Result<Deadline, StoreError> {
+        let liveness = self.shared.runtime.check()?;
+        Ok(Deadline::after(self.shared.timeout).in_runtime(liveness))
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -129,13 +133,13 @@ impl DocDbBackend {
         queue: &QueueName,
     ) -> Result<QueueCollection> {
         let shared = &self.shared;
-        self.check_runtime().map_err(during(operation))?;
+        let deadline = self.deadline().map_err(during(operation))?;
         let name = shared.prefix.collection(queue).map_err(during(operation))?;
         Ok(QueueCollection {
             messages: shared.database.collection(&name),
             database: shared.database.clone(),
             timeout: shared.timeout,
-            deadline: Deadline::after(shared.timeout),
+            deadline,
             time: Arc::clone(&shared.time),
             state: shared.queues.state(queue),
             lanes: shared.lanes,
@@ -180,8 +184,7 @@ impl DocDbBackend {
     }
 
     async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
-        self.check_runtime()?;
-        let mut retries = Deadline::after(self.shared.timeout).retries();
+        let mut retries = self.deadline()?.retries();
         loop {
             let names = self.shared.database.list_collection_names();
             match retries.run(names).await {

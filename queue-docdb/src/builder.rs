@@ -6,15 +6,18 @@ use mongodb::{
     Database,
     event::{EventHandler, command::CommandEvent},
 };
-use queue_api::{Clock, Error, Result};
+use queue_api::{Clock, Result};
 
 use crate::{
     amazon::{self, Engine},
     backend::DocDbBackend,
     clock::{ServerClock, Time},
-    connect::{self, ClientSettings, Connection},
+    connect::{
+        self, ClientSettings, Connection,
+        operation::{OPERATION, invalid},
+        runtime::ConnectRuntime,
+    },
     error::during,
-    home::Home,
     lanes::Lanes,
     names::{Prefix, check_database},
     retry::{self, Deadline},
@@ -72,6 +75,9 @@ impl DocDbBackend {
     ///
     /// Set its `maxIdleTimeMS` below the time after which your load balancers and NAT gateways
     /// forget a connection.
+    ///
+    /// Set `serverSelectionTimeoutMS` below the operation timeout, so that `connect` can name the
+    /// reason.
     ///
     /// Waits poll, because the pool may be too small for change streams: several backends may
     /// share it, and its size is unknown. See [`with_change_stream`](DocDbBuilder::with_change_stream).
@@ -243,25 +249,25 @@ impl DocDbBuilder {
     /// # Errors
     /// - [`InvalidInput`](queue_api::ErrorKind::InvalidInput): a setting, a file or the URI is not
     ///   valid, or does not fit the servers, such as TLS, the certificates, `replicaSet` or a
-    ///   direct connection to a secondary. It comes as soon as every server is known to refuse the
-    ///   settings. Tokio's clock must not be paused.
+    ///   direct connection to a secondary. `connect` returns it as soon as every server has a
+    ///   mistake. It is also returned if tokio's clock is paused.
     /// - [`Denied`](queue_api::ErrorKind::Denied): the server refuses the credentials.
     /// - [`Unavailable`](queue_api::ErrorKind::Unavailable) or
     ///   [`TimedOut`](queue_api::ErrorKind::TimedOut): no server answered within the operation
     ///   timeout, or none is the primary. The text has each host with its reason.
     ///
     /// With [`from_database`](DocDbBackend::from_database), the driver gives its reason after the
-    /// client's own `serverSelectionTimeoutMS`.
+    /// client's own `serverSelectionTimeoutMS`, which is 30 seconds by default.
     pub async fn connect(mut self) -> Result<DocDbBackend> {
         self.operation_timeout = self.operation_timeout.min(retry::LONGEST);
         let timeout = self.operation_timeout;
         if timeout < Duration::from_millis(1) {
             let message = format!("operation_timeout is {timeout:?}; it must be at least 1 ms");
-            return Err(Error::invalid("connect", message));
+            return Err(invalid(message));
         }
         let Some(lanes) = Lanes::new(self.lanes) else {
             let message = format!("lanes is {}; it must be 1 to 16", self.lanes);
-            return Err(Error::invalid("connect", message));
+            return Err(invalid(message));
         };
         self.connect_within(Deadline::after(timeout), lanes).await
     }
@@ -271,7 +277,7 @@ impl DocDbBuilder {
         let mut wake_mode = self.wake_mode;
         let connection = match self.source {
             Source::Uri(uri) => {
-                let options = connect::client_options(&uri, self.client, timeout).await?;
+                let options = connect::client_options(&uri, self.client, deadline).await?;
                 let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
                 if is_small || amazon::is_elastic(&options.hosts) {
                     wake_mode = WakeMode::Polling;
@@ -279,7 +285,7 @@ impl DocDbBuilder {
                 let name = self.database.or_else(|| options.default_database.clone());
                 let name = name.ok_or_else(|| {
                     let message = "neither the URI nor the builder names a database";
-                    Error::invalid("connect", message)
+                    invalid(message)
                 })?;
                 check_database(&name)?;
                 // Checked before the connection, for an early error. Old engines allow less.
@@ -288,7 +294,7 @@ impl DocDbBuilder {
                 Connection {
                     database: client.database(&name),
                     engine,
-                    home: Some(Home::current()),
+                    runtime: ConnectRuntime::current(),
                 }
             }
             Source::Database(database) => {
@@ -298,7 +304,7 @@ impl DocDbBuilder {
                         "{setting} is set, but from_database uses the application's client; set \
                          it there"
                     );
-                    return Err(Error::invalid("connect", message));
+                    return Err(invalid(message));
                 }
                 check_database(database.name())?;
                 connect::application_database(&database, deadline).await?
@@ -314,7 +320,7 @@ impl DocDbBuilder {
             None => {
                 let admin = connection.database.client().database("admin");
                 let clock = ServerClock::measure(admin, timeout, deadline).await;
-                Time::Server(clock.map_err(during("connect"))?)
+                Time::Server(clock.map_err(during(OPERATION))?)
             }
         };
         Ok(DocDbBackend::new(

@@ -101,7 +101,7 @@ impl QueueCollection {
 
     /// The same collection for the next step of a long call. Each step has the operation timeout.
     pub(crate) fn next_step(&self) -> Self {
-        self.within(Deadline::after(self.timeout))
+        self.within(self.deadline.again(self.timeout))
     }
 
     pub(crate) fn within(&self, deadline: Deadline) -> Self {

@@ -6,10 +6,9 @@ use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
 use crate::{
-    cause::{doubt, explained_by, explanation},
-    codes::{self, DUPLICATE_KEY},
-    kinds::{is_retryable, kind_of_concern, kind_of_driver_error, refusals},
-    words::words,
+    codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusals},
+    driver_error::{explained_by, explanation, unknown_effect, words},
+    limit::Limit,
 };
 
 /// What went wrong between this crate and the database.
@@ -19,8 +18,8 @@ pub(crate) enum StoreError {
     #[error("{}", words(.0))]
     Driver(#[from] DriverError),
     /// The operation timeout passed first.
-    #[error("no answer within {0:?}")]
-    TimedOut(Duration),
+    #[error("no answer within {0}")]
+    TimedOut(Limit),
     /// Tokio's clock, which the driver's and this crate's timeouts use, is ahead of real time.
     #[error(
         "tokio's clock is paused or was advanced, so timeouts end at once; use real time \
@@ -184,8 +183,13 @@ impl StoreError {
                 Error::new(kind, operation, message).with_source(source)
             }
             Self::TimedOut(after) => {
-                let message = format!("no answer within {after:?}{}", doubt(operation));
+                let message = format!("no answer within {after}{}", unknown_effect(operation));
                 Error::new(kind, operation, message)
+            }
+            // A write may have been sent by then, so its error must not say that the input is wrong.
+            Self::PausedClock if !unknown_effect(operation).is_empty() => {
+                let message = format!("{}{}", Self::PausedClock, unknown_effect(operation));
+                Error::new(ErrorKind::TimedOut, operation, message)
             }
             other => Error::new(kind, operation, other.to_string()),
         }
@@ -231,6 +235,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn timed_out() -> StoreError {
+        StoreError::TimedOut(Limit::new(Duration::ZERO))
+    }
 
     fn refused(code: i32) -> StoreError {
         let message = "no rights".to_owned();
@@ -290,7 +298,7 @@ mod tests {
             io(io::ErrorKind::BrokenPipe),
             io(io::ErrorKind::UnexpectedEof),
             refused(112),
-            StoreError::TimedOut(Duration::ZERO),
+            timed_out(),
         ];
         for error in unknown {
             assert_eq!(error.effect(), Effect::Unknown, "{error}");
@@ -307,12 +315,12 @@ mod tests {
             "dead letters",
             "list queues",
         ] {
-            for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+            for error in [timed_out(), command(50)] {
                 let text = error.during(operation).to_string();
                 assert!(!text.contains("write"), "{text}");
             }
         }
-        for error in [StoreError::TimedOut(Duration::ZERO), command(50)] {
+        for error in [timed_out(), command(50)] {
             let text = error.during("lease").to_string();
             assert!(
                 text.contains("whether a write took effect is unknown"),
@@ -329,7 +337,7 @@ mod tests {
         for code in [13, 121, 146, 14031] {
             assert!(!refused(code).is_transient(), "{code}");
         }
-        assert!(!StoreError::TimedOut(Duration::ZERO).is_transient());
+        assert!(!timed_out().is_transient());
         assert!(!StoreError::Uncertain.is_transient());
     }
 

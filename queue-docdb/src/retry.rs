@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     error::StoreError,
+    limit::{Limit, Liveness},
     monotonic::{elapsed, monotonic_now},
 };
 
@@ -34,8 +35,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 pub(crate) struct Deadline {
     at: Instant,
     timeout: Duration,
-    /// The timeout of the whole call, for its error.
-    of_call: Duration,
+    /// That of the whole call, for its error.
+    of_call: Limit,
     /// When it began, by a clock that cannot be paused.
     began: Duration,
 }
@@ -45,9 +46,20 @@ impl Deadline {
         Self {
             at: Instant::now() + timeout,
             timeout,
-            of_call: timeout,
+            of_call: Limit::new(timeout),
             began: monotonic_now(),
         }
+    }
+
+    /// The same, with what is known of the runtime that connected.
+    pub(crate) fn in_runtime(mut self, liveness: Liveness) -> Self {
+        self.of_call.liveness = liveness;
+        self
+    }
+
+    /// The deadline of another step of the same call.
+    pub(crate) fn again(self, timeout: Duration) -> Self {
+        Self::after(timeout).in_runtime(self.of_call.liveness)
     }
 
     /// The driver's answer, or [`StoreError::TimedOut`].
@@ -75,6 +87,11 @@ impl Deadline {
     fn is_ahead_of_real_time(self) -> bool {
         let passed = self.timeout.saturating_sub(self.left());
         passed > elapsed(self.began) * 2 + CLOCK_TOLERANCE
+    }
+
+    /// The time that the whole call has.
+    pub(crate) fn of_call(self) -> Duration {
+        self.of_call.after
     }
 
     /// The same deadline, or an earlier one after `time`.

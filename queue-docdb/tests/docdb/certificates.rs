@@ -3,7 +3,6 @@
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -31,16 +30,11 @@ impl Authority {
         self.signed(CertificateParams::new(hosts.map(str::to_owned)).unwrap())
     }
 
-    /// The same, which expires at `end`. A server does not start with one that has expired.
-    pub(crate) fn expiring_server<const N: usize>(
-        &self,
-        hosts: [&str; N],
-        end: SystemTime,
-    ) -> String {
+    /// The same, which has expired. `mongod` does not start with it.
+    pub(crate) fn expired_server<const N: usize>(&self, hosts: [&str; N]) -> String {
         let mut params = CertificateParams::new(hosts.map(str::to_owned)).unwrap();
-        let since_epoch = end.duration_since(UNIX_EPOCH).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(1970, 1, 1) + since_epoch;
+        params.not_after = date_time_ymd(2021, 1, 1);
         self.signed(params)
     }
 

@@ -26,6 +26,7 @@ tests! {
     on_one_thread:
         a_wait_that_is_not_polled_does_not_delay_the_others_for_long;
     on_threads:
+        the_other_waits_look_soon_although_the_server_is_slow,
         a_message_for_many_workers_takes_as_few_commands_as_for_one,
         every_wait_returns_while_nobody_leases_the_message,
         one_look_serves_all_waits
@@ -190,7 +191,6 @@ async fn a_wait_that_is_not_polled_does_not_delay_the_others_for_long() {
 }
 
 /// Also for messages that come in meanwhile.
-#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods)]
 async fn the_other_waits_look_soon_although_the_server_is_slow() {
     let server = MongoServer::start_dedicated(ServerOptions::new()).await;

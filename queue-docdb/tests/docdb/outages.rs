@@ -11,16 +11,21 @@ use queue_api::{
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 
-use crate::fixture::{message, name, queue_of};
+use crate::{
+    fixture::{message, name, queue_of},
+    mistakes::assert_readable,
+};
 
 tests! {
     on_one_thread:
-        an_outage_is_told_with_its_host_and_reason;
+        an_outage_is_told_with_its_host_and_reason,
+        an_own_client_with_the_drivers_defaults_is_told_what_to_set;
     on_threads:
         a_set_without_a_primary_is_an_outage,
         calls_during_an_outage_are_told_in_words;
     without_runtime:
         a_backend_says_that_its_runtime_has_ended_and_serves_several_living_ones,
+        calls_say_that_the_runtime_that_connected_may_not_be_running,
         a_paused_clock_is_told
 }
 
@@ -57,29 +62,47 @@ async fn accept(keep: bool) -> (String, tokio::task::JoinHandle<()>) {
     (address, accepting)
 }
 
-async fn check_unavailable(case: &str, uri: String, words: &[&str]) {
-    let error = builder(uri, SHORT).connect().await.expect_err(case);
-    let text = format!("{error:#}");
+struct Outage {
+    case: String,
+    builder: DocDbBuilder,
+    words: Vec<String>,
+}
+
+fn outage(case: &str, uri: impl Into<String>, words: &[&str]) -> Outage {
+    Outage {
+        case: case.to_owned(),
+        builder: builder(uri, SHORT),
+        words: words.iter().map(|word| (*word).to_owned()).collect(),
+    }
+}
+
+async fn check_unavailable(outage: Outage) {
+    let Outage {
+        case,
+        builder,
+        words,
+    } = outage;
+    let error = builder.connect().await.expect_err(&case);
+    let text = error.to_string();
+    println!("| {case} | {text} |");
     assert!(
         matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut),
         "{case}: {error:?}"
     );
     for word in words {
-        assert!(text.contains(word), "{case}: {text} does not say {word}");
+        assert!(text.contains(&word), "{case}: {text} does not say {word}");
     }
-    assert_readable(&text);
-    assert!(
-        !text.contains("whether a write took effect"),
-        "{case}: {text}"
-    );
-    assert_eq!(text, error.to_string(), "{case}: the cause is told once");
-    println!("| {case} | {text} |");
+    assert_readable(&error).unwrap();
+    assert!(!text.contains("the other servers"), "{case}: {text}");
+    assert!(!text.ends_with(": "), "{case}: {text}");
+    assert_eq!(format!("{error:#}"), text, "{case}: the cause is told once");
 }
 
 async fn an_outage_is_told_with_its_host_and_reason() {
     let closed = closed_port().await;
     let (dropping, first) = accept(false).await;
     let (silent, second) = accept(true).await;
+    let mut outages = Vec::new();
     // In a load balancer's place, a server is not checked.
     for settings in [
         "",
@@ -90,23 +113,57 @@ async fn an_outage_is_told_with_its_host_and_reason() {
     ] {
         let uri = |host: &str| format!("mongodb://{host}/?{settings}");
         let refused = &[closed.as_str(), "onnection refused"];
-        check_unavailable("a closed port", uri(&closed), refused).await;
-        check_unavailable("dropped connections", uri(&dropping), &[&dropping]).await;
-        check_unavailable("a silent server", uri(&silent), &[&silent]).await;
+        outages.extend([
+            outage("a closed port", uri(&closed), refused),
+            outage("dropped connections", uri(&dropping), &[&dropping]),
+            outage("a silent server", uri(&silent), &[&silent]),
+        ]);
+        for host in [&closed, &dropping, &silent] {
+            for millis in [1, 10, 100] {
+                let timeout = Duration::from_millis(millis);
+                let mut outage = outage("a short timeout", uri(host), &[host]);
+                outage.case = format!("{timeout:?} with {}", uri(host));
+                outage.builder = outage.builder.operation_timeout(timeout);
+                outages.push(outage);
+            }
+        }
     }
-    let unknown = "mongodb://no-such-host.invalid/".to_owned();
-    check_unavailable("an unknown host", unknown, &["no-such-host.invalid:27017"]).await;
+    let unknown = "mongodb://no-such-host.invalid/";
+    outages.push(outage(
+        "an unknown host",
+        unknown,
+        &["no-such-host.invalid:27017"],
+    ));
     let both = format!("mongodb://{closed},{silent}/?replicaSet=rs0");
-    check_unavailable("two hosts", both, &[&closed, &silent]).await;
+    outages.push(outage("two hosts", both, &[&closed, &silent]));
     let server = MongoServer::shared().await.unwrap();
     let uri = server.uri().replace(
         "/?directConnection=true",
         &format!(",{closed}/?replicaSet=shop"),
     );
     let words = &["replicaSet is shop", closed.as_str(), "onnection refused"];
-    check_unavailable("a wrong set beside a server that is down", uri, words).await;
+    outages.push(outage(
+        "a wrong set beside a server that is down",
+        uri,
+        words,
+    ));
+    futures::future::join_all(outages.into_iter().map(check_unavailable)).await;
     first.abort();
     second.abort();
+}
+
+/// With them, the operation timeout ends first.
+async fn an_own_client_with_the_drivers_defaults_is_told_what_to_set() {
+    let uri = format!("mongodb://{}/", closed_port().await);
+    let client = mongodb::Client::with_uri_str(uri).await.unwrap();
+    let own = DocDbBackend::from_database(client.database("shop"));
+    let error = own.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "connect: no answer within 10s; the client gives its reason only after its own \
+         serverSelectionTimeoutMS, which is 30 s by default; set it below the operation timeout"
+    );
 }
 
 async fn a_set_without_a_primary_is_an_outage() {
@@ -135,8 +192,9 @@ async fn a_set_without_a_primary_is_an_outage() {
         tokio::task::yield_now().await;
     }
     let direct = set.member_uri(last);
-    check_unavailable("no primary", set.uri(), &["not the primary"]).await;
-    check_unavailable("no primary, directly", direct.clone(), &["not the primary"]).await;
+    let words = &["not the primary"];
+    check_unavailable(outage("no primary", set.uri(), words)).await;
+    check_unavailable(outage("no primary, directly", &direct, words)).await;
     let client = mongodb::Client::with_uri_str(&direct).await.unwrap();
     let own = DocDbBackend::from_database(client.database("shop")).operation_timeout(SHORT);
     let error = own.connect().await.unwrap_err();
@@ -230,15 +288,9 @@ async fn calls_during_an_outage_are_told_in_words() {
             "{text}"
         );
         assert!(!text.contains("within 0ns"), "{text}");
-        assert_readable(&text);
+        assert_readable(&error).unwrap();
         let speaks_of_writes = text.contains("whether a write took effect");
         assert!(WRITES.contains(&call) || !speaks_of_writes, "{text}");
-    }
-}
-
-fn assert_readable(text: &str) {
-    for noise in ["RawDocumentBuf", "labels: {", "Kind: ", "Topology"] {
-        assert!(!text.contains(noise), "{text}");
     }
 }
 
@@ -281,6 +333,38 @@ fn a_backend_says_that_its_runtime_has_ended_and_serves_several_living_ones() {
     });
 }
 
+/// A runtime that is alive, but that nothing drives any more.
+fn calls_say_that_the_runtime_that_connected_may_not_be_running() {
+    let first = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (backend, own) = first.block_on(async {
+        let server = MongoServer::shared().await.unwrap();
+        let backend = builder(server.uri(), SHORT).connect().await.unwrap();
+        let client = mongodb::Client::with_uri_str(server.uri()).await.unwrap();
+        let own = DocDbBackend::from_database(client.database("shop")).operation_timeout(SHORT);
+        (backend, own.connect().await.unwrap())
+    });
+    let tasks = || first.metrics().num_alive_tasks();
+    let before = tasks();
+    new_runtime().block_on(async {
+        for backend in [&backend, &own] {
+            let name = name();
+            let peeks = (0..20).map(|_| backend.peek(&name, 1));
+            let outcomes = futures::future::join_all(peeks).await;
+            assert!(
+                outcomes.iter().any(Result::is_err),
+                "some need a new connection"
+            );
+            let error = backend.stats(&name).await.unwrap_err();
+            assert!(error.to_string().contains("may not be running"), "{error}");
+        }
+    });
+    // One for each backend.
+    assert!(tasks() <= before + 2, "{before} tasks became {}", tasks());
+}
+
 fn a_paused_clock_is_told() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -306,4 +390,12 @@ async fn connect_while_paused() {
     let error = backend.stats(&name()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
     assert!(error.to_string().contains("clock is paused"), "{error}");
+
+    // It may have been sent.
+    let error = backend.enqueue(&name(), &[message("a")]).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("clock is paused"), "{text}");
+    assert!(text.contains("whether a write took effect"), "{text}");
 }

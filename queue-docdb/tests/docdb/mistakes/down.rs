@@ -5,6 +5,12 @@ use queue_api::Error;
 use super::*;
 use crate::proxy::Proxy;
 
+tests! {
+    on_threads:
+        members_that_stop_while_there_is_no_primary_are_an_outage,
+        a_secondary_whose_primary_has_just_died_is_an_outage
+}
+
 fn builder(uri: impl Into<String>, seconds: u64) -> DocDbBuilder {
     super::builder(uri).operation_timeout(Duration::from_secs(seconds))
 }
@@ -22,7 +28,6 @@ fn assert_outage(error: &Error) {
 }
 
 /// The URI has other names of the members than their set.
-#[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::disallowed_methods)] // members stop in real time
 async fn members_that_stop_while_there_is_no_primary_are_an_outage() {
     let set = MongoReplicaSet::start(ReplicaSetOptions::new())
@@ -60,7 +65,6 @@ async fn members_that_stop_while_there_is_no_primary_are_an_outage() {
 }
 
 /// Until it misses a heartbeat, a secondary names a primary that is gone.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_secondary_whose_primary_has_just_died_is_an_outage() {
     let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(10));
     let set = MongoReplicaSet::start(options).await.unwrap();

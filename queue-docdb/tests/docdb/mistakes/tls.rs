@@ -1,5 +1,14 @@
 //! Certificates, their files, and servers with and without TLS.
 
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::net::TcpListener;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring},
+};
+
 use super::*;
 
 tests! {
@@ -14,25 +23,26 @@ pub(super) fn tls_options(certificate: String) -> ServerOptions {
         .with_arguments(["--tlsCertificateKeyFile", "{server.pem}"])
 }
 
-/// A server whose certificate has expired since it started.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "certificates expire in real time"
-)]
-async fn start_expired(authority: &Authority) -> MongoServer {
-    // A start takes seconds on a busy machine.
-    for life in [10, 30, 60].map(Duration::from_secs) {
-        let end = SystemTime::now() + life;
-        let certificate = authority.expiring_server(["localhost", "127.0.0.1"], end);
-        let started = MongoServer::start_dedicated(tls_options(certificate)).await;
-        while SystemTime::now() <= end + Duration::from_secs(1) {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+/// Accepts TLS with a certificate that has expired: its address. A client ends the handshake.
+async fn start_expired(authority: &Authority) -> (String, tokio::task::JoinHandle<()>) {
+    let pem = authority.expired_server(["localhost"]);
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepting = tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let _ = acceptor.accept(connection).await;
         }
-        if let Ok(server) = started {
-            return server;
-        }
-    }
-    panic!("no server starts within a minute");
+    });
+    (format!("localhost:{port}"), accepting)
 }
 
 async fn of_tls() {
@@ -43,7 +53,8 @@ async fn of_tls() {
     let at = address(&server).replace("127.0.0.1", "localhost");
     let uri = |settings: &str| builder(format!("mongodb://{at}/?{settings}"));
     let by_number = builder(server.uri());
-    let expired = builder(expired.uri());
+    let (at_expired, accepting) = expired;
+    let expired = builder(format!("mongodb://{at_expired}"));
     let ca = PemFile::new("ca", &authority.certificate);
     let wrong = PemFile::new("wrong", &other.certificate);
     let cut = &authority.certificate[..authority.certificate.len() / 2];
@@ -67,15 +78,15 @@ async fn of_tls() {
     };
     let direct = || uri("directConnection=true");
     check(vec![
-        row("no TLS", uri(""), &["tls=true", &at]),
-        row("no TLS, directly", direct(), &["tls=true", &at]),
-        row(
+        caused("no TLS", uri(""), &["tls=true", &at]),
+        caused("no TLS, directly", direct(), &["tls=true", &at]),
+        caused(
             "no TLS, in a set",
             uri("replicaSet=rs0"),
             &["tls=true", &at],
         ),
-        row("no CA file", uri("tls=true"), &["ca_file", "unknown", &at]),
-        row(
+        caused("no CA file", uri("tls=true"), &["ca_file", "unknown", &at]),
+        caused(
             "another CA file",
             direct().ca_file(&wrong.0),
             &["unknown", wrong.path()],
@@ -95,12 +106,12 @@ async fn of_tls() {
             direct().ca_file("/tmp"),
             &["/tmp"],
         ),
-        row(
+        caused(
             "another host name",
             by_number.ca_file(&ca.0),
             &["127.0.0.1", "localhost", "not valid for"],
         ),
-        row(
+        caused(
             "an expired certificate",
             expired.ca_file(&ca.0),
             &["expired"],
@@ -124,12 +135,13 @@ async fn of_tls() {
                 "certificate",
             ],
         ),
-        row(
+        caused(
             "a client key file with another key",
             client_file(mismatch.path()),
             &["tlsCertificateKeyFile", mismatch.path()],
         ),
     ])
     .await;
+    accepting.abort();
     server.stop().await.unwrap();
 }

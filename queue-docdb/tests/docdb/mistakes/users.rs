@@ -27,7 +27,7 @@ async fn of_users() {
         denied(
             "no authSource",
             uri("writer:s3cret", ""),
-            &["authSource", "admin"],
+            &["refuses this user: "],
         ),
         denied(
             "no authSource, with a database",
@@ -37,7 +37,7 @@ async fn of_users() {
         denied(
             "a wrong authSource",
             uri("writer:s3cret", "?authSource=mail"),
-            &["authSource", "mail"],
+            &["authSource is mail; it must be the database in which the user was created"],
         ),
         denied(
             "a wrong password",
@@ -54,18 +54,18 @@ async fn of_users() {
             uri("writer:s3cret", "?authMechanism=PLAIN&authSource=$external"),
             &["PLAIN"],
         ),
-        row(
+        caused(
             "an unknown mechanism",
             uri("writer:s3cret", "?authMechanism=FOO"),
             &["FOO"],
         ),
-        row("no user", builder(format!("mongodb://@{at}")), &["user"]),
-        row(
+        caused("no user", builder(format!("mongodb://@{at}")), &["user"]),
+        caused(
             "X.509 with a password",
             uri("writer:s3cret", "?authMechanism=MONGODB-X509"),
             &["password", "X509"],
         ),
-        row(
+        caused(
             "OIDC with a password",
             uri("writer:s3cret", "?authMechanism=MONGODB-OIDC"),
             &["MONGODB-OIDC"],

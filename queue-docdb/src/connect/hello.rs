@@ -14,15 +14,70 @@ pub(crate) fn is_uninitiated(reply: &Document) -> bool {
     reply.get_bool("isreplicaset") == Ok(true)
 }
 
-pub(crate) fn uninitiated(address: &str) -> String {
+fn uninitiated(address: &str) -> String {
     format!(
         "the replica set of {address} is not initiated, or {address} was removed from it; run \
          rs.initiate() if the set is new, else name its members"
     )
 }
 
+/// What a client wants of its servers.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings<'a> {
+    replica_set: Option<&'a str>,
+    is_direct: bool,
+    hosts: usize,
+}
+
+impl<'a> Settings<'a> {
+    pub(crate) fn of(options: &'a ClientOptions) -> Self {
+        Self {
+            replica_set: options.repl_set_name.as_deref(),
+            is_direct: options.direct_connection == Some(true),
+            hosts: options.hosts.len(),
+        }
+    }
+
+    /// Those of the application's client are unknown. Only a direct connection selects a server that
+    /// takes no writes.
+    pub(crate) fn of_own_client() -> Self {
+        Self {
+            replica_set: None,
+            is_direct: true,
+            hosts: 1,
+        }
+    }
+}
+
+/// What a server's answer means.
+pub(crate) enum Verdict {
+    Writable,
+    /// It may be one soon.
+    NotThePrimary,
+    /// A mistake of a direct connection, unless the primary that the server names has died.
+    Secondary(String),
+    /// A mistake, unless it lasts for a short time only.
+    Uninitiated(String),
+    Mistake(String),
+}
+
+/// Judges an answer to `hello` or `isMaster`.
+pub(crate) fn judge(reply: &Document, address: &str, settings: Settings<'_>) -> Verdict {
+    if is_uninitiated(reply) {
+        return Verdict::Uninitiated(uninitiated(address));
+    }
+    match mistake(reply, address, settings) {
+        Some(mistake) => Verdict::Mistake(mistake),
+        None if is_writable(reply) => Verdict::Writable,
+        None if settings.is_direct => {
+            not_the_primary(reply, address).map_or(Verdict::NotThePrimary, Verdict::Secondary)
+        }
+        None => Verdict::NotThePrimary,
+    }
+}
+
 /// The mistake that a server's answer shows, if any.
-pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions) -> Option<String> {
+fn mistake(reply: &Document, address: &str, settings: Settings<'_>) -> Option<String> {
     let set = reply.get_str("setName").ok();
     let is_router = reply.get_str("msg") == Ok("isdbgrid");
     let what = if is_router {
@@ -30,7 +85,7 @@ pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions)
     } else {
         "a standalone server"
     };
-    match (options.repl_set_name.as_deref(), set) {
+    match (settings.replica_set, set) {
         (Some(wanted), Some(set)) if wanted != set => {
             return Some(format!(
                 "replicaSet is {wanted}, but the set of {address} is {set}"
@@ -43,11 +98,11 @@ pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions)
         }
         _ => {}
     }
-    let is_alone = set.is_none() && !is_router && options.hosts.len() > 1;
+    let is_alone = set.is_none() && !is_router && settings.hosts > 1;
     is_alone.then(|| {
         format!(
             "the URI names {} hosts, but {address} is a standalone server; name one host",
-            options.hosts.len()
+            settings.hosts
         )
     })
 }
@@ -56,7 +111,7 @@ pub(crate) fn in_reply(reply: &Document, address: &str, options: &ClientOptions)
 /// the primary, and for a secondary while there is no primary.
 ///
 /// The primary that it names may have died a few seconds ago.
-pub(crate) fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
+fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
     if is_writable(reply) {
         return None;
     }

@@ -1,8 +1,8 @@
 //! Mistakes in the configuration, found by what the driver's checks of the servers say while it
 //! connects.
 //!
-//! The driver takes every failed check for an outage, and waits. Only what no outage looks like is
-//! a mistake here.
+//! The driver retries after every failed check. This module reports only what an outage cannot
+//! cause.
 
 use std::{
     collections::HashMap,
@@ -18,12 +18,15 @@ use mongodb::{
 };
 use tokio::{sync::Notify, time::Instant};
 
+use super::{
+    hello::{Settings, Verdict, is_uninitiated, is_writable, judge},
+    tls_check::{self, Probes},
+};
 use crate::{
     amazon,
-    codes::API_VERSION_REQUIRED,
-    hello_mistakes::{in_reply, is_uninitiated, is_writable, not_the_primary, uninitiated},
-    tls_mistakes,
-    words::words,
+    codes::{API_VERSION_REQUIRED, refusals},
+    driver_error::words,
+    retry::Deadline,
 };
 
 /// How long the driver may take to ask the servers that an answer names.
@@ -38,21 +41,27 @@ pub(crate) struct Checks(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Std mutexes, locked for a copy only, never across an await.
+    /// A std mutex, locked for a copy only, never across an await.
     servers: Mutex<HashMap<String, Server>>,
-    /// The mistakes found so far.
-    found: Mutex<Found>,
     changed: Notify,
 }
 
 /// What the last checks say together.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) mistakes: Vec<String>,
+#[derive(Debug, Default)]
+pub(crate) struct Diagnosis {
+    pub(crate) mistakes: Vec<Mistake>,
     /// Whether a server may be down.
     pub(crate) is_outage: bool,
     /// What the servers without a mistake said.
     pub(crate) states: Vec<String>,
+}
+
+/// A setting that does not fit a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Mistake {
+    pub(crate) text: String,
+    /// The failed check that shows it, if one does.
+    pub(crate) cause: Option<DriverError>,
 }
 
 #[derive(Clone, Default)]
@@ -63,11 +72,12 @@ struct Server {
     has_answered: bool,
     /// Since when it is what `last` says.
     since: Option<Instant>,
+    mistake: Option<Mistake>,
 }
 
 impl Server {
     /// A mistake once it has lasted.
-    fn mistake_later(&self, mistake: String, options: &ClientOptions) -> Finding {
+    fn mistake_later(&self, mistake: Mistake, options: &ClientOptions) -> Finding {
         let selection = options.server_selection_timeout.unwrap_or(STARTING);
         let at = self.since.unwrap_or_else(Instant::now) + STARTING.min(selection / 2);
         match at <= Instant::now() {
@@ -115,7 +125,7 @@ impl Check {
 
 /// What a check means.
 enum Finding {
-    Mistake(String),
+    Mistake(Mistake),
     /// It may become a mistake at this time.
     Later(Instant),
     Nothing,
@@ -143,37 +153,50 @@ impl Checks {
         })
     }
 
-    /// Returns once the settings are certainly wrong for every server, with the reasons.
-    pub(crate) async fn mistake(&self, options: &ClientOptions) -> String {
-        let mut before = Vec::new();
+    /// Returns once the settings are certainly wrong for every server, with the mistakes.
+    pub(crate) async fn mistakes(
+        &self,
+        options: &ClientOptions,
+        deadline: Deadline,
+    ) -> Vec<Mistake> {
+        let (mut before, mut probes) = (Vec::new(), Probes::default());
         loop {
             let changed = self.0.changed.notified();
-            let (mut found, mut open, mut look_at) = (Found::default(), 0, None);
             let servers = self.servers();
+            let failures = servers
+                .iter()
+                .filter_map(|(address, server)| match &server.last {
+                    Some(Check::Failed(error)) => Some((address, error)),
+                    Some(Check::Answered(_)) | None => None,
+                });
+            let within = tls_check::probe_time(deadline.left());
+            probes.update(failures, options, within).await;
+            let (mut open, mut look_at) = (0, None);
             for (address, server) in &servers {
-                match finding(address, server, &servers, options).await {
-                    Finding::Mistake(mistake) => found.mistakes.push(mistake),
-                    Finding::Later(at) => {
-                        open += 1;
-                        look_at = Some(look_at.map_or(at, |before: Instant| before.min(at)));
-                    }
-                    Finding::Nothing if server.is_closed => {}
-                    Finding::Nothing => {
-                        open += 1;
-                        found.states.push(server.state(address));
-                        found.is_outage |= server.may_be_down();
-                    }
-                }
+                let mistake =
+                    match finding(address, server, &servers, &probes, options, within).await {
+                        Finding::Mistake(mistake) => Some(mistake),
+                        Finding::Later(at) => {
+                            open += 1;
+                            look_at = Some(look_at.map_or(at, |before: Instant| before.min(at)));
+                            None
+                        }
+                        Finding::Nothing => {
+                            open += usize::from(!server.is_closed);
+                            None
+                        }
+                    };
+                self.0.change(address, |server| server.mistake = mistake);
             }
-            found.mistakes.dedup();
-            *self.0.found.lock().unwrap_or_else(PoisonError::into_inner) = found.clone();
-            if open == 0 && !found.mistakes.is_empty() {
-                if found.mistakes == before {
-                    return before.join("; ");
+            let found = self.diagnosis().mistakes;
+            if open == 0 && !found.is_empty() {
+                let texts: Vec<_> = found.iter().map(|mistake| mistake.text.clone()).collect();
+                if texts == before {
+                    return found;
                 }
                 // The driver may be about to ask a server that another one has named.
                 look_at = Some(Instant::now() + SETTLING);
-                before = found.mistakes;
+                before = texts;
             }
             match look_at {
                 Some(at) => {
@@ -184,10 +207,22 @@ impl Checks {
         }
     }
 
-    /// What [`mistake`](Self::mistake) has found by now.
-    pub(crate) fn found(&self) -> Found {
-        let found = self.0.found.lock();
-        found.unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is known by now.
+    pub(crate) fn diagnosis(&self) -> Diagnosis {
+        let mut diagnosis = Diagnosis::default();
+        for (address, server) in self.servers() {
+            match &server.mistake {
+                Some(mistake) => diagnosis.mistakes.push(mistake.clone()),
+                None if server.is_closed => {}
+                None => {
+                    diagnosis.states.push(server.state(&address));
+                    diagnosis.is_outage |= server.may_be_down();
+                }
+            }
+        }
+        let same = |one: &mut Mistake, other: &mut Mistake| one.text == other.text;
+        diagnosis.mistakes.dedup_by(same);
+        diagnosis
     }
 
     /// In the order of their addresses.
@@ -204,44 +239,59 @@ async fn finding(
     address: &str,
     server: &Server,
     all: &[(String, Server)],
+    probes: &Probes,
     options: &ClientOptions,
+    within: Duration,
 ) -> Finding {
-    let mistake = match &server.last {
-        None => None,
-        Some(Check::Answered(reply)) if is_uninitiated(reply) => {
-            return server.mistake_later(uninitiated(address), options);
-        }
-        Some(Check::Answered(reply)) => match in_reply(reply, address, options) {
-            None if options.direct_connection == Some(true) => {
-                beside_a_primary(reply, address, options).await
+    let (text, cause) = match &server.last {
+        None => return Finding::Nothing,
+        Some(Check::Answered(reply)) => match judge(reply, address, Settings::of(options)) {
+            Verdict::Writable | Verdict::NotThePrimary => return Finding::Nothing,
+            Verdict::Mistake(text) => (text, None),
+            Verdict::Secondary(text) => {
+                if !is_beside_a_primary(reply, address, options, within).await {
+                    return Finding::Nothing;
+                }
+                (text, None)
             }
-            mistake => mistake,
+            Verdict::Uninitiated(text) => {
+                return server.mistake_later(Mistake { text, cause: None }, options);
+            }
         },
-        Some(Check::Failed(error)) => match unreachable_name(address, error, all) {
+        Some(Check::Failed(error)) => {
+            let cause = Some(error.clone());
             // What has been reached under its name is down now.
-            Some(mistake) if !server.has_answered => {
-                return server.mistake_later(mistake, options);
+            if !server.has_answered
+                && let Some(text) = unreachable_name(address, error, all)
+            {
+                return server.mistake_later(Mistake { text, cause }, options);
             }
-            _ if wants_api_version(error) => Some(format!("{address}: {API_VERSION}")),
-            _ => tls_mistakes::find(error, address, options).await,
-        },
+            if wants_api_version(error) {
+                (format!("{address}: {API_VERSION}"), cause)
+            } else if let Some(text) = probes.mistake(address) {
+                (text, cause)
+            } else {
+                return Finding::Nothing;
+            }
+        }
     };
-    mistake.map_or(Finding::Nothing, Finding::Mistake)
+    Finding::Mistake(Mistake { text, cause })
 }
 
-/// The mistake of a direct connection to another member than the primary, if that answers.
-async fn beside_a_primary(
+/// Whether the primary that a secondary names answers. A cluster endpoint leads to the former writer
+/// for a while.
+async fn is_beside_a_primary(
     reply: &Document,
     address: &str,
     options: &ClientOptions,
-) -> Option<String> {
-    if amazon::is_cluster_endpoint(address) {
-        return None;
+    within: Duration,
+) -> bool {
+    match reply.get_str("primary") {
+        Ok(primary) if !amazon::is_cluster_endpoint(address) => {
+            tls_check::is_there(primary, options, within).await
+        }
+        _ => false,
     }
-    let mistake = not_the_primary(reply, address)?;
-    let primary = reply.get_str("primary").ok()?;
-    let is_there = tls_mistakes::is_there(primary, options).await;
-    is_there.then_some(mistake)
 }
 
 impl Shared {
@@ -249,7 +299,7 @@ impl Shared {
         let (address, last) = match event {
             SdamEvent::ServerOpening(event) => (event.address, None),
             SdamEvent::ServerClosed(event) => {
-                self.change(event.address.to_string(), |server| server.is_closed = true);
+                self.note_change(&event.address.to_string(), |server| server.is_closed = true);
                 return;
             }
             SdamEvent::ServerHeartbeatSucceeded(event) => {
@@ -260,7 +310,7 @@ impl Shared {
             }
             _ => return,
         };
-        self.change(address.to_string(), |server| {
+        self.note_change(&address.to_string(), |server| {
             let Some(last) = last else {
                 server.is_closed = false;
                 return;
@@ -281,11 +331,14 @@ impl Shared {
         });
     }
 
-    fn change(&self, address: String, change: impl FnOnce(&mut Server)) {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        change(servers.entry(address).or_default());
-        drop(servers);
+    fn note_change(&self, address: &str, change: impl FnOnce(&mut Server)) {
+        self.change(address, change);
         self.changed.notify_waiters();
+    }
+
+    fn change(&self, address: &str, change: impl FnOnce(&mut Server)) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        change(servers.entry(address.to_owned()).or_default());
     }
 }
 
@@ -295,7 +348,11 @@ pub(crate) const API_VERSION: &str = "the server wants an API version, which a U
 
 /// Also in the driver's text about servers that were not selected.
 pub(crate) fn wants_api_version(error: &DriverError) -> bool {
-    words(error).contains(&API_VERSION_REQUIRED.to_string())
+    let among_others = format!("code {API_VERSION_REQUIRED} ");
+    let is_refused = |(code, _): &(i32, &str)| *code == API_VERSION_REQUIRED;
+    refusals(error).iter().any(is_refused)
+        || matches!(&*error.kind, DriverKind::ServerSelection { message, .. }
+            if message.contains(&among_others))
 }
 
 /// A server that answered, but calls itself by a name that cannot be reached from here. The driver
@@ -329,7 +386,8 @@ fn unreachable_name(
 mod tests {
     use std::io;
 
-    use mongodb::bson::doc;
+    use mongodb::{bson::doc, error::CommandError};
+    use serde_json::json;
 
     use super::*;
 
@@ -340,6 +398,21 @@ mod tests {
             ..Server::default()
         };
         (address.to_owned(), server)
+    }
+
+    #[test]
+    fn a_code_is_not_looked_for_in_a_text() {
+        let refused = |code: i32, message: &str| {
+            let reply = json!({ "code": code, "codeName": "", "errmsg": message });
+            let refused: CommandError = serde_json::from_value(reply).expect("an error");
+            DriverError::from(DriverKind::Command(refused))
+        };
+        assert!(wants_api_version(&refused(498_870, "no")));
+        assert!(!wants_api_version(&refused(
+            11,
+            "the user 498870 is unknown"
+        )));
+        assert!(!wants_api_version(&DriverError::custom("498870")));
     }
 
     /// Members in containers have names that only containers know.

@@ -3,17 +3,14 @@
 //! The driver quotes what it does not understand, and takes a password with an unescaped `/`, `?`
 //! or `@` for a host, an option or a database.
 
-use std::time::Duration;
-
 use mongodb::{
     error::{Error as DriverError, ErrorKind as DriverKind},
     options::ClientOptions,
 };
 use queue_api::{Error, ErrorKind};
 
-use crate::{cause::explained_by, error::StoreError, retry::Deadline, words::words};
-
-const OPERATION: &str = "connect";
+use super::operation::{OPERATION, invalid};
+use crate::{driver_error::explained_by, error::StoreError, retry::Deadline};
 
 const ESCAPES: &str = "the user name or the password in the URI is not valid: write : / ? # [ ] @ % \
                        in them percent-encoded";
@@ -25,41 +22,52 @@ pub(crate) fn names(uri: &str, option: &str) -> bool {
     names.any(|(name, _)| name.eq_ignore_ascii_case(option))
 }
 
+/// Refuses what the driver would quote, or would take for hosts and options.
+pub(crate) fn check(uri: &str) -> Result<(), Error> {
+    let message = match Parts::of(uri) {
+        None => "the URI's scheme is not valid; it must begin with mongodb:// or mongodb+srv://",
+        Some(parts) if parts.options.contains('@') => {
+            "the URI has an @ after a ?: in a password write %3F and %40, in an option %40"
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(invalid(message))
+}
+
 /// The public error for a URI that the driver refused with `error`.
-pub(crate) async fn explain(uri: &str, error: DriverError, timeout: Duration) -> Error {
+pub(crate) async fn explain(uri: &str, error: DriverError, deadline: Deadline) -> Error {
+    let parts = Parts::of(uri);
+    let hosts = parts.as_ref().map_or("", |parts| parts.hosts);
     if matches!(
         &*error.kind,
         DriverKind::DnsResolve { .. } | DriverKind::Io(_)
     ) {
-        let host = Parts::of(uri).map_or("", |parts| parts.hosts);
-        let (host, _) = host.split_once('/').unwrap_or((host, ""));
+        let (host, _) = hosts.split_once('/').unwrap_or((hosts, ""));
         let message = format!("the host name {host} was not resolved");
         return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
     }
-    let Some(parts) = Parts::of(uri) else {
-        let message = "the URI has no scheme; it must begin with mongodb:// or mongodb+srv://";
-        return Error::invalid(OPERATION, message);
+    let known = match &parts {
+        Some(parts) => parts.error().await,
+        None => Some(UriError::Credentials),
     };
-    let message = match parts.fault().await {
-        Some(Fault::Credentials) => ESCAPES.to_owned(),
-        Some(Fault::Path) => format!(
+    let message = match known {
+        Some(UriError::Credentials) => ESCAPES.to_owned(),
+        Some(UriError::Path) => format!(
             "the URI has an @ after a /: if it is in the database's name, write %40; else {ESCAPES}"
         ),
-        Some(Fault::Options) => {
-            format!("the URI has an @ after a ?: if it is in an option, write %40; else {ESCAPES}")
-        }
         None => {
             // Parsed without the password, so that the driver cannot quote it.
-            let parsing = ClientOptions::parse(parts.anonymous());
-            match Deadline::after(timeout).run(parsing).await {
+            let anonymous = parts.map(|parts| parts.anonymous()).unwrap_or_default();
+            match deadline.run(ClientOptions::parse(anonymous)).await {
                 Err(StoreError::Driver(error)) => {
-                    format!("the URI is not valid: {}", words(&error))
+                    let (kind, message) = (ErrorKind::InvalidInput, "the URI is not valid");
+                    return explained_by(error, kind, OPERATION, message);
                 }
                 _ => ESCAPES.to_owned(),
             }
         }
     };
-    Error::invalid(OPERATION, message)
+    invalid(message)
 }
 
 /// A URI as the driver divides it.
@@ -73,17 +81,18 @@ struct Parts<'a> {
     options: &'a str,
 }
 
-enum Fault {
+enum UriError {
     Credentials,
     /// An `@` in the database's name, or a `/` in the password.
     Path,
-    /// An `@` in an option, or a `?` in the password.
-    Options,
 }
 
 impl<'a> Parts<'a> {
     fn of(uri: &'a str) -> Option<Self> {
         let (scheme, rest) = uri.split_once("://")?;
+        if !matches!(scheme, "mongodb" | "mongodb+srv") {
+            return None;
+        }
         let (before, options) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
         let (user, hosts) = match before.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
@@ -98,24 +107,13 @@ impl<'a> Parts<'a> {
     }
 
     /// What is certainly wrong with the credentials or their end.
-    async fn fault(&self) -> Option<Fault> {
-        let Some(user) = self.user else {
-            // A password with a question mark looks like hosts and options.
-            if !self.options.contains('@') || !self.hosts.contains(':') {
-                return None;
-            }
-            let hosts = ClientOptions::parse(format!("mongodb://{}", self.hosts)).await;
-            return Some(match hosts {
-                // A password that begins like a port.
-                Ok(_) => Fault::Options,
-                Err(_) => Fault::Credentials,
-            });
-        };
+    async fn error(&self) -> Option<UriError> {
+        let user = self.user?;
         if let Some((hosts, _)) = user.split_once('/') {
             let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
             return Some(match hosts {
-                Ok(_) => Fault::Path,
-                Err(_) => Fault::Credentials,
+                Ok(_) => UriError::Path,
+                Err(_) => UriError::Credentials,
             });
         }
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
@@ -128,7 +126,7 @@ impl<'a> Parts<'a> {
             !text.contains([':', '/', '?', '#', '[', ']', '@']) && escapes.all(is_hexadecimal)
         };
         let is_escaped = is_escaped(name) && is_escaped(password);
-        (!is_escaped).then_some(Fault::Credentials)
+        (!is_escaped).then_some(UriError::Credentials)
     }
 
     /// The URI with another user name and password where it has them.

@@ -2,16 +2,48 @@
 //!
 //! The driver skips certificates that it cannot read, and names no file for a wrong key.
 
-use std::path::Path;
+use std::{io, path::Path};
 
+use mongodb::options::TlsOptions;
 use queue_api::Error;
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
 
+use super::operation::{OPERATION, invalid};
+use crate::retry::Deadline;
+
+/// More than any of them needs. The bundle of AWS has 160 KiB.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Checks the files of these options. Reading may block, as on a network drive.
+pub(crate) async fn check(tls: &TlsOptions, deadline: Deadline) -> Result<(), Error> {
+    let ca_file = tls.ca_file_path.clone();
+    let client_file = tls.cert_key_file_path.clone();
+    let checking = tokio::task::spawn_blocking(move || {
+        ca_file.as_deref().map_or(Ok(()), check_ca_file)?;
+        client_file.as_deref().map_or(Ok(()), check_client_file)
+    });
+    match tokio::time::timeout(deadline.left(), checking).await {
+        Ok(Ok(checked)) => checked,
+        Ok(Err(_)) => Err(invalid("the TLS files could not be checked")),
+        Err(_) => {
+            let files = [&tls.ca_file_path, &tls.cert_key_file_path];
+            let files = files
+                .into_iter()
+                .flatten()
+                .map(|file| file.display().to_string());
+            let files = files.collect::<Vec<_>>().join(" and ");
+            let error = deadline.timed_out();
+            let message = format!("{files} could not be read: {error}");
+            Err(Error::new(error.kind(), OPERATION, message))
+        }
+    }
+}
+
 /// Checks the file with the certificate authorities to trust.
-pub(crate) fn check_ca_file(path: &Path) -> Result<(), Error> {
+fn check_ca_file(path: &Path) -> Result<(), Error> {
     let name = format!("the CA file {}", path.display());
     let text = read(&name, path)?;
     match certificates(&name, &text)? {
@@ -23,7 +55,7 @@ pub(crate) fn check_ca_file(path: &Path) -> Result<(), Error> {
 }
 
 /// Checks the file with the client's certificate and its key.
-pub(crate) fn check_client_file(path: &Path) -> Result<(), Error> {
+fn check_client_file(path: &Path) -> Result<(), Error> {
     let name = format!("the file {} of tlsCertificateKeyFile", path.display());
     let text = read(&name, path)?;
     if certificates(&name, &text)? == 0 {
@@ -40,8 +72,19 @@ pub(crate) fn check_client_file(path: &Path) -> Result<(), Error> {
 }
 
 fn read(name: &str, path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path)
-        .map_err(|error| invalid(format!("{name} cannot be read: {error}")).with_source(error))
+    let unreadable =
+        |error: io::Error| invalid(format!("{name} cannot be read: {error}")).with_source(error);
+    // Opening a pipe would wait for its other end.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(invalid(format!("{name} is not a regular file")));
+    }
+    let bytes = metadata.len();
+    if bytes > MAX_BYTES {
+        let message = format!("{name} has {bytes} bytes; it may have at most {MAX_BYTES}");
+        return Err(invalid(message));
+    }
+    std::fs::read(path).map_err(unreadable)
 }
 
 /// The number of certificates, all of which must be complete.
@@ -77,10 +120,6 @@ fn is_whole(certificate: &[u8]) -> bool {
         sum.checked_mul(256)?.checked_add(usize::from(*byte))
     });
     stated == Some(content.len())
-}
-
-fn invalid(message: String) -> Error {
-    Error::invalid("connect", message)
 }
 
 #[cfg(test)]

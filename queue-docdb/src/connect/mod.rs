@@ -1,5 +1,14 @@
 //! Connections: from a URI, or from the application's client, to a server that answered.
 
+mod error;
+mod hello;
+pub(crate) mod operation;
+pub(crate) mod runtime;
+mod server_check;
+mod tls_check;
+mod tls_files;
+pub(crate) mod uri;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -18,20 +27,19 @@ use mongodb::{
 use queue_api::Error;
 use tokio::time::Instant;
 
+use self::{
+    hello::{Settings, Verdict, judge},
+    operation::{OPERATION, invalid},
+    runtime::ConnectRuntime,
+    server_check::{Checks, Mistake},
+};
 use crate::{
     amazon::{self, Engine},
     clock,
     codes::NOT_PRIMARY,
-    diagnose::{self, Checks},
     error::{Refusal, StoreError},
-    hello_mistakes,
-    home::Home,
-    refused,
     retry::{self, Deadline, Retries},
-    tls_files, tls_mistakes, uri,
 };
-
-const OPERATION: &str = "connect";
 
 const APPLICATION_NAME: &str = concat!("queue-docdb/", env!("CARGO_PKG_VERSION"));
 
@@ -55,8 +63,7 @@ const MAX_IDLE: Duration = Duration::from_secs(180);
 pub(crate) struct Connection {
     pub(crate) database: Database,
     pub(crate) engine: Engine,
-    /// `None` if the client is the application's: its tasks may run elsewhere.
-    pub(crate) home: Option<Home>,
+    pub(crate) runtime: ConnectRuntime,
 }
 
 /// The builder's settings for the driver's client.
@@ -92,20 +99,18 @@ impl ClientSettings {
 pub(crate) async fn client_options(
     uri: &str,
     settings: ClientSettings,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Result<ClientOptions, Error> {
-    let mut options = match Deadline::after(timeout)
-        .run(ClientOptions::parse(uri))
-        .await
-    {
+    uri::check(uri)?;
+    let mut options = match deadline.run(ClientOptions::parse(uri)).await {
         Ok(options) => options,
-        Err(StoreError::Driver(error)) => return Err(uri::explain(uri, error, timeout).await),
+        Err(StoreError::Driver(error)) => return Err(uri::explain(uri, error, deadline).await),
         Err(error) => return Err(error.during(OPERATION)),
     };
     if amazon::is_amazon(&options.hosts) {
         amazon::prepare(uri, &mut options)?;
     }
-    override_settings(&mut options, timeout);
+    override_settings(&mut options, deadline.of_call());
     options.command_event_handler = settings.command_events;
     let name = settings.application_name.or(options.app_name);
     let name = name.unwrap_or_else(|| APPLICATION_NAME.to_owned());
@@ -114,24 +119,20 @@ pub(crate) async fn client_options(
             "application_name has {} bytes; it may have at most {MAX_APPLICATION_NAME_BYTES}",
             name.len()
         );
-        return Err(Error::invalid(OPERATION, message));
+        return Err(invalid(message));
     }
     options.app_name = Some(name);
     options.max_pool_size = settings.max_pool_size.or(options.max_pool_size);
     if options.max_pool_size == Some(0) {
         let message = "max_pool_size is 0; it must be at least 1";
-        return Err(Error::invalid(OPERATION, message));
+        return Err(invalid(message));
     }
     if let Some(path) = settings.ca_file.as_deref() {
         options.tls = Some(Tls::Enabled(tls_options(options.tls.take(), path)?));
     }
     // The URI may name the file too.
     if let Some(Tls::Enabled(tls)) = &options.tls {
-        tls.ca_file_path
-            .as_deref()
-            .map_or(Ok(()), tls_files::check_ca_file)?;
-        let client_file = tls.cert_key_file_path.as_deref();
-        client_file.map_or(Ok(()), tls_files::check_client_file)?;
+        tls_files::check(tls, deadline).await?;
     }
     Ok(options)
 }
@@ -173,27 +174,32 @@ pub(crate) async fn client(
     deadline: Deadline,
 ) -> Result<(Client, Engine), Error> {
     let (host, mut retries) = (options.hosts[0].to_string(), deadline.retries());
+    let settings = Settings::of(&options);
     loop {
         let checks = Checks::of(&options);
         let mut checked = options.clone();
         checked.sdam_event_handler = Some(checks.handler());
         let client =
-            Client::with_options(checked).map_err(|error| refused::by_driver(&options, error))?;
+            Client::with_options(checked).map_err(|error| error::by_driver(&options, error))?;
         let admin = client.database("admin");
         let error = tokio::select! {
             // The checks tell mistakes.
-            answer = primary(&admin, &mut retries, &host, Duration::MAX) => match answer {
+            answer = primary(&admin, &mut retries, settings, Some(&host), Duration::MAX) => match answer {
                 Ok(hello) => return Ok((client, Engine::of(&options.hosts, &hello))),
                 Err(error) => error,
             },
-            mistake = checks.mistake(&options) => return Err(Error::invalid(OPERATION, mistake)),
+            mistakes = checks.mistakes(&options, deadline) => {
+                return Err(error::by_mistakes(mistakes));
+            }
         };
         // Nothing checks the servers behind a load balancer.
         if options.load_balanced == Some(true)
             && let StoreError::Driver(error) = &error
-            && let Some(mistake) = tls_mistakes::find(error, &host, &options).await
+            && let within = tls_check::probe_time(deadline.left())
+            && let Some(text) = tls_check::find(error, &host, &options, within).await
         {
-            return Err(Error::invalid(OPERATION, mistake));
+            let cause = Some(error.clone());
+            return Err(error::by_mistakes(vec![Mistake { text, cause }]));
         }
         // The driver has waited for a server.
         let error = match is_server_selection(&error) {
@@ -204,7 +210,7 @@ pub(crate) async fn client(
                 Err(error) => error,
             },
         };
-        return Err(refused::by_server(uri, &options, error, &checks.found()));
+        return Err(error::by_server(uri, &options, error, checks.diagnosis()));
     }
 }
 
@@ -217,30 +223,25 @@ fn is_server_selection(error: &StoreError) -> bool {
 async fn primary(
     admin: &Database,
     retries: &mut Retries,
-    address: &str,
+    settings: Settings<'_>,
+    uri_host: Option<&str>,
     patience: Duration,
 ) -> Result<Document, StoreError> {
     let mut first_mistake = None;
     loop {
         let hello = clock::hello_once(admin, retries).await?;
-        if hello_mistakes::is_writable(&hello) {
-            return Ok(hello);
-        }
-        // Only a direct connection gets here.
-        let host = hello.get_str("me").unwrap_or(address);
-        let mistake = match hello_mistakes::is_uninitiated(&hello) {
-            true => Some(hello_mistakes::uninitiated(host)),
-            false => hello_mistakes::not_the_primary(&hello, host),
-        };
-        let message = match mistake {
-            Some(mistake) => {
+        let host = uri_host.or(hello.get_str("me").ok());
+        let message = match judge(&hello, host.unwrap_or("the server"), settings) {
+            Verdict::Writable => return Ok(hello),
+            Verdict::Mistake(mistake) => return Err(StoreError::Setting(mistake)),
+            Verdict::Uninitiated(mistake) | Verdict::Secondary(mistake) => {
                 let first = *first_mistake.get_or_insert_with(Instant::now);
                 if first.elapsed() > patience {
                     return Err(StoreError::Setting(mistake));
                 }
                 mistake
             }
-            None => {
+            Verdict::NotThePrimary => {
                 first_mistake = None;
                 "the server is not the primary, and knows none".to_owned()
             }
@@ -267,7 +268,7 @@ pub(crate) async fn application_database(
         let message = format!(
             "the database's read concern is {level:?}; leave it out, or use local or majority"
         );
-        return Err(Error::invalid(OPERATION, message));
+        return Err(invalid(message));
     }
     let mut options = DatabaseOptions::default();
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
@@ -276,7 +277,9 @@ pub(crate) async fn application_database(
     let client = database.client();
     let (admin, mut retries) = (client.database("admin"), deadline.retries());
     let hello = loop {
-        let error = match primary(&admin, &mut retries, "the server", diagnose::STARTING).await {
+        let settings = Settings::of_own_client();
+        let answer = primary(&admin, &mut retries, settings, None, server_check::STARTING);
+        let error = match answer.await {
             Ok(hello) => break hello,
             Err(error @ StoreError::TimedOut(_)) => match retries.after(error).await {
                 Ok(()) => continue,
@@ -284,12 +287,12 @@ pub(crate) async fn application_database(
             },
             Err(error) => error,
         };
-        return Err(refused::own_client(error));
+        return Err(error::own_client(error));
     };
     Ok(Connection {
         database: client.database_with_options(database.name(), options),
         engine: Engine::of(&[], &hello),
-        home: None,
+        runtime: ConnectRuntime::of_own_client(),
     })
 }
 
@@ -300,7 +303,7 @@ fn tls_options(from_uri: Option<Tls>, ca_file: &Path) -> Result<TlsOptions, Erro
         None => TlsOptions::default(),
         Some(Tls::Disabled) => {
             let message = "ca_file is set, but the URI turns TLS off; remove one of the two";
-            return Err(Error::invalid(OPERATION, message));
+            return Err(invalid(message));
         }
     };
     options.ca_file_path = Some(ca_file.to_owned());
@@ -314,7 +317,8 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     async fn options_of(uri: &str, timeout: Duration) -> ClientOptions {
-        let options = client_options(uri, ClientSettings::default(), timeout).await;
+        let options =
+            client_options(uri, ClientSettings::default(), Deadline::after(timeout)).await;
         options.unwrap_or_else(|error| panic!("{uri}: {error}"))
     }
 

@@ -6,15 +6,15 @@ use mongodb::{
 };
 use queue_api::{Error, ErrorKind};
 
-use crate::{
-    cause::{explained_by, explanation},
-    diagnose::{self, Found},
-    error::StoreError,
+use super::{
+    operation::OPERATION,
+    server_check::{self, Diagnosis, Mistake},
     uri,
-    words::words,
 };
-
-const OPERATION: &str = "connect";
+use crate::{
+    driver_error::{caused_by, explained_by, explanation, words},
+    error::StoreError,
+};
 
 /// The error of a client that the driver does not make.
 pub(crate) fn by_driver(options: &ClientOptions, error: DriverError) -> Error {
@@ -33,23 +33,42 @@ pub(crate) fn by_driver(options: &ClientOptions, error: DriverError) -> Error {
     explained_by(error, ErrorKind::InvalidInput, OPERATION, &message)
 }
 
+/// The error of settings that do not fit the servers.
+pub(crate) fn by_mistakes(mistakes: Vec<Mistake>) -> Error {
+    let texts: Vec<_> = mistakes
+        .iter()
+        .map(|mistake| mistake.text.as_str())
+        .collect();
+    let (kind, message) = (ErrorKind::InvalidInput, texts.join("; "));
+    let cause = mistakes.into_iter().find_map(|mistake| mistake.cause);
+    match cause {
+        Some(cause) => caused_by(cause, kind, OPERATION, message),
+        None => Error::new(kind, OPERATION, message),
+    }
+}
+
 /// The error of a server that did not accept the client, or of none that answered.
 pub(crate) fn by_server(
     uri: &str,
     options: &ClientOptions,
     error: StoreError,
-    found: &Found,
+    found: Diagnosis,
 ) -> Error {
     let kind = error.kind();
-    let hint = found.mistakes.join("; ");
-    if matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut) && !hint.is_empty() {
+    let Diagnosis {
+        mistakes,
+        is_outage,
+        states,
+    } = found;
+    if matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut) && !mistakes.is_empty() {
         // The servers without a mistake answered, so this is no outage.
-        if !found.is_outage {
-            return Error::invalid(OPERATION, hint);
+        if !is_outage {
+            return by_mistakes(mistakes);
         }
-        let message = format!("{hint}; the other servers are not available");
+        let texts = mistakes.into_iter().map(|mistake| mistake.text);
+        let message = texts.chain(states).collect::<Vec<_>>().join("; ");
         return match error {
-            StoreError::Driver(error) => explained_by(error, kind, OPERATION, &message),
+            StoreError::Driver(error) => caused_by(error, kind, OPERATION, message),
             error => Error::new(kind, OPERATION, format!("{message}: {error}")),
         };
     }
@@ -57,8 +76,12 @@ pub(crate) fn by_server(
     let hosts = hosts.join(", ");
     match error {
         StoreError::TimedOut(after) => {
-            let states = found.states.join("; ");
-            let message = format!("no answer within {after:?}: {states}");
+            let states = if states.is_empty() {
+                hosts
+            } else {
+                states.join("; ")
+            };
+            let message = format!("no answer within {after}: {states}");
             Error::new(kind, OPERATION, message)
         }
         StoreError::Driver(error) if kind == ErrorKind::Denied => {
@@ -94,13 +117,15 @@ pub(crate) fn own_client(error: StoreError) -> Error {
     match error {
         StoreError::TimedOut(after) => {
             let message = format!(
-                "no answer within {after:?}; the client gives its reason only after its own \
-                 serverSelectionTimeoutMS, which is 30 s by default"
+                "no answer within {after}; the client gives its reason only after its own \
+                 serverSelectionTimeoutMS, which is 30 s by default; set it below the operation \
+                 timeout"
             );
             Error::new(ErrorKind::TimedOut, OPERATION, message)
         }
-        StoreError::Driver(error) if diagnose::wants_api_version(&error) => {
-            Error::invalid(OPERATION, diagnose::API_VERSION)
+        StoreError::Driver(error) if server_check::wants_api_version(&error) => {
+            let message = server_check::API_VERSION.to_owned();
+            caused_by(error, ErrorKind::InvalidInput, OPERATION, message)
         }
         error => error.during(OPERATION),
     }
@@ -121,7 +146,10 @@ fn auth_hint(uri: &str, options: &ClientOptions) -> String {
     let default = options.default_database.as_deref().unwrap_or("admin");
     let source = credential.source.as_deref().unwrap_or(default);
     match uri::names(uri, "authSource") {
-        true => format!(" (authSource is {source}, the database that has the user)"),
+        true => format!(
+            " (authSource is {source}; it must be the database in which the user was created)"
+        ),
+        false if source == "admin" => String::new(),
         false => format!(
             " (the URI has no authSource, so the user is looked for in the database {source}; most \
              users are in admin)"

@@ -1,6 +1,6 @@
 //! Mistakes in the TLS settings.
 
-use std::{io, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use mongodb::{
     Client,
@@ -8,22 +8,81 @@ use mongodb::{
     event::{EventHandler, sdam::SdamEvent},
     options::{ClientOptions, ServerAddress, Tls, TlsOptions},
 };
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use tokio::sync::mpsc;
-
-use crate::words::words;
+use crate::driver_error::words;
 
 /// How long a server may take to answer on another kind of connection.
 const PROBE: Duration = Duration::from_secs(2);
 
+/// The same, if this much time is left.
+pub(crate) fn probe_time(left: Duration) -> Duration {
+    PROBE.min(left / 2)
+}
+
 /// What the TLS library says when a server ends the connection after the handshake.
 const ENDED_AFTER_HANDSHAKE: &str = "close_notify";
 
-/// The mistake that explains why a check of the server failed, if one does.
+/// What was found out about the servers whose checks fail, by their addresses.
+#[derive(Default)]
+pub(crate) struct Probes(HashMap<String, Probed>);
+
+struct Probed {
+    /// The failure, in words.
+    failure: String,
+    mistake: Option<String>,
+    at: Instant,
+}
+
+impl Probes {
+    /// Looks at the servers that fail in another way than before, all at the same time. A server
+    /// without a mistake is looked at again later, because it may have been starting.
+    pub(crate) async fn update(
+        &mut self,
+        failures: impl Iterator<Item = (&String, &DriverError)>,
+        options: &ClientOptions,
+        within: Duration,
+    ) {
+        // Aborted on drop.
+        let mut probing = JoinSet::new();
+        for (address, error) in failures {
+            let failure = words(error);
+            let is_known = self.0.get(address).is_some_and(|probed| {
+                let is_recent = probed.at.elapsed() < PROBE;
+                probed.failure == failure && (probed.mistake.is_some() || is_recent)
+            });
+            if is_known {
+                continue;
+            }
+            let (address, error, options) = (address.clone(), error.clone(), options.clone());
+            probing.spawn(async move {
+                let mistake = find(&error, &address, &options, within).await;
+                let at = Instant::now();
+                let probed = Probed {
+                    failure,
+                    mistake,
+                    at,
+                };
+                (address, probed)
+            });
+        }
+        while let Some(probed) = probing.join_next().await {
+            self.0.extend(probed);
+        }
+    }
+
+    pub(crate) fn mistake(&self, address: &str) -> Option<String> {
+        self.0.get(address)?.mistake.clone()
+    }
+}
+
+/// The mistake that explains why a check of the server failed, if one does. It may ask the server on
+/// another kind of connection, which takes up to `within`.
 pub(crate) async fn find(
     error: &DriverError,
     address: &str,
     options: &ClientOptions,
+    within: Duration,
 ) -> Option<String> {
     let text = words(error);
     let tls = match &options.tls {
@@ -51,25 +110,31 @@ pub(crate) async fn find(
     match tls {
         Some(tls) if text.contains(ENDED_AFTER_HANDSHAKE) => {
             // A server that is shutting down does so once.
-            let again = probe(address, options, Some(tls.clone())).await.err()?;
+            let again = probe(address, options, Some(tls.clone()), within)
+                .await
+                .err()?;
             let is_same = words(&again).contains(ENDED_AFTER_HANDSHAKE);
             is_same.then(|| wants_client_certificate(address, tls))
         }
-        Some(_) => {
+        Some(tls) => {
             // Rustls says so when something else than TLS comes back.
             let is_plain = text.contains("InvalidContentType")
-                || answers(&probe(address, options, None).await);
+                || answers(&probe(address, options, None, within).await);
+            let and_file = match &tls.ca_file_path {
+                Some(_) => "remove ca_file (or tlsCAFile) and ",
+                None => "",
+            };
             is_plain.then(|| {
                 format!(
-                    "TLS is on (by tls, tlsCAFile or ca_file), but {address} has no TLS; turn it \
-                     off or name a server that has it"
+                    "TLS is on, but {address} has no TLS; {and_file}add tls=false to the URI, or \
+                     turn TLS on in the server"
                 )
             })
         }
         None => {
             let mut any = TlsOptions::default();
             any.allow_invalid_certificates = Some(true);
-            let answer = probe(address, options, Some(any)).await;
+            let answer = probe(address, options, Some(any), within).await;
             let has_tls = answers(&answer)
                 || answer.is_err_and(|error| {
                     let text = words(&error);
@@ -136,12 +201,12 @@ fn wants_client_certificate(address: &str, tls: &TlsOptions) -> String {
 }
 
 /// Whether a server answers on a connection with the TLS options of the settings.
-pub(crate) async fn is_there(address: &str, options: &ClientOptions) -> bool {
+pub(crate) async fn is_there(address: &str, options: &ClientOptions, within: Duration) -> bool {
     let tls = match &options.tls {
         Some(Tls::Enabled(tls)) => Some(tls.clone()),
         Some(Tls::Disabled) | None => None,
     };
-    answers(&probe(address, options, tls).await)
+    answers(&probe(address, options, tls, within).await)
 }
 
 fn answers(answer: &Result<(), DriverError>) -> bool {
@@ -156,6 +221,7 @@ async fn probe(
     address: &str,
     options: &ClientOptions,
     tls: Option<TlsOptions>,
+    within: Duration,
 ) -> Result<(), DriverError> {
     let mut options = options.clone();
     options.hosts = vec![ServerAddress::parse(address)?];
@@ -165,7 +231,7 @@ async fn probe(
     options.credential = None;
     options.tls = Some(tls.map_or(Tls::Disabled, Tls::Enabled));
     options.min_pool_size = None;
-    options.connect_timeout = Some(PROBE);
+    options.connect_timeout = Some(within);
     options.command_event_handler = None;
     let (sender, mut receiver) = mpsc::unbounded_channel();
     options.sdam_event_handler = Some(EventHandler::callback(move |event| {
@@ -177,7 +243,7 @@ async fn probe(
         };
     }));
     let _client = Client::with_options(options)?;
-    match tokio::time::timeout(PROBE, receiver.recv()).await {
+    match tokio::time::timeout(within, receiver.recv()).await {
         Ok(Some(checked)) => checked,
         Ok(None) | Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

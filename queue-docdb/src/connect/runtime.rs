@@ -1,0 +1,97 @@
+//! The runtime that a backend was connected in.
+
+use std::{
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::JoinHandle};
+
+use crate::{
+    error::StoreError,
+    limit::Liveness,
+    monotonic::{elapsed, monotonic_now},
+};
+
+/// How long a task may wait in a runtime that runs.
+const BUSY: Duration = Duration::from_millis(100);
+
+/// The runtime that runs the driver's tasks. Without them no server is ever selected.
+#[derive(Debug)]
+pub(crate) struct ConnectRuntime {
+    handle: Handle,
+    /// Whether the driver's client was made by the application, so that its tasks may run elsewhere.
+    is_own_client: bool,
+    /// The only task that this has in the runtime. A std mutex, never locked across an await.
+    probe: Mutex<Option<Probe>>,
+}
+
+#[derive(Debug)]
+struct Probe {
+    since: Duration,
+    task: JoinHandle<()>,
+}
+
+impl ConnectRuntime {
+    /// The runtime of the caller, for a client that was made in it.
+    pub(crate) fn current() -> Self {
+        Self {
+            handle: Handle::current(),
+            is_own_client: false,
+            probe: Mutex::default(),
+        }
+    }
+
+    /// The same for a client of the application.
+    pub(crate) fn of_own_client() -> Self {
+        Self {
+            is_own_client: true,
+            ..Self::current()
+        }
+    }
+
+    /// # Errors
+    /// The runtime has ended.
+    pub(crate) fn check(&self) -> Result<Liveness, StoreError> {
+        if Handle::try_current().is_ok_and(|here| here.id() == self.handle.id()) {
+            return Ok(Liveness::Alive);
+        }
+        let mut probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = probe.take().unwrap_or_else(|| self.probe());
+        let mut poll = last.poll();
+        if matches!(poll, Poll::Ready(Ok(()))) {
+            // The runtime may have ended since.
+            last = self.probe();
+            poll = last.poll();
+        }
+        match poll {
+            Poll::Ready(Ok(())) => Ok(Liveness::Alive),
+            Poll::Ready(Err(_)) if self.is_own_client => Ok(Liveness::Doubtful),
+            Poll::Ready(Err(_)) => Err(StoreError::RuntimeEnded),
+            Poll::Pending => {
+                let liveness = match elapsed(last.since) > BUSY {
+                    true => Liveness::Doubtful,
+                    false => Liveness::Alive,
+                };
+                *probe = Some(last);
+                Ok(liveness)
+            }
+        }
+    }
+
+    fn probe(&self) -> Probe {
+        Probe {
+            since: monotonic_now(),
+            task: self.handle.spawn(async {}),
+        }
+    }
+}
+
+impl Probe {
+    /// A runtime that has ended cancels its tasks, and new ones at once.
+    fn poll(&mut self) -> Poll<Result<(), tokio::task::JoinError>> {
+        Pin::new(&mut self.task).poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
