@@ -23,6 +23,7 @@ mod error;
 mod head;
 mod hello_mistakes;
 mod home;
+mod in_session;
 mod index;
 mod insert;
 mod inspect;
