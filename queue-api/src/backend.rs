@@ -71,13 +71,14 @@ use crate::{
 ///   order, as if the receipts were used one after another. It returns
 ///   [`Applied`](LeaseOutcome::Applied) only if that is certain.
 /// - **A5 changed.** Extend sets the expiry to now + d, whether that is later or earlier than
-///   before. With a d of 0 the message is ready at once, and the attempt counts. Nack makes the message ready after the nack's delay. Release makes it ready at once
-///   and takes back the attempt.
+///   before. An extension by 0 makes the message ready at once. The attempt counts. Nack makes the
+///   message ready after the nack's delay. Release makes it ready at once and takes back the
+///   attempt.
 /// - **D1 dead letter.** A ready message whose attempts have reached its `max_attempts` is not
 ///   delivered again. The lease call that reaches it makes it a dead letter and continues with
-///   the next message. So a message that crashes its worker is not delivered for ever. A lease call goes through
-///   the messages in order until it has enough. A dead letter keeps its payload, its headers and
-///   the reason. Redrive makes it ready with no attempts counted.
+///   the next message. So a message that crashes its worker is not delivered for ever. A lease call
+///   goes through the messages in order until it has enough. A dead letter keeps its payload, its
+///   headers and the reason. Redrive makes it ready with no attempts counted.
 /// - **Q1 isolated.** Queues do not affect each other. A queue that was never used is empty, not
 ///   an error. If the store cannot have a queue of some name, every call on it is
 ///   [`InvalidInput`](crate::ErrorKind::InvalidInput).

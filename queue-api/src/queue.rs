@@ -1,11 +1,11 @@
 //! The handle that applications use.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, InvalidInput, LeaseChange, LeaseOptions,
-    LeaseOutcome, Limits, NewMessage, QueueBackend, QueueName, QueueStats, QueueTransaction,
-    Receipt, Result,
+    LeaseOutcome, Limits, MessageId, NewMessage, QueueBackend, QueueName, QueueStats,
+    QueueTransaction, Receipt, Result,
     defaults::Defaults,
     metrics::{self, Counters},
     telemetry::{
@@ -182,6 +182,9 @@ impl Queue {
     /// A message with a visibility timeout of 0 is ready again at once. So after such a message this
     /// leases no further batch (see [`Limits::max_batch`]), which would return it again.
     ///
+    /// If a lease ends while this leases the next batch, the message may be leased again. Then this
+    /// returns only its newer delivery, and leases no further batch.
+    ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if zero messages are requested or the
     /// visibility timeout exceeds the limits. After any other error, messages may have been
@@ -206,12 +209,13 @@ impl Queue {
             let options = options.clone().with_max_messages(chunk);
             match self.backend.lease(&self.name, &options).await {
                 Ok(more) => {
-                    self.counters.leased(more.len());
                     // Another call would return messages again that are ready again.
                     let is_ready = |delivery: &Delivery| delivery.visibility_timeout.is_zero();
                     let is_last = more.len() < chunk || more.iter().any(is_ready);
-                    append(&mut deliveries, more);
-                    if is_last {
+                    let leased = more.len();
+                    let replaced = append_deliveries(&mut deliveries, more);
+                    self.counters.leased(leased.saturating_sub(replaced));
+                    if is_last || replaced > 0 {
                         break;
                     }
                 }
@@ -366,6 +370,19 @@ pub(crate) fn counted<T>(
         answer.len()
     );
     Err(Error::new(ErrorKind::Internal, operation, message))
+}
+
+/// Appends the answer to one lease call. A message whose earlier lease ended meanwhile stays once,
+/// with its new receipt, which has superseded the earlier one. Returns how many did.
+fn append_deliveries(deliveries: &mut Vec<Delivery>, more: Vec<Delivery>) -> usize {
+    let before = deliveries.len();
+    if before > 0 {
+        let leased_now: HashSet<&MessageId> = more.iter().map(|each| &each.id).collect();
+        deliveries.retain(|earlier| !leased_now.contains(&earlier.id));
+    }
+    let replaced = before - deliveries.len();
+    append(deliveries, more);
+    replaced
 }
 
 /// Appends the answer to one chunk. Most batches are one chunk, whose answer is not copied.

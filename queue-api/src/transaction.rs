@@ -1,4 +1,4 @@
-//! Calls that are part of a transaction of the application's.
+//! Enqueue and ack in the application's own transaction.
 
 use crate::{
     EnqueueOutcome, LeaseOutcome, NewMessage, Queue, QueueName, Receipt, Result, async_trait,
@@ -7,7 +7,7 @@ use crate::{
 
 /// A transaction of a backend that has them.
 ///
-/// Implement this for what your backend lends to the application while a transaction is under way.
+/// Implement this for the type that your backend gives to the application during a transaction.
 /// Applications pass it to [`Queue::enqueue_in`] and [`Queue::ack_in`].
 ///
 /// The calls are those of [`QueueBackend`](crate::QueueBackend), with the same guarantees of the
@@ -40,6 +40,9 @@ impl Queue {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if any message exceeds the limits or no
     /// transaction is under way; nothing is sent. After any other error, abort the transaction.
+    ///
+    /// This queue must be a handle on the transaction's backend. That is not checked: otherwise the
+    /// messages go to the queue of the same name on the transaction's backend.
     pub async fn enqueue_in(
         &self,
         transaction: &mut dyn QueueTransaction,
@@ -53,6 +56,9 @@ impl Queue {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if no transaction is under way; nothing is
     /// sent. After any other error, abort the transaction.
+    ///
+    /// This queue must be a handle on the transaction's backend. That is not checked: otherwise the
+    /// receipts are used on the queue of the same name on the transaction's backend.
     pub async fn ack_in(
         &self,
         transaction: &mut dyn QueueTransaction,

@@ -6,6 +6,7 @@ use queue_api::{
 };
 
 use crate::{
+    codes::NAMESPACE_NOT_FOUND,
     collection::{Query, QueueCollection},
     document,
     error::StoreError,
@@ -107,7 +108,7 @@ impl QueueCollection {
             Redrive::All => self.redrive_all().await,
             Redrive::Ids(ids) => self.redrive_ids(ids).await,
         };
-        self.state.looks.notify();
+        self.state.shared_poll.notify();
         redriven
     }
 
@@ -191,7 +192,6 @@ impl QueueCollection {
 
     /// Returns whether there was a collection, which a majority has dropped now.
     async fn drop_collection(&self, tries: &Retries) -> Result<bool, StoreError> {
-        const NAMESPACE_NOT_FOUND: i32 = 26;
         let command = doc! {
             "drop": self.messages.name(),
             "writeConcern": { "w": "majority" },

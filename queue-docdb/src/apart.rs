@@ -45,7 +45,7 @@ pub(crate) struct Apart {
     found: std::sync::Mutex<Vec<Spots>>,
     /// Messages that have delayed a claim, and when looks find them again. A std mutex, too.
     passed_over: std::sync::Mutex<Vec<(Instant, MessageId)>>,
-    /// How many claims are through.
+    /// How many claims are through that were about to take messages.
     claims: AtomicU64,
     /// Told when a claim is through. What it was about to take is somebody's then, or there for
     /// others.
@@ -62,7 +62,7 @@ impl Apart {
         timeout(at_most, self.looking.lock()).await.ok()
     }
 
-    /// How many claims are through.
+    /// How many claims are through that were about to take messages.
     pub(crate) fn claims(&self) -> u64 {
         self.claims.load(Ordering::SeqCst)
     }
@@ -154,14 +154,15 @@ pub(crate) struct Kept<'a> {
 
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
+        if self.spots.is_empty() {
+            return;
+        }
         // Before the messages can be found again.
         self.apart.claims.fetch_add(1, Ordering::SeqCst);
         let mut found = self.apart.found();
         found.retain(|spots| !Arc::ptr_eq(spots, &self.spots));
         drop(found);
-        if !self.spots.is_empty() {
-            self.apart.through.notify_waiters();
-        }
+        self.apart.through.notify_waiters();
     }
 }
 
@@ -198,7 +199,10 @@ mod tests {
         let from = |at| From::Head(DateTime::from_millis(at));
         assert_eq!(left_out(&apart, from(1)), ["a", "b", "c"]);
         assert_eq!(left_out(&apart, from(2)), ["c"]);
-        drop((first, nothing));
+        drop(nothing);
+        assert_eq!(apart.claims(), 0, "it was not about to take anything");
+        drop(first);
+        assert_eq!(apart.claims(), 1);
         assert_eq!(left_out(&apart, From::Beginning), ["c"]);
         drop(second);
         assert!(apart.filter(From::Beginning).is_empty());

@@ -69,7 +69,7 @@ impl QueueCollection {
         let answer = self.update_again(call.statements(uses), &retries).await;
         // All but a dead letter may be ready sooner than before; also where the answer is an
         // error.
-        self.state.looks.notify();
+        self.state.shared_poll.notify();
         let matched = match answer {
             Ok(matched) => matched,
             Err(error) => {

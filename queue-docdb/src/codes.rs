@@ -12,6 +12,9 @@ use queue_api::ErrorKind;
 /// An `_id` that is stored already.
 pub(crate) const DUPLICATE_KEY: i32 = 11000;
 
+/// There is no such collection.
+pub(crate) const NAMESPACE_NOT_FOUND: i32 = 26;
+
 /// A server that takes no writes, because it is not the primary.
 pub(crate) const NOT_PRIMARY: i32 = 10107;
 

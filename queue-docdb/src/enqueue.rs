@@ -49,7 +49,7 @@ impl QueueCollection {
     async fn insert(&self, part: Part, outcomes: &mut [EnqueueOutcome]) -> Result<(), StoreError> {
         let stored = self.store(&part).await;
         // Also after an error: some may have been stored.
-        self.state.looks.notify();
+        self.state.shared_poll.notify();
         for position in stored? {
             outcomes[part.indexes[position]] = EnqueueOutcome::Stored;
         }

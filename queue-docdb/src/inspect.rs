@@ -6,16 +6,11 @@
 //! `_id` is not a string, so no message can have it. It has no indexed field, so no claim, count
 //! or purge finds it.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-
 use mongodb::bson::{Document, RawDocument, doc};
 use queue_api::ErrorKind;
-use tokio::time::Instant;
 
 use crate::{
+    codes::NAMESPACE_NOT_FOUND,
     collection::{Query, QueueCollection},
     document,
     error::StoreError,
@@ -28,9 +23,6 @@ use crate::{
 /// index with it. Instances that still trust the old version then miss the index that their hints
 /// name, and look at the version again before they make it anew.
 const VERSION: u32 = 2;
-
-/// How long an instance does not look again at what it has found.
-const TRUST: Duration = Duration::from_secs(60);
 
 /// What a collection holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,48 +39,6 @@ pub(crate) enum Contents {
     OtherVersion(Option<u32>),
     /// Another program's. The text says what it is.
     Foreign(&'static str),
-}
-
-/// What an instance knows about a queue's collection.
-#[derive(Debug, Default)]
-pub(crate) struct Knowledge {
-    /// A std mutex: it is held for a copy, never across an await.
-    known: Mutex<Option<Known>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    until: Instant,
-    has_indexes: bool,
-}
-
-impl Knowledge {
-    /// Whether the collection is a queue of this version.
-    pub(crate) fn is_queue(&self) -> bool {
-        self.current().is_some()
-    }
-
-    /// Whether it also has the indexes.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.current().is_some_and(|known| known.has_indexes)
-    }
-
-    pub(crate) fn learn(&self, has_indexes: bool) {
-        let until = Instant::now() + TRUST;
-        *self.lock() = Some(Known { until, has_indexes });
-    }
-
-    pub(crate) fn forget(&self) {
-        *self.lock() = None;
-    }
-
-    fn current(&self) -> Option<Known> {
-        self.lock().filter(|known| Instant::now() < known.until)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl QueueCollection {
@@ -216,7 +166,6 @@ impl QueueCollection {
 
     /// The collection's indexes, with their options; none if it is missing.
     pub(crate) async fn indexes(&self) -> Result<Vec<Document>, StoreError> {
-        const NAMESPACE_NOT_FOUND: i32 = 26;
         let command = doc! { "listIndexes": self.messages.name() };
         match self.run(command).await {
             Ok(reply) => first_batch(&reply),

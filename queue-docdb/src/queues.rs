@@ -11,10 +11,10 @@ use tokio::sync::Mutex;
 use crate::{
     apart::Apart,
     head::Head,
-    inspect::Knowledge,
+    knowledge::Knowledge,
     lanes::{Rivals, Turns},
-    looks::Looks,
     poll::PollInterval,
+    shared_poll::SharedPoll,
     unsettled::UnsettledClaims,
 };
 
@@ -88,14 +88,14 @@ impl Queues {
     /// Wakes the waits of this instance on this queue.
     pub(crate) fn wake(&self, queue: &QueueName) {
         if let Some(entry) = self.states().by_name.get(queue) {
-            entry.state.looks.notify();
+            entry.state.shared_poll.notify();
         }
     }
 
     /// Wakes all waits of this instance.
     pub(crate) fn wake_all(&self) {
         for entry in self.states().by_name.values() {
-            entry.state.looks.notify();
+            entry.state.shared_poll.notify();
         }
     }
 
@@ -117,7 +117,7 @@ pub(crate) struct QueueState {
     pub(crate) apart: Apart,
     /// Notified when a message may be ready sooner than known: by a call of this instance, or by
     /// a change stream.
-    pub(crate) looks: Looks,
+    pub(crate) shared_poll: SharedPoll,
     pub(crate) poll_interval: PollInterval,
     /// Claims whose outcome is unknown.
     pub(crate) unsettled: UnsettledClaims,

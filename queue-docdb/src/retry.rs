@@ -11,6 +11,7 @@ use crate::{
     error::StoreError,
     limit::{Limit, Liveness},
     monotonic::{elapsed, monotonic_now},
+    pause::{jittered, real_time},
 };
 
 /// The longest pause before the second try.
@@ -167,13 +168,13 @@ impl Retries {
         if error.is_transient() && self.deadline.is_ahead_of_real_time() {
             return Err(StoreError::PausedClock);
         }
-        let pause = self.longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = jittered(self.longest);
         if !error.is_transient() || self.deadline.left() <= pause {
             return Err(error);
         }
         tracing::debug!(%error, ?pause, "retrying");
         self.last = Some(error);
-        real_time(pause).await;
+        real_time(Instant::now() + pause).await;
         self.longest = (self.longest * 2).min(LONGEST_PAUSE);
         Ok(())
     }
@@ -191,10 +192,4 @@ impl Retries {
     pub(crate) fn into_last(self) -> StoreError {
         self.last.unwrap_or(StoreError::Uncertain)
     }
-}
-
-/// The database recovers in real time, not by the queue's clock.
-#[allow(clippy::disallowed_methods)]
-async fn real_time(pause: Duration) {
-    tokio::time::sleep(pause).await;
 }

@@ -1,11 +1,7 @@
 //! Enqueue and ack inside a transaction of the caller's.
 
-use std::collections::{HashMap, HashSet};
-
 use mongodb::{
     Client, ClientSession,
-    bson::{Document, RawDocument, RawDocumentBuf, doc},
-    error::ErrorKind as DriverKind,
     options::{ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions, WriteConcern},
 };
 use queue_api::{
@@ -14,21 +10,14 @@ use queue_api::{
 };
 
 use crate::{
-    ack::deletions,
     backend::DocDbBackend,
-    codes::DUPLICATE_KEY,
-    collection::{Query, QueueCollection},
-    document,
-    enqueue::first_part,
     error::{StoreError, during},
-    insert::read_insert_reply,
-    receipt::ParsedReceipt,
-    retry::{Deadline, Retries},
+    retry::Deadline,
 };
 
 impl DocDbBackend {
     /// The driver's client, for the application's own collections and for sessions whose
-    /// transactions [`in_transaction`](Self::in_transaction) takes part in.
+    /// transactions [`in_transaction`](Self::in_transaction) joins.
     pub fn client(&self) -> &Client {
         self.database().client()
     }
@@ -73,9 +62,8 @@ impl DocDbBackend {
         queue.prepare().await.map_err(during("prepare"))
     }
 
-    /// Takes part in the transaction that is under way in `session`: what handles enqueue and ack
-    /// through this happens when the caller commits, together with the caller's own writes, or
-    /// not at all. So an ack and the enqueue of what comes next are one step.
+    /// Joins the transaction that you started in `session`. Enqueues and acks take effect when you
+    /// commit, together with your own writes. If you abort, none does.
     ///
     /// ```no_run
     /// # use std::sync::Arc;
@@ -123,7 +111,7 @@ impl DocDbBackend {
     /// - Outcomes are true only if the commit succeeds. Before that, a failover may undo what they
     ///   rest on: after an abort, `Lost` and `Duplicate` prove nothing.
     /// - If the answer to the commit was lost, repeat the commit. The driver does so once.
-    /// - A consumer may be slow to notice: it is woken by a change stream or when it looks next.
+    /// - A consumer may be slow to notice: it is woken by a change stream or when it polls next.
     /// - A transaction holds what it acked. A call that acks, extends or purges the same messages
     ///   waits for it or gets a retryable error.
     /// - DocumentDB allows a transaction one minute and 32 MB of changes, and has none on elastic
@@ -194,208 +182,5 @@ fn without_transactions(error: StoreError) -> StoreError {
             StoreError::Setting(message.to_owned())
         }
         false => error,
-    }
-}
-
-/// Whether a transaction is under way. The driver does not tell. But it refuses to start a second
-/// one, and it refuses a start without acknowledgement in any case. So this changes nothing.
-async fn is_in_transaction(session: &mut ClientSession, deadline: Deadline) -> bool {
-    let start = session
-        .start_transaction()
-        .write_concern(WriteConcern::nodes(0));
-    match deadline.run(start.into_future()).await {
-        Err(StoreError::Driver(refusal)) => matches!(&*refusal.kind,
-            DriverKind::Transaction { message, .. } if message == "transaction already in progress"),
-        _ => false,
-    }
-}
-
-impl QueueCollection {
-    async fn check_transaction(
-        &self,
-        session: &mut ClientSession,
-    ) -> std::result::Result<(), StoreError> {
-        match is_in_transaction(session, self.deadline).await {
-            true => Ok(()),
-            false => Err(StoreError::NoTransaction),
-        }
-    }
-
-    async fn enqueue_within(
-        &self,
-        session: &mut ClientSession,
-        messages: &[NewMessage],
-    ) -> std::result::Result<Vec<EnqueueOutcome>, StoreError> {
-        self.check_transaction(session).await?;
-        // Outside the transaction: DocumentDB makes no collection within one.
-        self.prepare().await?;
-        // A duplicate would end the transaction, so what is there is left out beforehand.
-        let mut known: HashSet<&str> = HashSet::new();
-        let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
-        let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
-            .with_projection(doc! { "_id": 1 });
-        let stored: HashSet<String> = self
-            .find_in_session(session, query, |found| {
-                Some(document::id(found)?.as_str().to_owned())
-            })
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
-        let now = self.now().await;
-        let (mut outcomes, mut documents) = (Vec::with_capacity(messages.len()), Vec::new());
-        for message in messages {
-            let id = message.id.as_str();
-            if stored.contains(id) || !known.insert(id) {
-                outcomes.push(EnqueueOutcome::Duplicate);
-            } else {
-                outcomes.push(EnqueueOutcome::Stored);
-                let turn = self.state.turns.next();
-                documents.push(document::write(message, turn, now));
-            }
-        }
-        let mut rest = documents.as_slice();
-        while !rest.is_empty() {
-            let (part, later) = rest.split_at(first_part(rest));
-            self.insert_in_session(session, part).await?;
-            rest = later;
-        }
-        Ok(outcomes)
-    }
-
-    async fn insert_in_session(
-        &self,
-        session: &mut ClientSession,
-        documents: &[RawDocumentBuf],
-    ) -> std::result::Result<(), StoreError> {
-        // No write concern: that is the commit's.
-        let command = self.insert_command(documents.iter())?;
-        let refused = match self.run_in_session(session, command).await {
-            Ok(reply) => read_insert_reply(&reply, documents.len())?.refused,
-            Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
-        };
-        let mut refused = refused.into_iter();
-        let Some((at, refusal)) = refused.next() else {
-            return Ok(());
-        };
-        if refusal.code != DUPLICATE_KEY {
-            return Err(refusal.into());
-        }
-        // Outside the transaction, because the duplicate has ended it.
-        let document = documents.get(at).map(|document| (document, &refusal));
-        self.check_duplicates(document.into_iter()).await?;
-        Err(StoreError::TransactionConflict(refusal))
-    }
-
-    async fn ack_within(
-        &self,
-        session: &mut ClientSession,
-        receipts: &[Receipt],
-    ) -> std::result::Result<Vec<LeaseOutcome>, StoreError> {
-        self.check_transaction(session).await?;
-        self.check().await?;
-        let uses: Vec<Option<ParsedReceipt>> = receipts.iter().map(ParsedReceipt::parse).collect();
-        let ids: Vec<&str> = uses.iter().flatten().map(|held| held.id.as_str()).collect();
-        let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
-            .with_projection(doc! { "lease": 1 });
-        let mut leases: HashMap<_, _> = self
-            .find_in_session(session, query, |found| {
-                Some((document::id(found)?, document::uuid(found, "lease")?))
-            })
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
-        // Each is taken out by its first use.
-        let mut outcome_of = |held: &Option<ParsedReceipt>| match held {
-            Some(held) if leases.get(&held.id) == Some(&held.nonce) => {
-                leases.remove(&held.id);
-                LeaseOutcome::Applied
-            }
-            _ => LeaseOutcome::Lost,
-        };
-        let outcomes: Vec<LeaseOutcome> = uses.iter().map(&mut outcome_of).collect();
-        let ours: Vec<&ParsedReceipt> = uses
-            .iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| **outcome == LeaseOutcome::Applied)
-            .filter_map(|(held, _)| held.as_ref())
-            .collect();
-        if ours.is_empty() {
-            return Ok(outcomes);
-        }
-        let deleted = self.delete_in_session(session, deletions(&ours)).await?;
-        // Within a transaction, nothing changes between the find and the deletion.
-        match deleted == ours.len() as u64 {
-            true => Ok(outcomes),
-            false => Err(StoreError::Uncertain),
-        }
-    }
-
-    async fn find_in_session<T>(
-        &self,
-        session: &mut ClientSession,
-        query: Query,
-        read: impl Fn(&RawDocument) -> T,
-    ) -> std::result::Result<Vec<T>, StoreError> {
-        let mut retries = self.deadline.retries();
-        loop {
-            let found = self.find_in_session_once(session, query.clone(), &read, &retries);
-            match found.await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => retries.after_silence(error).await?,
-            }
-        }
-    }
-
-    async fn find_in_session_once<T>(
-        &self,
-        session: &mut ClientSession,
-        query: Query,
-        read: &impl Fn(&RawDocument) -> T,
-        tries: &Retries,
-    ) -> std::result::Result<Vec<T>, StoreError> {
-        let (filter, options) = query.into_parts();
-        let find = self
-            .messages
-            .find(filter)
-            .with_options(options)
-            .session(&mut *session)
-            .into_future();
-        let mut cursor = tries.run(find).await?;
-        let mut found = Vec::new();
-        while tries.run(cursor.advance(session)).await? {
-            found.push(read(cursor.current()));
-        }
-        Ok(found)
-    }
-
-    /// Sends a command, and once more after a silence. If the first has arrived after all, the
-    /// second ends the transaction with an error, and the caller repeats all of it.
-    async fn run_in_session(
-        &self,
-        session: &mut ClientSession,
-        command: Document,
-    ) -> std::result::Result<Document, StoreError> {
-        let mut retries = self.deadline.retries();
-        loop {
-            let sent = self.database.run_command(command.clone());
-            let sent = sent.session(&mut *session).into_future();
-            match retries.run(sent).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => retries.after_silence(error).await?,
-            }
-        }
-    }
-
-    async fn delete_in_session(
-        &self,
-        session: &mut ClientSession,
-        statements: Vec<Document>,
-    ) -> std::result::Result<u64, StoreError> {
-        // No write concern: that is the commit's.
-        let command = doc! { "delete": self.messages.name(), "deletes": statements };
-        let reply = self.run_in_session(session, command).await?;
-        crate::write_reply::matched(&reply)
     }
 }

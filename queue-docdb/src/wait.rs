@@ -1,15 +1,21 @@
 //! Wait: until a message is due, this process or a change stream reports a change, or it is time
-//! to look again.
+//! to poll again.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
-    collection::QueueCollection, error::StoreError, head::From, looks::Look, retry, watch::Watch,
+    collection::QueueCollection,
+    error::StoreError,
+    head::From,
+    pause::{jittered, real_time},
+    retry,
+    shared_poll::{Permit, PollResult, TURN_TIMEOUT},
+    watch::Watch,
 };
 
-/// The pause between two looks while a change stream is open. It is only a hint, and may miss a
+/// The pause between two polls while a change stream is open. It is only a hint, and may miss a
 /// change.
 const STREAM_PAUSE: Duration = Duration::from_secs(30);
 
@@ -24,17 +30,18 @@ impl QueueCollection {
         let give_up = self.now().await.to_system_time() + at_most;
         let deadline = Instant::now() + at_most;
         let _reading = self.watch.as_ref().map(Watch::join);
-        let (looks, apart) = (&self.state.looks, &self.state.apart);
-        let (_waiting, first_look) = looks.join();
-        let mut next_look = first_look;
+        let (shared, apart) = (&self.state.shared_poll, &self.state.apart);
+        let (_waiting, mut next_poll) = shared.join();
+        // A part of the operation timeout, because callers expect an answer within about that.
+        let turn_timeout = TURN_TIMEOUT.min(self.timeout / 2);
         let mut is_first = true;
         let mut reached = None;
         loop {
             if let Some(watch) = &self.watch {
                 watch.keep_reading();
             }
-            // Registered before the look, so that no change in between is missed.
-            let mut changed = pin!(looks.changed());
+            // Registered before the poll, so that no change in between is missed.
+            let mut changed = pin!(shared.changed());
             changed.as_mut().enable();
             let mut through = pin!(apart.through());
             through.as_mut().enable();
@@ -42,20 +49,26 @@ impl QueueCollection {
             if !self.state.unsettled.is_empty() {
                 return Ok(());
             }
-            let look = self.shared_look(next_look).await?;
-            let ready = look.ready(match reached {
+            let permit = tokio::select! {
+                biased;
+                permit = shared.permit(next_poll, turn_timeout) => permit,
+                () = clock.sleep_until(give_up) => return Ok(()),
+                () = real_time(deadline) => return Ok(()),
+            };
+            let result = self.poll_result(permit).await?;
+            let ready = result.ready(match reached {
                 Some(due) => due,
                 None => self.next_step().now().await,
             });
-            if look.may_return(ready, is_first) || !self.state.unsettled.is_empty() {
+            if result.may_return(ready, is_first) || !self.state.unsettled.is_empty() {
                 return Ok(());
             }
             is_first = false;
-            next_look = look.number + 1;
-            if look.claims.is_some_and(|claims| claims != apart.claims()) {
+            next_poll = result.number + 1;
+            if result.claims.is_some_and(|claims| claims != apart.claims()) {
                 continue;
             }
-            let first = look.first().filter(|_| ready == 0);
+            let first = result.first().filter(|_| ready == 0);
             let due = first.map_or(give_up, |first| first.to_system_time().min(give_up));
             let back = apart.next_return().unwrap_or(deadline);
             reached = None;
@@ -64,52 +77,48 @@ impl QueueCollection {
                     if due == give_up {
                         return Ok(());
                     }
-                    // One wait returns for it without another look.
-                    (next_look, reached) = (look.number, first);
+                    // One wait returns for it without another poll.
+                    (next_poll, reached) = (result.number, first);
                 }
                 () = real_time(deadline) => return Ok(()),
-                // The next message may be due at another time now, so look again.
+                // The next message may be due at another time now, so poll again.
                 () = changed => {}
-                () = through, if look.claims.is_some() => {}
+                () = through, if result.claims.is_some() => {}
                 () = real_time(back), if back < deadline => {}
-                () = self.pause(&look), if ready == 0 => {}
-                () = real_time(Instant::now() + look.recheck_after()), if ready > 0 => {}
+                () = self.pause(&result), if ready == 0 => {}
+                () = real_time(Instant::now() + result.recheck_after()), if ready > 0 => {}
             }
         }
     }
 
-    /// Returns when it is time to look again for changes of other processes, or when an open change
+    /// Returns when it is time to poll for changes of other processes, or when an open change
     /// stream is not read any more.
-    async fn pause(&self, look: &Look) {
+    async fn pause(&self, result: &PollResult) {
         let watch = self.watch.as_ref().filter(|watch| watch.is_open());
         while let Some(watch) = watch
             && watch.is_open()
-            && watch.trusted_until() < look.next
+            && watch.trusted_until() < result.next
         {
             real_time(watch.trusted_until()).await;
         }
         if watch.is_none_or(|watch| watch.is_open()) {
-            real_time(look.next).await;
+            real_time(result.next).await;
         }
     }
 
-    /// A look with at least this number: that of another wait, or one of its own.
-    async fn shared_look(&self, number: u64) -> Result<Arc<Look>, StoreError> {
-        let (looks, apart) = (&self.state.looks, &self.state.apart);
-        if let Some(look) = looks.last(number) {
-            return Ok(look);
-        }
+    /// What another wait's poll saw, or what its own sees.
+    async fn poll_result(&self, permit: Permit<'_>) -> Result<Arc<PollResult>, StoreError> {
+        let poll = match permit {
+            Permit::Shared(result) => return Ok(result),
+            Permit::Poll(poll) => poll,
+        };
+        let apart = &self.state.apart;
         let step = self.next_step();
-        let _turn = looks.turn().await;
-        if let Some(look) = looks.last(number) {
-            return Ok(look);
-        }
-        let begun = looks.begin();
         // Messages that another claim is about to take do not end the wait. This is read first:
         // a claim becomes unsettled before it gives up the messages it found.
         let (claims, filter) = (apart.claims(), apart.filter(From::Beginning));
         let claims = (apart.is_busy() || apart.claims() != claims).then_some(claims);
-        let times = step.ready_times(filter, begun.limit).await?;
+        let times = step.ready_times(filter, poll.limit).await?;
         let now = step.now().await;
         let pause = match (&self.watch, times.first()) {
             (_, Some(first)) if *first <= now => {
@@ -119,17 +128,6 @@ impl QueueCollection {
             (Some(watch), _) if watch.is_open() => STREAM_PAUSE,
             _ => self.state.poll_interval.next(),
         };
-        Ok(looks.end(begun, times, jittered(pause), claims))
+        Ok(poll.end(times, jittered(pause), claims))
     }
-}
-
-/// Between half of `longest` and all of it, so that processes do not look at the same time.
-fn jittered(longest: Duration) -> Duration {
-    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-/// Polling for other processes' changes uses real time, not the queue's clock.
-#[allow(clippy::disallowed_methods)]
-async fn real_time(until: Instant) {
-    tokio::time::sleep_until(until).await;
 }

@@ -20,7 +20,13 @@ use mongodb::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::{error::StoreError, names::Prefix, queues::Queues, retry::Deadline};
+use crate::{
+    error::StoreError,
+    names::Prefix,
+    pause::{jittered, real_time},
+    queues::Queues,
+    retry::Deadline,
+};
 
 /// How a wait learns of changes by other processes.
 #[derive(Clone, Copy, Debug)]
@@ -199,7 +205,7 @@ impl Watch {
                 Err(error) => tracing::debug!(%error, "no change stream; waits poll"),
             }
             let mut usage = self.usage();
-            let pause = usage.retry.mul_f64(0.5 + fastrand::f64() / 2.0);
+            let pause = jittered(usage.retry);
             usage.open_at = Instant::now() + pause;
             usage.retry = (usage.retry * 2).min(LONGEST_RETRY);
         }
@@ -297,9 +303,4 @@ fn pipeline(prefix: &Prefix) -> [Document; 2] {
     // The driver needs these three.
     let fields = doc! { "_id": 1, "operationType": 1, "ns": 1 };
     [doc! { "$match": changes }, doc! { "$project": fields }]
-}
-
-#[allow(clippy::disallowed_methods)] // spares the server, whatever the queue's clock says
-async fn real_time(until: Instant) {
-    tokio::time::sleep_until(until).await;
 }

@@ -1,6 +1,7 @@
 //! What the memory backend guarantees beyond the contract.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,8 +10,8 @@ use std::{
 };
 
 use queue_api::{
-    Clock, EnqueueOutcome, ErrorKind, LeaseOptions, MessageId, NewMessage, Queue, QueueAdmin,
-    Result, async_trait,
+    Clock, EnqueueOutcome, ErrorKind, LeaseOptions, LeaseOutcome, ManualClock, MessageId,
+    NewMessage, Queue, QueueAdmin, QueueBackend, Result, async_trait,
 };
 use queue_memory::MemoryBackend;
 use tokio::time::Instant;
@@ -177,5 +178,51 @@ async fn time_stands_still_while_the_clock_is_back() -> Result<()> {
     assert!(queue.lease().await?.is_none(), "leased for an hour");
     clock.0.store(7200 + 3600, Ordering::Relaxed);
     queue.lease().await?.expect("ready again");
+    Ok(())
+}
+
+/// A clock that moves each time it is read.
+#[derive(Debug)]
+struct MovingClock(ManualClock, Duration);
+
+#[async_trait]
+impl Clock for MovingClock {
+    fn now(&self) -> SystemTime {
+        self.0.advance(self.1);
+        self.0.now()
+    }
+
+    async fn sleep_until(&self, deadline: SystemTime) {
+        self.0.sleep_until(deadline).await;
+    }
+}
+
+#[tokio::test]
+async fn leases_that_end_during_a_call_return_no_message_twice() -> Result<()> {
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    let batch = MemoryBackend::new().limits().max_batch.get();
+    let stored = 2 * batch - 1;
+    for (moves, visible) in [(0, 1), (1, 1), (2, 1), (1, 2), (1, 9), (50, 1)] {
+        for requested in [batch + 1, stored, stored + 1, 5 * batch] {
+            let case =
+                format!("{requested} for {visible} ms, each reading moves the clock by {moves} ms");
+            let clock = MovingClock(ManualClock::new(), moves * MILLISECOND);
+            let backend = MemoryBackend::new().with_clock(Arc::new(clock));
+            let queue = Queue::new(Arc::new(backend), "q")?;
+            let messages: Vec<_> = (0..stored).map(|n| named(&n.to_string())).collect();
+            queue.enqueue_batch(&messages).await?;
+
+            let short = LeaseOptions::new(requested).with_visibility_timeout(visible * MILLISECOND);
+            let leased = queue.lease_batch(&short).await?;
+            let ids: HashSet<_> = leased.iter().map(|each| &each.id).collect();
+            assert_eq!(ids.len(), leased.len(), "{case}");
+            assert_eq!(leased.len(), requested.min(stored), "{case}");
+            // No receipt is superseded.
+            let receipts: Vec<_> = leased.into_iter().map(|each| each.receipt).collect();
+            let acked = queue.ack_batch(&receipts).await?;
+            let is_applied = |outcome: &LeaseOutcome| outcome.is_applied();
+            assert!(acked.iter().all(is_applied), "{case}");
+        }
+    }
     Ok(())
 }

@@ -23,7 +23,6 @@ mod fail_points;
 mod faults;
 mod fixture;
 mod foreign;
-mod herd;
 mod lanes;
 mod late_messages;
 mod locked;
@@ -46,6 +45,7 @@ mod runtimes;
 mod schema;
 mod sessions;
 mod settings;
+mod shared_waits;
 mod sharing;
 mod silent_connection;
 mod sizes;
@@ -116,7 +116,6 @@ fn main() -> ExitCode {
         engines::tests(),
         fail_points::tests(),
         foreign::tests(),
-        herd::tests(),
         lanes::tests(),
         late_messages::tests(),
         locked::tests(),
@@ -137,6 +136,7 @@ fn main() -> ExitCode {
         schema::tests(),
         sessions::tests(),
         settings::tests(),
+        shared_waits::tests(),
         sharing::tests(),
         silent_connection::tests(),
         sizes::tests(),

@@ -118,14 +118,26 @@ async fn calls_count_and_complete_messages_as_outside() {
 }
 
 /// What a session without a transaction was through.
-const BEFORE: [&str; 4] = ["nothing", "a commit", "an abort", "an empty commit"];
+const BEFORE: [&str; 5] = [
+    "nothing",
+    "a commit",
+    "an abort",
+    "an empty commit",
+    "a snapshot session",
+];
 
 async fn without_a_transaction(
     backend: &DocDbBackend,
     queue: &Queue,
     before: &str,
 ) -> ClientSession {
-    let mut session = backend.start_session().await.unwrap();
+    let mut session = match before {
+        "a snapshot session" => {
+            let session = backend.client().start_session().snapshot(true);
+            return session.await.unwrap();
+        }
+        _ => backend.start_session().await.unwrap(),
+    };
     if before == "nothing" {
         return session;
     }
@@ -179,6 +191,7 @@ async fn a_forgotten_start_of_a_transaction_is_refused_before_anything_is_sent()
         // What the application may do next still works.
         match before {
             "a commit" | "an empty commit" => session.commit_transaction().await.unwrap(),
+            "a snapshot session" => {}
             _ => session.start_transaction().await.unwrap(),
         }
     }

@@ -1,9 +1,9 @@
-//! What many waits of one instance cost. They share their looks at the queue.
+//! What many waits of one instance cost. They share their polls of the queue.
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use futures::future::join_all;
@@ -12,9 +12,9 @@ use mongodb_test_server::{MongoServer, ServerOptions, documentdb::Engines};
 use queue_api::{Queue, consumer::ListenOptions};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep},
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -24,12 +24,15 @@ use crate::{
 
 tests! {
     on_one_thread:
-        a_wait_that_is_not_polled_does_not_delay_the_others_for_long;
+        a_wait_that_is_not_polled_does_not_delay_the_others_for_long,
+        a_wait_that_is_not_polled_takes_no_time_from_the_operation_timeout,
+        after_a_wait_that_is_not_polled_one_other_polls_for_all,
+        a_wait_that_ends_before_it_may_poll_sends_nothing;
     on_threads:
         the_other_waits_look_soon_although_the_server_is_slow,
         a_message_for_many_workers_takes_as_few_commands_as_for_one,
         every_wait_returns_while_nobody_leases_the_message,
-        one_look_serves_all_waits
+        one_poll_serves_all_waits
 }
 
 const WORKERS: usize = 100;
@@ -40,7 +43,11 @@ const ENOUGH: usize = 25;
 
 /// The numbers of commands by name, without those of the change stream.
 #[derive(Clone, Default)]
-struct Counts(Arc<Mutex<BTreeMap<String, usize>>>);
+struct Counts {
+    by_name: Arc<Mutex<BTreeMap<String, usize>>>,
+    /// Notified at each find.
+    found: Arc<Notify>,
+}
 
 impl Counts {
     async fn of(&self, builder: impl FnOnce(Self) -> DocDbBuilder) -> DocDbBackend {
@@ -53,22 +60,25 @@ impl Counts {
         if let CommandEvent::Started(started) = event
             && !["aggregate", "getMore"].contains(&started.command_name.as_str())
         {
-            let mut counts = self.0.lock().unwrap();
+            let mut counts = self.by_name.lock().unwrap();
             *counts.entry(started.command_name.clone()).or_default() += 1;
+            if started.command_name == "find" {
+                self.found.notify_one();
+            }
         }
     }
 
     fn take(&self) -> BTreeMap<String, usize> {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.by_name.lock().unwrap())
     }
 
     /// Returns when nothing has been sent for half a second.
     #[allow(clippy::disallowed_methods)]
     async fn quiet(&self) {
         loop {
-            let before = self.0.lock().unwrap().clone();
+            let before = self.by_name.lock().unwrap().clone();
             sleep(SECOND / 2).await;
-            if *self.0.lock().unwrap() == before {
+            if *self.by_name.lock().unwrap() == before {
                 return;
             }
         }
@@ -135,23 +145,19 @@ async fn every_wait_returns_while_nobody_leases_the_message() {
         .await;
     let queue = queue_of(&backend);
     let waits = waits(&queue, WORKERS);
-    while counts.take().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    let began = Instant::now();
+    soon(counts.found.notified()).await;
+    counts.take();
     queue.enqueue(&message("a")).await.unwrap();
-    for wait in join_all(waits).await {
+    for wait in soon(join_all(waits)).await {
         wait.unwrap().unwrap();
     }
-    let took = began.elapsed();
-    assert!(took < 5 * SECOND, "{took:?}");
     let sent = counts.take();
     assert!(sent["find"] < ENOUGH, "{sent:?}");
 }
 
-/// Sleeps because pauses between looks are in real time.
+/// Sleeps because pauses between polls are in real time.
 #[allow(clippy::disallowed_methods)]
-async fn one_look_serves_all_waits() {
+async fn one_poll_serves_all_waits() {
     let fixture = Fixture::new().await;
     let counts = Counts::default();
     let backend = counts
@@ -166,25 +172,31 @@ async fn one_look_serves_all_waits() {
     let late = message("late").with_delay(MINUTE);
     queue.enqueue(&late).await.unwrap();
     fixture.clock.advance(MINUTE);
-    for wait in join_all(waits).await {
+    for wait in soon(join_all(waits)).await {
         wait.unwrap().unwrap();
     }
 }
 
-/// One wait holds the look that others would share, and its future is not polled.
+/// Fails the test instead of hanging. The bound is far beyond what a slow machine needs.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(MINUTE, what).await.expect("it hangs")
+}
+
+/// A wait that has sent its find and is then not polled.
+async fn not_polled(queue: &Queue) -> Pin<Box<dyn Future<Output = queue_api::Result<()>> + '_>> {
+    let mut idle: Pin<Box<dyn Future<Output = _>>> = Box::pin(queue.wait(60 * MINUTE));
+    assert!(futures::poll!(&mut idle).is_pending());
+    idle
+}
+
 async fn a_wait_that_is_not_polled_does_not_delay_the_others_for_long() {
     let fixture = Fixture::new().await;
     fixture.backend.prepare(&name()).await.unwrap();
     let queue = fixture.queue();
     for _ in 0..3 {
-        let mut idle = Box::pin(queue.wait(60 * MINUTE));
-        let polled = futures::poll!(&mut idle);
-        assert!(polled.is_pending());
-        let began = Instant::now();
+        let _idle = not_polled(&queue).await;
         queue.enqueue(&message("a")).await.unwrap();
-        queue.wait(60 * MINUTE).await.unwrap();
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        soon(queue.wait(60 * MINUTE)).await.unwrap();
         let leased = queue.lease().await.unwrap().expect("ready");
         applied(queue.ack(&leased.receipt)).await;
     }
@@ -218,11 +230,62 @@ async fn the_other_waits_look_soon_although_the_server_is_slow() {
     let waits = waits(&queue_of(&here), 3);
     sleep(2 * SECOND).await;
     queue_of(&there).enqueue(&message("a")).await.unwrap();
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     for wait in join_all(waits).await {
         wait.unwrap().unwrap();
     }
     let took = began.elapsed();
     assert!(took < 7 * SECOND, "{took:?}");
     server.stop().await.unwrap();
+}
+
+async fn a_wait_that_is_not_polled_takes_no_time_from_the_operation_timeout() {
+    let fixture = Fixture::new().await;
+    for timeout in [SECOND / 2, SECOND] {
+        let builder = fixture.watched(|_| {}).operation_timeout(timeout);
+        let backend = builder.connect().await.unwrap();
+        backend.prepare(&name()).await.unwrap();
+        let queue = queue_of(&backend);
+        let _idle = not_polled(&queue).await;
+        queue.enqueue(&message("a")).await.unwrap();
+        let waited = soon(queue.wait(60 * MINUTE)).await;
+        assert!(waited.is_ok(), "{timeout:?}: {waited:?}");
+    }
+}
+
+async fn a_wait_that_ends_before_it_may_poll_sends_nothing() {
+    let fixture = Fixture::new().await;
+    let counts = Counts::default();
+    let backend = counts
+        .of(|counts| fixture.watched(move |event| counts.see(event)))
+        .await;
+    let queue = queue_of(&backend);
+    let _idle = not_polled(&queue).await;
+    counts.take();
+    soon(queue.wait(SECOND / 100)).await.unwrap();
+    // Also by the backend's clock.
+    let (waited, ()) =
+        soon(async { tokio::join!(queue.wait(MINUTE), async { fixture.clock.advance(MINUTE) }) })
+            .await;
+    waited.unwrap();
+    assert_eq!(counts.take(), BTreeMap::new());
+}
+
+async fn after_a_wait_that_is_not_polled_one_other_polls_for_all() {
+    let fixture = Fixture::new().await;
+    let counts = Counts::default();
+    let backend = counts
+        .of(|counts| fixture.watched(move |event| counts.see(event)))
+        .await;
+    let queue = queue_of(&backend);
+    queue.enqueue(&message("a")).await.unwrap();
+    let idle = not_polled(&queue).await;
+    counts.take();
+    let waits = join_all((0..WORKERS).map(|_| queue.wait(60 * MINUTE)));
+    for waited in soon(waits).await {
+        waited.unwrap();
+    }
+    let sent = counts.take();
+    assert!(sent["find"] < ENOUGH, "{sent:?}");
+    soon(idle).await.unwrap();
 }
