@@ -15,6 +15,9 @@ use crate::{driver_error::explained_by, error::StoreError, retry::Deadline};
 const ESCAPES: &str = "the user name or the password in the URI is not valid: write : / ? # [ ] @ % \
                        in them percent-encoded";
 
+const HOSTS: &str = "the hosts in the URI are not valid: each must be a name or an address, with a \
+                     port from 1 to 65535 if it has one";
+
 /// Whether the URI has this option.
 pub(crate) fn names(uri: &str, option: &str) -> bool {
     let (_, settings) = uri.split_once('?').unwrap_or_default();
@@ -52,6 +55,7 @@ pub(crate) async fn explain(uri: &str, error: DriverError, deadline: Deadline) -
     };
     let message = match known {
         Some(UriError::Credentials) => ESCAPES.to_owned(),
+        Some(UriError::Hosts) => HOSTS.to_owned(),
         Some(UriError::Path) => format!(
             "the URI has an @ after a /: if it is in the database's name, write %40; else {ESCAPES}"
         ),
@@ -83,6 +87,7 @@ struct Parts<'a> {
 
 enum UriError {
     Credentials,
+    Hosts,
     /// An `@` in the database's name, or a `/` in the password.
     Path,
 }
@@ -106,9 +111,14 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// What is certainly wrong with the credentials or their end.
+    /// What is certainly wrong with the credentials, their end or the hosts.
     async fn error(&self) -> Option<UriError> {
-        let user = self.user?;
+        let Some(user) = self.user else {
+            // If the host is missing, the user and the password look like one and its port.
+            let (hosts, _) = self.hosts.split_once('/').unwrap_or((self.hosts, ""));
+            let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
+            return hosts.is_err().then_some(UriError::Hosts);
+        };
         if let Some((hosts, _)) = user.split_once('/') {
             let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
             return Some(match hosts {

@@ -126,6 +126,9 @@ async fn an_invalid_uri_is_explained_without_its_password() {
         ("localhost:27017", "scheme"),
         ("http://user:s3cret@localhost", "scheme"),
         ("mongodb://user:s3cret@localhost:port", "port"),
+        // The host is missing.
+        ("mongodb://user:s3cret", "port"),
+        ("mongodb://user:s3cret/shop?tls=true", "port"),
         (
             "mongodb://user:s3cret@localhost/?retryWrites=perhaps",
             "retryWrites",
