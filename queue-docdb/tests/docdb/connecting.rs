@@ -114,14 +114,11 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
 
 async fn an_invalid_uri_is_explained_without_its_password() {
     for (uri, hint) in [
-        ("mongodb://user:12?s3cret@localhost/", "percent-encoded"),
-        ("mongodb://user:12/?s3cret@localhost/", "percent-encoded"),
-        ("mongodb://user:.sock?s3cret@localhost/", "percent-encoded"),
-        (
-            "mongodb://user:12?s3cret@localhost/?tls=true",
-            "percent-encoded",
-        ),
-        ("mongodb://localhost:1/?tls=some@times", "percent-encoded"),
+        ("mongodb://user:12?s3cret@localhost/", "%3F"),
+        ("mongodb://user:12/?s3cret@localhost/", "%3F"),
+        ("mongodb://user:.sock?s3cret@localhost/", "%3F"),
+        ("mongodb://user:12?s3cret@localhost/?tls=true", "%3F"),
+        ("mongodb://localhost:1/?tls=some@times", "%3F"),
         ("", "scheme"),
         ("localhost:27017", "scheme"),
         ("http://user:s3cret@localhost", "scheme"),
