@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    fixture::{Fixture, ids, lease, message, queue_of},
+    fixture::{Fixture, applied, ids, lease, message, queue_of},
     pause::{Pause, Stopped},
     round_trips::Sent,
     waking::{STREAMING, open_stream},
@@ -108,7 +108,12 @@ async fn no_wait_ends_for_what_a_claim_is_about_to_take() {
     assert!(early.is_err(), "the only message is about to be taken");
     dropped.abort();
     stopped.resume();
-    assert!(dropped.await.unwrap_err().is_cancelled());
+    // On a busy machine its answer may come before the task yields.
+    if let Ok(taken) = dropped.await {
+        for delivery in taken {
+            applied(queue.release(&delivery.receipt)).await;
+        }
+    }
     // A claim that took nothing is not in the stream.
     let woken = timeout(PATIENT, waiting).await;
     woken.expect("the claim ended").unwrap().unwrap();
@@ -174,7 +179,8 @@ async fn others_get_what_a_dropped_claim_was_about_to_take() {
     let (stopped, dropped) = stopped_claim(&pause, &queue, 10).await;
     dropped.abort();
     stopped.resume();
-    assert!(dropped.await.unwrap_err().is_cancelled());
+    // On a busy machine its answer may come before the task yields.
+    let _ = dropped.await;
     assert_eq!(lease_in_the_end(&fixture, &queue, 20).await, names(0..20));
 }
 
