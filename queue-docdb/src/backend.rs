@@ -10,9 +10,9 @@ use queue_api::{
 };
 
 use crate::{
-    amazon::Engine,
     clock::Time,
     collection::{Access, QueueCollection},
+    connect::amazon::Engine,
     connect::{Connection, runtime::ConnectRuntime},
     error::{StoreError, during},
     inspect::Contents,

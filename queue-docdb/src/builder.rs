@@ -9,11 +9,11 @@ use mongodb::{
 use queue_api::{Clock, Result};
 
 use crate::{
-    amazon::{self, Engine},
     backend::DocDbBackend,
     clock::{ServerClock, Time},
     connect::{
         self, ClientSettings, Connection,
+        amazon::{self, Engine},
         operation::{OPERATION, invalid},
         runtime::ConnectRuntime,
     },

@@ -9,8 +9,8 @@ use mongodb::{
 };
 
 use crate::{
-    amazon::Engine,
     clock::Time,
+    connect::amazon::Engine,
     error::{Effect, StoreError},
     index::Index,
     lanes::Lanes,

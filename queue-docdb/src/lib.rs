@@ -5,7 +5,6 @@
 mod ack;
 mod admin;
 mod aim;
-mod amazon;
 mod apart;
 mod backend;
 mod builder;

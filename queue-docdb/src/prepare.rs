@@ -6,8 +6,8 @@ use mongodb::bson::{Document, doc};
 use queue_api::ErrorKind;
 
 use crate::{
-    amazon::Engine,
     collection::QueueCollection,
+    connect::amazon::Engine,
     error::StoreError,
     index::Index,
     inspect::{Contents, version_document},

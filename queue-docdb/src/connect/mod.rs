@@ -1,5 +1,6 @@
 //! Connections: from a URI, or from the application's client, to a server that answered.
 
+pub(crate) mod amazon;
 mod error;
 mod hello;
 pub(crate) mod operation;
@@ -28,13 +29,13 @@ use queue_api::Error;
 use tokio::time::Instant;
 
 use self::{
+    amazon::Engine,
     hello::{Settings, Verdict, judge},
     operation::{OPERATION, invalid},
     runtime::ConnectRuntime,
     server_check::{Checks, Mistake},
 };
 use crate::{
-    amazon::{self, Engine},
     clock,
     codes::NOT_PRIMARY,
     error::{Refusal, StoreError},

@@ -19,11 +19,11 @@ use mongodb::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    amazon,
     hello::{Settings, Verdict, is_uninitiated, is_writable, judge},
     tls_check::{self, Probes},
 };
 use crate::{
-    amazon,
     codes::{API_VERSION_REQUIRED, refusals},
     driver_error::words,
     retry::Deadline,

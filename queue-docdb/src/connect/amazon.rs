@@ -6,7 +6,7 @@ use mongodb::{
 };
 use queue_api::Error;
 
-use crate::connect::{operation::invalid, uri};
+use super::{operation::invalid, uri};
 
 const DOMAINS: [&str; 4] = [
     ".docdb.amazonaws.com",
