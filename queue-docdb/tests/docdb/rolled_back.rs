@@ -101,7 +101,14 @@ struct Pending {
 /// for a majority, or has ended.
 async fn begin(case: Arc<Case>, primary: Client) -> Pending {
     let before = documents(&case, &primary).await;
-    let start = |case: Arc<Case>| task::spawn_local(async move { case.make().await });
+    let start = |case: Arc<Case>| {
+        task::spawn_local(async move {
+            let answer = case.make().await;
+            // So that nobody waits for an answer after the call has ended.
+            case.answered.notify_one();
+            answer
+        })
+    };
     let mut call = start(case.clone());
     while documents(&case, &primary).await == before {
         assert!(!call.is_finished(), "{case:?} did nothing");
