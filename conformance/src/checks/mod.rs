@@ -16,6 +16,7 @@ mod enqueue;
 mod lease;
 mod manage;
 mod race;
+mod separate_queues;
 mod settle;
 mod wait;
 mod zero;
@@ -114,7 +115,7 @@ table! {
     D1 Manual admin dead_letter: dead_letters_keep_the_whole_message dead_letters_keep_their_reason
         many_dead_letters_are_listed_and_redriven redrive_counts_attempts_from_zero redrive_takes_only_the_named_ids
         dead_letters_are_listed_in_pages pages_go_on_while_dead_letters_come_and_go;
-    Q1 Manual core manage: queues_are_separate queues_with_similar_names_are_separate
+    Q1 Manual core separate_queues: queues_are_separate queues_with_similar_names_are_separate
         an_odd_name_works_or_is_refused_by_every_call a_receipt_is_lost_in_another_queue
         an_unused_queue_is_empty;
     S1 Manual core manage: stats_are_exact_after_every_step stats_report_the_age_of_the_oldest;

@@ -54,8 +54,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// timeout, within these bounds.
 const CONNECT_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
-/// How long a connection may be idle, unless the URI says otherwise. Load balancers forget idle
-/// connections without a word: AWS's after 350 seconds, Azure's after 4 minutes.
+/// How long a connection may be idle, unless the URI says otherwise. Load balancers close idle
+/// connections without notice: AWS's after 350 seconds, Azure's after 4 minutes.
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html>
 /// <https://learn.microsoft.com/azure/load-balancer/load-balancer-tcp-idle-timeout>
 const MAX_IDLE: Duration = Duration::from_secs(180);

@@ -128,6 +128,15 @@ async fn a_message_for_many_workers_takes_as_few_commands_as_for_one() {
     }
 }
 
+/// A queue of another instance that polls, and the commands that it sends.
+async fn counted(fixture: &Fixture) -> (Counts, Queue) {
+    let counts = Counts::default();
+    let backend = counts
+        .of(|counts| fixture.watched(move |event| counts.see(event)))
+        .await;
+    (counts, queue_of(&backend))
+}
+
 fn waits(queue: &Queue, count: usize) -> Vec<JoinHandle<queue_api::Result<()>>> {
     let wait = |_| {
         let queue = queue.clone();
@@ -139,11 +148,7 @@ fn waits(queue: &Queue, count: usize) -> Vec<JoinHandle<queue_api::Result<()>>> 
 /// A wait that returns gives no promise to lease: its caller may be dropped.
 async fn every_wait_returns_while_nobody_leases_the_message() {
     let fixture = Fixture::new().await;
-    let counts = Counts::default();
-    let backend = counts
-        .of(|counts| fixture.watched(move |event| counts.see(event)))
-        .await;
-    let queue = queue_of(&backend);
+    let (counts, queue) = counted(&fixture).await;
     let waits = waits(&queue, WORKERS);
     soon(counts.found.notified()).await;
     counts.take();
@@ -159,11 +164,7 @@ async fn every_wait_returns_while_nobody_leases_the_message() {
 #[allow(clippy::disallowed_methods)]
 async fn one_poll_serves_all_waits() {
     let fixture = Fixture::new().await;
-    let counts = Counts::default();
-    let backend = counts
-        .of(|counts| fixture.watched(move |event| counts.see(event)))
-        .await;
-    let queue = queue_of(&backend);
+    let (counts, queue) = counted(&fixture).await;
     let waits = waits(&queue, WORKERS);
     sleep(5 * SECOND).await;
     let sent = counts.take();
@@ -255,11 +256,7 @@ async fn a_wait_that_is_not_polled_takes_no_time_from_the_operation_timeout() {
 
 async fn a_wait_that_ends_before_it_may_poll_sends_nothing() {
     let fixture = Fixture::new().await;
-    let counts = Counts::default();
-    let backend = counts
-        .of(|counts| fixture.watched(move |event| counts.see(event)))
-        .await;
-    let queue = queue_of(&backend);
+    let (counts, queue) = counted(&fixture).await;
     let _idle = not_polled(&queue).await;
     counts.take();
     soon(queue.wait(SECOND / 100)).await.unwrap();
@@ -273,11 +270,7 @@ async fn a_wait_that_ends_before_it_may_poll_sends_nothing() {
 
 async fn after_a_wait_that_is_not_polled_one_other_polls_for_all() {
     let fixture = Fixture::new().await;
-    let counts = Counts::default();
-    let backend = counts
-        .of(|counts| fixture.watched(move |event| counts.see(event)))
-        .await;
-    let queue = queue_of(&backend);
+    let (counts, queue) = counted(&fixture).await;
     queue.enqueue(&message("a")).await.unwrap();
     let idle = not_polled(&queue).await;
     counts.take();

@@ -30,7 +30,7 @@ tests! {
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A third for the silence, and more than that for all the rest on a busy machine.
-const WELL_WITHIN: Duration = Duration::from_secs(27);
+const WELL_WITHIN: Duration = Duration::from_secs(23);
 
 /// A backend whose connections go through a proxy.
 struct Case {
