@@ -146,6 +146,7 @@ fn main() -> ExitCode {
         transaction_handles::tests(),
         transactions::tests(),
         unique_index::tests(),
+        unreadable::dead_letters::tests(),
         unreadable::tests(),
         uri_settings::tests(),
         waking::tests(),
