@@ -49,7 +49,7 @@ fn describe(raised: &Location) -> String {
 }
 
 /// The text of the checks. A failure quotes it: an assertion alone does not say what it compares.
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 12] = [
     ("cancel.rs", include_str!("checks/cancel.rs")),
     ("concurrent.rs", include_str!("checks/concurrent.rs")),
     ("dead_letter.rs", include_str!("checks/dead_letter.rs")),
@@ -58,6 +58,7 @@ const SOURCES: [(&str, &str); 11] = [
     ("lease.rs", include_str!("checks/lease.rs")),
     ("manage.rs", include_str!("checks/manage.rs")),
     ("race.rs", include_str!("checks/race.rs")),
+    ("separate_queues.rs", include_str!("checks/separate_queues.rs")),
     ("settle.rs", include_str!("checks/settle.rs")),
     ("wait.rs", include_str!("checks/wait.rs")),
     ("zero.rs", include_str!("checks/zero.rs")),
