@@ -203,6 +203,30 @@ impl OneQueue {
         })
     }
 
+    /// Stores messages and makes them dead letters. No message is ready before.
+    #[track_caller]
+    pub(crate) fn store_dead(&self, messages: &[NewMessage]) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            self.store(messages).await;
+            let deliveries = self.lease(messages.len()).await.into_iter();
+            let changes = deliveries.map(|each| LeaseChange::dead_letter(each.receipt, "no"));
+            let outcomes = self.change_all(&changes.collect::<Vec<_>>()).await;
+            assert_eq!(outcomes, vec![LeaseOutcome::Applied; messages.len()]);
+        })
+    }
+
+    /// Stores one message in each state. Its id is the name of the state.
+    #[track_caller]
+    pub(crate) fn fill_every_state(&self) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            self.store_dead(&[msg("dead")]).await;
+            self.store(&[msg("leased")]).await;
+            self.lease_one().await;
+            let delayed = msg("delayed").with_delay(Duration::from_secs(60));
+            self.store(&[msg("ready"), delayed]).await;
+        })
+    }
+
     #[track_caller]
     pub(crate) fn lease(&self, max: usize) -> impl Future<Output = Vec<Delivery>> {
         called_from_here(async move { self.lease_with(&LeaseOptions::new(max)).await })
@@ -218,7 +242,7 @@ impl OneQueue {
     }
 
     #[track_caller]
-    fn lease_with(&self, options: &LeaseOptions) -> impl Future<Output = Vec<Delivery>> {
+    pub(crate) fn lease_with(&self, options: &LeaseOptions) -> impl Future<Output = Vec<Delivery>> {
         called_from_here(async move {
             let (max, most) = (
                 options.max_messages(),

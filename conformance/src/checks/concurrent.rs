@@ -20,7 +20,11 @@ use crate::{
 
 /// Runs `task` this many times concurrently, every second time on another connection. A barrier
 /// makes all of them start together.
-async fn many<T, F>(fixture: &Fixture, tasks: usize, task: impl Fn(Fixture, usize) -> F) -> Vec<T>
+pub(super) async fn many<T, F>(
+    fixture: &Fixture,
+    tasks: usize,
+    task: impl Fn(Fixture, usize) -> F,
+) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -38,7 +42,7 @@ where
     run_all(together).await
 }
 
-async fn is_drained(fixture: &Fixture) -> bool {
+pub(super) async fn is_drained(fixture: &Fixture) -> bool {
     let stats = fixture.stats().await;
     stats.ready + stats.leased + stats.delayed == 0
 }

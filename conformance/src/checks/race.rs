@@ -56,6 +56,42 @@ async fn interleave<A, B>(
     }
 }
 
+/// Stops each of two calls at each of its await points while the other runs elsewhere. `prepare` makes
+/// what they race for, from an id that is new each time. `judge` gets both outputs.
+pub(super) async fn both_ways<C, A, B>(
+    fixture: &Fixture,
+    prepare: impl AsyncFn(&str) -> C,
+    one: impl AsyncFn(&Fixture, &C) -> A,
+    other: impl AsyncFn(&Fixture, &C) -> B,
+    judge: impl AsyncFn(C, A, B),
+) {
+    let elsewhere = fixture.reconnect().await;
+    for polls in every_await_point() {
+        let prize = prepare(&format!("one{polls}")).await;
+        let round = interleave(polls, one(fixture, &prize), async {
+            round_trips(&elsewhere).await;
+            other(&elsewhere, &prize).await
+        })
+        .await;
+        judge(prize, round.first, round.second).await;
+        if !round.was_stopped {
+            break;
+        }
+    }
+    for polls in every_await_point() {
+        let prize = prepare(&format!("other{polls}")).await;
+        let round = interleave(polls, other(fixture, &prize), async {
+            round_trips(&elsewhere).await;
+            one(&elsewhere, &prize).await
+        })
+        .await;
+        judge(prize, round.second, round.first).await;
+        if !round.was_stopped {
+            break;
+        }
+    }
+}
+
 /// Waits for round trips, so that a store has surely handled the last request of a stopped call.
 async fn round_trips(fixture: &Fixture) {
     for _ in 0..2 {
@@ -119,46 +155,24 @@ pub(super) async fn a_late_change_and_a_lease_do_not_both_succeed(fixture: Fixtu
 }
 
 async fn one_of_two_succeeds(fixture: &Fixture, action: Option<LeaseAction>) {
-    let elsewhere = fixture.reconnect().await;
-    let settle = async |fixture: &Fixture, receipt: &Receipt| {
+    let prepare = async |id: &str| expired_lease(fixture, msg(id)).await;
+    let lease = async |queue: &Fixture, _: &Receipt| !queue.lease(1).await.is_empty();
+    let settle = async |queue: &Fixture, receipt: &Receipt| {
         let outcome = match action.clone() {
-            None => fixture.ack(receipt).await,
-            Some(action) => fixture.change(receipt, action).await,
+            None => queue.ack(receipt).await,
+            Some(action) => queue.change(receipt, action).await,
         };
         outcome == Applied
     };
-    let lease = async |fixture: &Fixture| !fixture.lease(1).await.is_empty();
-    for lease_is_stopped in [true, false] {
-        for polls in every_await_point() {
-            let message = msg(&format!("m{polls}-{lease_is_stopped}"));
-            let receipt = &expired_lease(fixture, message).await;
-            let elsewhere = &elsewhere;
-            let (settled, leased, was_stopped) = if lease_is_stopped {
-                let round = interleave(polls, lease(fixture), async {
-                    round_trips(elsewhere).await;
-                    settle(elsewhere, receipt).await
-                });
-                let round = round.await;
-                (round.second, round.first, round.was_stopped)
-            } else {
-                let round = interleave(polls, settle(fixture, receipt), async {
-                    round_trips(elsewhere).await;
-                    lease(elsewhere).await
-                });
-                let round = round.await;
-                (round.first, round.second, round.was_stopped)
-            };
-            assert!(
-                settled != leased,
-                "either the lease or {action:?} (None is an ack): {leased}, {settled}"
-            );
-            fixture.pass(60_000).await;
-            ack_everything(fixture).await;
-            if !was_stopped {
-                break;
-            }
-        }
-    }
+    let judge = async |_, leased, settled| {
+        assert!(
+            settled != leased,
+            "either the lease or {action:?} (None is an ack): {leased}, {settled}"
+        );
+        fixture.pass(60_000).await;
+        ack_everything(fixture).await;
+    };
+    both_ways(fixture, prepare, lease, settle, judge).await;
 }
 
 /// A claim reads a message first and takes it later. In between, the message may be acked and its
@@ -284,7 +298,7 @@ pub(super) async fn an_ack_and_an_enqueue_both_take_effect(fixture: &Fixture) {
     }
 }
 
-async fn ack_everything(fixture: &Fixture) {
+pub(super) async fn ack_everything(fixture: &Fixture) {
     let receipts = receipts(fixture.lease(100).await);
     fixture.ack_all(&receipts).await;
 }

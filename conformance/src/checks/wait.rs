@@ -4,7 +4,7 @@
 use std::{pin::pin, task::Poll, time::Duration};
 
 use futures::poll;
-use queue_api::Redrive;
+use queue_api::{Purge, Redrive};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
@@ -43,11 +43,16 @@ async fn start_waiting(queue: &OneQueue) -> Waiting {
         // It panicked. `ends` reports it.
         return waiting;
     }
+    round_trips(queue).await;
+    waiting
+}
+
+/// Gives a waiter the time of some round trips.
+async fn round_trips(queue: &OneQueue) {
     for _ in 0..5 {
         queue.stats().await;
         tokio::task::yield_now().await;
     }
-    waiting
 }
 
 pub(super) async fn wait_returns_at_once_when_something_is_ready(fixture: Fixture) {
@@ -133,6 +138,92 @@ pub(super) async fn wait_wakes_on_a_redrive(fixture: Fixture) {
     waiting.ends().await;
 }
 
+/// The wait begins when nothing is due, and learns then what will be.
+pub(super) async fn wait_wakes_after_a_delayed_enqueue(fixture: Fixture) {
+    let late = msg("late").with_delay(Duration::from_secs(7200));
+    let waits = [
+        start_waiting(&fixture).await,
+        start_waiting(&fixture.other_queue("other")).await,
+    ];
+    let queues = [&*fixture, &fixture.other_queue("other")];
+    queues[1].store(&[late]).await;
+    for queue in queues {
+        queue
+            .store(&[msg("m").with_delay(Duration::from_secs(5))])
+            .await;
+        round_trips(queue).await;
+    }
+    fixture.pass(5000).await;
+    for waiting in waits {
+        waiting.ends().await;
+    }
+}
+
+/// A message without attempts left is ready until a lease call makes it a dead letter (S1, D1).
+pub(super) async fn wait_returns_when_an_exhausted_message_is_ready(fixture: Fixture) {
+    fixture.store(&[msg("m").with_max_attempts(1)]).await;
+    fixture.lease_one().await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.pass(10_000).await;
+    waiting.ends().await;
+    start_waiting(&fixture).await.ends().await;
+    fixture.expect_none_ready("one attempt was allowed").await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.store(&[msg("n")]).await;
+    waiting.ends().await;
+}
+
+pub(super) async fn wait_goes_on_when_the_queue_is_emptied(fixture: Fixture) {
+    for how in ["ack", "dead letter"] {
+        fixture.store(&[msg(how)]).await;
+        let receipt = fixture.lease_one().await.receipt;
+        let waiting = start_waiting(&fixture).await;
+        let settled = match how {
+            "ack" => fixture.ack(&receipt).await,
+            _ => fixture.change(&receipt, dead_letter("no")).await,
+        };
+        assert!(settled.is_applied());
+        round_trips(&fixture).await;
+        fixture.store(&[msg("next")]).await;
+        waiting.ends().await;
+        let next = fixture.lease_one().await;
+        assert!(fixture.ack(&next.receipt).await.is_applied());
+    }
+}
+
+pub(super) async fn wait_outlives_its_queue(fixture: Fixture) {
+    for how in ["purge", "delete", "delete, and enqueue elsewhere"] {
+        let late = msg("late").with_delay(Duration::from_secs(7200));
+        fixture.store(&[late]).await;
+        let waiting = start_waiting(&fixture).await;
+        match how {
+            "purge" => drop(fixture.purge(Purge::Live).await),
+            _ => fixture.delete().await,
+        }
+        round_trips(&fixture).await;
+        let elsewhere = fixture.reconnect().await;
+        let producer = if how.ends_with("elsewhere") {
+            &elsewhere
+        } else {
+            &fixture
+        };
+        producer.store(&[msg("m")]).await;
+        waiting.ends().await;
+        fixture.delete().await;
+    }
+}
+
+pub(super) async fn wait_for_ever_wakes_on_an_enqueue(fixture: Fixture) {
+    let waiter = fixture.clone();
+    let waiting = tokio::spawn(caught(async move {
+        let ended = waiter.backend().wait(&waiter.name, Duration::MAX).await;
+        ended.expect("wait succeeds");
+    }));
+    round_trips(&fixture).await;
+    fixture.store(&[msg("m")]).await;
+    Waiting(waiting).ends().await;
+}
+
 pub(super) async fn wait_wakes_on_a_nack(fixture: Fixture) {
     fixture
         .store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
@@ -181,10 +272,7 @@ pub(super) async fn wait_ends_while_the_clock_stands_still(fixture: Fixture) {
 pub(super) async fn a_lease_that_waits_gets_what_is_enqueued_elsewhere(fixture: Fixture) {
     let waiter = fixture.handle();
     let waiting = tokio::spawn(async move { waiter.lease_within(FOR_EVER).await });
-    for _ in 0..5 {
-        fixture.stats().await;
-        tokio::task::yield_now().await;
-    }
+    round_trips(&fixture).await;
     fixture.reconnect().await.store(&[msg("m")]).await;
     let leased = waiting.await.expect("no panic").expect("lease succeeds");
     assert_eq!(leased.expect("the message").id.as_str(), "m");
