@@ -10,7 +10,7 @@ use std::{
     future::Future,
     panic::{self, AssertUnwindSafe, Location},
     pin::Pin,
-    sync::Once,
+    sync::OnceLock,
     task::{Context, Poll},
 };
 
@@ -19,6 +19,8 @@ use futures::FutureExt;
 thread_local! {
     /// The line of a check whose call is being polled.
     static CALLER: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
+    /// The line of a check whose call was polled last, also after it ended.
+    static LAST_CALL: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
     /// The location of this thread's last panic, as text.
     static RAISED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -27,25 +29,44 @@ thread_local! {
 /// what it compares.
 pub(crate) type Source = fn(&str) -> Option<&'static str>;
 
+static SOURCE: OnceLock<Source> = OnceLock::new();
+
 /// Keeps the location of every panic from now on. The hook that was there before still runs.
 pub(crate) fn watch_panics(source: Source) {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    SOURCE.get_or_init(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            RAISED.set(info.location().map(|raised| describe(raised, source)));
+            RAISED.set(info.location().map(describe));
             before(info);
         }));
+        source
     });
 }
 
-/// The check's own line, and the location of the panic if that is in the backend.
-fn describe(raised: &Location, source: Source) -> String {
-    let caller = CALLER.get().unwrap_or(raised);
-    let mut text = format!("at {caller}");
-    for line in statement(caller, source) {
+/// Forgets the calls that were polled on this thread.
+pub(crate) fn forget_last_call() {
+    LAST_CALL.set(None);
+}
+
+/// The line and the statement of the last call that was polled on this thread, if there is one. Calls
+/// of tasks are polled on others.
+pub(crate) fn last_call() -> Option<String> {
+    LAST_CALL.get().map(quote)
+}
+
+/// The location, and the statement there if it is in a check.
+fn quote(location: &Location) -> String {
+    let mut text = format!("at {location}");
+    for line in statement(location) {
         text = format!("{text}\n    {line}");
     }
+    text
+}
+
+/// The check's own line, and the location of the panic if that is in the backend.
+fn describe(raised: &Location) -> String {
+    let caller = CALLER.get().unwrap_or(raised);
+    let text = quote(caller);
     if caller == raised || raised.file() == format!("{}fixture.rs", folder()) {
         return text;
     }
@@ -63,11 +84,11 @@ fn name_of(file: &str) -> Option<&str> {
 }
 
 /// The statement of a check at `location`.
-fn statement(location: &Location, source: Source) -> Vec<&'static str> {
+fn statement(location: &Location) -> Vec<&'static str> {
     const LONGEST: usize = 8;
-    let source = name_of(location.file())
-        .and_then(source)
-        .unwrap_or_default();
+    let source = SOURCE.get().zip(name_of(location.file()));
+    let source = source.and_then(|(source, name)| source(name));
+    let source = source.unwrap_or_default();
     let lines = source
         .lines()
         .skip(location.line() as usize - 1)
@@ -153,6 +174,7 @@ impl<F: Future> Future for CalledFrom<F> {
         let outer = CALLER.get();
         // The outermost caller is the check; the others are functions of the fixture.
         CALLER.set(outer.or(Some(self.caller)));
+        LAST_CALL.set(CALLER.get());
         let _restored = Restore(outer);
         self.call.as_mut().poll(cx)
     }

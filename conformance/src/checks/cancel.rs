@@ -128,7 +128,8 @@ pub(super) async fn a_dropped_lease_that_waits_loses_nothing(fixture: Fixture) {
         stored.push(id);
         let storing = tokio::spawn(caught(async move { producer.store(&[message]).await }));
         let queue = fixture.handle();
-        let ended = poll_at_most(polls, pin!(queue.lease_within(FOR_EVER))).await;
+        let lease = pin!(queue.lease_within(FOR_EVER));
+        let ended = fixture.wait_ends(poll_at_most(polls, lease)).await;
         let has_stored = storing.await.expect("panics are caught");
         has_stored.unwrap_or_else(|panic| panic.resume());
         if let Some(leased) = ended {
@@ -324,10 +325,8 @@ pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
         let _ = tokio::time::timeout(Duration::from_millis(20), dropped).await;
     }
     fixture.store(&[msg("m")]).await;
-    other
-        .await
-        .expect("no panic")
-        .expect("the other wait returns");
+    let ended = fixture.wait_ends(other).await.expect("no panic");
+    ended.expect("the other wait returns");
     assert_eq!(fixture.lease(10).await.len(), 1);
 }
 
