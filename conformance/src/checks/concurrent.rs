@@ -1,4 +1,7 @@
 //! C2: the contract with many tasks on two connections to the same store.
+//!
+//! The races of two calls are met by construction, see [`race`](super::race). These checks are about
+//! contention: many calls at once make progress, and together they account for every message.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -10,8 +10,10 @@ use queue_api::{
     NewMessage, Purge, QueueStats, Receipt, Redrive,
 };
 
-use super::race::both_ways;
-use crate::fixture::{Fixture, id_of, msg, receipts};
+use crate::{
+    fixture::{Fixture, id_of, msg, receipts},
+    race::{race, race_on_threads},
+};
 
 /// New messages for each round.
 fn trio(id: &str) -> [NewMessage; 3] {
@@ -56,8 +58,8 @@ pub(super) async fn concurrent_redrives_take_each_dead_letter_once(fixture: Fixt
         assert_eq!(first + second, 3, "{first} and {second} were redriven");
         drain(&fixture, Vec::new(), &messages).await;
     };
-    both_ways(&fixture, prepare, all, all, judge).await;
-    both_ways(&fixture, prepare, all, named, judge).await;
+    race_on_threads(&fixture, &prepare, all, all, &judge).await;
+    race(&fixture, prepare, all, named, judge).await;
 }
 
 pub(super) async fn a_dead_letter_is_redriven_or_purged(fixture: Fixture) {
@@ -70,7 +72,7 @@ pub(super) async fn a_dead_letter_is_redriven_or_purged(fixture: Fixture) {
         assert_eq!((stats.ready, stats.dead), (redriven, 0));
         assert_eq!(fixture.purge(Purge::Live).await, redriven);
     };
-    both_ways(&fixture, prepare, redrive, purge, judge).await;
+    race(&fixture, prepare, redrive, purge, judge).await;
 }
 
 pub(super) async fn a_redrive_and_a_lease_lose_nothing(fixture: Fixture) {
@@ -81,7 +83,7 @@ pub(super) async fn a_redrive_and_a_lease_lose_nothing(fixture: Fixture) {
         assert_eq!(redriven, 3);
         drain(&fixture, leased, &messages).await;
     };
-    both_ways(&fixture, prepare, redrive, lease, judge).await;
+    race(&fixture, prepare, redrive, lease, judge).await;
 }
 
 /// A message moves between live and dead, and its id is in use all the time.
@@ -95,7 +97,7 @@ pub(super) async fn a_stored_id_is_a_duplicate_while_it_moves(fixture: Fixture) 
     };
     let dead = async |id: &str| three_dead(&fixture, id).await;
     let redrive = async |queue: &Fixture, _: &_| queue.redrive(&Redrive::All).await;
-    both_ways(&fixture, dead, redrive, again, judge).await;
+    race(&fixture, dead, redrive, again, judge).await;
 
     let live = async |id: &str| {
         let messages = trio(id);
@@ -115,7 +117,7 @@ pub(super) async fn a_stored_id_is_a_duplicate_while_it_moves(fixture: Fixture) 
     let again =
         async |queue: &Fixture, (messages, _): &([NewMessage; 3], _)| queue.enqueue(messages).await;
     let judge = async |(messages, _), moved, outcomes| judge(messages, moved, outcomes).await;
-    both_ways(&fixture, live, die, again, judge).await;
+    race(&fixture, live, die, again, judge).await;
 }
 
 pub(super) async fn a_message_is_purged_or_acked(fixture: Fixture) {
@@ -130,7 +132,7 @@ pub(super) async fn a_message_is_purged_or_acked(fixture: Fixture) {
         assert_eq!(purged + acked, 3, "{purged} purged, {acked} acked");
         assert_eq!(fixture.stats().await, QueueStats::default());
     };
-    both_ways(&fixture, prepare, purge, ack, judge).await;
+    race(&fixture, prepare, purge, ack, judge).await;
 }
 
 /// A purge removes what was stored when it began, also what is leased meanwhile.
@@ -152,7 +154,7 @@ pub(super) async fn a_purged_message_is_not_leased(fixture: Fixture) {
         fixture.store(&messages).await;
         drain(&fixture, Vec::new(), &messages).await;
     };
-    both_ways(&fixture, prepare, purge, lease, judge).await;
+    race(&fixture, prepare, purge, lease, judge).await;
 }
 
 /// A message that is enqueued while its queue is deleted is there as a whole or not at all. The
@@ -174,7 +176,7 @@ pub(super) async fn a_deleted_queue_can_be_used_at_once(fixture: Fixture) {
         }
         drain(&fixture, Vec::new(), &messages).await;
     };
-    both_ways(&fixture, prepare, delete, enqueue, judge).await;
+    race(&fixture, prepare, delete, enqueue, judge).await;
 
     let live = async |id: &str| {
         fixture.store(&trio(id)).await;
@@ -189,7 +191,7 @@ pub(super) async fn a_deleted_queue_can_be_used_at_once(fixture: Fixture) {
         assert_eq!(fixture.lease_one().await.id, id_of("after"));
         fixture.delete().await;
     };
-    both_ways(
+    race(
         &fixture,
         live,
         async |queue: &Fixture, (): &()| queue.delete().await,

@@ -10,9 +10,12 @@ use queue_api::{
 
 use super::{
     concurrent::{is_drained, many},
-    race::{ack_everything, both_ways},
+    race::ack_everything,
 };
-use crate::fixture::{Fixture, dead_letter, extend, msg, nack};
+use crate::{
+    fixture::{Fixture, dead_letter, extend, msg, nack},
+    race::{race, race_on_threads},
+};
 
 /// A message whose attempts are used up, and the number of dead letters before it.
 struct Exhausted {
@@ -72,7 +75,7 @@ pub(super) async fn an_exhausted_message_is_settled_or_dead(fixture: Fixture) {
             fixture.pass(60_000).await;
             ack_everything(&fixture).await;
         };
-        both_ways(&fixture, prepare, lease, settle, judge).await;
+        race(&fixture, prepare, lease, settle, judge).await;
     }
 }
 
@@ -104,7 +107,7 @@ async fn two_leases_meet_exhausted_messages(fixture: &Fixture) {
             assert_eq!(fixture.ack(&delivery.receipt).await, Applied);
         }
     };
-    both_ways(fixture, prepare, lease, lease, judge).await;
+    race_on_threads(fixture, prepare, lease, lease, judge).await;
 }
 
 /// Each delivery fails at once, until the attempts are used up.
