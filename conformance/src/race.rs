@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a call is stopped for another. If it holds a lock, the other needs it to go on.
-const STOPPED: Duration = Duration::from_secs(1);
+pub(crate) const STOPPED: Duration = Duration::from_secs(1);
 
 /// How often two threads race. A backend that reads under one lock and writes under the next was caught
 /// in one round of 260 on average, with two processors and fourteen busy threads beside. So all rounds
@@ -148,20 +148,29 @@ async fn interleave<A, B>(
     first: impl Future<Output = A>,
     second: impl Future<Output = B>,
 ) -> Interleaved<A, B> {
-    let (mut first, mut second) = (pin!(first), pin!(second));
+    let mut first = pin!(first);
     let stopped = poll_at_most(polls, first.as_mut()).await;
     let was_stopped = stopped.is_none();
     let (first, second) = match stopped {
         Some(output) => (output, second.await),
-        None => match timeout(STOPPED, second.as_mut()).await {
-            Ok(output) => (first.await, output),
-            Err(_) => tokio::join!(first, second),
-        },
+        None => while_stopped(first, second).await,
     };
     Interleaved {
         first,
         second,
         was_stopped,
+    }
+}
+
+/// Runs `call` while `stopped` is not polled, and then finishes `stopped`.
+pub(crate) async fn while_stopped<A, B>(
+    stopped: impl Future<Output = A>,
+    call: impl Future<Output = B>,
+) -> (A, B) {
+    let mut call = pin!(call);
+    match timeout(STOPPED, call.as_mut()).await {
+        Ok(output) => (stopped.await, output),
+        Err(_) => tokio::join!(stopped, call),
     }
 }
 

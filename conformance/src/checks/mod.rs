@@ -19,6 +19,7 @@ mod manage;
 mod race;
 mod race_admin;
 mod race_dead;
+mod race_wait;
 mod separate_queues;
 mod settle;
 mod sizes;
@@ -154,6 +155,9 @@ table! {
         a_lease_that_waits_gets_what_is_enqueued_elsewhere a_lease_that_waits_ends_empty
         wait_wakes_after_a_delayed_enqueue wait_returns_when_an_exhausted_message_is_ready
         wait_goes_on_when_the_queue_is_emptied wait_for_ever_wakes_on_an_enqueue;
+    W1 Manual core race_wait: an_enqueue_wakes_a_wait_at_every_point
+        a_change_wakes_a_wait_at_every_point;
+    W1 Manual admin race_wait: a_redrive_wakes_a_wait_at_every_point;
     W1 Manual admin wait: wait_wakes_on_a_redrive wait_outlives_its_queue;
     W1 Real core wait: wait_ends_after_the_time_given wait_wakes_when_due_in_real_time;
     M1 Manual admin manage: peek_changes_nothing
@@ -168,7 +172,8 @@ table! {
     C1 Manual core cancel: a_dropped_enqueue_loses_nothing a_dropped_lease_loses_nothing
         a_dropped_ack_is_done_or_not a_dropped_change_is_done_or_not
         a_dropped_dead_lettering_is_done_or_not a_dropped_lease_of_exhausted_messages_loses_nothing
-        a_dropped_wait_wakes_others a_dropped_lease_that_waits_loses_nothing;
+        a_dropped_lease_that_waits_loses_nothing;
+    C1 Manual core race_wait: a_dropped_wait_wakes_others;
     C1 Manual admin cancel: a_dropped_redrive_loses_nothing;
     C2 Manual core concurrent: many_tasks_ack_each_message_once
         a_message_has_one_lease_at_a_time concurrent_enqueues_store_an_id_once;
