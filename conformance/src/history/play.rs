@@ -18,6 +18,7 @@ use crate::{
     fixture::{Fixture, OneQueue, id_of},
     harness::{Harness, TestTime},
     isolation::{isolated, with_store},
+    tally::{Counts, Tally},
 };
 
 /// A history that the model rejects, or that did not end.
@@ -40,7 +41,7 @@ impl Display for FailedHistory {
 pub(crate) type Played = Result<Result<(), FailedHistory>, String>;
 
 /// Plays `commands` on a new store.
-pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
+pub(crate) async fn play(harness: &dyn Harness, commands: &[Command], did: &mut Counts) -> Played {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
     let timeout = harness.timeout();
     // Twice the timeout, so that a history that does not end still has a timeline.
@@ -49,6 +50,7 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played 
         let mut player = Player::new(fixture);
         let played = isolated(timeout, player.play(commands)).await;
         let timeline = player.timeline;
+        player.tally.add_to(did);
         Ok(played
             .flatten()
             .map_err(|why| FailedHistory { timeline, why }))
@@ -63,6 +65,7 @@ struct Player {
     receipts: [Vec<Receipt>; QUEUES],
     elapsed: u64,
     timeline: Vec<String>,
+    tally: Tally,
 }
 
 impl Player {
@@ -73,6 +76,7 @@ impl Player {
             receipts: Default::default(),
             elapsed: 0,
             timeline: Vec::new(),
+            tally: Tally::default(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Player {
     }
 
     async fn step(&mut self, command: &Command) -> Result<(), String> {
+        self.tally.add("calls", 1);
         match command {
             Command::Enqueue { queue, messages } => self.enqueue(*queue, messages).await,
             Command::Lease {
