@@ -7,6 +7,7 @@ mod command;
 mod model;
 mod play;
 mod shrink;
+mod waits;
 
 use std::{cell::RefCell, env, fmt::Write, sync::Arc};
 

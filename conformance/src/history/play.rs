@@ -7,17 +7,20 @@ use std::{
 };
 
 use queue_api::{
-    LeaseAction, LeaseChange, LeaseOptions, ManualClock, MessageId, NewMessage, Receipt, Redrive,
+    Batching, LeaseAction, LeaseChange, LeaseOptions, ManualClock, MessageId, NewMessage,
+    QueueBackend, Receipt, Redrive,
 };
 
 use super::{
-    command::{Command, IDS, MessageSpec, QUEUES, ReceiptPick},
+    command::{CONNECTIONS, Command, IDS, MessageSpec, QUEUES, ReceiptPick},
     model::Model,
+    waits::Waits,
 };
 use crate::{
     fixture::{Fixture, OneQueue, id_of},
     harness::{Harness, TestTime},
     isolation::{isolated, with_store},
+    record::millis,
     tally::{Counts, Tally},
 };
 
@@ -47,7 +50,7 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command], did: &mut 
     // Twice the timeout, so that a history that does not end still has a timeline.
     with_store(harness, time.clone(), timeout * 2, async |store| {
         let fixture = Fixture::new(store, time, timeout).await?;
-        let mut player = Player::new(fixture);
+        let mut player = Player::new(fixture, timeout / 3);
         let played = isolated(timeout, player.play(commands)).await;
         let timeline = player.timeline;
         player.tally.add_to(did);
@@ -59,7 +62,13 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command], did: &mut 
 }
 
 struct Player {
+    /// The connection that is used now.
     fixture: Fixture,
+    /// The others.
+    connections: Vec<Fixture>,
+    waits: Waits,
+    /// How long a wait may take that has to return.
+    timeout: Duration,
     models: [Model; QUEUES],
     /// All receipts of each queue, oldest first.
     receipts: [Vec<Receipt>; QUEUES],
@@ -69,9 +78,12 @@ struct Player {
 }
 
 impl Player {
-    fn new(fixture: Fixture) -> Self {
+    fn new(fixture: Fixture, timeout: Duration) -> Self {
         Self {
             fixture,
+            connections: Vec::new(),
+            waits: Waits::default(),
+            timeout,
             models: Default::default(),
             receipts: Default::default(),
             elapsed: 0,
@@ -85,6 +97,7 @@ impl Player {
             self.step(command).await?;
             for queue in touched_by(command) {
                 self.compare_stats(queue).await?;
+                self.wake_waits(queue).await?;
             }
         }
         self.drain().await
@@ -111,6 +124,49 @@ impl Player {
                 self.note("reconnect", "");
                 Ok(())
             }
+            Command::Use(n) => {
+                let other = match *n < self.connections.len() {
+                    true => self.connections.remove(*n),
+                    false => self.fixture.reconnect().await,
+                };
+                self.connections
+                    .push(std::mem::replace(&mut self.fixture, other));
+                self.connections.truncate(CONNECTIONS - 1);
+                self.note("use another connection", "");
+                Ok(())
+            }
+            Command::Batch => {
+                let batching =
+                    |backend| -> Arc<dyn QueueBackend> { Arc::new(Batching::new(backend)) };
+                self.fixture = self.fixture.clone().wrapped(batching);
+                self.note("batch calls", "");
+                Ok(())
+            }
+            Command::Wait {
+                queue,
+                waits,
+                at_most,
+                drops_one,
+            } => {
+                for _ in 0..*waits {
+                    let on = self.queue(*queue);
+                    self.waits.start(*queue, on, *at_most, self.timeout).await?;
+                }
+                self.note(
+                    format!("queue {queue}: {waits} waits, at most {at_most:?}"),
+                    "",
+                );
+                if *drops_one && self.waits.drop_one(*queue) {
+                    self.tally.add("waits that were dropped", 1);
+                    self.note("one of them is dropped", "");
+                }
+                Ok(())
+            }
+            Command::List => self.list().await,
+            Command::DeadLetters { queue, max } => {
+                let dead = self.queue(*queue).dead_letters_in_pages(*max).await;
+                equal("D1: dead letters", dead, self.models[*queue].dead_letters())
+            }
             Command::Peek { queue, max } => {
                 let on = self.queue(*queue);
                 let seen = on.admin().peek(&on.name, *max).await.map_err(unexpected)?;
@@ -124,6 +180,7 @@ impl Player {
                     .await
                     .map_err(unexpected)?;
                 self.note(format!("queue {queue}: purge {what:?}"), purged);
+                self.tally.add("messages purged", purged);
                 equal("M1: purged", purged, self.models[*queue].purge(*what))
             }
             Command::Redrive { queue, ids } => self.redrive(*queue, ids).await,
@@ -134,6 +191,7 @@ impl Player {
                     .await
                     .map_err(unexpected)?;
                 self.note(format!("queue {queue}: delete"), "");
+                self.tally.add("queues deleted", 1);
                 self.models[*queue].delete();
                 Ok(())
             }
@@ -159,6 +217,10 @@ impl Player {
             .iter()
             .map(|message| model.enqueue(message, now))
             .collect();
+        for (message, outcome) in messages.iter().zip(&outcomes) {
+            let place = format!("{}/{}", on.name, message.id);
+            self.tally.enqueued(place, *outcome);
+        }
         equal("E1, E2: outcomes", outcomes, expected)
     }
 
@@ -187,6 +249,7 @@ impl Player {
             format!("queue {queue}: lease {max}{timeout}"),
             leased.join(", "),
         );
+        self.tally.leased(on.name.as_str(), &deliveries);
         self.receipts[queue].extend(deliveries.iter().map(|delivery| delivery.receipt.clone()));
 
         let now = self.fixture.now();
@@ -214,6 +277,11 @@ impl Player {
             format!("queue {queue}: ack {receipts:?}"),
             format!("{outcomes:?}"),
         );
+        let now = millis(self.fixture.now());
+        for (receipt, outcome) in receipts.iter().zip(&outcomes) {
+            let used = (on.name.as_str(), receipt.as_str());
+            self.tally.used(used, None, Some(*outcome), now);
+        }
         let model = &mut self.models[queue];
         let expected: Vec<_> = receipts.iter().map(|receipt| model.ack(receipt)).collect();
         equal("A1 to A4: outcomes", outcomes, expected)
@@ -241,6 +309,10 @@ impl Player {
         for (change, outcome) in changes.iter().zip(&outcomes) {
             let what = format!("queue {queue}: {:?} {:?}", change.action, change.receipt);
             self.note(what, format!("{outcome:?}"));
+            let used = (on.name.as_str(), change.receipt.as_str());
+            let now = millis(self.fixture.now());
+            self.tally
+                .used(used, Some(&change.action), Some(*outcome), now);
         }
         let now = self.fixture.now();
         let model = &mut self.models[queue];
@@ -264,11 +336,41 @@ impl Player {
             .await
             .map_err(unexpected)?;
         self.note(format!("queue {queue}: redrive {which:?}"), redriven);
+        self.tally.add("dead letters redriven", redriven);
         equal(
             "D1: redriven",
             redriven,
             self.models[queue].redrive(named, self.fixture.now()),
         )
+    }
+
+    async fn list(&mut self) -> Result<(), String> {
+        let listed = self
+            .fixture
+            .admin()
+            .list_queues()
+            .await
+            .map_err(unexpected)?;
+        self.note("list queues", format!("{listed:?}"));
+        if !listed.is_sorted() {
+            return Err(format!("M1: the list is not in order: {listed:?}"));
+        }
+        for (queue, model) in self.models.iter().enumerate() {
+            let name = self.queue(queue).name;
+            if model.has_messages() && !listed.contains(&name) {
+                return Err(format!("M1: {name} has messages, but is not in {listed:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// If a message is ready, every wait returns.
+    async fn wake_waits(&mut self, queue: usize) -> Result<(), String> {
+        if self.models[queue].stats(self.fixture.now()).ready > 0 {
+            let returned = self.waits.all_return(queue, self.timeout).await?;
+            self.tally.add("waits that ended", returned);
+        }
+        Ok(())
     }
 
     async fn compare_stats(&self, queue: usize) -> Result<(), String> {
@@ -288,11 +390,16 @@ impl Player {
             .push(format!("{:>6} ms  -- {end} --", self.elapsed));
         self.step(&Command::Pass(10_000)).await?;
         for queue in 0..QUEUES {
+            self.wake_waits(queue).await?;
             // One more than there are ids, so that the call meets every exhausted message.
             self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
             if self.fixture.has_admin() {
                 let dead = self.queue(queue).all_dead_letters().await;
+                for letter in &dead {
+                    self.tally
+                        .saw_dead(format!("{queue}/{}", letter.id), &letter.reason);
+                }
                 equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
             }
         }
@@ -300,7 +407,7 @@ impl Player {
     }
 
     fn queue(&self, queue: usize) -> OneQueue {
-        self.fixture.other_queue(["first", "second"][queue])
+        self.fixture.other_queue(NAMES[queue])
     }
 
     fn receipt(&self, queue: usize, pick: &ReceiptPick) -> Option<Receipt> {
@@ -310,6 +417,7 @@ impl Player {
             ReceiptPick::Recent(index) => (recent, index),
             ReceiptPick::Any(index) => (&own[..], index),
             ReceiptPick::OtherQueue(index) => (&self.receipts[1 - queue][..], index),
+            ReceiptPick::MadeUp => return Some(Receipt::new("made up")),
         };
         (!from.is_empty()).then(|| index.get(from).clone())
     }
@@ -320,9 +428,16 @@ impl Player {
     }
 }
 
+/// Names that a careless pattern would take for each other.
+const NAMES: [&str; QUEUES] = ["like_this", "likeXthis"];
+
 fn touched_by(command: &Command) -> std::ops::Range<usize> {
     match command {
-        Command::Pass(_) | Command::Reconnect => 0..QUEUES,
+        Command::Pass(_)
+        | Command::Reconnect
+        | Command::Use(_)
+        | Command::Batch
+        | Command::List => 0..QUEUES,
         Command::Enqueue { queue, .. }
         | Command::Lease { queue, .. }
         | Command::Ack { queue, .. }
@@ -330,6 +445,8 @@ fn touched_by(command: &Command) -> std::ops::Range<usize> {
         | Command::Peek { queue, .. }
         | Command::Purge { queue, .. }
         | Command::Redrive { queue, .. }
+        | Command::Wait { queue, .. }
+        | Command::DeadLetters { queue, .. }
         | Command::Delete { queue } => *queue..*queue + 1,
     }
 }

@@ -96,7 +96,7 @@ fn recorder(by: String, connection: Connection) -> Recorder {
     Recorder {
         by,
         drop_one_in: u64::MAX,
-        may_fail: true,
+        has_faults: false,
         connection,
         clock: CallClock::Real { slack: SLACK },
         record: SharedRecord::default(),

@@ -115,7 +115,7 @@ async fn play(store: &dyn Store, fixture: &Fixture) -> SharedRecord {
     let recorder = |by: String, connection: usize| Recorder {
         by,
         drop_one_in: 10,
-        may_fail: program.injector.is_some(),
+        has_faults: program.injector.is_some(),
         connection: program.connections[connection % program.connections.len()].clone(),
         clock: CallClock::Manual(fixture.clone()),
         record: record.clone(),
@@ -140,7 +140,7 @@ async fn play(store: &dyn Store, fixture: &Fixture) -> SharedRecord {
     }
     let mut cleaner = recorder("cleaner".to_owned(), 0);
     cleaner.drop_one_in = u64::MAX;
-    cleaner.may_fail = false;
+    cleaner.has_faults = false;
     look(&mut cleaner, &program).await;
     cleaner.redrive(&program.queues[0], None).await;
     cleaner.drain(&program.queues).await;

@@ -96,8 +96,8 @@ pub(super) struct Recorder {
     pub(super) by: String,
     /// One in this many calls is dropped on its way.
     pub(super) drop_one_in: u64,
-    /// Whether a call may fail.
-    pub(super) may_fail: bool,
+    /// Whether the server fails on purpose.
+    pub(super) has_faults: bool,
     pub(super) connection: Connection,
     pub(super) clock: CallClock,
     pub(super) record: SharedRecord,
@@ -313,15 +313,26 @@ impl Recorder {
         } else {
             Some(call.await)
         };
+        let what = match &answer {
+            Some(Ok(_)) => None,
+            Some(Err(error)) => {
+                assert!(
+                    error.is_retryable(),
+                    "X1: an error that cannot be repeated: {error:?}"
+                );
+                Some(match self.has_faults {
+                    true => "calls that failed",
+                    false => "calls that failed without a fault",
+                })
+            }
+            None => Some("calls that were dropped"),
+        };
         let tally = &mut self.record.lock().tally;
         tally.add("calls", 1);
-        match answer {
-            Some(Ok(answer)) => return Some(answer),
-            Some(Err(error)) if !self.may_fail => panic!("X1: an error without a cause: {error:?}"),
-            Some(Err(_)) => tally.add("calls that failed", 1),
-            None => tally.add("calls that were dropped", 1),
+        if let Some(what) = what {
+            tally.add(what, 1);
         }
-        None
+        answer?.ok()
     }
 
     /// Begins a call of several parts.

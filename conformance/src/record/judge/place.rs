@@ -11,7 +11,9 @@ pub(super) struct Place<'a> {
     pub(super) name: String,
     /// In the order in which they ended.
     steps: Vec<Step<'a>>,
-    /// When the lease calls without an answer began. Each may have leased the message.
+    /// When the lease calls began that may have leased the message without showing it: those without
+    /// an answer, and those whose leases may have expired before they ended. Such a call may have
+    /// lost a reply of its store, and then have looked again.
     unknown_leases: Vec<Moment>,
 }
 
@@ -62,6 +64,9 @@ impl<'a> Place<'a> {
                     visibility,
                     answer: Some(deliveries),
                 } => {
+                    if call.clock_to > call.clock_from + visibility {
+                        unknown_leases.push(call.began);
+                    }
                     for delivery in deliveries.iter().filter(|d| place(&d.id) == name) {
                         let visibility = *visibility;
                         step(
