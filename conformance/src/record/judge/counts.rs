@@ -12,6 +12,10 @@ use crate::record::{
 };
 
 pub(super) fn judge(calls: &[Call], places: &BTreeMap<&str, Place<'_>>) -> Vec<Violation> {
+    let counted: Vec<_> = places
+        .values()
+        .map(|place| (place, place.counted()))
+        .collect();
     let judged = calls.iter().filter_map(|call| {
         let Operation::Manage {
             queue,
@@ -20,40 +24,40 @@ pub(super) fn judge(calls: &[Call], places: &BTreeMap<&str, Place<'_>>) -> Vec<V
         else {
             return None;
         };
-        let why = wrong_count(calls, call, managed, places)?;
+        let by_place: Vec<_> = counted
+            .iter()
+            .filter_map(|(place, counted)| {
+                let (_, counted) = counted.iter().find(|(by, _)| std::ptr::eq(*by, call))?;
+                Some((&counted[..], place.enqueues_during(call)))
+            })
+            .collect();
+        let is_alone = is_alone(calls, call);
+        let why = wrong_count(managed, &by_place, is_alone)?;
         Some(Violation::new(calls, &format!("{queue}/"), why, &[call]))
     });
     judged.collect()
 }
 
-/// Why the count of a call cannot be right.
+/// Why the count of a call cannot be right. `by_place` says for each message id how the call may have
+/// counted it, and how many messages of this id may have been stored meanwhile.
 fn wrong_count(
-    calls: &[Call],
-    call: &Call,
     managed: &ManageCall,
-    places: &BTreeMap<&str, Place<'_>>,
+    by_place: &[(&[Counted], u64)],
+    is_alone: bool,
 ) -> Option<String> {
-    let bounds = |counted, again: bool| {
-        let (mut least, mut most) = (0, 0);
-        for place in places.values() {
-            let Some(is_possible) = place.may_count(call, counted) else {
-                continue;
-            };
-            if !is_possible {
-                continue;
-            }
-            most += 1 + if again {
-                place.enqueues_during(call)
+    let bounds = |what| {
+        let is_possible = by_place
+            .iter()
+            .filter(|(counted, _)| counted.contains(&what));
+        let is_certain = by_place.iter().filter(|(counted, _)| *counted == [what]);
+        let again = |(_, again): &(_, u64)| {
+            if what == Counted::Changed {
+                1 + again
             } else {
-                0
-            };
-            let others = ALL.iter().filter(|other| **other != counted);
-            let is_certain = !others
-                .into_iter()
-                .any(|other| place.may_count(call, *other) == Some(true));
-            least += u64::from(is_certain);
-        }
-        least..=most
+                1
+            }
+        };
+        is_certain.count() as u64..=is_possible.map(again).sum()
     };
     match managed {
         ManageCall::PurgeLive(Some(count))
@@ -62,11 +66,11 @@ fn wrong_count(
             answer: Some(count),
             ..
         } => {
-            let bounds = bounds(Counted::Changed, true);
+            let bounds = bounds(Counted::Changed);
             let why = format!("M1: the count is {count}, but it must be {bounds:?}");
             (!bounds.contains(count)).then_some(why)
         }
-        ManageCall::Stats(Some(stats)) if is_alone(calls, call) => {
+        ManageCall::Stats(Some(stats)) if is_alone => {
             let RecordedStats {
                 ready,
                 delayed,
@@ -80,7 +84,7 @@ fn wrong_count(
                 (Counted::Dead, dead),
             ];
             counts.into_iter().find_map(|(counted, count)| {
-                let bounds = bounds(counted, false);
+                let bounds = bounds(counted);
                 let why = format!("S1: {counted:?} is {count}, but it must be {bounds:?}");
                 (!bounds.contains(count)).then_some(why)
             })
@@ -88,15 +92,6 @@ fn wrong_count(
         _ => None,
     }
 }
-
-const ALL: [Counted; 6] = [
-    Counted::Nothing,
-    Counted::Changed,
-    Counted::Ready,
-    Counted::Delayed,
-    Counted::Leased,
-    Counted::Dead,
-];
 
 /// Whether no answered call overlaps this one. What a call without an answer may have done is in
 /// the bounds.

@@ -2,7 +2,7 @@
 
 use super::{
     Breach, breach,
-    search::{Search, Verdict},
+    search::{Verdict, counted, search},
     step::{Action, Counted, Step},
 };
 use crate::record::event::{Call, ManageCall, Moment, Operation, RecordedMessage, is_in, place};
@@ -103,6 +103,7 @@ impl<'a> Place<'a> {
                 _ => {}
             }
         }
+        steps.extend(removed_again(&steps));
         steps.sort_by_key(|step| (step.call.ended.unwrap_or(Moment::MAX), step.call.began));
         Self {
             name: name.to_owned(),
@@ -113,7 +114,7 @@ impl<'a> Place<'a> {
 
     pub(super) fn judge(&self) -> Result<(), Breach<'a>> {
         self.receipts_are_fresh()?;
-        match Search::new(&self.steps, &self.unknown_leases, None).run() {
+        match search(&self.steps, &self.unknown_leases) {
             Verdict::Possible => Ok(()),
             Verdict::Impossible { why, steps } => {
                 breach(why, steps.into_iter().map(|step| self.steps[step].call))
@@ -148,41 +149,70 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Whether `call` may have counted the message as `counted`. `None` if it is not about it.
-    pub(super) fn may_count(&self, call: &Call, counted: Counted) -> Option<bool> {
-        let is_it = |step: &Step| step.is_certain && std::ptr::eq(step.call, call);
-        let step = self.steps.iter().position(is_it)?;
-        let search = Search::new(&self.steps, &self.unknown_leases, Some((step, counted)));
-        // If it cannot be decided, it is possible.
-        Some(!matches!(search.run(), Verdict::Impossible { .. }))
+    /// How each call may have counted the message, by the step of the call. A call that is not there
+    /// was not about it.
+    pub(super) fn counted(&self) -> Vec<(&'a Call, Vec<Counted>)> {
+        let counted = counted(&self.steps, &self.unknown_leases);
+        let steps = self.steps.iter().enumerate();
+        steps
+            .filter(|(_, step)| step.is_certain && !step.action.counts().is_empty())
+            .map(|(n, step)| {
+                // If there are too many orders to look at, everything is possible.
+                let all = || step.action.counts().to_vec();
+                let possible = counted
+                    .as_ref()
+                    .map_or_else(all, |counted| counted.get(&n).cloned().unwrap_or_default());
+                (step.call, possible)
+            })
+            .collect()
     }
 
     /// How many enqueues overlap `call`, so that it may meet the id more than once.
     pub(super) fn enqueues_during(&self, call: &Call) -> u64 {
-        let overlaps = |step: &&Step| {
-            let is_store = matches!(step.action, Action::Store { .. });
-            let ended = step.call.ended.unwrap_or(Moment::MAX);
-            is_store && Some(step.call.began) < call.ended && ended > call.began
-        };
+        let overlaps =
+            |step: &&Step| matches!(step.action, Action::Store { .. }) && overlap(step.call, call);
         self.steps.iter().filter(overlaps).count() as u64
     }
 }
 
+/// A call that removes in several steps may meet an id again that is stored meanwhile.
+fn removed_again<'a>(steps: &[Step<'a>]) -> Vec<Step<'a>> {
+    let again = steps.iter().filter_map(|step| {
+        let action = match step.action {
+            Action::RemoveLive => Action::RemoveLive,
+            Action::RemoveDead => Action::RemoveDead,
+            Action::RemoveAll => Action::RemoveAll,
+            _ => return None,
+        };
+        let (call, is_certain) = (step.call, false);
+        let mut stores = steps
+            .iter()
+            .filter(|it| matches!(it.action, Action::Store { .. }));
+        let is_stored = stores.any(|store| overlap(store.call, call));
+        is_stored.then_some(Step {
+            call,
+            action,
+            is_certain,
+        })
+    });
+    again.collect()
+}
+
+fn overlap(a: &Call, b: &Call) -> bool {
+    let ended = |call: &Call| call.ended.unwrap_or(Moment::MAX);
+    a.began < ended(b) && b.began < ended(a)
+}
+
 /// What a call on the whole queue means for one id, and whether that is certain.
 fn manage<'a>(call: &'a ManageCall, id: &str, name: &str) -> Vec<(Action<'a>, bool)> {
-    // A call that removes or redrives in several steps may meet the id again.
-    let again = |action: fn() -> Action<'a>, is_answered| match is_answered {
-        true => vec![(action(), true), (action(), false)],
-        false => vec![(action(), false)],
-    };
     let find = |seen: &'a [RecordedMessage]| seen.iter().find(|m| place(&m.id) == name);
     match call {
-        ManageCall::PurgeLive(answer) => again(|| Action::RemoveLive, answer.is_some()),
-        ManageCall::PurgeDead(answer) => again(|| Action::RemoveDead, answer.is_some()),
-        ManageCall::Delete(answer) => again(|| Action::RemoveAll, answer.is_some()),
+        ManageCall::PurgeLive(answer) => vec![(Action::RemoveLive, answer.is_some())],
+        ManageCall::PurgeDead(answer) => vec![(Action::RemoveDead, answer.is_some())],
+        ManageCall::Delete(answer) => vec![(Action::RemoveAll, answer.is_some())],
         ManageCall::Redrive { ids, answer } => match ids {
             Some(ids) if !ids.iter().any(|named| named == id) => vec![],
-            _ => again(|| Action::Redrive, answer.is_some()),
+            _ => vec![(Action::Redrive, answer.is_some())],
         },
         ManageCall::DeadLetters(Some(seen)) => vec![(Action::SeeDead(find(seen)), true)],
         ManageCall::Peek(Some(seen)) => {

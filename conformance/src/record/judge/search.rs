@@ -1,6 +1,6 @@
 //! The search for an order of calls that the contract allows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 
 use super::step::{Counted, State, Step};
 use crate::record::event::Moment;
@@ -19,13 +19,44 @@ pub(super) enum Verdict {
 /// More than any record of the suite needs.
 const MOST_STATES: usize = 300_000;
 
-pub(super) struct Search<'s, 'a> {
+/// Looks for an order of `steps`, which are in the order in which they ended. `unknown_leases` are
+/// the moments when lease calls began that may have taken the message. Each makes more orders
+/// possible, so it tries with few of them first.
+pub(super) fn search<'a>(steps: &[Step<'a>], unknown_leases: &[Moment]) -> Verdict {
+    let mut verdict = Verdict::Undecided;
+    for most_unknown in 0..=unknown_leases.len() {
+        let search = Search::new(steps, unknown_leases, most_unknown);
+        verdict = search.run();
+        if !matches!(verdict, Verdict::Impossible { .. }) {
+            return verdict;
+        }
+    }
+    verdict
+}
+
+/// How each step may have counted the message, in all orders. `None` if there are too many.
+pub(super) fn counted<'a>(
+    steps: &[Step<'a>],
+    unknown_leases: &[Moment],
+) -> Option<BTreeMap<usize, Vec<Counted>>> {
+    let mut search = Search::new(steps, unknown_leases, unknown_leases.len());
+    search.in_all_orders = true;
+    search.most_states = MOST_STATES / 20;
+    search.can_end(&search.start());
+    (search.seen.len() < search.most_states).then_some(search.counted)
+}
+
+struct Search<'s, 'a> {
     /// In the order in which they ended.
     steps: &'s [Step<'a>],
     unknown_leases: &'s [Moment],
-    /// What a step must have counted.
-    wanted: Option<(usize, Counted)>,
-    seen: HashSet<(Vec<u64>, State<'a>)>,
+    most_unknown: usize,
+    in_all_orders: bool,
+    most_states: usize,
+    /// The steps of the prefixes so far with their states, and whether such a prefix can end.
+    seen: HashMap<(Vec<u64>, State<'a>), bool>,
+    /// How steps counted the message in the orders so far.
+    counted: BTreeMap<usize, Vec<Counted>>,
     /// The most steps in an order that is possible up to there, and what does not fit behind it.
     longest: usize,
     refused: Vec<Refused>,
@@ -51,33 +82,35 @@ struct Prefix<'a> {
 }
 
 impl<'s, 'a> Search<'s, 'a> {
-    pub(super) fn new(
-        steps: &'s [Step<'a>],
-        unknown_leases: &'s [Moment],
-        wanted: Option<(usize, Counted)>,
-    ) -> Self {
+    fn new(steps: &'s [Step<'a>], unknown_leases: &'s [Moment], most_unknown: usize) -> Self {
         Self {
             steps,
             unknown_leases,
-            wanted,
-            seen: HashSet::new(),
+            most_unknown,
+            in_all_orders: false,
+            most_states: MOST_STATES,
+            seen: HashMap::new(),
+            counted: BTreeMap::new(),
             longest: 0,
             refused: Vec::new(),
         }
     }
 
-    pub(super) fn run(mut self) -> Verdict {
-        let start = Prefix {
+    fn start(&self) -> Prefix<'a> {
+        Prefix {
             done: vec![0; self.steps.len().div_ceil(64)],
             certain: 0,
             began: 0,
             state: State::Absent,
             last: None,
-        };
-        if self.can_end(&start) {
+        }
+    }
+
+    fn run(mut self) -> Verdict {
+        if self.can_end(&self.start()) {
             return Verdict::Possible;
         }
-        if self.seen.len() >= MOST_STATES {
+        if self.seen.len() >= self.most_states {
             return Verdict::Undecided;
         }
         // The steps are in the order of their ends. So this one waits for no other.
@@ -90,29 +123,58 @@ impl<'s, 'a> Search<'s, 'a> {
 
     /// Whether some order begins with `prefix`, has all certain steps, and leaves no live message.
     fn can_end(&mut self, prefix: &Prefix<'a>) -> bool {
-        if prefix.certain == self.steps.iter().filter(|step| step.is_certain).count() {
-            let mut ends = prefix.state.with_hidden_leases(u64::MAX, 0).into_iter();
-            if ends.any(|state| !state.is_live()) {
-                return true;
-            }
-            let why = "E1: the message was stored, but never acked or made a dead letter";
-            if let Some(last) = prefix.last {
-                self.refuse(prefix, last, why.to_owned());
-            }
+        let key = (prefix.done.clone(), prefix.state.clone());
+        if let Some(can_end) = self.seen.get(&key) {
+            return *can_end;
         }
-        let is_new = self
-            .seen
-            .insert((prefix.done.clone(), prefix.state.clone()));
-        if !is_new || self.seen.len() >= MOST_STATES {
+        if self.seen.len() >= self.most_states {
             return false;
         }
-        let (certain, possible): (Vec<_>, Vec<_>) = (0..self.steps.len())
-            .filter(|step| self.may_be_next(prefix, *step))
+        let mut can_end = self.is_end(prefix);
+        if !can_end || self.in_all_orders {
+            for step in self.next_steps(prefix) {
+                can_end |= self.can_go_on(prefix, step);
+                if can_end && !self.in_all_orders {
+                    break;
+                }
+            }
+        }
+        self.seen.insert(key, can_end);
+        can_end
+    }
+
+    fn is_end(&mut self, prefix: &Prefix<'a>) -> bool {
+        if prefix.certain < self.steps.iter().filter(|step| step.is_certain).count() {
+            return false;
+        }
+        let mut ends = prefix.state.with_hidden_leases(u64::MAX, 0).into_iter();
+        if ends.any(|state| !state.is_live()) {
+            return true;
+        }
+        if let Some(last) = prefix.last {
+            let why = "E1: the message was stored, but never acked or made a dead letter";
+            self.refuse(prefix, last, why.to_owned());
+        }
+        false
+    }
+
+    /// The steps that may come next, those that are certain first.
+    fn next_steps(&self, prefix: &Prefix<'a>) -> Vec<usize> {
+        let may_be_next = |step: &usize| self.may_be_next(prefix, *step);
+        let (mut next, possible): (Vec<_>, Vec<_>) = (0..self.steps.len())
+            .filter(may_be_next)
             .partition(|step| self.steps[*step].is_certain);
-        certain
-            .into_iter()
-            .chain(possible)
-            .any(|step| self.can_go_on(prefix, step))
+        // A look that fits here need not be tried later: it fits into every order that goes on.
+        let fits = |step: &usize| {
+            let step = &self.steps[*step];
+            let looks = step.action.only_looks() && !(self.in_all_orders && step.action.is_count());
+            looks && prefix.state.after(step, None).is_ok()
+        };
+        if let Some(look) = next.iter().copied().find(fits) {
+            return vec![look];
+        }
+        next.extend(possible);
+        next
     }
 
     fn may_be_next(&self, prefix: &Prefix<'a>, next: usize) -> bool {
@@ -145,15 +207,11 @@ impl<'s, 'a> Search<'s, 'a> {
             .unknown_leases
             .iter()
             .filter(|began| **began < ended)
-            .count();
+            .count()
+            .min(self.most_unknown);
         let last = prefix.last.map(|last| &self.steps[last]);
+        let mut can_end = false;
         for state in prefix.state.with_hidden_leases(step.call.clock_to, unknown) {
-            if let Some((wanted, counted)) = self.wanted
-                && wanted == next
-                && !state.may_count(step, counted)
-            {
-                continue;
-            }
             let after = match state.after(step, last) {
                 Ok(after) => after,
                 Err(why) => {
@@ -175,11 +233,21 @@ impl<'s, 'a> Search<'s, 'a> {
                 last: if is_changed { Some(next) } else { prefix.last },
             };
             longer.done[next / 64] |= 1 << (next % 64);
-            if self.can_end(&longer) {
+            if !self.can_end(&longer) {
+                continue;
+            }
+            if !self.in_all_orders {
                 return true;
             }
+            can_end = true;
+            let counted = self.counted.entry(next).or_default();
+            for count in step.action.counts() {
+                if state.may_count(step, *count) && !counted.contains(count) {
+                    counted.push(*count);
+                }
+            }
         }
-        false
+        can_end
     }
 
     fn refuse(&mut self, prefix: &Prefix<'a>, step: usize, why: String) {

@@ -89,6 +89,41 @@ pub(super) enum Counted {
     Dead,
 }
 
+impl Action<'_> {
+    /// Whether it changes nothing in any state.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::Store {
+                answer: Some(false),
+                ..
+            } | Self::Settle {
+                answer: Some(false),
+                ..
+            } | Self::SeeDead(_)
+                | Self::SeeLive(_)
+                | Self::MissQueue
+                | Self::Count
+        )
+    }
+
+    pub(super) fn is_count(&self) -> bool {
+        matches!(self, Self::Count)
+    }
+
+    /// How it may count a message.
+    pub(super) fn counts(&self) -> &'static [Counted] {
+        use Counted::{Changed, Dead, Delayed, Leased, Nothing, Ready};
+        match self {
+            Self::Count => &[Nothing, Ready, Delayed, Leased, Dead],
+            Self::RemoveLive | Self::RemoveDead | Self::RemoveAll | Self::Redrive => {
+                &[Nothing, Changed]
+            }
+            _ => &[],
+        }
+    }
+}
+
 impl<'a> State<'a> {
     pub(super) fn is_live(&self) -> bool {
         matches!(self, Self::Live(_))
