@@ -4,8 +4,10 @@
 //! A failing history is shrunk and printed as a timeline, with the seed that replays it.
 
 mod command;
+mod manage;
 mod model;
 mod play;
+mod player;
 mod shrink;
 mod waits;
 

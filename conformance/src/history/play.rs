@@ -1,27 +1,25 @@
 //! Plays a history on a backend and keeps a timeline.
 
 use std::{
-    fmt::{self, Debug, Display},
+    fmt::{self, Display},
     sync::Arc,
     time::Duration,
 };
 
 use queue_api::{
-    Batching, LeaseAction, LeaseChange, LeaseOptions, ManualClock, MessageId, NewMessage,
-    QueueBackend, Receipt, Redrive,
+    Batching, LeaseAction, LeaseChange, LeaseOptions, ManualClock, NewMessage, QueueBackend,
 };
 
 use super::{
     command::{CONNECTIONS, Command, IDS, MessageSpec, QUEUES, ReceiptPick},
-    model::Model,
-    waits::Waits,
+    player::{Player, equal, letter, unexpected},
 };
 use crate::{
-    fixture::{Fixture, OneQueue, id_of},
+    fixture::Fixture,
     harness::{Harness, TestTime},
     isolation::{isolated, with_store},
     record::millis,
-    tally::{Counts, Tally},
+    tally::Counts,
 };
 
 /// A history that the model rejects, or that did not end.
@@ -61,37 +59,7 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command], did: &mut 
     .await
 }
 
-struct Player {
-    /// The connection that is used now.
-    fixture: Fixture,
-    /// The others.
-    connections: Vec<Fixture>,
-    waits: Waits,
-    /// How long a wait may take that has to return.
-    timeout: Duration,
-    models: [Model; QUEUES],
-    /// All receipts of each queue, oldest first.
-    receipts: [Vec<Receipt>; QUEUES],
-    elapsed: u64,
-    timeline: Vec<String>,
-    tally: Tally,
-}
-
 impl Player {
-    fn new(fixture: Fixture, timeout: Duration) -> Self {
-        Self {
-            fixture,
-            connections: Vec::new(),
-            waits: Waits::default(),
-            timeout,
-            models: Default::default(),
-            receipts: Default::default(),
-            elapsed: 0,
-            timeline: Vec::new(),
-            tally: Tally::default(),
-        }
-    }
-
     async fn play(&mut self, commands: &[Command]) -> Result<(), String> {
         for command in commands {
             self.step(command).await?;
@@ -104,7 +72,7 @@ impl Player {
     }
 
     async fn step(&mut self, command: &Command) -> Result<(), String> {
-        self.tally.add("calls", 1);
+        self.tally.called();
         match command {
             Command::Enqueue { queue, messages } => self.enqueue(*queue, messages).await,
             Command::Lease {
@@ -162,39 +130,7 @@ impl Player {
                 }
                 Ok(())
             }
-            Command::List => self.list().await,
-            Command::DeadLetters { queue, max } => {
-                let dead = self.queue(*queue).dead_letters_in_pages(*max).await;
-                equal("D1: dead letters", dead, self.models[*queue].dead_letters())
-            }
-            Command::Peek { queue, max } => {
-                let on = self.queue(*queue);
-                let seen = on.admin().peek(&on.name, *max).await.map_err(unexpected)?;
-                self.models[*queue].peek(*max, self.fixture.now(), &seen)
-            }
-            Command::Purge { queue, what } => {
-                let on = self.queue(*queue);
-                let purged = on
-                    .admin()
-                    .purge(&on.name, *what)
-                    .await
-                    .map_err(unexpected)?;
-                self.note(format!("queue {queue}: purge {what:?}"), purged);
-                self.tally.add("messages purged", purged);
-                equal("M1: purged", purged, self.models[*queue].purge(*what))
-            }
-            Command::Redrive { queue, ids } => self.redrive(*queue, ids).await,
-            Command::Delete { queue } => {
-                let on = self.queue(*queue);
-                on.admin()
-                    .delete_queue(&on.name)
-                    .await
-                    .map_err(unexpected)?;
-                self.note(format!("queue {queue}: delete"), "");
-                self.tally.add("queues deleted", 1);
-                self.models[*queue].delete();
-                Ok(())
-            }
+            managed => self.manage(managed).await,
         }
     }
 
@@ -323,66 +259,6 @@ impl Player {
         equal("A2 to A5: outcomes", outcomes, expected)
     }
 
-    async fn redrive(&mut self, queue: usize, ids: &[usize]) -> Result<(), String> {
-        let ids: Vec<MessageId> = ids.iter().map(|id| letter(*id)).collect();
-        let (which, named) = match &ids[..] {
-            [] => (Redrive::All, None),
-            ids => (Redrive::Ids(ids.to_vec()), Some(ids)),
-        };
-        let on = self.queue(queue);
-        let redriven = on
-            .admin()
-            .redrive(&on.name, &which)
-            .await
-            .map_err(unexpected)?;
-        self.note(format!("queue {queue}: redrive {which:?}"), redriven);
-        self.tally.add("dead letters redriven", redriven);
-        equal(
-            "D1: redriven",
-            redriven,
-            self.models[queue].redrive(named, self.fixture.now()),
-        )
-    }
-
-    async fn list(&mut self) -> Result<(), String> {
-        let listed = self
-            .fixture
-            .admin()
-            .list_queues()
-            .await
-            .map_err(unexpected)?;
-        self.note("list queues", format!("{listed:?}"));
-        if !listed.is_sorted() {
-            return Err(format!("M1: the list is not in order: {listed:?}"));
-        }
-        for (queue, model) in self.models.iter().enumerate() {
-            let name = self.queue(queue).name;
-            if model.has_messages() && !listed.contains(&name) {
-                return Err(format!("M1: {name} has messages, but is not in {listed:?}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// If a message is ready, every wait returns.
-    async fn wake_waits(&mut self, queue: usize) -> Result<(), String> {
-        if self.models[queue].stats(self.fixture.now()).ready > 0 {
-            let returned = self.waits.all_return(queue, self.timeout).await?;
-            self.tally.add("waits that ended", returned);
-        }
-        Ok(())
-    }
-
-    async fn compare_stats(&self, queue: usize) -> Result<(), String> {
-        let on = self.queue(queue);
-        let stats = on.backend().stats(&on.name).await.map_err(unexpected)?;
-        equal(
-            "S1: stats",
-            stats,
-            self.models[queue].stats(self.fixture.now()),
-        )
-    }
-
     /// In the end every message left is delivered, whatever its delay.
     async fn drain(&mut self) -> Result<(), String> {
         let end = "end of the history: 10 seconds pass, and everything left is leased";
@@ -405,31 +281,7 @@ impl Player {
         }
         Ok(())
     }
-
-    fn queue(&self, queue: usize) -> OneQueue {
-        self.fixture.other_queue(NAMES[queue])
-    }
-
-    fn receipt(&self, queue: usize, pick: &ReceiptPick) -> Option<Receipt> {
-        let own = &self.receipts[queue];
-        let recent = &own[own.len().saturating_sub(3)..];
-        let (from, index) = match pick {
-            ReceiptPick::Recent(index) => (recent, index),
-            ReceiptPick::Any(index) => (&own[..], index),
-            ReceiptPick::OtherQueue(index) => (&self.receipts[1 - queue][..], index),
-            ReceiptPick::MadeUp => return Some(Receipt::new("made up")),
-        };
-        (!from.is_empty()).then(|| index.get(from).clone())
-    }
-
-    fn note(&mut self, what: impl Display, answer: impl Display) {
-        self.timeline
-            .push(format!("{:>6} ms  {what} -> {answer}", self.elapsed));
-    }
 }
-
-/// Names that a careless pattern would take for each other.
-const NAMES: [&str; QUEUES] = ["like_this", "likeXthis"];
 
 fn touched_by(command: &Command) -> std::ops::Range<usize> {
     match command {
@@ -451,10 +303,6 @@ fn touched_by(command: &Command) -> std::ops::Range<usize> {
     }
 }
 
-fn letter(id: usize) -> MessageId {
-    id_of(["a", "b", "c", "d", "e"][id])
-}
-
 fn message(message_spec: &MessageSpec) -> NewMessage {
     NewMessage::new(message_spec.payload.to_string())
         .with_id(letter(message_spec.id))
@@ -474,15 +322,4 @@ fn describe(message_spec: &MessageSpec) -> String {
     } = message_spec;
     let id = letter(*id);
     format!("{id} (delay {delay}, visibility {visibility}, max attempts {max_attempts})")
-}
-
-fn unexpected(error: queue_api::Error) -> String {
-    format!("X1: an error without a cause: {error:?}")
-}
-
-fn equal<T: PartialEq + Debug>(what: &str, seen: T, expected: T) -> Result<(), String> {
-    if seen == expected {
-        return Ok(());
-    }
-    Err(format!("{what}: got {seen:?}, expected {expected:?}"))
 }

@@ -78,8 +78,8 @@ pub(super) struct Program {
     pub(super) queues: [QueueName; 2],
     pub(super) connections: Vec<Connection>,
     pub(super) has_admin: bool,
-    /// Whether messages are purged and queues are deleted. Not always: little is left then.
-    pub(super) may_remove: bool,
+    /// Whether the first worker purges or deletes a queue once.
+    pub(super) removes: bool,
     pub(super) injector: Option<Arc<Injector>>,
 }
 
@@ -100,7 +100,7 @@ impl Program {
         Self {
             queues: QUEUES.map(name),
             has_admin: fixture.has_admin(),
-            may_remove: random.one_in(4),
+            removes: random.one_in(2),
             injector: faults.map(|faults| Arc::new(Injector::new(faults))),
             connections,
         }
@@ -132,9 +132,12 @@ async fn play(store: &dyn Store, fixture: &Fixture) -> SharedRecord {
     }
     for n in 0..WORKERS {
         let worker = recorder(format!("worker {n}"), n);
-        tasks.push(Box::pin(worker.work(program.clone(), CALLS)));
+        let mut program = program.clone();
+        program.removes &= n == 0;
+        tasks.push(Box::pin(worker.work(program, CALLS)));
     }
     run_all(tasks).await;
+    record.lock().tally.end_calls();
     if let Some(injector) = &program.injector {
         injector.clear(&record).await;
     }
@@ -142,6 +145,7 @@ async fn play(store: &dyn Store, fixture: &Fixture) -> SharedRecord {
     cleaner.drop_one_in = u64::MAX;
     cleaner.has_faults = false;
     look(&mut cleaner, &program).await;
+    cleaner.work_alone(&program, CALLS).await;
     cleaner.redrive(&program.queues[0], None).await;
     cleaner.drain(&program.queues).await;
     if random.one_in(2) {

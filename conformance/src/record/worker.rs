@@ -13,7 +13,9 @@ use crate::fixture::id_of;
 
 impl Recorder {
     pub(super) async fn work(mut self, program: Program, calls: usize) {
-        for _ in 0..calls {
+        // Only one, because little is left afterwards.
+        let removal = program.removes.then(|| self.random.below(calls as u64));
+        for n in 0..calls as u64 {
             self.random.yield_randomly().await;
             if self.random.one_in(3) {
                 self.pass_up_to(6).await;
@@ -23,10 +25,14 @@ impl Recorder {
             {
                 injector.inject_any(&self.record, &mut self.random).await;
             }
-            let queue = &program.queues[usize::from(self.random.one_in(5))];
+            let queue = &program.queues[usize::from(self.random.one_in(8))];
+            if removal == Some(n) {
+                self.remove_some(queue).await;
+                continue;
+            }
             match self.random.below(20) {
-                0..=9 => self.lease_some(queue).await,
-                10..=14 => self.settle_some(&program.queues, queue).await,
+                0..=11 => self.lease_some(queue).await,
+                12..=14 => self.settle_some(&program.queues, queue).await,
                 15 | 16 => {
                     let ids: Vec<_> = (0..self.random.below(3) + 1)
                         .map(|_| self.random.below(IDS))
@@ -34,16 +40,31 @@ impl Recorder {
                     self.send(&program, queue, &ids).await;
                 }
                 17 => self.wait_a_little(queue).await,
-                _ => self.manage_some(&program, queue).await,
+                _ => self.manage_some(queue).await,
             }
         }
     }
 
+    /// Calls while nobody else makes any. So the counts after each are exact.
+    pub(super) async fn work_alone(&mut self, program: &Program, calls: usize) {
+        for n in 0..calls {
+            let queue = &program.queues[0];
+            match n % 2 {
+                0 => self.lease_some(queue).await,
+                _ => self.settle_some(&program.queues, queue).await,
+            }
+            self.pass_up_to(6).await;
+            self.stats(queue).await;
+        }
+    }
+
     async fn lease_some(&mut self, queue: &QueueName) {
-        let max = self.random.below(3) as usize + 1;
+        // Mostly few, so that some are left for the others.
+        let max = [1, 1, 1, 2, 3][self.random.below(5) as usize];
         let visibility = (!self.random.one_in(3)).then(|| self.random_millis());
+        // An idle consumer waits until a lease or a delay ends.
         if self.lease(queue, max, visibility).await.is_empty() {
-            self.pass_up_to(10).await;
+            self.pass_up_to(20).await;
         }
     }
 
@@ -55,7 +76,7 @@ impl Recorder {
     }
 
     fn random_millis(&mut self) -> Millis {
-        [0, 1, 5, 10, 20][self.random.below(5) as usize]
+        [0, 1, 2, 5, 10, 20][self.random.below(6) as usize]
     }
 
     /// Sends messages with these ids in one batch.
@@ -155,27 +176,31 @@ impl Recorder {
         self.record.lock().tally.add(what, 1);
     }
 
-    async fn manage_some(&mut self, program: &Program, queue: &QueueName) {
-        match self.random.below(12) {
+    async fn manage_some(&mut self, queue: &QueueName) {
+        match self.random.below(9) {
             0 => self.stats(queue).await,
             1 | 2 => self.peek(queue).await,
             3 | 4 => self.dead_letters(queue).await,
             5 => self.list(queue).await,
             6 | 7 => self.redrive(queue, None).await,
-            8 => {
+            _ => {
                 let ids = (0..3).map(|_| numbered(self.random.below(IDS))).collect();
                 self.redrive(queue, Some(ids)).await;
             }
-            _ if !program.may_remove => self.lease_some(queue).await,
-            9 => self.purge(queue, Purge::Live).await,
-            10 => self.purge(queue, Purge::Dead).await,
+        }
+    }
+
+    async fn remove_some(&mut self, queue: &QueueName) {
+        match self.random.below(4) {
+            0 | 1 => self.purge(queue, Purge::Live).await,
+            2 => self.purge(queue, Purge::Dead).await,
             _ => self.delete(queue).await,
         }
     }
 }
 
 /// The number of ids.
-pub(super) const IDS: u64 = 6;
+pub(super) const IDS: u64 = 8;
 
 pub(super) fn numbered(id: u64) -> MessageId {
     id_of(&format!("m{id}"))

@@ -23,9 +23,10 @@ const MOST_STATES: usize = 300_000;
 /// the moments when lease calls began that may have taken the message. Each makes more orders
 /// possible, so it tries with few of them first.
 pub(super) fn search<'a>(steps: &[Step<'a>], unknown_leases: &[Moment]) -> Verdict {
+    let order = Order::new(steps);
     let mut verdict = Verdict::Undecided;
     for most_unknown in 0..=unknown_leases.len() {
-        let search = Search::new(steps, unknown_leases, most_unknown);
+        let search = Search::new(steps, &order, unknown_leases, most_unknown);
         verdict = search.run();
         if !matches!(verdict, Verdict::Impossible { .. }) {
             return verdict;
@@ -39,16 +40,51 @@ pub(super) fn counted<'a>(
     steps: &[Step<'a>],
     unknown_leases: &[Moment],
 ) -> Option<BTreeMap<usize, Vec<Counted>>> {
-    let mut search = Search::new(steps, unknown_leases, unknown_leases.len());
+    let order = Order::new(steps);
+    let mut search = Search::new(steps, &order, unknown_leases, unknown_leases.len());
     search.in_all_orders = true;
-    search.most_states = MOST_STATES / 20;
+    search.most_states = MOST_STATES / 60;
     search.can_end(&search.start());
     (search.seen.len() < search.most_states).then_some(search.counted)
+}
+
+/// What is certain about the order: for each step, a bit for each other step.
+struct Order {
+    /// The certain steps that came before it.
+    before: Vec<Vec<u64>>,
+    /// The steps that came after it, if both took effect.
+    behind: Vec<Vec<u64>>,
+}
+
+impl Order {
+    fn new(steps: &[Step]) -> Self {
+        let bits = |of: &dyn Fn(&Step) -> bool| {
+            let mut bits = vec![0; steps.len().div_ceil(64)];
+            for (n, step) in steps.iter().enumerate() {
+                bits[n / 64] |= u64::from(of(step)) << (n % 64);
+            }
+            bits
+        };
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        for step in steps {
+            let call = step.call;
+            let is_part =
+                |other: &Step| other.call.number == call.number && other.call.by == call.by;
+            before.push(bits(&|other| {
+                let ended_before = other.call.ended.is_some_and(|ended| ended < call.began);
+                let is_earlier_part = other.call.part < call.part && is_part(other);
+                other.is_certain && (ended_before || is_earlier_part)
+            }));
+            behind.push(bits(&|other| other.call.part > call.part && is_part(other)));
+        }
+        Self { before, behind }
+    }
 }
 
 struct Search<'s, 'a> {
     /// In the order in which they ended.
     steps: &'s [Step<'a>],
+    order: &'s Order,
     unknown_leases: &'s [Moment],
     most_unknown: usize,
     in_all_orders: bool,
@@ -82,9 +118,15 @@ struct Prefix<'a> {
 }
 
 impl<'s, 'a> Search<'s, 'a> {
-    fn new(steps: &'s [Step<'a>], unknown_leases: &'s [Moment], most_unknown: usize) -> Self {
+    fn new(
+        steps: &'s [Step<'a>],
+        order: &'s Order,
+        unknown_leases: &'s [Moment],
+        most_unknown: usize,
+    ) -> Self {
         Self {
             steps,
+            order,
             unknown_leases,
             most_unknown,
             in_all_orders: false,
@@ -178,26 +220,18 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     fn may_be_next(&self, prefix: &Prefix<'a>, next: usize) -> bool {
-        let is_done = |step: usize| prefix.done[step / 64] & 1 << (step % 64) != 0;
-        if is_done(next) {
-            return false;
-        }
-        let call = self.steps[next].call;
-        // Its own end, if an earlier part of the order began after it.
-        if call.ended.is_some_and(|ended| ended < prefix.began) {
-            return false;
-        }
-        self.steps.iter().enumerate().all(|(n, other)| {
-            let same_batch = other.call.number == call.number && other.call.by == call.by;
-            if n != next && same_batch && other.call.part < call.part {
-                return is_done(n) || !other.is_certain;
-            }
-            if same_batch && other.call.part > call.part {
-                return !is_done(n);
-            }
-            let came_before = other.call.ended.is_some_and(|ended| ended < call.began);
-            is_done(n) || !other.is_certain || !came_before
-        })
+        let none = |of: &[u64], are: &dyn Fn(u64) -> u64| {
+            of.iter()
+                .zip(&prefix.done)
+                .all(|(of, done)| of & are(*done) == 0)
+        };
+        let is_done = prefix.done[next / 64] & 1 << (next % 64) != 0;
+        // Not behind a call that began after its end.
+        let ended = self.steps[next].call.ended;
+        !is_done
+            && ended.is_none_or(|ended| ended >= prefix.began)
+            && none(&self.order.before[next], &|done| !done)
+            && none(&self.order.behind[next], &|done| done)
     }
 
     fn can_go_on(&mut self, prefix: &Prefix<'a>, next: usize) -> bool {

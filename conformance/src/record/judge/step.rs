@@ -364,6 +364,10 @@ impl<'a> State<'a> {
                 _ => format!("E4: {lease} came before the delay of its enqueue had passed"),
             });
         }
+        // What a call without an answer took may be delivered by another call, as the same attempt.
+        if live.lease == Lease::Unknown && *attempt == live.attempts {
+            return Ok(live);
+        }
         if live.attempts >= live.message.max_attempts {
             let max = live.message.max_attempts;
             return Err(format!(
