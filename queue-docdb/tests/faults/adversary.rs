@@ -1,4 +1,4 @@
-//! What other processes do between a fault and what the client does next.
+//! What other processes, or the caller, do between a fault and what the client does next.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -24,13 +24,15 @@ pub(crate) enum Adversary {
     SameReceipts,
     /// A consumer acks what it can, and a producer uses the ids again.
     IdsAgain,
+    /// The caller drops the call.
+    GivesUp,
     Purge,
     PurgeDead,
     Redrive,
     Delete,
 }
 
-pub(crate) const ADVERSARIES: [(Adversary, &str); 13] = [
+pub(crate) const ADVERSARIES: [(Adversary, &str); 14] = [
     (Adversary::Nothing, "nothing"),
     (Adversary::OtherLeases, "other_leases"),
     (Adversary::OtherAcks, "other_acks"),
@@ -40,6 +42,7 @@ pub(crate) const ADVERSARIES: [(Adversary, &str); 13] = [
     (Adversary::OtherAcksLater, "other_acks_later"),
     (Adversary::SameReceipts, "same_receipts"),
     (Adversary::IdsAgain, "ids_again"),
+    (Adversary::GivesUp, "gives_up"),
     (Adversary::Purge, "purge"),
     (Adversary::PurgeDead, "purge_dead"),
     (Adversary::Redrive, "redrive"),
@@ -60,7 +63,8 @@ impl Adversary {
     /// Makes the move. Errors are as good as answers: the move may have been made.
     pub(crate) async fn make(self, party: &Party) -> Result<()> {
         match self {
-            Self::Nothing => {}
+            // It is the caller's own move.
+            Self::Nothing | Self::GivesUp => {}
             Self::OtherLeases => drop(party.lease(ALL).await?),
             Self::OtherAcks => {
                 let leased = party.lease(ALL).await?;

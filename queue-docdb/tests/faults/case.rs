@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use queue_api::{Error, Purge, QueueAdmin, Result};
+use queue_api::{Error, ErrorKind, Purge, QueueAdmin, Result};
 use queue_conformance::record::judge;
 use tokio::time::{Instant, timeout};
 
@@ -21,6 +21,9 @@ use crate::{
 
 /// How much longer than its operation timeout a call may take, on a busy machine.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// What one silent connection may cost a call, on a busy machine.
+const LONGEST_SILENCE: Duration = TIMEOUT.saturating_sub(Duration::from_millis(500));
 
 /// A call that takes longer hangs.
 const HANGS: Duration = Duration::from_secs(40);
@@ -143,7 +146,12 @@ impl Case {
         };
         let call = async {
             let began = Instant::now();
-            let answer = timeout(HANGS, self.call.make(&subject, &leased)).await;
+            let answer = tokio::select! {
+                answer = timeout(HANGS, self.call.make(&subject, &leased)) => answer,
+                () = self.give_up(&proxy) => {
+                    Ok(Err(Error::new(ErrorKind::Unavailable, "call", "it was dropped")))
+                }
+            };
             let took = began.elapsed();
             let requests = proxy.requests();
             let (met, held) = proxy.heal().await;
@@ -169,6 +177,13 @@ impl Case {
             let why = format!("the call took {took:.1?}, more than {longest:?} and {GRACE:?}");
             report.slow.push(why);
         }
+        let is_one_silence = matches!(self.faults[..], [fault] if fault.is_one_silence());
+        let is_alone = self.adversary == Adversary::Nothing;
+        let is_repeatable = report.met.iter().all(|name| self.is_repeatable(name));
+        if is_one_silence && is_alone && is_repeatable && took > LONGEST_SILENCE {
+            let why = format!("one silent connection used up the time of the call: {took:.1?}");
+            report.slow.push(why);
+        }
         if let Err(error) = &answer {
             self.judge_error(error, moved.is_err(), &mut report);
         }
@@ -187,6 +202,27 @@ impl Case {
             .extend(violations.iter().map(ToString::to_string));
         report.answer = answer.map(drop);
         Ok(report)
+    }
+
+    /// Waits until the caller drops the call.
+    async fn give_up(&self, proxy: &Proxy) {
+        // The log of a transaction is written in its end.
+        let may_drop = self.call != Call::Transaction;
+        if self.adversary != Adversary::GivesUp || !may_drop || !proxy.fault().await {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether the backend can send this command again after a fault that leaves open what it did.
+    /// README.md lists those that it cannot.
+    fn is_repeatable(&self, request: &str) -> bool {
+        match self.call {
+            Call::Transaction => false,
+            Call::Purge | Call::PurgeDead | Call::Redrive | Call::RedriveIds => {
+                READS.contains(&request)
+            }
+            _ => request != "insert",
+        }
     }
 
     /// Whether the error is one that the faults explain.
@@ -209,10 +245,15 @@ impl Case {
             let why = format!("nothing happened, and the call failed: {error:?}");
             report.slow.push(why);
         }
-        // A call may read again on another connection.
-        let is_read = report.met.iter().all(|name| READS.contains(&name.as_str()));
-        if is_alone && is_read && self.faults.len() == 1 && self.faults[0].is_one_silence() {
-            let why = format!("one silent connection used up the time of the call: {error:?}");
+        let is_repeatable = report.met.iter().all(|name| self.is_repeatable(name));
+        let passes = match self.faults[..] {
+            [Fault::Error { code, place, .. }] => {
+                place == Place::Refused && codes::is_retryable(code) && codes::passes(code)
+            }
+            _ => false,
+        };
+        if is_alone && is_repeatable && passes {
+            let why = format!("a refusal that passes failed the call: {error:?}");
             report.slow.push(why);
         }
     }

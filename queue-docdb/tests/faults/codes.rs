@@ -15,7 +15,13 @@ pub(crate) fn all() -> Vec<i32> {
     table().map(|(code, _)| code).collect()
 }
 
-/// Whether a refusal with this code passes.
+/// Whether it passes without an operator.
+pub(crate) fn passes(code: i32) -> bool {
+    // Out of memory, and out of disk space.
+    ![146, 14031].contains(&code)
+}
+
+/// Whether a call with this code may be repeated.
 pub(crate) fn is_retryable(code: i32) -> bool {
     let kind = table().find(|(listed, _)| *listed == code);
     kind.is_some_and(|(_, kind)| ["Unavailable", "TimedOut"].contains(&kind))

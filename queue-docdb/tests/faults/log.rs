@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    marker::PhantomData,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -217,24 +218,22 @@ impl Leased {
 }
 
 impl Party {
-    /// Makes a call, and logs it.
-    pub(crate) async fn log<T>(
+    /// Makes a call, and logs it, also if it is dropped.
+    async fn log<T>(
         &self,
         call: impl Future<Output = Result<T>>,
         what: impl FnOnce(Option<&T>) -> What,
     ) -> Result<T> {
-        let (number, began, clock_from) = (self.world.number(), moment(), self.world.now());
+        let mut pending = Pending {
+            by: self,
+            number: self.world.number(),
+            began: moment(),
+            clock_from: self.world.now(),
+            what: Some(what),
+            answer: PhantomData,
+        };
         let answer = call.await;
-        self.world.push(Event {
-            by: self.name,
-            number,
-            began,
-            returned: moment(),
-            clock_from,
-            clock_to: self.world.now(),
-            what: what(answer.as_ref().ok()),
-            is_in_transaction: false,
-        });
+        pending.end(answer.as_ref().ok());
         answer
     }
 
@@ -310,6 +309,41 @@ impl Party {
             is_answered: answer.is_some(),
         };
         self.log(call, what).await
+    }
+}
+
+/// A call under way.
+struct Pending<'a, T, F: FnOnce(Option<&T>) -> What> {
+    by: &'a Party,
+    number: u64,
+    began: Moment,
+    clock_from: Millis,
+    /// Until it has ended.
+    what: Option<F>,
+    answer: PhantomData<T>,
+}
+
+impl<T, F: FnOnce(Option<&T>) -> What> Pending<'_, T, F> {
+    fn end(&mut self, answer: Option<&T>) {
+        let Some(what) = self.what.take() else {
+            return;
+        };
+        self.by.world.push(Event {
+            by: self.by.name,
+            number: self.number,
+            began: self.began,
+            returned: moment(),
+            clock_from: self.clock_from,
+            clock_to: self.by.world.now(),
+            what: what(answer),
+            is_in_transaction: false,
+        });
+    }
+}
+
+impl<T, F: FnOnce(Option<&T>) -> What> Drop for Pending<'_, T, F> {
+    fn drop(&mut self) {
+        self.end(None);
     }
 }
 

@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use crate::{
     adversary::{ADVERSARIES, Adversary},
-    calls::Call,
+    calls::{CALLS, Call},
     case::Case,
     codes,
     schedule::{CODES, Fault, Request},
@@ -45,7 +45,7 @@ pub(crate) fn cases(
     let points: Vec<Point> = points.collect();
     let mut rng = Rng::with_seed(seed ^ (call as u64) << 32);
     let cases = match share {
-        Share::Quick => quick(&points, &mut rng),
+        Share::Quick => quick(call, &points, &mut rng),
         Share::All => all(&points, &mut rng),
     };
     let cases = cases.into_iter().map(|(point, faults, adversary)| Case {
@@ -69,9 +69,9 @@ fn adversaries() -> impl Iterator<Item = Adversary> {
     ADVERSARIES.into_iter().map(|(adversary, _)| adversary)
 }
 
-/// Each kind of fault once with nobody else and once with an adversary, at drawn requests. Then a
-/// second fault after each.
-fn quick<'a>(points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
+/// Each kind of fault, once with nobody else and once with an adversary and maybe a second fault, at
+/// drawn requests. Each code once, in one of the calls.
+fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
     let mut classes: BTreeMap<String, Vec<(&Point, Fault)>> = BTreeMap::new();
     for point in points {
         let faults = known_faults().into_iter();
@@ -88,21 +88,36 @@ fn quick<'a>(points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
             rng.shuffle(&mut rest);
         }
         let next = rest.pop().unwrap_or(Adversary::Nothing);
-        for (adversary, is_double) in [(Adversary::Nothing, false), (next, false), (next, true)] {
+        for adversary in [Adversary::Nothing, next] {
             let (point, fault) = places[rng.usize(..places.len())];
             let mut faults = vec![fault];
-            if is_double {
+            if adversary == next && rng.bool() {
                 let second = known_faults();
                 faults.push(second[rng.usize(..second.len())]);
             }
             cases.push((point, faults, adversary));
         }
     }
+    let codes: Vec<i32> = codes::all();
+    let own = codes.iter().skip(call as usize).step_by(CALLS.len());
+    cases.extend(own.filter_map(|code| draw(&[*code], points, rng)));
     cases
 }
 
-/// Each known fault with each adversary at each request; each code at a drawn request in each place;
-/// and each two known faults one after the other, with drawn adversaries.
+/// One of the errors of these codes, at one of the requests.
+fn draw<'a>(codes: &[i32], points: &'a [Point<'a>], rng: &mut Rng) -> Option<Planned<'a>> {
+    let errors = Fault::errors(codes);
+    let fitting: Vec<(&Point, Fault)> = errors
+        .flat_map(|fault| points.iter().map(move |point| (point, fault)))
+        .filter(|(point, fault)| fault.fits(point.request))
+        .collect();
+    let (point, fault) = *fitting.get(rng.usize(..fitting.len().max(1)))?;
+    let adversary = ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
+    Some((point, vec![fault], adversary))
+}
+
+/// Each known fault with each adversary at each request; each code at a drawn request and
+/// place; and each two known faults one after the other, with drawn adversaries.
 fn all<'a>(points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
     let mut cases = Vec::new();
     let drawn = |rng: &mut Rng| ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
@@ -116,12 +131,8 @@ fn all<'a>(points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
         let errors = Fault::errors(&CODES).filter(|fault| fault.fits(point.request));
         cases.extend(errors.map(|fault| (point, vec![fault], drawn(rng))));
     }
-    for fault in Fault::errors(&codes::all()) {
-        let fitting: Vec<&Point> = points.iter().filter(|it| fault.fits(it.request)).collect();
-        if !fitting.is_empty() {
-            let point = fitting[rng.usize(..fitting.len())];
-            cases.push((point, vec![fault], drawn(rng)));
-        }
+    for code in codes::all() {
+        cases.extend(draw(&[code], points, rng));
     }
     cases
 }
