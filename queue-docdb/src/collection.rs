@@ -13,11 +13,10 @@ use crate::{
     connect::amazon::Engine,
     error::{Effect, StoreError},
     index::Index,
-    lanes::Lanes,
     queues::QueueState,
     retry::{Deadline, Retries},
     watch::Watch,
-    write_reply,
+    store::write_reply,
 };
 
 /// How often a call makes a dropped index again. Another process may delete the queue meanwhile.
@@ -33,7 +32,8 @@ pub(crate) struct QueueCollection {
     pub(crate) deadline: Deadline,
     pub(crate) time: Arc<Time>,
     pub(crate) state: Arc<QueueState>,
-    pub(crate) lanes: Lanes,
+    /// The most messages of an entry.
+    pub(crate) entry_size: usize,
     pub(crate) engine: Engine,
     pub(crate) access: Access,
     /// None if waits poll.
@@ -85,6 +85,12 @@ impl Query {
 
     pub(crate) fn into_parts(self) -> (Document, FindOptions) {
         (self.filter, self.options)
+    }
+
+    /// Without the first ones.
+    pub(crate) fn skipping(mut self, documents: usize) -> Self {
+        self.options.skip = (documents > 0).then(|| documents as u64);
+        self
     }
 
     /// Only these fields.
@@ -244,12 +250,6 @@ impl QueueCollection {
     ) -> Result<u64, StoreError> {
         self.write("update", "updates", by_id(statements), Some(tries))
             .await
-    }
-
-    /// The same, but never sent again. For statements with a time that must be fresh.
-    pub(crate) async fn update_once(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        let command = self.command("update", "updates", by_id(statements));
-        self.write_once(command, self.deadline).await
     }
 
     /// Sends delete statements in one command, and returns how many documents are deleted. Errors

@@ -1,8 +1,11 @@
-//! The two indexes of a queue's collection.
+//! The indexes of a queue's collection.
 
 use mongodb::bson::{Bson, Document, doc};
 
-use crate::error::StoreError;
+use crate::{
+    document::fields::{DEAD_KEY, IDS, PARTED, VISIBLE_AT},
+    error::StoreError,
+};
 
 /// An index of a queue's collection.
 ///
@@ -11,28 +14,37 @@ use crate::error::StoreError;
 /// <https://docs.aws.amazon.com/documentdb/latest/developerguide/best_practices.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Index {
-    /// Live messages, by ready time, and by turn within a millisecond.
+    /// Entries with live messages, by ready time.
     Claim,
-    /// Dead letters, by id. It is sparse, so live messages cost nothing.
+    /// Message ids. It is unique, so no message is stored twice.
+    Ids,
+    /// Entries with dead letters, by the death of the first. It is sparse, so live messages cost
+    /// nothing.
     DeadLetters,
+    /// Parted entries, for stats. It is sparse, too.
+    Parted,
 }
 
 impl Index {
-    pub(crate) const ALL: [Self; 2] = [Self::Claim, Self::DeadLetters];
+    pub(crate) const ALL: [Self; 4] = [Self::Claim, Self::Ids, Self::DeadLetters, Self::Parted];
 
     /// Its keys, which are also its order.
     pub(crate) fn keys(self) -> Document {
         match self {
-            Self::Claim => doc! { "visible_at": 1, "turn": 1 },
-            Self::DeadLetters => doc! { "dead.id": 1 },
+            Self::Claim => doc! { VISIBLE_AT: 1 },
+            Self::Ids => doc! { IDS: 1 },
+            Self::DeadLetters => doc! { DEAD_KEY: 1 },
+            Self::Parted => doc! { PARTED: 1 },
         }
     }
 
     /// The name that this crate gives it. An index on the same keys may have any.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Claim => "visible_at_1_turn_1",
-            Self::DeadLetters => "dead.id_1",
+            Self::Claim => "visible_at_1",
+            Self::Ids => "ids_1",
+            Self::DeadLetters => "dead_key_1",
+            Self::Parted => "parted_1",
         }
     }
 
@@ -41,8 +53,10 @@ impl Index {
         // https://docs.aws.amazon.com/documentdb/latest/developerguide/user_diagnostics.html
         let mut specification =
             doc! { "key": self.keys(), "name": self.name(), "background": true };
-        if self == Self::DeadLetters {
-            specification.insert("sparse", true);
+        match self {
+            Self::Claim => {}
+            Self::Ids => drop(specification.insert("unique", true)),
+            Self::DeadLetters | Self::Parted => drop(specification.insert("sparse", true)),
         }
         specification
     }
@@ -86,13 +100,15 @@ impl Index {
         let is = |option: &str| index.get_bool(option).unwrap_or(false);
         if is("hidden") {
             Some("is hidden; unhide it")
-        } else if is("unique") || is("prepareUnique") {
+        } else if self != Self::Ids && (is("unique") || is("prepareUnique")) {
             Some("is unique; drop it, and the queue makes its own")
+        } else if self == Self::Ids && !is("unique") {
+            Some("is not unique; drop it, and the queue makes its own")
         } else if index.contains_key("partialFilterExpression") {
             Some("is partial; drop it, and the queue makes its own")
         } else if index.get("collation") != collation {
             Some("has another collation than the collection; drop it, and the queue makes its own")
-        } else if is("sparse") && self == Self::Claim {
+        } else if is("sparse") && matches!(self, Self::Claim | Self::Ids) {
             Some("is sparse; drop it, and the queue makes its own")
         } else {
             None

@@ -12,7 +12,7 @@ use queue_api::ErrorKind;
 use crate::{
     codes::NAMESPACE_NOT_FOUND,
     collection::{Query, QueueCollection},
-    document,
+    document::{encoding, fields::IDS},
     error::StoreError,
     index::Index,
 };
@@ -22,7 +22,7 @@ use crate::{
 /// A version that changes what documents mean raises this, and changes the keys of the claim
 /// index with it. Instances that still trust the old version then miss the index that their hints
 /// name, and look at the version again before they make it anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What a collection holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +117,8 @@ impl QueueCollection {
                     .is_ok_and(|what| what == "schema")
             };
             if found.get_document("_id").is_ok_and(has_version_id) {
-                contents(document::count(found, "version"))
-            } else if document::is_message(found) {
+                contents(encoding::count(found, "version"))
+            } else if encoding::is_entry(found) {
                 Contents::Unversioned
             } else {
                 Contents::Foreign("has documents of another program")
@@ -129,7 +129,7 @@ impl QueueCollection {
     }
 
     async fn version(&self) -> Result<Option<Contents>, StoreError> {
-        let read = |found: &RawDocument| document::count(found, "version");
+        let read = |found: &RawDocument| encoding::count(found, "version");
         let found = self.first(doc! { "_id": id() }, read).await?;
         Ok(found.map(contents))
     }
@@ -177,7 +177,8 @@ impl QueueCollection {
 
 /// The document that has the version.
 pub(crate) fn version_document() -> Document {
-    doc! { "_id": id(), "version": i64::from(VERSION) }
+    // The index on ids is unique: a second document without any would be refused.
+    doc! { "_id": id(), IDS: [id()], "version": i64::from(VERSION) }
 }
 
 /// Of a collection whose queue has this version.

@@ -8,9 +8,6 @@ use queue_api::millis;
 /// The earliest time. `$gte` of it selects every document whose field is a time.
 pub(crate) const EARLIEST: DateTime = DateTime::MIN;
 
-/// The ready time of a document that no claim is to find: the last one that a shell can show.
-pub(crate) const NEVER: DateTime = DateTime::from_millis(253_402_300_799_999);
-
 /// `time` rounded down to a millisecond, and not before 1970.
 pub(crate) fn floor(time: SystemTime) -> DateTime {
     DateTime::from_millis(millis::floor(time))

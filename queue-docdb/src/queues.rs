@@ -9,18 +9,14 @@ use queue_api::QueueName;
 use tokio::sync::Mutex;
 
 use crate::{
-    apart::Apart,
-    head::Head,
+    calls::{contention::Contention, cursor::Cursor, held::Held, sizes::Sizes},
     knowledge::Knowledge,
-    lanes::{Rivals, Turns},
     poll::PollInterval,
     shared_poll::SharedPoll,
-    unsettled::UnsettledClaims,
 };
 
 /// How many queues without a call an instance remembers at least. The next call on another one finds
-/// out again what it needs to know. Messages whose claim has lost its answer then come back after
-/// their visibility timeout.
+/// out again what it needs to know.
 const REMEMBERED: usize = 512;
 
 /// The states of the queues that this instance uses or has used lately.
@@ -111,16 +107,14 @@ pub(crate) struct QueueState {
     /// Locked while the queue is prepared: DocumentDB builds one index at a time. A tokio mutex,
     /// because that awaits.
     pub(crate) preparing: Mutex<()>,
-    pub(crate) turns: Turns,
-    pub(crate) rivals: Rivals,
-    pub(crate) head: Head,
-    pub(crate) apart: Apart,
+    pub(crate) contention: Contention,
+    pub(crate) cursor: Cursor,
+    pub(crate) held: Held,
+    pub(crate) sizes: Sizes,
     /// Notified when a message may be ready sooner than known: by a call of this instance, or by
     /// a change stream.
     pub(crate) shared_poll: SharedPoll,
     pub(crate) poll_interval: PollInterval,
-    /// Claims whose outcome is unknown.
-    pub(crate) unsettled: UnsettledClaims,
 }
 
 #[cfg(test)]

@@ -188,6 +188,19 @@ impl Retries {
         }
     }
 
+    /// Pauses before another try after other calls have changed the same messages first.
+    ///
+    /// # Errors
+    /// No time is left.
+    pub(crate) async fn contended(&mut self) -> Result<(), StoreError> {
+        let pause = jittered(self.longest.min(FIRST_PAUSE));
+        if self.deadline.left() <= pause {
+            return Err(StoreError::Uncertain);
+        }
+        real_time(Instant::now() + pause).await;
+        Ok(())
+    }
+
     /// The error of the last try, for a call that must not be retried.
     pub(crate) fn into_last(self) -> StoreError {
         self.last.unwrap_or(StoreError::Uncertain)

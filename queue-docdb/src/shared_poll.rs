@@ -69,8 +69,6 @@ pub(crate) struct PollResult {
     took: Duration,
     /// When to poll again if nothing is ready.
     pub(crate) next: Instant,
-    /// How many claims of this instance were through, if one was under way.
-    pub(crate) claims: Option<u64>,
     /// Waits that this poll has ended.
     returned: AtomicUsize,
     /// How many waits it may end, even if fewer messages are ready.
@@ -174,12 +172,7 @@ impl State {
 
 impl PollInFlight<'_> {
     /// Shares what the poll found.
-    pub(crate) fn end(
-        self,
-        times: Vec<DateTime>,
-        pause: Duration,
-        claims: Option<u64>,
-    ) -> Arc<PollResult> {
+    pub(crate) fn end(self, times: Vec<DateTime>, pause: Duration) -> Arc<PollResult> {
         let mut state = self.shared.state();
         // Messages that are still there after a pause: twice as many waits return as before.
         let at_least = match &state.last {
@@ -195,7 +188,6 @@ impl PollInFlight<'_> {
             ended,
             took: ended - self.began,
             next: ended + pause,
-            claims,
             returned: AtomicUsize::new(0),
             at_least,
         });
@@ -276,7 +268,7 @@ mod tests {
     async fn poll(shared: &SharedPoll, times: &[i64]) -> Arc<PollResult> {
         let times = times.iter().copied().map(DateTime::from_millis).collect();
         let poll = begin(shared, u64::MAX).await;
-        poll.end(times, TURN_TIMEOUT, None)
+        poll.end(times, TURN_TIMEOUT)
     }
 
     fn is_served(shared: &SharedPoll, number: u64) -> bool {
@@ -290,13 +282,13 @@ mod tests {
         assert!(!is_served(&shared, number));
         let first = begin(&shared, number).await;
         let (_second, late) = shared.join();
-        first.end(Vec::new(), TURN_TIMEOUT, None);
+        first.end(Vec::new(), TURN_TIMEOUT);
         assert!(is_served(&shared, number));
         assert!(!is_served(&shared, late), "it began before that wait");
 
         let second = begin(&shared, late).await;
         shared.notify();
-        second.end(Vec::new(), TURN_TIMEOUT, None);
+        second.end(Vec::new(), TURN_TIMEOUT);
         assert!(!is_served(&shared, late), "it began before the change");
         assert_eq!(poll(&shared, &[]).await.number, 3);
         assert!(is_served(&shared, late));
@@ -323,7 +315,7 @@ mod tests {
         // The slow poll ends after all, and serves those that wait.
         let waits = (0..9).map(|_| shared.permit(1, TURN_TIMEOUT));
         let (served, _) = tokio::join!(join_all(waits), async {
-            slow.end(Vec::new(), TURN_TIMEOUT, None)
+            slow.end(Vec::new(), TURN_TIMEOUT)
         });
         for permit in served {
             assert!(matches!(permit, Permit::Shared(result) if result.number == 1));

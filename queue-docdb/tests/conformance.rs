@@ -22,15 +22,15 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct DocDb {
-    /// The builder's `lanes`.
-    pub(crate) lanes: usize,
+    /// The builder's `entry_size`.
+    pub(crate) entry_size: usize,
     pub(crate) histories: u32,
 }
 
 impl DocDb {
     /// The builder's defaults.
     pub(crate) const DEFAULT: Self = Self {
-        lanes: 16,
+        entry_size: 16,
         histories: 100,
     };
 }
@@ -39,7 +39,7 @@ struct Database {
     server: &'static MongoServer,
     database: ScratchDatabase,
     time: TestTime,
-    lanes: usize,
+    entry_size: usize,
     has_fail_points: bool,
     /// Judges every command. A check fails if an engine refuses one of its commands.
     gate: Gate,
@@ -63,7 +63,7 @@ impl Harness for DocDb {
             server,
             database: server.scratch_database(),
             gate: Gate::new(engines(&time)),
-            lanes: self.lanes,
+            entry_size: self.entry_size,
             time,
         }))
     }
@@ -90,7 +90,7 @@ impl Harness for DocDb {
         let events = gate.watch_and_report(move |refused| {
             fs::write(&note, refused.to_string()).expect("a writable folder");
         });
-        connect(uri, database, &TestTime::Real, self.lanes, events).await
+        connect(uri, database, &TestTime::Real, self.entry_size, events).await
     }
 }
 
@@ -99,7 +99,7 @@ impl Store for Database {
     async fn connect(&self) -> Result<Connection, HarnessError> {
         let events = self.gate.watch();
         let (uri, database) = (self.server.uri(), self.database.name());
-        connect(uri, database, &self.time, self.lanes, events).await
+        connect(uri, database, &self.time, self.entry_size, events).await
     }
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
@@ -187,7 +187,7 @@ impl FailPoint {
 /// elastic clusters do not have.
 fn engines(time: &TestTime) -> Engines {
     match time {
-        TestTime::Manual(_) => Engines::ALL,
+        TestTime::Manual(_) => Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0]),
         TestTime::Real => Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0]),
     }
 }
@@ -196,13 +196,13 @@ async fn connect(
     uri: &str,
     database: &str,
     time: &TestTime,
-    lanes: usize,
+    entry_size: usize,
     events: EventHandler<CommandEvent>,
 ) -> Result<Connection, HarnessError> {
     let uri = with_app_name(uri, database);
     let builder = DocDbBackend::builder(uri)
         .database(database)
-        .lanes(lanes)
+        .entry_size(entry_size)
         .operation_timeout(OPERATION_TIMEOUT)
         .command_event_handler(events);
     let builder = time.give_to(builder, |builder, clock| {

@@ -3,12 +3,13 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use mongodb::bson::{Document, doc};
 use tokio::time::Instant;
 
 use crate::{
     collection::QueueCollection,
+    document::fields::ID,
     error::StoreError,
-    head::From,
     pause::{jittered, real_time},
     retry,
     shared_poll::{Permit, PollResult, TURN_TIMEOUT},
@@ -30,7 +31,7 @@ impl QueueCollection {
         let give_up = self.now().await.to_system_time() + at_most;
         let deadline = Instant::now() + at_most;
         let _reading = self.watch.as_ref().map(Watch::join);
-        let (shared, apart) = (&self.state.shared_poll, &self.state.apart);
+        let shared = &self.state.shared_poll;
         let (_waiting, mut next_poll) = shared.join();
         // A part of the operation timeout, because callers expect an answer within about that.
         let turn_timeout = TURN_TIMEOUT.min(self.timeout / 2);
@@ -43,12 +44,6 @@ impl QueueCollection {
             // Registered before the poll, so that no change in between is missed.
             let mut changed = pin!(shared.changed());
             changed.as_mut().enable();
-            let mut through = pin!(apart.through());
-            through.as_mut().enable();
-            // The next lease call delivers what a claim without an answer took.
-            if !self.state.unsettled.is_empty() {
-                return Ok(());
-            }
             let permit = tokio::select! {
                 biased;
                 permit = shared.permit(next_poll, turn_timeout) => permit,
@@ -60,17 +55,14 @@ impl QueueCollection {
                 Some(due) => due,
                 None => self.next_step().now().await,
             });
-            if result.may_return(ready, is_first) || !self.state.unsettled.is_empty() {
+            if result.may_return(ready, is_first) {
                 return Ok(());
             }
             is_first = false;
             next_poll = result.number + 1;
-            if result.claims.is_some_and(|claims| claims != apart.claims()) {
-                continue;
-            }
             let first = result.first().filter(|_| ready == 0);
             let due = first.map_or(give_up, |first| first.to_system_time().min(give_up));
-            let back = apart.next_return().unwrap_or(deadline);
+            let back = self.state.held.next_return().unwrap_or(deadline);
             reached = None;
             tokio::select! {
                 () = clock.sleep_until(due) => {
@@ -83,7 +75,6 @@ impl QueueCollection {
                 () = real_time(deadline) => return Ok(()),
                 // The next message may be due at another time now, so poll again.
                 () = changed => {}
-                () = through, if result.claims.is_some() => {}
                 () = real_time(back), if back < deadline => {}
                 () = self.pause(&result), if ready == 0 => {}
                 () = real_time(Instant::now() + result.recheck_after()), if ready > 0 => {}
@@ -112,12 +103,13 @@ impl QueueCollection {
             Permit::Shared(result) => return Ok(result),
             Permit::Poll(poll) => poll,
         };
-        let apart = &self.state.apart;
         let step = self.next_step();
-        // Messages that another claim is about to take do not end the wait. This is read first:
-        // a claim becomes unsettled before it gives up the messages it found.
-        let (claims, filter) = (apart.claims(), apart.filter(From::Beginning));
-        let claims = (apart.is_busy() || apart.claims() != claims).then_some(claims);
+        // What claims pass over does not end the wait.
+        let held = self.state.held.entries();
+        let filter = match held.is_empty() {
+            true => Document::new(),
+            false => doc! { ID: { "$nin": held } },
+        };
         let times = step.ready_times(filter, poll.limit).await?;
         let now = step.now().await;
         let pause = match (&self.watch, times.first()) {
@@ -128,6 +120,6 @@ impl QueueCollection {
             (Some(watch), _) if watch.is_open() => STREAM_PAUSE,
             _ => self.state.poll_interval.next(),
         };
-        Ok(poll.end(times, jittered(pause), claims))
+        Ok(poll.end(times, jittered(pause)))
     }
 }

@@ -7,7 +7,7 @@ use mongodb::bson::{Document, RawDocumentBuf, doc};
 use crate::{
     collection::QueueCollection,
     error::{Refusal, StoreError},
-    write_reply::{integer, refusal},
+    store::write_reply::{integer, refusal},
 };
 
 /// The reply to an insert.

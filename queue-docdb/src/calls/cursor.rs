@@ -23,7 +23,7 @@ const TRUST: Duration = Duration::from_millis(200);
 
 /// What an instance knows about the head of a queue.
 #[derive(Debug, Default)]
-pub(crate) struct Head {
+pub(crate) struct Cursor {
     /// A std mutex: it is held for a copy, never across an await.
     known: Mutex<Option<Known>>,
 }
@@ -41,21 +41,15 @@ struct Known {
 pub(crate) enum From {
     Beginning,
     /// From this ready time on.
-    Head(DateTime),
+    Cursor(DateTime),
 }
 
-impl Head {
+impl Cursor {
     pub(crate) fn begin(&self) -> From {
         match *self.known() {
-            Some(known) if known.looked.elapsed() < TRUST => From::Head(known.at),
+            Some(known) if known.looked.elapsed() < TRUST => From::Cursor(known.at),
             _ => From::Beginning,
         }
-    }
-
-    /// Whether there is a head that nobody has looked for in a while.
-    pub(crate) fn is_stale(&self) -> bool {
-        let known = *self.known();
-        known.is_some_and(|known| known.looked.elapsed() >= TRUST)
     }
 
     /// The first message that a look found which began then.
@@ -63,9 +57,9 @@ impl Head {
         let mut known = self.known();
         let looked = match (from, *known) {
             (From::Beginning, _) => began,
-            (From::Head(start), Some(known)) if start <= known.at => known.looked,
+            (From::Cursor(start), Some(known)) if start <= known.at => known.looked,
             // Forgotten by a claim that did not find enough, or something came up before it.
-            (From::Head(_), _) => return,
+            (From::Cursor(_), _) => return,
         };
         *known = Some(Known { at, looked });
     }
@@ -86,37 +80,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn claims_begin_at_the_head_for_a_while() {
-        let head = Head::default();
+        let cursor = Cursor::default();
         let at = DateTime::from_millis;
-        assert_eq!(head.begin(), From::Beginning);
-        head.found(From::Beginning, at(5), Instant::now());
+        assert_eq!(cursor.begin(), From::Beginning);
+        cursor.found(From::Beginning, at(5), Instant::now());
         tokio::time::advance(TRUST / 2).await;
-        assert_eq!(head.begin(), From::Head(at(5)));
+        assert_eq!(cursor.begin(), From::Cursor(at(5)));
         // It moves on, but that is no look from the beginning.
-        head.found(From::Head(at(5)), at(7), Instant::now());
-        assert_eq!(head.begin(), From::Head(at(7)));
-        assert!(!head.is_stale());
+        cursor.found(From::Cursor(at(5)), at(7), Instant::now());
+        assert_eq!(cursor.begin(), From::Cursor(at(7)));
         tokio::time::advance(TRUST / 2).await;
-        assert_eq!(head.begin(), From::Beginning);
-        assert!(head.is_stale());
-        head.found(From::Beginning, at(3), Instant::now());
-        assert_eq!(head.begin(), From::Head(at(3)));
+        assert_eq!(cursor.begin(), From::Beginning);
+        cursor.found(From::Beginning, at(3), Instant::now());
+        assert_eq!(cursor.begin(), From::Cursor(at(3)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_forgotten_is_not_believed_again() {
-        let head = Head::default();
-        head.found(From::Beginning, DateTime::from_millis(5), Instant::now());
-        let from = head.begin();
-        head.forget();
+        let cursor = Cursor::default();
+        cursor.found(From::Beginning, DateTime::from_millis(5), Instant::now());
+        let from = cursor.begin();
+        cursor.forget();
         // A claim that was under way meanwhile.
-        head.found(from, DateTime::from_millis(6), Instant::now());
-        assert_eq!(head.begin(), From::Beginning);
+        cursor.found(from, DateTime::from_millis(6), Instant::now());
+        assert_eq!(cursor.begin(), From::Beginning);
 
         // What another claim found before it meanwhile stays the head.
         let earlier = DateTime::from_millis(3);
-        head.found(From::Beginning, earlier, Instant::now());
-        head.found(from, DateTime::from_millis(6), Instant::now());
-        assert_eq!(head.begin(), From::Head(earlier));
+        cursor.found(From::Beginning, earlier, Instant::now());
+        cursor.found(from, DateTime::from_millis(6), Instant::now());
+        assert_eq!(cursor.begin(), From::Cursor(earlier));
     }
 }

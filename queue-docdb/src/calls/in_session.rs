@@ -4,23 +4,27 @@ use std::collections::{HashMap, HashSet};
 
 use mongodb::{
     ClientSession,
-    bson::{Document, RawDocument, RawDocumentBuf, doc},
+    bson::{Document, RawDocument, doc},
     error::ErrorKind as DriverKind,
     options::WriteConcern,
 };
-use queue_api::{EnqueueOutcome, LeaseOutcome, NewMessage, Receipt};
+use queue_api::{EnqueueOutcome, LeaseOutcome, MessageId, NewMessage, Receipt};
 
+use super::{
+    enqueue::{Draft, drafts, first_part, first_uses, holders},
+    settle::{acks, by_id, decide, entries_by_id, write},
+};
 use crate::{
-    ack::deletions,
     codes::DUPLICATE_KEY,
     collection::{Query, QueueCollection},
-    document,
-    enqueue::first_part,
+    document::encoding::Stored,
     error::StoreError,
-    insert::read_insert_reply,
-    receipt::ParsedReceipt,
     retry::{Deadline, Retries},
-    write_reply,
+    store::{
+        insert::read_insert_reply,
+        write::{To, Write, are_at, new_addend, update_statements},
+        write_reply,
+    },
 };
 
 /// What the driver says about the start of a transaction if none is under way: it refuses a write
@@ -68,35 +72,21 @@ impl QueueCollection {
         // Outside the transaction: DocumentDB makes no collection within one.
         self.prepare().await?;
         // A duplicate would end the transaction, so what is there is left out beforehand.
-        let mut known: HashSet<&str> = HashSet::new();
-        let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
-        let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
-            .with_projection(doc! { "_id": 1 });
-        let stored: HashSet<String> = self
-            .find_in_session(session, query, |found| {
-                Some(document::id(found)?.as_str().to_owned())
-            })
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
-        let now = self.now().await;
-        let (mut outcomes, mut documents) = (Vec::with_capacity(messages.len()), Vec::new());
-        for message in messages {
-            let id = message.id.as_str();
-            if stored.contains(id) || !known.insert(id) {
-                outcomes.push(EnqueueOutcome::Duplicate);
-            } else {
-                outcomes.push(EnqueueOutcome::Stored);
-                let turn = self.state.turns.next();
-                documents.push(document::write(message, turn, now));
-            }
-        }
-        let mut rest = documents.as_slice();
+        let ids: Vec<&MessageId> = messages.iter().map(|message| &message.id).collect();
+        let found = self.find_in_session(session, holders(&ids), Stored::read).await?;
+        let held: HashSet<MessageId> = found.into_iter().flatten().flat_map(|it| it.ids).collect();
+        let mut new = first_uses(messages);
+        new.retain(|&index| !held.contains(&messages[index].id));
+        let drafts = drafts(messages, &new, self.entry_size, self.now().await);
+        let mut rest = drafts.as_slice();
         while !rest.is_empty() {
             let (part, later) = rest.split_at(first_part(rest));
-            self.insert_in_session(session, part).await?;
+            self.insert_in_session(session, part, messages).await?;
             rest = later;
+        }
+        let mut outcomes = vec![EnqueueOutcome::Duplicate; messages.len()];
+        for index in new {
+            outcomes[index] = EnqueueOutcome::Stored;
         }
         Ok(outcomes)
     }
@@ -104,12 +94,14 @@ impl QueueCollection {
     async fn insert_in_session(
         &self,
         session: &mut ClientSession,
-        documents: &[RawDocumentBuf],
+        drafts: &[Draft],
+        messages: &[NewMessage],
     ) -> Result<(), StoreError> {
         // No write concern: that is the commit's.
-        let command = self.insert_command(documents.iter())?;
+        let documents = drafts.iter().map(|draft| &draft.entry.document);
+        let command = self.insert_command(documents)?;
         let refused = match self.run_in_session(session, command).await {
-            Ok(reply) => read_insert_reply(&reply, documents.len())?.refused,
+            Ok(reply) => read_insert_reply(&reply, drafts.len())?.refused,
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
         };
         let mut refused = refused.into_iter();
@@ -120,8 +112,11 @@ impl QueueCollection {
             return Err(refusal.into());
         }
         // Outside the transaction, because the duplicate has ended it.
-        let document = documents.get(at).map(|document| (document, &refusal));
-        self.check_duplicates(document.into_iter()).await?;
+        let indexes = drafts.get(at).map_or(&[][..], |draft| draft.indexes.as_slice());
+        if let [index] = indexes {
+            let refused = (&messages[*index].id, &refusal);
+            self.check_duplicates(std::iter::once(refused)).await?;
+        }
         Err(StoreError::TransactionConflict(refusal))
     }
 
@@ -132,42 +127,52 @@ impl QueueCollection {
     ) -> Result<Vec<LeaseOutcome>, StoreError> {
         check_transaction(session, self.deadline).await?;
         self.check().await?;
-        let uses: Vec<Option<ParsedReceipt>> = receipts.iter().map(ParsedReceipt::parse).collect();
-        let ids: Vec<&str> = uses.iter().flatten().map(|held| held.id.as_str()).collect();
-        let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
-            .with_projection(doc! { "lease": 1 });
-        let mut leases: HashMap<_, _> = self
-            .find_in_session(session, query, |found| {
-                Some((document::id(found)?, document::uuid(found, "lease")?))
-            })
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
-        // Each is taken out by its first use.
-        let mut outcome_of = |held: &Option<ParsedReceipt>| match held {
-            Some(held) if leases.get(&held.id) == Some(&held.nonce) => {
-                leases.remove(&held.id);
-                LeaseOutcome::Applied
+        let uses = acks(receipts);
+        let query = entries_by_id(uses.keys().copied().collect());
+        let found = by_id(self.find_in_session(session, query, Stored::read).await?)?;
+        let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
+        let mut writes = Vec::new();
+        for (id, uses) in &uses {
+            let Some(stored) = found.get(id) else {
+                continue;
+            };
+            let (after, decided) = decide(&stored.entry, uses);
+            for (index, outcome) in decided {
+                outcomes[index] = outcome;
             }
-            _ => LeaseOutcome::Lost,
-        };
-        let outcomes: Vec<LeaseOutcome> = uses.iter().map(&mut outcome_of).collect();
-        let ours: Vec<&ParsedReceipt> = uses
-            .iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| **outcome == LeaseOutcome::Applied)
-            .filter_map(|(held, _)| held.as_ref())
-            .collect();
-        if ours.is_empty() {
-            return Ok(outcomes);
+            if after != stored.entry {
+                writes.push(write(stored, &after));
+            }
         }
-        let deleted = self.delete_in_session(session, deletions(&ours)).await?;
-        // Within a transaction, nothing changes between the find and the deletion.
-        match deleted == ours.len() as u64 {
+        // Within a transaction, nothing changes between the find and the writes.
+        match self.write_in_session(session, &writes).await? == writes.len() as u64 {
             true => Ok(outcomes),
             false => Err(StoreError::Uncertain),
         }
+    }
+
+    /// Returns how many of these writes matched.
+    async fn write_in_session(
+        &self,
+        session: &mut ClientSession,
+        writes: &[Write],
+    ) -> Result<u64, StoreError> {
+        let (deletes, updates): (Vec<&Write>, Vec<&Write>) =
+            writes.iter().partition(|write| write.to == To::Deleted);
+        let mut matched = 0;
+        // No write concern: that is the commit's.
+        if !deletes.is_empty() {
+            let seen = deletes.iter().map(|write| (write.id, write.seen));
+            let statement = doc! { "q": are_at(seen), "limit": 0 };
+            let command = doc! { "delete": self.messages.name(), "deletes": [statement] };
+            matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
+        }
+        if !updates.is_empty() {
+            let statements = update_statements(&updates, new_addend());
+            let command = doc! { "update": self.messages.name(), "updates": statements };
+            matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
+        }
+        Ok(matched)
     }
 
     async fn find_in_session<T>(
@@ -224,16 +229,5 @@ impl QueueCollection {
                 Err(error) => retries.after_silence(error).await?,
             }
         }
-    }
-
-    async fn delete_in_session(
-        &self,
-        session: &mut ClientSession,
-        statements: Vec<Document>,
-    ) -> Result<u64, StoreError> {
-        // No write concern: that is the commit's.
-        let command = doc! { "delete": self.messages.name(), "deletes": statements };
-        let reply = self.run_in_session(session, command).await?;
-        write_reply::matched(&reply)
     }
 }

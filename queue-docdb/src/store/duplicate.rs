@@ -1,15 +1,15 @@
 //! Duplicate keys: of an id, or of a unique index that is not the queue's.
 
-use mongodb::{
-    bson::{Document, RawDocumentBuf, doc},
-    error::ErrorKind as DriverKind,
-};
+use mongodb::error::ErrorKind as DriverKind;
+use queue_api::MessageId;
 
 use crate::{
+    calls::enqueue::holders,
     codes::DUPLICATE_KEY,
-    collection::{Query, QueueCollection},
-    document,
+    collection::QueueCollection,
+    document::encoding::Stored,
     error::{Refusal, StoreError},
+    index::Index,
 };
 
 impl Refusal {
@@ -21,22 +21,22 @@ impl Refusal {
         Some(index.split_at(end))
     }
 
-    /// Whether the duplicate is an `_id`, compared byte by byte.
-    pub(crate) fn is_about_id(&self) -> bool {
+    /// Whether the duplicate is a message id, compared byte by byte.
+    pub(crate) fn is_about_ids(&self) -> bool {
         let index = self.index();
-        index.is_some_and(|(name, rest)| name == "_id_" && !rest.starts_with(" collation:"))
+        index.is_some_and(|(name, rest)| name == Index::Ids.name() && !rest.starts_with(" collation:"))
     }
 
     /// The error text: which index refuses the message, and what to do.
     pub(crate) fn explain_index(&self, collection: &str) -> String {
         match self.index() {
-            Some(("_id_", _)) => format!(
-                "the collection `{collection}` has a collation, so its index `_id_` treats different \
-                 ids as equal; drop the collection and create it without a collation"
+            Some((name, _)) if name == Index::Ids.name() => format!(
+                "the collection `{collection}` has a collation, so its index `{name}` treats \
+                 different ids as equal; drop the collection and create it without a collation"
             ),
             index => format!(
                 "the unique index `{}` of the collection `{collection}` refuses a message whose id \
-                 is new; drop this index: only `_id` may be unique",
+                 is new; drop this index: only message ids may be unique",
                 index.map_or("unknown", |(name, _)| name),
             ),
         }
@@ -60,48 +60,30 @@ impl StoreError {
 }
 
 impl QueueCollection {
-    /// Checks that the queue holds the ids of these refused documents.
+    /// Checks that the queue holds the ids of these refused messages.
     ///
     /// # Errors
-    /// [`StoreError::Index`] if it does not hold one: another index has refused the document.
+    /// [`StoreError::Index`] if it does not hold one: another index has refused the message.
     pub(crate) async fn check_duplicates<'a>(
         &self,
-        refused: impl Iterator<Item = (&'a RawDocumentBuf, &'a Refusal)>,
+        refused: impl Iterator<Item = (&'a MessageId, &'a Refusal)>,
     ) -> Result<(), StoreError> {
-        let mut doubtful = Vec::new();
-        for (document, refusal) in refused {
-            if !refusal.is_about_id() {
-                doubtful.extend(document::id(document).map(|id| (id, refusal)));
-            }
-        }
+        let doubtful: Vec<_> = refused.filter(|(_, it)| !it.is_about_ids()).collect();
         if doubtful.is_empty() {
             return Ok(());
         }
-        let ids: Vec<&str> = doubtful.iter().map(|(id, _)| id.as_str()).collect();
-        let query = Query::by_ids(doc! { "_id": { "$in": &ids } }, ids.len())
-            .with_projection(doc! { "birth": 1 });
-        let found = self
-            .find(query, |found| {
-                Some((document::id(found)?, document::uuid(found, "birth")))
-            })
-            .await?;
-        // Only equal ids: with a collation, the find returns others too.
-        let held: Vec<_> = found
-            .into_iter()
-            .flatten()
-            .filter(|(id, _)| ids.contains(&id.as_str()))
-            .collect();
+        let ids: Vec<&MessageId> = doubtful.iter().map(|(id, _)| *id).collect();
+        let found = self.find(holders(&ids), Stored::read).await?;
+        let found: Vec<Stored> = found.into_iter().flatten().collect();
         for (id, refusal) in &doubtful {
-            if held.iter().all(|(held, _)| held != id) {
-                return Err(StoreError::Index(
-                    refusal.explain_index(self.messages.name()),
-                ));
+            // Only equal ids: with a collation, the find returns others too.
+            if found.iter().all(|entry| !entry.ids.contains(*id)) {
+                let why = refusal.explain_index(self.messages.name());
+                return Err(StoreError::Index(why));
             }
         }
-        let filters = held.iter().map(|(id, birth)| -> Document {
-            doc! { "_id": id.as_str(), "birth": *birth }
-        });
-        match self.held_by_majority(filters).await? == held.len() as u64 {
+        let seen: Vec<_> = found.iter().map(|entry| (entry.id, entry.rev)).collect();
+        match self.are_at(&seen).await? {
             true => Ok(()),
             false => Err(StoreError::Uncertain),
         }
@@ -122,7 +104,7 @@ mod tests {
             " index: _id_ dup key: { _id: \" index: x\" }",
             " index: _id_",
         ] {
-            assert!(says(plain).is_about_id(), "{plain}");
+            assert!(says(plain).is_about_ids(), "{plain}");
         }
         for (other, name) in [
             (" index: a b dup key: { a: 1 }", "`a b`"),
@@ -134,7 +116,7 @@ mod tests {
             ("", "`unknown`"),
         ] {
             let refusal = says(other);
-            assert!(!refusal.is_about_id(), "{other}");
+            assert!(!refusal.is_about_ids(), "{other}");
             let text = refusal.explain_index("queue.mail");
             assert!(text.contains(name) && text.contains("drop"), "{text}");
         }
