@@ -58,7 +58,10 @@ const SOURCES: [(&str, &str); 12] = [
     ("lease.rs", include_str!("checks/lease.rs")),
     ("manage.rs", include_str!("checks/manage.rs")),
     ("race.rs", include_str!("checks/race.rs")),
-    ("separate_queues.rs", include_str!("checks/separate_queues.rs")),
+    (
+        "separate_queues.rs",
+        include_str!("checks/separate_queues.rs"),
+    ),
     ("settle.rs", include_str!("checks/settle.rs")),
     ("wait.rs", include_str!("checks/wait.rs")),
     ("zero.rs", include_str!("checks/zero.rs")),

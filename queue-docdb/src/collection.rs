@@ -15,8 +15,8 @@ use crate::{
     index::Index,
     queues::QueueState,
     retry::{Deadline, Retries},
-    watch::Watch,
     store::write_reply,
+    watch::Watch,
 };
 
 /// How often a call makes a dropped index again. Another process may delete the queue meanwhile.

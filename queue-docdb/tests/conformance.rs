@@ -187,7 +187,9 @@ impl FailPoint {
 /// elastic clusters do not have.
 fn engines(time: &TestTime) -> Engines {
     match time {
-        TestTime::Manual(_) => Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0]),
+        TestTime::Manual(_) => {
+            Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0])
+        }
         TestTime::Real => Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0]),
     }
 }

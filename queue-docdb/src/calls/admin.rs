@@ -24,7 +24,7 @@ use crate::{
     retry::Retries,
     store::{
         set_aside::{Unreadable, are_set_aside},
-        write::{To, Write, are_at, new_addend, update_statements},
+        write::{To, Trace, Write, are_at, new_addend, update_statements},
     },
 };
 
@@ -60,7 +60,10 @@ impl QueueCollection {
             true => i64::MAX,
             false => last.unwrap_or(i64::MAX),
         };
-        let mut messages: Vec<_> = entries.iter().flat_map(|entry| peeked(entry, now)).collect();
+        let mut messages: Vec<_> = entries
+            .iter()
+            .flat_map(|entry| peeked(entry, now))
+            .collect();
         messages.retain(|(at, _)| *at <= horizon);
         messages.sort_by_key(|(at, _)| *at);
         messages.truncate(max);
@@ -111,7 +114,8 @@ impl QueueCollection {
     }
 
     async fn purge_set_aside(&self) -> Result<u64, StoreError> {
-        self.delete(vec![doc! { "q": are_set_aside(), "limit": 0 }]).await
+        self.delete(vec![doc! { "q": are_set_aside(), "limit": 0 }])
+            .await
     }
 
     /// Changes dead letters in one pass through their list, up to those that died at `end`.
@@ -130,7 +134,10 @@ impl QueueCollection {
             let query = Query::in_order_of(Index::DeadLetters, doc! { DEAD_KEY: keys }, CHUNK);
             let change = |entry: &mut Entry, _: &Stored| {
                 let numbers = dead_numbers(entry);
-                numbers.into_iter().filter(|&number| change(entry, number)).count()
+                numbers
+                    .into_iter()
+                    .filter(|&number| change(entry, number))
+                    .count()
             };
             let chunk = self.next_step().change_chunk(query, change).await?;
             changed += chunk.changed;
@@ -171,9 +178,12 @@ impl QueueCollection {
                     let mut after = stored.entry.clone();
                     let messages = change(&mut after, &stored);
                     if messages > 0 {
-                        let write = settle::write(&stored, &after);
+                        let write = settle::write(&stored, &after, Trace::Uses(Vec::new()));
                         let is_delete = write.to == To::Deleted;
-                        commands.entry((messages, is_delete)).or_default().push(write);
+                        commands
+                            .entry((messages, is_delete))
+                            .or_default()
+                            .push(write);
                     }
                     chunk.last = stored.dead_key.or(chunk.last);
                 }
@@ -186,11 +196,13 @@ impl QueueCollection {
             let written = match is_delete {
                 true => {
                     let seen = writes.iter().map(|write| (write.id, write.seen));
-                    self.delete(vec![doc! { "q": are_at(seen), "limit": 0 }]).await?
+                    self.delete(vec![doc! { "q": are_at(seen), "limit": 0 }])
+                        .await?
                 }
                 false => {
                     let writes: Vec<&Write> = writes.iter().collect();
-                    self.update(update_statements(&writes, new_addend())).await?
+                    self.update(update_statements(&writes, new_addend()))
+                        .await?
                 }
             };
             chunk.is_lost |= written < writes.len() as u64;
@@ -207,7 +219,9 @@ impl QueueCollection {
     ) -> Result<DeadLetterPage, StoreError> {
         let token = page.token().map_or("", PageToken::as_str);
         let (key, number) = token.split_once('.').unwrap_or((token, ""));
-        let first = number.parse().map_or(0, |number: usize| number.saturating_add(1));
+        let first = number
+            .parse()
+            .map_or(0, |number: usize| number.saturating_add(1));
         let filter = doc! { DEAD_KEY: { "$exists": true, "$gte": key } };
         let query = Query::in_order_of(Index::DeadLetters, filter, page.max().saturating_add(1));
         let read = |found: &RawDocument| {
@@ -220,7 +234,9 @@ impl QueueCollection {
         let (mut letters, mut last) = (Vec::new(), None);
         for (place, entry) in entries {
             let first = if place == key { first } else { 0 };
-            let numbers = entry.as_ref().map_or(Vec::new(), |it| dead_numbers(&it.entry));
+            let numbers = entry
+                .as_ref()
+                .map_or(Vec::new(), |it| dead_numbers(&it.entry));
             for number in numbers.into_iter().filter(|number| *number >= first) {
                 if letters.len() == page.max() {
                     return Ok(DeadLetterPage::new(letters).with_next(last));
@@ -238,7 +254,10 @@ impl QueueCollection {
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
         let now = self.now().await.timestamp_millis();
         let redriven = match which {
-            Redrive::All => self.change_dead(None, |entry, number| entry.redrive(number, now)).await,
+            Redrive::All => {
+                self.change_dead(None, |entry, number| entry.redrive(number, now))
+                    .await
+            }
             Redrive::Ids(ids) => self.redrive_ids(ids, now).await,
         };
         self.state.shared_poll.notify();

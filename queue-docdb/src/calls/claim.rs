@@ -15,7 +15,7 @@ use crate::{
         receipt::ParsedReceipt,
     },
     instant,
-    store::write::Write,
+    store::write::{Trace, Write},
 };
 
 use super::settle;
@@ -23,6 +23,7 @@ use super::settle;
 /// A lease call.
 pub(crate) struct Claim<'a> {
     options: &'a LeaseOptions,
+    /// That of the round. A round finds out by it which of its writes were carried out.
     nonce: Uuid,
     deliveries: Vec<Delivery>,
     /// Messages that the call has delivered. It meets each only once, however short the visibility
@@ -42,6 +43,7 @@ struct Met {
 /// An entry, and what a claim takes of it.
 pub(crate) struct TakenEntry {
     stored: Stored,
+    nonce: Uuid,
     after: Entry,
     /// With the ready times that they had.
     taken: Vec<(Millis, Taken)>,
@@ -85,16 +87,19 @@ impl<'a> Claim<'a> {
 
     /// Takes messages that are ready at `now`, the first ready first, over all entries.
     pub(crate) fn take(
-        &self,
+        &mut self,
         entries: Vec<Stored>,
         now: DateTime,
         leased_at: DateTime,
     ) -> Vec<TakenEntry> {
+        self.nonce = Uuid::new();
         let now = now.timestamp_millis();
         let ready = |(index, stored): (usize, &Stored)| {
             let times = stored.entry.parts.iter().filter_map(|part| part.ready_at());
             let ready = times.filter(|at| *at <= now);
-            ready.map(|at| (at, index)).collect::<Vec<(Millis, usize)>>()
+            ready
+                .map(|at| (at, index))
+                .collect::<Vec<(Millis, usize)>>()
         };
         let mut ready: Vec<_> = entries.iter().enumerate().flat_map(ready).collect();
         ready.sort_unstable();
@@ -113,7 +118,11 @@ impl<'a> Claim<'a> {
                 wanted -= self.take_of(entry, at, leased_at, wanted);
             }
         }
-        touched.into_iter().flatten().filter(TakenEntry::is_changed).collect()
+        touched
+            .into_iter()
+            .flatten()
+            .filter(TakenEntry::is_changed)
+            .collect()
     }
 
     fn touch(&self, stored: Stored, leased_at: DateTime) -> TakenEntry {
@@ -121,6 +130,7 @@ impl<'a> Claim<'a> {
         let visibility_millis = visibility.map_or(stored.visibility_millis, millis::ceil);
         TakenEntry {
             after: stored.entry.clone(),
+            nonce: self.nonce,
             stored,
             taken: Vec::new(),
             visibility_millis,
@@ -139,7 +149,10 @@ impl<'a> Claim<'a> {
         let met = self.met.get(&entry.stored.id);
         let is_met = |number: usize| {
             met.is_some_and(|met| met.numbers.contains(&number))
-                || entry.taken.iter().any(|(_, taken)| taken.numbers.contains(&number))
+                || entry
+                    .taken
+                    .iter()
+                    .any(|(_, taken)| taken.numbers.contains(&number))
         };
         let claim = entry::Claim {
             nonce: self.nonce,
@@ -180,13 +193,18 @@ impl<'a> Claim<'a> {
         }
         for entry in &leased {
             if let Some(met) = self.met.get_mut(&entry.stored.id) {
-                let live = entry.after.parts.iter().filter(|part| part.ready_at().is_some());
+                let live = entry
+                    .after
+                    .parts
+                    .iter()
+                    .filter(|part| part.ready_at().is_some());
                 let mut live = live.flat_map(|part| &part.numbers);
                 met.is_all = live.all(|number| met.numbers.contains(number));
             }
         }
         round.sort_by_key(|(at, _)| *at);
-        self.deliveries.extend(round.into_iter().map(|(_, delivery)| delivery));
+        self.deliveries
+            .extend(round.into_iter().map(|(_, delivery)| delivery));
     }
 }
 
@@ -196,11 +214,13 @@ impl TakenEntry {
     }
 
     pub(crate) fn has_deliveries(&self) -> bool {
-        self.taken.iter().any(|(_, taken)| !taken.numbers.is_empty())
+        self.taken
+            .iter()
+            .any(|(_, taken)| !taken.numbers.is_empty())
     }
 
     pub(crate) fn write(&self) -> Write {
-        settle::write(&self.stored, &self.after)
+        settle::write(&self.stored, &self.after, Trace::Claim(self.nonce))
     }
 
     fn is_changed(&self) -> bool {

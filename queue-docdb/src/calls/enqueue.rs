@@ -74,7 +74,9 @@ impl QueueCollection {
             }
             if let Some(reason) = unconfirmed {
                 let matched = stored.len() as u64;
-                retries.after(StoreError::Unconfirmed { matched, reason }).await?;
+                retries
+                    .after(StoreError::Unconfirmed { matched, reason })
+                    .await?;
                 if !self.has_all(stored.iter()).await? {
                     return Err(retries.into_last());
                 }
@@ -137,7 +139,11 @@ impl QueueCollection {
         let entries = self.find(holders(ids), Stored::read).await?;
         // Those of other messages in the same entries do no harm. A damaged document holds its ids,
         // too, but no find tells which: the refusal of an entry of one does.
-        Ok(entries.into_iter().flatten().flat_map(|entry| entry.ids).collect())
+        Ok(entries
+            .into_iter()
+            .flatten()
+            .flat_map(|entry| entry.ids)
+            .collect())
     }
 
     async fn insert_drafts(&self, drafts: &[Draft]) -> Result<Inserted, StoreError> {
@@ -224,7 +230,11 @@ pub(crate) fn first_part(drafts: &[Draft]) -> usize {
         weight += draft.entry.document.as_bytes().len();
         weight <= FULL
     };
-    drafts.iter().take_while(fits).count().clamp(1, drafts.len().max(1))
+    drafts
+        .iter()
+        .take_while(fits)
+        .count()
+        .clamp(1, drafts.len().max(1))
 }
 
 fn store(drafts: &[Draft], outcomes: &mut [EnqueueOutcome]) {
@@ -234,4 +244,3 @@ fn store(drafts: &[Draft], outcomes: &mut [EnqueueOutcome]) {
         }
     }
 }
-

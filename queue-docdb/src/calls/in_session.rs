@@ -12,7 +12,7 @@ use queue_api::{EnqueueOutcome, LeaseOutcome, MessageId, NewMessage, Receipt};
 
 use super::{
     enqueue::{Draft, drafts, first_part, first_uses, holders},
-    settle::{acks, by_id, decide, entries_by_id, write},
+    settle::{acks, decide, trace, write},
 };
 use crate::{
     codes::DUPLICATE_KEY,
@@ -22,7 +22,7 @@ use crate::{
     retry::{Deadline, Retries},
     store::{
         insert::read_insert_reply,
-        write::{To, Write, are_at, new_addend, update_statements},
+        write::{To, Write, are_at, by_id, entries_by_id, new_addend, update_statements},
         write_reply,
     },
 };
@@ -73,7 +73,9 @@ impl QueueCollection {
         self.prepare().await?;
         // A duplicate would end the transaction, so what is there is left out beforehand.
         let ids: Vec<&MessageId> = messages.iter().map(|message| &message.id).collect();
-        let found = self.find_in_session(session, holders(&ids), Stored::read).await?;
+        let found = self
+            .find_in_session(session, holders(&ids), Stored::read)
+            .await?;
         let held: HashSet<MessageId> = found.into_iter().flatten().flat_map(|it| it.ids).collect();
         let mut new = first_uses(messages);
         new.retain(|&index| !held.contains(&messages[index].id));
@@ -112,7 +114,9 @@ impl QueueCollection {
             return Err(refusal.into());
         }
         // Outside the transaction, because the duplicate has ended it.
-        let indexes = drafts.get(at).map_or(&[][..], |draft| draft.indexes.as_slice());
+        let indexes = drafts
+            .get(at)
+            .map_or(&[][..], |draft| draft.indexes.as_slice());
         if let [index] = indexes {
             let refused = (&messages[*index].id, &refusal);
             self.check_duplicates(std::iter::once(refused)).await?;
@@ -141,7 +145,7 @@ impl QueueCollection {
                 outcomes[index] = outcome;
             }
             if after != stored.entry {
-                writes.push(write(stored, &after));
+                writes.push(write(stored, &after, trace(uses)));
             }
         }
         // Within a transaction, nothing changes between the find and the writes.

@@ -171,7 +171,10 @@ impl QueueCollection {
     }
 
     fn remember(&self, found: &Found, place: Place, began: Instant) {
-        let first = found.entries.first().and_then(|first| first.entry.visible_at());
+        let first = found
+            .entries
+            .first()
+            .and_then(|first| first.entry.visible_at());
         match first.map(DateTime::from_millis) {
             _ if found.saw_all && place.is_head() => self.state.cursor.forget(),
             Some(first) if place.skip == 0 => self.state.cursor.found(place.from, first, began),

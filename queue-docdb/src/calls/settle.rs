@@ -9,16 +9,16 @@ use mongodb::bson::{DateTime, Uuid, doc};
 use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, Receipt, millis};
 
 use crate::{
-    collection::{Query, QueueCollection},
+    collection::QueueCollection,
     document::{
-        encoding::{Damage, Stored},
+        encoding::Stored,
         entry::{Action, Entry},
-        fields::{ID, LEASE, MESSAGES},
+        fields::{ID, LEASE},
         receipt::ParsedReceipt,
     },
     error::{Effect, StoreError},
     instant,
-    store::write::{To, Write, Written},
+    store::write::{To, Trace, Write, Written},
 };
 
 /// One use of a receipt.
@@ -102,7 +102,11 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         while !open.is_empty() {
             let found = self.entries(open.keys().copied().collect()).await?;
-            let absent: Vec<Uuid> = open.keys().filter(|id| !found.contains_key(id)).copied().collect();
+            let absent: Vec<Uuid> = open
+                .keys()
+                .filter(|id| !found.contains_key(id))
+                .copied()
+                .collect();
             if absent.iter().any(|id| doubtful.contains(id)) {
                 return Err(StoreError::Uncertain);
             }
@@ -122,7 +126,7 @@ impl QueueCollection {
                 if doubtful.contains(id) && has_lost(uses, &outcomes) {
                     return Err(StoreError::Uncertain);
                 }
-                writes.push(write(stored, &after));
+                writes.push(write(stored, &after, trace(uses)));
                 decided.push(outcomes);
             }
             let written = self.compare_and_set(&writes, Duration::MAX).await?;
@@ -147,32 +151,6 @@ impl QueueCollection {
         }
         Ok(())
     }
-
-    /// These entries, without their messages.
-    pub(crate) async fn entries(
-        &self,
-        ids: Vec<Uuid>,
-    ) -> Result<HashMap<Uuid, Stored>, StoreError> {
-        by_id(self.find(entries_by_id(ids), Stored::read).await?)
-    }
-}
-
-/// Finds entries without their messages.
-pub(crate) fn entries_by_id(ids: Vec<Uuid>) -> Query {
-    let limit = ids.len();
-    Query::by_ids(doc! { ID: { "$in": ids } }, limit).with_projection(doc! { MESSAGES: 0 })
-}
-
-/// # Errors
-/// One is damaged, so what a receipt of it is good for cannot be told.
-pub(crate) fn by_id(
-    found: Vec<Result<Stored, Damage>>,
-) -> Result<HashMap<Uuid, Stored>, StoreError> {
-    let found = found.into_iter().map(|found| match found {
-        Ok(stored) => Ok((stored.id, stored)),
-        Err(damage) => Err(StoreError::Unreadable(damage.to_string())),
-    });
-    found.collect()
 }
 
 pub(crate) fn acks(receipts: &[Receipt]) -> Uses {
@@ -216,6 +194,14 @@ pub(crate) fn decide(entry: &Entry, uses: &[Use]) -> (Entry, Outcomes) {
     (after, outcomes)
 }
 
+pub(crate) fn trace(uses: &[Use]) -> Trace {
+    Trace::Uses(
+        uses.iter()
+            .map(|each| (each.held.number, each.held.nonce))
+            .collect(),
+    )
+}
+
 /// Whether the first use of a receipt was lost. A later one may be, because of the first.
 fn has_lost(uses: &[Use], outcomes: &Outcomes) -> bool {
     let mut seen = HashSet::new();
@@ -223,7 +209,8 @@ fn has_lost(uses: &[Use], outcomes: &Outcomes) -> bool {
     each.any(|(each, (_, outcome))| seen.insert(each.held) && *outcome == LeaseOutcome::Lost)
 }
 
-pub(crate) fn write(stored: &Stored, after: &Entry) -> Write {
+/// The write that makes an entry `after`.
+pub(crate) fn write(stored: &Stored, after: &Entry, trace: Trace) -> Write {
     let to = if after.is_gone() {
         To::Deleted
     } else if *after == stored.entry {
@@ -235,6 +222,7 @@ pub(crate) fn write(stored: &Stored, after: &Entry) -> Write {
         id: stored.id,
         seen: stored.rev,
         to,
+        trace,
     }
 }
 
@@ -253,4 +241,3 @@ fn action(action: &LeaseAction, now: DateTime) -> Action {
         },
     }
 }
-

@@ -84,14 +84,16 @@ impl QueueCollection {
 
     /// The one batch of an aggregate of few documents.
     async fn aggregate(&self, stages: Vec<Document>) -> Result<Vec<Document>, StoreError> {
-        let command =
-            doc! { "aggregate": self.messages.name(), "pipeline": stages, "cursor": {} };
+        let command = doc! { "aggregate": self.messages.name(), "pipeline": stages, "cursor": {} };
         let reply = self.run(command).await?;
         let batch = reply
             .get_document("cursor")
             .and_then(|cursor| cursor.get_array("firstBatch"))
             .map_err(|_| StoreError::Unreadable(format!("no batch in {reply}")))?;
-        Ok(batch.iter().filter_map(|each| each.as_document().cloned()).collect())
+        Ok(batch
+            .iter()
+            .filter_map(|each| each.as_document().cloned())
+            .collect())
     }
 
     /// The earliest ready times of the live entries that the filter selects, in order.
@@ -104,9 +106,13 @@ impl QueueCollection {
         live.extend(filter);
         let query = Query::in_order_of(Index::Claim, live, limit)
             .with_projection(doc! { ID: 0, VISIBLE_AT: 1 });
-        let found = self.find(query, |found: &RawDocument| ready_at(found)).await?;
+        let found = self
+            .find(query, |found: &RawDocument| ready_at(found))
+            .await?;
         // A damaged one is due: the next lease call sets it aside.
-        let times = found.into_iter().map(|time| time.unwrap_or(instant::EARLIEST));
+        let times = found
+            .into_iter()
+            .map(|time| time.unwrap_or(instant::EARLIEST));
         Ok(times.collect())
     }
 }
@@ -123,7 +129,8 @@ pub(crate) fn live() -> Document {
     doc! { VISIBLE_AT: { "$gte": instant::EARLIEST } }
 }
 
-
 fn number(sums: &Document, field: &str) -> u64 {
-    integer(sums.get(field)).and_then(|sum| u64::try_from(sum).ok()).unwrap_or(0)
+    integer(sums.get(field))
+        .and_then(|sum| u64::try_from(sum).ok())
+        .unwrap_or(0)
 }

@@ -198,7 +198,10 @@ impl Stored {
             if after.dead_at().is_none() {
                 put(DEAD_KEY, None);
             } else if self.dead_key.is_none() {
-                put(DEAD_KEY, after.dead_at().map(|at| dead_key(at, self.id).into()));
+                put(
+                    DEAD_KEY,
+                    after.dead_at().map(|at| dead_key(at, self.id).into()),
+                );
             }
             let numbers = after.numbers();
             if numbers.len() < self.ids.len() {
@@ -313,7 +316,8 @@ fn read_parts(document: &RawDocument) -> Option<Vec<Part>> {
 fn read_part(document: &RawDocument) -> Option<Part> {
     let mut numbers = Vec::new();
     for number in document.get_array("m").ok()? {
-        let number = as_integer(number.ok()?).filter(|number| (0..i64::from(MOST)).contains(number));
+        let number =
+            as_integer(number.ok()?).filter(|number| (0..i64::from(MOST)).contains(number));
         numbers.push(usize::try_from(number?).ok()?);
     }
     numbers.sort_unstable();
@@ -359,7 +363,9 @@ fn messages(document: &RawDocument) -> Option<Vec<Message>> {
         return Some(Vec::new());
     };
     let bodies = bodies.as_array()?.into_iter();
-    bodies.map(|body| read_message(body.ok()?.as_document()?)).collect()
+    bodies
+        .map(|body| read_message(body.ok()?.as_document()?))
+        .collect()
 }
 
 fn read_message(body: &RawDocument) -> Option<Message> {

@@ -24,7 +24,9 @@ impl Refusal {
     /// Whether the duplicate is a message id, compared byte by byte.
     pub(crate) fn is_about_ids(&self) -> bool {
         let index = self.index();
-        index.is_some_and(|(name, rest)| name == Index::Ids.name() && !rest.starts_with(" collation:"))
+        index.is_some_and(|(name, rest)| {
+            name == Index::Ids.name() && !rest.starts_with(" collation:")
+        })
     }
 
     /// The error text: which index refuses the message, and what to do.

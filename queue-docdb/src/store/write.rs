@@ -4,7 +4,7 @@
 //! revisions of what it writes, so a revision never comes back. After a write, a document has
 //!
 //! - the revision that was seen plus the call's number: the write was carried out;
-//! - another one: somebody else wrote, before or after.
+//! - another one: somebody else wrote, before or after. Then its contents may tell.
 //!
 //! A model of this protocol is in `tests/protocol_model`. Rules that it enforces:
 //!
@@ -15,13 +15,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use mongodb::bson::{Document, RawDocument, Uuid, doc};
+use mongodb::bson::{Document, Uuid, doc};
 
 use crate::{
     collection::{Query, QueueCollection},
     document::{
-        encoding::uuid_field,
-        fields::{ID, REV},
+        encoding::{Damage, Stored},
+        entry::{Entry, Part},
+        fields::{ID, MESSAGES, REV},
     },
     error::{Effect, StoreError},
 };
@@ -35,6 +36,32 @@ pub(crate) struct Write {
     pub(crate) id: Uuid,
     pub(crate) seen: i64,
     pub(crate) to: To,
+    pub(crate) trace: Trace,
+}
+
+/// What tells from an entry that was written again whether a write was carried out before.
+#[derive(Clone, Debug)]
+pub(crate) enum Trace {
+    /// A claim: its nonce is there.
+    Claim(Uuid),
+    /// Uses of receipts, by number and nonce: if all are still good, it was not. An extension leaves
+    /// its receipt good, and may be made twice.
+    Uses(Vec<(usize, Uuid)>),
+}
+
+impl Trace {
+    /// `None` if it does not tell.
+    fn is_made(&self, entry: &Entry) -> Option<bool> {
+        match self {
+            Self::Claim(nonce) => Some(entry.parts.iter().any(|part| part.lease() == Some(*nonce))),
+            Self::Uses(uses) => {
+                let is_good = |(number, nonce): &(usize, Uuid)| {
+                    entry.part(*number).and_then(Part::lease) == Some(*nonce)
+                };
+                uses.iter().all(is_good).then_some(false)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -68,8 +95,7 @@ impl QueueCollection {
     ) -> Result<Vec<Written>, StoreError> {
         let added = new_addend();
         let is_delete = |index: &usize| writes[*index].to == To::Deleted;
-        let (deletes, updates): (Vec<usize>, Vec<usize>) =
-            (0..writes.len()).partition(is_delete);
+        let (deletes, updates): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(is_delete);
         let select = |indexes: &[usize]| -> Vec<&Write> {
             indexes.iter().map(|&index| &writes[index]).collect()
         };
@@ -108,33 +134,45 @@ impl QueueCollection {
                 None
             }
         };
-        let revs = self.revisions(writes).await?;
-        let is_there = |write: &Write| revs.get(&write.id) == Some(&(write.seen + added));
-        let there: Vec<(Uuid, i64)> = writes
+        let entries = self.written_entries(writes).await?;
+        // Of each, whether it was made, and the revision that shows it.
+        let made: Vec<Option<bool>> = writes
             .iter()
-            .filter(|write| is_there(write))
-            .map(|write| (write.id, write.seen + added))
+            .map(|write| match entries.get(&write.id) {
+                Some(stored) if stored.rev == write.seen + added => Some(true),
+                Some(stored) if stored.rev == write.seen => Some(false),
+                Some(stored) => write.trace.is_made(&stored.entry),
+                None => None,
+            })
             .collect();
-        let (is_certain, others) = match matched {
-            Some(matched) => {
-                // What the answer counted and the look did not see was written again since.
-                let hidden = matched.saturating_sub(there.len() as u64);
-                let missing = (writes.len() - there.len()) as u64;
-                let others = match hidden {
-                    0 => Written::No,
-                    hidden if hidden == missing => Written::Yes,
-                    _ => Written::Unknown,
-                };
-                (true, others)
-            }
-            None => (self.are_at(&there).await?, Written::Unknown),
+        let Some(matched) = matched else {
+            let shown = writes
+                .iter()
+                .zip(&made)
+                .filter(|(_, made)| **made == Some(true));
+            let shown = shown.filter_map(|(write, _)| entries.get(&write.id));
+            let shown: Vec<_> = shown.map(|stored| (stored.id, stored.rev)).collect();
+            let is_certain = self.are_at(&shown).await?;
+            let did = |made: &Option<bool>| match made {
+                Some(true) if is_certain => Written::Yes,
+                // It may still arrive.
+                _ => Written::Unknown,
+            };
+            return Ok(made.iter().map(did).collect());
         };
-        let did = |write: &&Write| match is_there(write) {
-            true if is_certain => Written::Yes,
-            true => Written::Unknown,
-            false => others,
+        // The answer counts those of which the entries do not tell.
+        let count = |which| made.iter().filter(|made| **made == which).count() as u64;
+        let of_others = match matched.saturating_sub(count(Some(true))) {
+            0 => Written::No,
+            hidden if hidden == count(None) => Written::Yes,
+            _ => Written::Unknown,
         };
-        Ok(writes.iter().map(did).collect())
+        let did = |made: &Option<bool>| match made {
+            Some(true) => Written::Yes,
+            Some(false) => Written::No,
+            None => of_others,
+        };
+        Ok(made.iter().map(did).collect())
     }
 
     async fn write_deletes(
@@ -158,14 +196,16 @@ impl QueueCollection {
                 return Ok(vec![Written::Unknown; writes.len()]);
             }
         };
-        let revs = self.revisions(writes).await?;
-        let gone = writes.iter().filter(|write| !revs.contains_key(&write.id));
+        let entries = self.written_entries(writes).await?;
+        let gone = writes
+            .iter()
+            .filter(|write| !entries.contains_key(&write.id));
         // Only if others have deleted some of them it is not clear which.
         let of_gone = match gone.count() as u64 == matched {
             true => Written::Yes,
             false => Written::Unknown,
         };
-        let did = |write: &&Write| match revs.contains_key(&write.id) {
+        let did = |write: &&Write| match entries.contains_key(&write.id) {
             true => Written::No,
             false => of_gone,
         };
@@ -198,14 +238,39 @@ impl QueueCollection {
         }
     }
 
-    async fn revisions(&self, writes: &[&Write]) -> Result<HashMap<Uuid, i64>, StoreError> {
-        let ids: Vec<Uuid> = writes.iter().map(|write| write.id).collect();
-        let query = Query::by_ids(doc! { ID: { "$in": ids } }, writes.len())
-            .with_projection(doc! { REV: 1 });
-        let read = |found: &RawDocument| Some((uuid_field(found, ID)?, found.get_i64(REV).ok()?));
-        let found = self.find(query, read).await?;
-        Ok(found.into_iter().flatten().collect())
+    async fn written_entries(
+        &self,
+        writes: &[&Write],
+    ) -> Result<HashMap<Uuid, Stored>, StoreError> {
+        self.entries(writes.iter().map(|write| write.id).collect())
+            .await
     }
+
+    /// These entries, without their messages.
+    pub(crate) async fn entries(
+        &self,
+        ids: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, Stored>, StoreError> {
+        by_id(self.find(entries_by_id(ids), Stored::read).await?)
+    }
+}
+
+/// Finds entries without their messages.
+pub(crate) fn entries_by_id(ids: Vec<Uuid>) -> Query {
+    let limit = ids.len();
+    Query::by_ids(doc! { ID: { "$in": ids } }, limit).with_projection(doc! { MESSAGES: 0 })
+}
+
+/// # Errors
+/// One is damaged, so what a receipt of it is good for cannot be told.
+pub(crate) fn by_id(
+    found: Vec<Result<Stored, Damage>>,
+) -> Result<HashMap<Uuid, Stored>, StoreError> {
+    let found = found.into_iter().map(|found| match found {
+        Ok(stored) => Ok((stored.id, stored)),
+        Err(damage) => Err(StoreError::Unreadable(damage.to_string())),
+    });
+    found.collect()
 }
 
 /// What a write adds to revisions. One for each content: a write that arrives late must not pass for

@@ -12,7 +12,6 @@ macro_rules! tests {
     };
 }
 
-mod apart;
 mod certificates;
 mod codes;
 mod connecting;
@@ -23,7 +22,6 @@ mod fail_points;
 mod faults;
 mod fixture;
 mod foreign;
-mod lanes;
 mod late_messages;
 mod locked;
 mod long_names;
@@ -108,7 +106,6 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
-        apart::tests(),
         codes::tests(),
         connecting::tests(),
         damage::tests(),
@@ -116,7 +113,6 @@ fn main() -> ExitCode {
         engines::tests(),
         fail_points::tests(),
         foreign::tests(),
-        lanes::tests(),
         late_messages::tests(),
         locked::tests(),
         long_names::tests(),
