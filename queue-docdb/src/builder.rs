@@ -230,6 +230,10 @@ impl DocDbBuilder {
     /// Messages that are enqueued together with the same settings share one. A larger number is
     /// faster for large batches, and slower for many consumers that lease one message each: they
     /// compete for the same document. Instances may have different numbers.
+    ///
+    /// A queue that is made by an instance with 1 has no unique index: a message's document is found
+    /// by its `_id`. Elastic clusters and sharded collections need that, because they have no unique
+    /// index on other fields. On the endpoint of an elastic cluster it is always 1.
     #[must_use]
     pub fn entry_size(mut self, messages: usize) -> Self {
         self.entry_size = messages;
@@ -278,14 +282,19 @@ impl DocDbBuilder {
     }
 
     async fn connect_within(self, deadline: Deadline) -> Result<DocDbBackend> {
+        let mut entry_size = self.entry_size;
         let timeout = self.operation_timeout;
         let mut wake_mode = self.wake_mode;
         let connection = match self.source {
             Source::Uri(uri) => {
                 let options = connect::client_options(&uri, self.client, deadline).await?;
                 let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
-                if is_small || amazon::is_elastic(&options.hosts) {
+                let is_elastic = amazon::is_elastic(&options.hosts);
+                if is_small || is_elastic {
                     wake_mode = WakeMode::Polling;
+                }
+                if is_elastic {
+                    entry_size = 1;
                 }
                 let name = self.database.or_else(|| options.default_database.clone());
                 let name = name.ok_or_else(|| {
@@ -329,12 +338,7 @@ impl DocDbBuilder {
             }
         };
         Ok(DocDbBackend::new(
-            connection,
-            prefix,
-            timeout,
-            time,
-            wake_mode,
-            self.entry_size,
+            connection, prefix, timeout, time, wake_mode, entry_size,
         ))
     }
 }

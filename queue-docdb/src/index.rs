@@ -26,7 +26,13 @@ pub(crate) enum Index {
 }
 
 impl Index {
-    pub(crate) const ALL: [Self; 4] = [Self::Claim, Self::Ids, Self::DeadLetters, Self::Parted];
+    const ALL: [Self; 4] = [Self::Claim, Self::Ids, Self::DeadLetters, Self::Parted];
+
+    /// Those of a queue. If messages are found by `_id`, none on their ids.
+    pub(crate) fn of_queue(is_keyed: bool) -> impl Iterator<Item = Self> {
+        let all = Self::ALL.into_iter();
+        all.filter(move |index| !(is_keyed && *index == Self::Ids))
+    }
 
     /// Its keys, which are also its order.
     pub(crate) fn keys(self) -> Document {

@@ -24,6 +24,9 @@ use crate::{
 /// name, and look at the version again before they make it anew.
 const VERSION: u32 = 3;
 
+/// Of the version document: whether messages are found by `_id`, and there is no unique index.
+const KEYED: &str = "keyed";
+
 /// What a collection holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
@@ -66,10 +69,7 @@ impl QueueCollection {
                 "the collection `{collection}` {what}, so it is not a queue; use another queue \
                  name or collection_prefix"
             ))),
-            Contents::Queue => {
-                self.state.knowledge.learn(false);
-                Ok(Contents::Queue)
-            }
+            Contents::Queue => Ok(Contents::Queue),
             other => Ok(other),
         }
     }
@@ -87,11 +87,10 @@ impl QueueCollection {
             Err(error) => return Err(error),
         };
         let serves = |index: Index| index.is_among(&existing, self.messages.name());
-        let all_serve = Index::ALL
-            .into_iter()
+        let all_serve = Index::of_queue(self.state.knowledge.is_keyed())
             .all(|index| matches!(serves(index), Ok(true)));
         if all_serve {
-            self.state.knowledge.learn(true);
+            self.state.knowledge.learn_indexes();
         }
         Ok(all_serve)
     }
@@ -129,9 +128,18 @@ impl QueueCollection {
     }
 
     async fn version(&self) -> Result<Option<Contents>, StoreError> {
-        let read = |found: &RawDocument| encoding::count(found, "version");
+        let read = |found: &RawDocument| {
+            let is_keyed = found.get_bool(KEYED).unwrap_or(false);
+            (encoding::count(found, "version"), is_keyed)
+        };
         let found = self.first(doc! { "_id": id() }, read).await?;
-        Ok(found.map(contents))
+        Ok(found.map(|(version, is_keyed)| {
+            let contents = contents(version);
+            if contents == Contents::Queue {
+                self.state.knowledge.learn_queue(is_keyed);
+            }
+            contents
+        }))
     }
 
     /// What the server says about the collection; empty if this user may not ask.
@@ -176,9 +184,9 @@ impl QueueCollection {
 }
 
 /// The document that has the version.
-pub(crate) fn version_document() -> Document {
+pub(crate) fn version_document(is_keyed: bool) -> Document {
     // The index on ids is unique: a second document without any would be refused.
-    doc! { "_id": id(), IDS: [id()], "version": i64::from(VERSION) }
+    doc! { "_id": id(), IDS: [id()], "version": i64::from(VERSION), KEYED: is_keyed }
 }
 
 /// Of a collection whose queue has this version.

@@ -20,6 +20,7 @@ pub(crate) struct Knowledge {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     until: Instant,
+    is_keyed: bool,
     has_indexes: bool,
 }
 
@@ -34,9 +35,26 @@ impl Knowledge {
         self.current().is_some_and(|known| known.has_indexes)
     }
 
-    pub(crate) fn learn(&self, has_indexes: bool) {
-        let until = Instant::now() + TRUST;
-        *self.lock() = Some(Known { until, has_indexes });
+    /// Whether messages are found by `_id`. It stays known longer, because a queue does not change it.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.lock().is_some_and(|known| known.is_keyed)
+    }
+
+    /// Learns that the collection is a queue, and how its messages are found.
+    pub(crate) fn learn_queue(&self, is_keyed: bool) {
+        *self.lock() = Some(Known {
+            until: Instant::now() + TRUST,
+            is_keyed,
+            has_indexes: false,
+        });
+    }
+
+    /// Learns that the queue also has the indexes.
+    pub(crate) fn learn_indexes(&self) {
+        if let Some(known) = &mut *self.lock() {
+            known.until = Instant::now() + TRUST;
+            known.has_indexes = true;
+        }
     }
 
     pub(crate) fn forget(&self) {

@@ -61,7 +61,7 @@ impl QueueCollection {
                 Ok(indexes) => indexes,
                 // The user may not look. The version says that the indexes were made.
                 Err(error) if contents == Contents::Queue && error.kind() == ErrorKind::Denied => {
-                    self.state.knowledge.learn(true);
+                    self.state.knowledge.learn_indexes();
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -69,7 +69,12 @@ impl QueueCollection {
         };
         // All are judged before one is made, so that a refusal changes nothing.
         let mut missing = Vec::new();
-        for index in Index::ALL {
+        // A queue keeps to how it was made.
+        let is_keyed = match contents {
+            Contents::Queue => self.state.knowledge.is_keyed(),
+            _ => self.entry_size == 1,
+        };
+        for index in Index::of_queue(is_keyed) {
             if !index.is_among(&existing, self.messages.name())? {
                 missing.push(index);
             }
@@ -78,9 +83,9 @@ impl QueueCollection {
             self.make_index(index, contents == Contents::Empty).await?;
         }
         if contents != Contents::Queue {
-            self.write_version().await?;
+            self.write_version(is_keyed).await?;
         }
-        self.state.knowledge.learn(true);
+        self.state.knowledge.learn_indexes();
         Ok(())
     }
 
@@ -136,12 +141,18 @@ impl QueueCollection {
     }
 
     /// Writes the version, before the first message.
-    async fn write_version(&self) -> Result<(), StoreError> {
+    async fn write_version(&self, is_keyed: bool) -> Result<(), StoreError> {
         let documents = self.messages.clone_with_type::<Document>();
         let mut retries = self.deadline.retries();
         loop {
-            let error = match retries.run(documents.insert_one(version_document())).await {
-                Ok(_) => return Ok(()),
+            let error = match retries
+                .run(documents.insert_one(version_document(is_keyed)))
+                .await
+            {
+                Ok(_) => {
+                    self.state.knowledge.learn_queue(is_keyed);
+                    return Ok(());
+                }
                 Err(error) => error,
             };
             if error.is_duplicate() {

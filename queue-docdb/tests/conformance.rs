@@ -62,7 +62,7 @@ impl Harness for DocDb {
             has_fail_points: *HAS_FAIL_POINTS.get_or_init(probe).await,
             server,
             database: server.scratch_database(),
-            gate: Gate::new(engines(&time)),
+            gate: Gate::new(engines(&time, self.entry_size)),
             entry_size: self.entry_size,
             time,
         }))
@@ -86,7 +86,7 @@ impl Harness for DocDb {
             .ok_or("an address is a database and a URI")?;
         // This process will be killed, so it leaves a note for its parent.
         let note = refusals(database);
-        let gate = Gate::new(engines(&TestTime::Real));
+        let gate = Gate::new(engines(&TestTime::Real, self.entry_size));
         let events = gate.watch_and_report(move |refused| {
             fs::write(&note, refused.to_string()).expect("a writable folder");
         });
@@ -183,14 +183,12 @@ impl FailPoint {
     }
 }
 
-/// The engines that must accept every command. In real time, waits use a change stream, which
-/// elastic clusters do not have.
-fn engines(time: &TestTime) -> Engines {
+/// The engines that must accept every command. Elastic clusters have no change streams, which waits
+/// use in real time, and no unique index.
+fn engines(time: &TestTime, entry_size: usize) -> Engines {
     match time {
-        TestTime::Manual(_) => {
-            Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0])
-        }
-        TestTime::Real => Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0]),
+        TestTime::Manual(_) if entry_size == 1 => Engines::ALL,
+        _ => Engines::of(&[Engine::V3_6, Engine::V4_0, Engine::V5_0, Engine::V8_0]),
     }
 }
 

@@ -8,7 +8,7 @@ use queue_api::{
     PeekedMessage, Purge, Redrive,
 };
 
-use super::{enqueue::holders, settle, stats::live};
+use super::{settle, stats::live};
 use crate::{
     codes::NAMESPACE_NOT_FOUND,
     collection::{Query, QueueCollection, REPLY_BYTES},
@@ -274,7 +274,10 @@ impl QueueCollection {
                     let numbers = ids.iter().filter_map(|id| stored.number(id));
                     numbers.filter(|&number| entry.redrive(number, now)).count()
                 };
-                let chunk = self.next_step().change_chunk(holders(&ids), change).await?;
+                let chunk = self
+                    .next_step()
+                    .change_chunk(self.holders(&ids), change)
+                    .await?;
                 redriven += chunk.changed;
                 lost += 1;
                 match chunk.is_lost {

@@ -9,8 +9,8 @@ use crate::{
     codes::DUPLICATE_KEY,
     collection::{Query, QueueCollection},
     document::{
-        encoding::{NewEntry, Stored, id_filter},
-        fields::{ID, IDS, MESSAGES},
+        encoding::{NewEntry, Stored, id_filter, key},
+        fields::{BORN, ID, IDS, MESSAGES},
     },
     error::{Effect, Refusal, StoreError},
     store::insert::Inserted,
@@ -22,6 +22,14 @@ const FULL: usize = 15 << 20;
 /// The most payload bytes of an entry of several messages. Each write of an entry may rewrite all of
 /// them.
 const ENTRY_BYTES: usize = 64 << 10;
+
+/// How messages share entries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntryShape {
+    pub(crate) size: usize,
+    /// Whether a message is found by its entry's `_id`.
+    is_keyed: bool,
+}
 
 /// An entry to insert, and the positions of its messages in the call.
 pub(crate) struct Draft {
@@ -37,7 +45,7 @@ impl QueueCollection {
         self.prepare().await?;
         let mut outcomes = vec![EnqueueOutcome::Duplicate; messages.len()];
         let now = self.now().await;
-        let mut open = drafts(messages, &first_uses(messages), self.entry_size, now);
+        let mut open = drafts(messages, &first_uses(messages), self.entry_shape(), now);
         let mut retries = self.deadline.retries();
         while !open.is_empty() {
             let rest = open.split_off(first_part(&open));
@@ -125,9 +133,11 @@ impl QueueCollection {
             .into_iter()
             .partition(|&index| held.contains(&messages[index].id));
         // All may have gone since. Smaller entries then end the search for the one that is held.
-        let size = if held.is_empty() { 1 } else { self.entry_size };
-        let mut drafts = drafts(messages, &held, 1, now);
-        drafts.extend(self::drafts(messages, &new, size, now));
+        let shape = self.entry_shape();
+        let one = EntryShape { size: 1, ..shape };
+        let rest = if held.is_empty() { one } else { shape };
+        let mut drafts = drafts(messages, &held, one, now);
+        drafts.extend(self::drafts(messages, &new, rest, now));
         Ok(drafts)
     }
 
@@ -136,7 +146,7 @@ impl QueueCollection {
         &self,
         ids: &[&MessageId],
     ) -> Result<HashSet<MessageId>, StoreError> {
-        let entries = self.find(holders(ids), Stored::read).await?;
+        let entries = self.find(self.holders(ids), Stored::read).await?;
         // Those of other messages in the same entries do no harm. A damaged document holds its ids,
         // too, but no find tells which: the refusal of an entry of one does.
         Ok(entries
@@ -144,6 +154,35 @@ impl QueueCollection {
             .flatten()
             .flat_map(|entry| entry.ids)
             .collect())
+    }
+
+    /// Finds the entries that have these ids, without their messages.
+    pub(crate) fn holders(&self, ids: &[&MessageId]) -> Query {
+        let filter = match self.state.knowledge.is_keyed() {
+            true => {
+                let keys: Vec<_> = ids.iter().map(|id| key(id)).collect();
+                doc! { ID: { "$in": keys } }
+            }
+            false => {
+                let ids: Vec<_> = ids.iter().map(|id| id_filter(id)).collect();
+                doc! { IDS: { "$in": ids } }
+            }
+        };
+        Query::by_ids(filter, ids.len()).with_projection(doc! { MESSAGES: 0 })
+    }
+
+    /// The shape of new entries, once the queue is prepared.
+    pub(crate) fn entry_shape(&self) -> EntryShape {
+        match self.state.knowledge.is_keyed() {
+            true => EntryShape {
+                size: 1,
+                is_keyed: true,
+            },
+            false => EntryShape {
+                size: self.entry_size,
+                is_keyed: false,
+            },
+        }
     }
 
     async fn insert_drafts(&self, drafts: &[Draft]) -> Result<Inserted, StoreError> {
@@ -158,16 +197,14 @@ impl QueueCollection {
         drafts: impl ExactSizeIterator<Item = &Draft>,
     ) -> Result<bool, StoreError> {
         let sent = drafts.len() as u64;
-        let ids: Vec<_> = drafts.map(|draft| draft.entry.id).collect();
-        let filter = (sent > 0).then(|| doc! { ID: { "$in": ids } });
+        let (ids, born): (Vec<_>, Vec<_>) = drafts.map(|it| (it.entry.id, it.entry.born)).unzip();
+        let mut filter = doc! { ID: { "$in": ids } };
+        if self.state.knowledge.is_keyed() {
+            filter.insert(BORN, doc! { "$in": born });
+        }
+        let filter = (sent > 0).then_some(filter);
         Ok(self.held_by_majority(filter).await? == sent)
     }
-}
-
-/// Finds the entries that have these ids, without their messages.
-pub(crate) fn holders(ids: &[&MessageId]) -> Query {
-    let filter: Vec<_> = ids.iter().map(|id| id_filter(id)).collect();
-    Query::by_ids(doc! { IDS: { "$in": filter } }, ids.len()).with_projection(doc! { MESSAGES: 0 })
 }
 
 /// The positions of the first message with each id. Of equal ids in a call, the first is stored, and
@@ -183,7 +220,7 @@ pub(crate) fn first_uses(messages: &[NewMessage]) -> Vec<usize> {
 pub(crate) fn drafts(
     messages: &[NewMessage],
     indexes: &[usize],
-    size: usize,
+    shape: EntryShape,
     now: DateTime,
 ) -> Vec<Draft> {
     let mut full: Vec<Vec<usize>> = Vec::new();
@@ -197,7 +234,7 @@ pub(crate) fn drafts(
         );
         let weight = weight(message);
         let (group, bytes) = open.entry(settings).or_default();
-        if !group.is_empty() && (group.len() == size || *bytes + weight > ENTRY_BYTES) {
+        if !group.is_empty() && (group.len() == shape.size || *bytes + weight > ENTRY_BYTES) {
             full.push(std::mem::take(group));
             *bytes = 0;
         }
@@ -210,7 +247,7 @@ pub(crate) fn drafts(
     let draft = |indexes: Vec<usize>| {
         let entry: Vec<&NewMessage> = indexes.iter().map(|&index| &messages[index]).collect();
         Draft {
-            entry: NewEntry::new(&entry, now),
+            entry: NewEntry::new(&entry, shape.is_keyed, now),
             indexes,
         }
     };

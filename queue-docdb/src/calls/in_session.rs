@@ -11,7 +11,7 @@ use mongodb::{
 use queue_api::{EnqueueOutcome, LeaseOutcome, MessageId, NewMessage, Receipt};
 
 use super::{
-    enqueue::{Draft, drafts, first_part, first_uses, holders},
+    enqueue::{Draft, drafts, first_part, first_uses},
     settle::{acks, decide, trace, write},
 };
 use crate::{
@@ -74,12 +74,12 @@ impl QueueCollection {
         // A duplicate would end the transaction, so what is there is left out beforehand.
         let ids: Vec<&MessageId> = messages.iter().map(|message| &message.id).collect();
         let found = self
-            .find_in_session(session, holders(&ids), Stored::read)
+            .find_in_session(session, self.holders(&ids), Stored::read)
             .await?;
         let held: HashSet<MessageId> = found.into_iter().flatten().flat_map(|it| it.ids).collect();
         let mut new = first_uses(messages);
         new.retain(|&index| !held.contains(&messages[index].id));
-        let drafts = drafts(messages, &new, self.entry_size, self.now().await);
+        let drafts = drafts(messages, &new, self.entry_shape(), self.now().await);
         let mut rest = drafts.as_slice();
         while !rest.is_empty() {
             let (part, later) = rest.split_at(first_part(rest));

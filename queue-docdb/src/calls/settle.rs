@@ -221,6 +221,7 @@ pub(crate) fn write(stored: &Stored, after: &Entry, trace: Trace) -> Write {
     Write {
         id: stored.id,
         seen: stored.rev,
+        born: stored.born,
         to,
         trace,
     }

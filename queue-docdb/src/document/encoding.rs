@@ -11,8 +11,8 @@ use queue_api::{Bytes, Headers, Limits, MessageId, NewMessage, millis};
 use super::{
     entry::{Entry, Fate, Millis, Part},
     fields::{
-        ATTEMPTS, COUNT, DEAD_KEY, ENQUEUED_AT, HEADERS, ID, IDS, LEASE, MAX_ATTEMPTS, MESSAGES,
-        PARTED, PARTS, PAYLOAD, REV, VISIBILITY, VISIBLE_AT,
+        ATTEMPTS, BORN, COUNT, DEAD_KEY, ENQUEUED_AT, HEADERS, ID, IDS, LEASE, MAX_ATTEMPTS,
+        MESSAGES, PARTED, PARTS, PAYLOAD, REV, VISIBILITY, VISIBLE_AT,
     },
 };
 use crate::instant;
@@ -35,6 +35,8 @@ pub(crate) struct Stored {
     pub(crate) enqueued_at: SystemTime,
     pub(crate) visibility_millis: i64,
     pub(crate) dead_key: Option<String>,
+    /// If its `_id` may come again.
+    pub(crate) born: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +49,8 @@ pub(crate) struct Message {
 #[derive(Clone, Debug)]
 pub(crate) struct NewEntry {
     pub(crate) id: Uuid,
+    /// If its `_id` may come again.
+    pub(crate) born: Option<i64>,
     pub(crate) document: RawDocumentBuf,
 }
 
@@ -55,9 +59,12 @@ const FIRST_REVISIONS: i64 = 1 << 62;
 
 impl NewEntry {
     /// The entry of messages that are enqueued `now` and have the same settings.
-    pub(crate) fn new(messages: &[&NewMessage], now: DateTime) -> Self {
+    pub(crate) fn new(messages: &[&NewMessage], is_keyed: bool, now: DateTime) -> Self {
         let first = messages.first().expect("an entry has messages");
-        let id = Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes());
+        let (id, born) = match is_keyed {
+            true => (key(&first.id), Some(fastrand::i64(..))),
+            false => (Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes()), None),
+        };
         let mut ids = RawArrayBuf::new();
         let mut bodies = RawArrayBuf::new();
         for message in messages {
@@ -76,9 +83,20 @@ impl NewEntry {
         let visibility = millis::ceil(first.visibility_timeout_or_default());
         document.append(VISIBILITY, visibility);
         document.append(MAX_ATTEMPTS, i64::from(first.max_attempts_or_default()));
+        if let Some(born) = born {
+            document.append(BORN, born);
+        }
         document.append(MESSAGES, bodies);
-        Self { id, document }
+        Self { id, born, document }
     }
+}
+
+/// The `_id` of a message that is found by it.
+pub(crate) fn key(id: &MessageId) -> Uuid {
+    /// Made at random, once and for all.
+    const NAMESPACE: uuid::Uuid = uuid::uuid!("0d3ff6a5-6d5c-4a3e-9a35-8f5b6f5c1f0e");
+    let key = uuid::Uuid::new_v5(&NAMESPACE, id.as_str().as_bytes());
+    Uuid::from_bytes(key.into_bytes())
 }
 
 fn body(message: &NewMessage) -> RawDocumentBuf {
@@ -164,6 +182,7 @@ impl Stored {
                 .to_system_time(),
             visibility_millis,
             dead_key: document.get_str(DEAD_KEY).ok().map(str::to_owned),
+            born: document.get_i64(BORN).ok(),
         })
     }
 

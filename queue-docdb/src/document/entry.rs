@@ -66,20 +66,6 @@ pub(crate) struct Taken {
 }
 
 impl Entry {
-    pub(crate) fn new(count: usize, at: Millis, max_attempts: u32) -> Self {
-        let part = Part {
-            numbers: (0..count).collect(),
-            attempts: 0,
-            fate: Fate::Live { at, lease: None },
-        };
-        Self {
-            parts: vec![part],
-            max_attempts,
-            count,
-            is_parted: false,
-        }
-    }
-
     /// The fate of all messages, if the document's own fields can hold it.
     pub(crate) fn whole(&self) -> Option<&Part> {
         match self.parts.as_slice() {
@@ -178,7 +164,7 @@ impl Entry {
             Action::Extend { until } => self.put(number, attempts, live(until, Some(nonce))),
             Action::Nack { until } => self.put(number, attempts, live(until, None)),
             // The lease stands for an attempt that was counted.
-            Action::Release { at } => self.put(number, attempts - 1, live(at, None)),
+            Action::Release { at } => self.put(number, attempts.saturating_sub(1), live(at, None)),
             Action::DeadLetter { at, reason } => {
                 let reason = Some(reason.clone());
                 self.put(number, attempts, Fate::Dead { at: *at, reason });
@@ -270,3 +256,6 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

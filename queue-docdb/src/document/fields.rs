@@ -2,7 +2,7 @@
 //!
 //! | field | | |
 //! |---|---|---|
-//! | `_id` | UUID | the entry; never used again |
+//! | `_id` | UUID | the entry; never used again, except where messages are found by it |
 //! | `ids` | array | the ids of the messages that are left, in order; a unique index |
 //! | `rev` | long | guards every write: it begins at random, and every write adds its own number |
 //! | `visible_at` | date | when a claim must look: the earliest ready time; absent if all are dead; `false` if the document is set aside |
@@ -27,6 +27,9 @@
 //! | `parts` | array of `{m, n, attempts, at, lease}` or `{m, n, attempts, dead: {at, reason}}` | `m`: positions in `messages`; `n`: how many; no reason: attempts exhausted |
 //! | `dead_key` | string | of an entry with dead letters: when the first one died, and the entry |
 //!
+//! Without an index on `ids`, each message has an entry of its own. Its `_id` is made of the message
+//! id, and `born` (a long) tells it from an earlier one of the same id.
+//!
 //! `headers` is an array of `[name, value]`, so that dots and dollars are harmless.
 
 pub(crate) const ID: &str = "_id";
@@ -44,4 +47,5 @@ pub(crate) const LEASE: &str = "lease";
 pub(crate) const COUNT: &str = "count";
 pub(crate) const PARTED: &str = "parted";
 pub(crate) const PARTS: &str = "parts";
+pub(crate) const BORN: &str = "born";
 pub(crate) const DEAD_KEY: &str = "dead_key";

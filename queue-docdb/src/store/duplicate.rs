@@ -4,7 +4,6 @@ use mongodb::error::ErrorKind as DriverKind;
 use queue_api::MessageId;
 
 use crate::{
-    calls::enqueue::holders,
     codes::DUPLICATE_KEY,
     collection::QueueCollection,
     document::encoding::Stored,
@@ -24,15 +23,13 @@ impl Refusal {
     /// Whether the duplicate is a message id, compared byte by byte.
     pub(crate) fn is_about_ids(&self) -> bool {
         let index = self.index();
-        index.is_some_and(|(name, rest)| {
-            name == Index::Ids.name() && !rest.starts_with(" collation:")
-        })
+        index.is_some_and(|(name, rest)| is_of_ids(name) && !rest.starts_with(" collation:"))
     }
 
     /// The error text: which index refuses the message, and what to do.
     pub(crate) fn explain_index(&self, collection: &str) -> String {
         match self.index() {
-            Some((name, _)) if name == Index::Ids.name() => format!(
+            Some((name, _)) if is_of_ids(name) => format!(
                 "the collection `{collection}` has a collation, so its index `{name}` treats \
                  different ids as equal; drop the collection and create it without a collation"
             ),
@@ -43,6 +40,11 @@ impl Refusal {
             ),
         }
     }
+}
+
+/// Whether the index keeps message ids apart.
+fn is_of_ids(index: &str) -> bool {
+    ["_id_", Index::Ids.name()].contains(&index)
 }
 
 impl StoreError {
@@ -75,7 +77,7 @@ impl QueueCollection {
             return Ok(());
         }
         let ids: Vec<&MessageId> = doubtful.iter().map(|(id, _)| *id).collect();
-        let found = self.find(holders(&ids), Stored::read).await?;
+        let found = self.find(self.holders(&ids), Stored::read).await?;
         let found: Vec<Stored> = found.into_iter().flatten().collect();
         for (id, refusal) in &doubtful {
             // Only equal ids: with a collation, the find returns others too.

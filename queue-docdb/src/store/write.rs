@@ -35,6 +35,8 @@ const MOST_ADDED: i64 = 1 << 40;
 pub(crate) struct Write {
     pub(crate) id: Uuid,
     pub(crate) seen: i64,
+    /// If its `_id` may come again.
+    pub(crate) born: Option<i64>,
     pub(crate) to: To,
     pub(crate) trace: Trace,
 }
@@ -238,12 +240,23 @@ impl QueueCollection {
         }
     }
 
+    /// What is left of the entries of these writes.
     async fn written_entries(
         &self,
         writes: &[&Write],
     ) -> Result<HashMap<Uuid, Stored>, StoreError> {
-        self.entries(writes.iter().map(|write| write.id).collect())
-            .await
+        let ids = writes.iter().map(|write| write.id).collect();
+        let mut entries = self.entries(ids).await?;
+        for write in writes {
+            // A later entry of the same message id is not the one that was written.
+            if entries
+                .get(&write.id)
+                .is_some_and(|entry| entry.born != write.born)
+            {
+                entries.remove(&write.id);
+            }
+        }
+        Ok(entries)
     }
 
     /// These entries, without their messages.
