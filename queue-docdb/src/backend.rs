@@ -10,15 +10,16 @@ use queue_api::{
 };
 
 use crate::{
-    clock::Time,
-    collection::{Access, QueueCollection},
-    connect::amazon::Engine,
-    connect::{Connection, runtime::ConnectRuntime},
-    error::{StoreError, during},
-    inspect::Contents,
+    connect::{Connection, amazon::Engine, runtime::ConnectRuntime},
     names::Prefix,
-    queues::Queues,
-    retry::Deadline,
+    state::queues::Queues,
+    store::{
+        clock::Time,
+        collection::{Access, QueueCollection},
+        error::{StoreError, during},
+        inspect::Contents,
+        retry::Deadline,
+    },
     watch::{WakeMode, Watch},
 };
 

@@ -10,16 +10,18 @@ use queue_api::{Clock, Result};
 
 use crate::{
     backend::DocDbBackend,
-    clock::{ServerClock, Time},
     connect::{
         self, ClientSettings, Connection,
         amazon::{self, Engine},
         operation::{OPERATION, invalid},
         runtime::ConnectRuntime,
     },
-    error::during,
     names::{Prefix, check_database},
-    retry::{self, Deadline},
+    store::{
+        clock::{ServerClock, Time},
+        error::during,
+        retry::{self, Deadline},
+    },
     watch::WakeMode,
 };
 

@@ -11,8 +11,10 @@ use queue_api::{
 
 use crate::{
     backend::DocDbBackend,
-    error::{StoreError, during},
-    retry::Deadline,
+    store::{
+        error::{StoreError, during},
+        retry::Deadline,
+    },
 };
 
 impl DocDbBackend {

@@ -10,19 +10,19 @@ use queue_api::{
 
 use super::{settle, stats::live};
 use crate::{
-    codes::NAMESPACE_NOT_FOUND,
-    collection::{Query, QueueCollection, REPLY_BYTES},
     document::{
         encoding::{Stored, dead_time},
         entry::{Entry, Fate},
         fields::{DEAD_KEY, ENQUEUED_AT, MESSAGES},
+        instant,
     },
-    error::StoreError,
-    index::Index,
-    inspect::{self, Contents},
-    instant,
-    retry::Retries,
     store::{
+        codes::NAMESPACE_NOT_FOUND,
+        collection::{Query, QueueCollection, REPLY_BYTES},
+        error::StoreError,
+        index::Index,
+        inspect::{self, Contents},
+        retry::Retries,
         set_aside::{Unreadable, are_set_aside},
         write::{To, Trace, Write, are_at, new_addend, update_statements},
     },

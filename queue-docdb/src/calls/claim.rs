@@ -12,9 +12,9 @@ use crate::{
     document::{
         encoding::Stored,
         entry::{self, Entry, Millis, Taken},
+        instant,
         receipt::ParsedReceipt,
     },
-    instant,
     store::write::{Trace, Write},
 };
 

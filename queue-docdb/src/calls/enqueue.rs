@@ -6,14 +6,16 @@ use mongodb::bson::{DateTime, doc};
 use queue_api::{EnqueueOutcome, MessageId, NewMessage};
 
 use crate::{
-    codes::DUPLICATE_KEY,
-    collection::{Query, QueueCollection},
     document::{
         encoding::{NewEntry, Stored, id_filter, key},
         fields::{BORN, ID, IDS, MESSAGES},
     },
-    error::{Effect, Refusal, StoreError},
-    store::insert::Inserted,
+    store::{
+        codes::DUPLICATE_KEY,
+        collection::{Query, QueueCollection},
+        error::{Effect, Refusal, StoreError},
+        insert::Inserted,
+    },
 };
 
 /// The most bytes of documents in a command. Servers accept a command of 16 MiB.

@@ -15,13 +15,13 @@ use super::{
     settle::{acks, decide, trace, write},
 };
 use crate::{
-    codes::DUPLICATE_KEY,
-    collection::{Query, QueueCollection},
     document::encoding::Stored,
-    error::StoreError,
-    retry::{Deadline, Retries},
     store::{
+        codes::DUPLICATE_KEY,
+        collection::{Query, QueueCollection},
+        error::StoreError,
         insert::read_insert_reply,
+        retry::{Deadline, Retries},
         write::{To, Write, are_at, by_id, entries_by_id, new_addend, update_statements},
         write_reply,
     },

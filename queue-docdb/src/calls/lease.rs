@@ -7,16 +7,20 @@ use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use queue_api::{Delivery, LeaseOptions};
 use tokio::time::Instant;
 
-use super::{claim::Claim, cursor::From};
+use super::claim::Claim;
 use crate::{
-    collection::{Query, QueueCollection, REPLY_BYTES},
     document::{
         encoding::Stored,
         fields::{ID, VISIBLE_AT},
     },
-    error::StoreError,
-    index::Index,
-    store::{set_aside::Unreadable, write::Written},
+    state::cursor::Start,
+    store::{
+        collection::{Query, QueueCollection, REPLY_BYTES},
+        error::StoreError,
+        index::Index,
+        set_aside::Unreadable,
+        write::Written,
+    },
 };
 
 /// How often a call claims that gets nothing, before it reports that nothing is ready. Each time
@@ -37,18 +41,18 @@ const MOST_EXTRA: usize = 256;
 /// Where a round looks.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    from: From,
+    from: Start,
     skip: usize,
 }
 
 impl Place {
     const HEAD: Self = Self {
-        from: From::Beginning,
+        from: Start::Beginning,
         skip: 0,
     };
 
     fn is_head(self) -> bool {
-        self.from == From::Beginning && self.skip == 0
+        self.from == Start::Beginning && self.skip == 0
     }
 }
 
@@ -227,9 +231,9 @@ impl QueueCollection {
 }
 
 /// Selects what is ready.
-fn ready(now: DateTime, from: From) -> Document {
+fn ready(now: DateTime, from: Start) -> Document {
     match from {
-        From::Beginning => doc! { VISIBLE_AT: { "$lte": now } },
-        From::Cursor(at) => doc! { VISIBLE_AT: { "$gte": at, "$lte": now } },
+        Start::Beginning => doc! { VISIBLE_AT: { "$lte": now } },
+        Start::At(at) => doc! { VISIBLE_AT: { "$gte": at, "$lte": now } },
     }
 }

@@ -2,13 +2,9 @@
 
 pub(crate) mod admin;
 pub(crate) mod claim;
-pub(crate) mod contention;
-pub(crate) mod cursor;
 pub(crate) mod enqueue;
-pub(crate) mod held;
 pub(crate) mod in_session;
 pub(crate) mod lease;
 pub(crate) mod settle;
-pub(crate) mod sizes;
 pub(crate) mod stats;
 pub(crate) mod wait;

@@ -9,16 +9,18 @@ use mongodb::bson::{DateTime, Uuid, doc};
 use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, Receipt, millis};
 
 use crate::{
-    collection::QueueCollection,
     document::{
         encoding::Stored,
         entry::{Action, Entry},
         fields::{ID, LEASE},
+        instant,
         receipt::ParsedReceipt,
     },
-    error::{Effect, StoreError},
-    instant,
-    store::write::{To, Trace, Write, Written},
+    store::{
+        collection::QueueCollection,
+        error::{Effect, StoreError},
+        write::{To, Trace, Write, Written},
+    },
 };
 
 /// One use of a receipt.

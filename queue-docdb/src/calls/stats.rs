@@ -4,15 +4,18 @@ use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
 use queue_api::QueueStats;
 
 use crate::{
-    collection::{Query, QueueCollection},
     document::{
         encoding::ready_at,
         fields::{COUNT, ID, LEASE, PARTED, PARTS, VISIBLE_AT},
+        instant,
     },
-    error::StoreError,
-    index::Index,
-    instant,
-    store::{set_aside::are_set_aside, write_reply::integer},
+    store::{
+        collection::{Query, QueueCollection},
+        error::StoreError,
+        index::Index,
+        set_aside::are_set_aside,
+        write_reply::integer,
+    },
 };
 
 impl QueueCollection {

@@ -7,12 +7,14 @@ use mongodb::bson::{Document, doc};
 use tokio::time::Instant;
 
 use crate::{
-    collection::QueueCollection,
     document::fields::ID,
-    error::StoreError,
-    pause::{jittered, real_time},
-    retry,
-    shared_poll::{Permit, PollResult, TURN_TIMEOUT},
+    state::shared_poll::{Permit, PollResult, TURN_TIMEOUT},
+    store::{
+        collection::QueueCollection,
+        error::StoreError,
+        pause::{jittered, real_time},
+        retry,
+    },
     watch::Watch,
 };
 

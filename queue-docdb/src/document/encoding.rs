@@ -15,7 +15,7 @@ use super::{
         MESSAGES, PARTED, PARTS, PAYLOAD, REV, VISIBILITY, VISIBLE_AT,
     },
 };
-use crate::instant;
+use crate::document::instant;
 
 /// What is wrong with a document that this library did not write, or that somebody changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,11 +4,13 @@ use mongodb::error::ErrorKind as DriverKind;
 use queue_api::MessageId;
 
 use crate::{
-    codes::DUPLICATE_KEY,
-    collection::QueueCollection,
     document::encoding::Stored,
-    error::{Refusal, StoreError},
-    index::Index,
+    store::{
+        codes::DUPLICATE_KEY,
+        collection::QueueCollection,
+        error::{Refusal, StoreError},
+        index::Index,
+    },
 };
 
 impl Refusal {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 
-use crate::{
+use crate::store::{
     collection::QueueCollection,
     error::{Refusal, StoreError},
-    store::write_reply::{integer, refusal},
+    write_reply::{integer, refusal},
 };
 
 /// The reply to an insert.

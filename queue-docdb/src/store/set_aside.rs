@@ -6,12 +6,11 @@
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 
 use crate::{
-    collection::QueueCollection,
     document::{
         encoding::Damage,
         fields::{ID, VISIBLE_AT},
     },
-    error::StoreError,
+    store::{collection::QueueCollection, error::StoreError},
 };
 
 /// A document that cannot be read.

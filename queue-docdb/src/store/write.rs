@@ -18,13 +18,15 @@ use std::{collections::HashMap, time::Duration};
 use mongodb::bson::{Document, Uuid, doc};
 
 use crate::{
-    collection::{Query, QueueCollection},
     document::{
         encoding::{Damage, Stored},
         entry::{Entry, Part},
         fields::{ID, MESSAGES, REV},
     },
-    error::{Effect, StoreError},
+    store::{
+        collection::{Query, QueueCollection},
+        error::{Effect, StoreError},
+    },
 };
 
 /// The most that a call adds to a revision.

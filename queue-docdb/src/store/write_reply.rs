@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Bson, Document};
 
-use crate::error::{Refusal, StoreError};
+use crate::store::error::{Refusal, StoreError};
 
 /// The number of documents that the command matched.
 ///

@@ -9,13 +9,15 @@ use mongodb::{
 };
 
 use crate::{
-    clock::Time,
     connect::amazon::Engine,
-    error::{Effect, StoreError},
-    index::Index,
-    queues::QueueState,
-    retry::{Deadline, Retries},
-    store::write_reply,
+    state::queues::QueueState,
+    store::{
+        clock::Time,
+        error::{Effect, StoreError},
+        index::Index,
+        retry::{Deadline, Retries},
+        write_reply,
+    },
     watch::Watch,
 };
 

@@ -6,11 +6,13 @@ use mongodb::bson::{Document, doc};
 use queue_api::ErrorKind;
 
 use crate::{
-    collection::QueueCollection,
     connect::amazon::Engine,
-    error::StoreError,
-    index::Index,
-    inspect::{Contents, version_document},
+    store::{
+        collection::QueueCollection,
+        error::StoreError,
+        index::Index,
+        inspect::{Contents, version_document},
+    },
 };
 
 /// How often an index build is tried. DocumentDB refuses one while another process builds.

@@ -10,11 +10,13 @@ use mongodb::bson::{Document, RawDocument, doc};
 use queue_api::ErrorKind;
 
 use crate::{
-    codes::NAMESPACE_NOT_FOUND,
-    collection::{Query, QueueCollection},
     document::{encoding, fields::IDS},
-    error::StoreError,
-    index::Index,
+    store::{
+        codes::NAMESPACE_NOT_FOUND,
+        collection::{Query, QueueCollection},
+        error::StoreError,
+        index::Index,
+    },
 };
 
 /// What this version of the library writes, and the only one that it reads.

@@ -38,28 +38,28 @@ struct Known {
 
 /// From where to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum From {
+pub(crate) enum Start {
     Beginning,
     /// From this ready time on.
-    Cursor(DateTime),
+    At(DateTime),
 }
 
 impl Cursor {
-    pub(crate) fn begin(&self) -> From {
+    pub(crate) fn begin(&self) -> Start {
         match *self.known() {
-            Some(known) if known.looked.elapsed() < TRUST => From::Cursor(known.at),
-            _ => From::Beginning,
+            Some(known) if known.looked.elapsed() < TRUST => Start::At(known.at),
+            _ => Start::Beginning,
         }
     }
 
     /// The first message that a look found which began then.
-    pub(crate) fn found(&self, from: From, at: DateTime, began: Instant) {
+    pub(crate) fn found(&self, from: Start, at: DateTime, began: Instant) {
         let mut known = self.known();
         let looked = match (from, *known) {
-            (From::Beginning, _) => began,
-            (From::Cursor(start), Some(known)) if start <= known.at => known.looked,
+            (Start::Beginning, _) => began,
+            (Start::At(start), Some(known)) if start <= known.at => known.looked,
             // Forgotten by a claim that did not find enough, or something came up before it.
-            (From::Cursor(_), _) => return,
+            (Start::At(_), _) => return,
         };
         *known = Some(Known { at, looked });
     }
@@ -82,33 +82,33 @@ mod tests {
     async fn claims_begin_at_the_head_for_a_while() {
         let cursor = Cursor::default();
         let at = DateTime::from_millis;
-        assert_eq!(cursor.begin(), From::Beginning);
-        cursor.found(From::Beginning, at(5), Instant::now());
+        assert_eq!(cursor.begin(), Start::Beginning);
+        cursor.found(Start::Beginning, at(5), Instant::now());
         tokio::time::advance(TRUST / 2).await;
-        assert_eq!(cursor.begin(), From::Cursor(at(5)));
+        assert_eq!(cursor.begin(), Start::At(at(5)));
         // It moves on, but that is no look from the beginning.
-        cursor.found(From::Cursor(at(5)), at(7), Instant::now());
-        assert_eq!(cursor.begin(), From::Cursor(at(7)));
+        cursor.found(Start::At(at(5)), at(7), Instant::now());
+        assert_eq!(cursor.begin(), Start::At(at(7)));
         tokio::time::advance(TRUST / 2).await;
-        assert_eq!(cursor.begin(), From::Beginning);
-        cursor.found(From::Beginning, at(3), Instant::now());
-        assert_eq!(cursor.begin(), From::Cursor(at(3)));
+        assert_eq!(cursor.begin(), Start::Beginning);
+        cursor.found(Start::Beginning, at(3), Instant::now());
+        assert_eq!(cursor.begin(), Start::At(at(3)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_forgotten_is_not_believed_again() {
         let cursor = Cursor::default();
-        cursor.found(From::Beginning, DateTime::from_millis(5), Instant::now());
+        cursor.found(Start::Beginning, DateTime::from_millis(5), Instant::now());
         let from = cursor.begin();
         cursor.forget();
         // A claim that was under way meanwhile.
         cursor.found(from, DateTime::from_millis(6), Instant::now());
-        assert_eq!(cursor.begin(), From::Beginning);
+        assert_eq!(cursor.begin(), Start::Beginning);
 
         // What another claim found before it meanwhile stays the head.
         let earlier = DateTime::from_millis(3);
-        cursor.found(From::Beginning, earlier, Instant::now());
+        cursor.found(Start::Beginning, earlier, Instant::now());
         cursor.found(from, DateTime::from_millis(6), Instant::now());
-        assert_eq!(cursor.begin(), From::Cursor(earlier));
+        assert_eq!(cursor.begin(), Start::At(earlier));
     }
 }

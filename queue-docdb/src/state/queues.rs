@@ -8,11 +8,9 @@ use std::{
 use queue_api::QueueName;
 use tokio::sync::Mutex;
 
-use crate::{
-    calls::{contention::Contention, cursor::Cursor, held::Held, sizes::Sizes},
-    knowledge::Knowledge,
-    poll::PollInterval,
-    shared_poll::SharedPoll,
+use crate::state::{
+    contention::Contention, cursor::Cursor, held::Held, knowledge::Knowledge, poll::PollInterval,
+    shared_poll::SharedPoll, sizes::Sizes,
 };
 
 /// How many queues without a call an instance remembers at least. The next call on another one finds

@@ -7,7 +7,7 @@ use std::{future::IntoFuture, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{
+use crate::store::{
     error::StoreError,
     limit::{Limit, Liveness},
     monotonic::{elapsed, monotonic_now},

@@ -17,10 +17,12 @@ use mongodb::{
 use queue_api::{Clock, async_trait};
 
 use crate::{
-    error::StoreError,
-    instant,
-    monotonic::{elapsed, monotonic_now},
-    retry::{Deadline, Retries},
+    document::instant,
+    store::{
+        error::StoreError,
+        monotonic::{elapsed, monotonic_now},
+        retry::{Deadline, Retries},
+    },
 };
 
 /// Where the backend takes its time from.

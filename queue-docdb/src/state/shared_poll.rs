@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::pause::real_time;
+use crate::store::pause::real_time;
 
 /// How long waits rely on a poll of one of them. That wait may not be polled. After this time,
 /// another wait polls.

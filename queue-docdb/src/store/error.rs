@@ -5,7 +5,7 @@ use std::time::Duration;
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
-use crate::{
+use crate::store::{
     codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusals},
     driver_error::{explained_by, explanation, unknown_effect, words},
     limit::Limit,

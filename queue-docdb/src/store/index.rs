@@ -4,7 +4,7 @@ use mongodb::bson::{Bson, Document, doc};
 
 use crate::{
     document::fields::{DEAD_KEY, IDS, PARTED, VISIBLE_AT},
-    error::StoreError,
+    store::error::StoreError,
 };
 
 /// An index of a queue's collection.
