@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How many entries one command changes. Each such chunk has the operation timeout.
-const CHUNK: usize = 250;
+const CHUNK: usize = 1000;
 
 /// In milliseconds. The times of two processes differ by at most a round trip to the server.
 const PURGE_MARGIN: i64 = 1000;
