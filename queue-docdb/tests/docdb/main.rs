@@ -56,6 +56,7 @@ mod unique_index;
 mod unreadable;
 mod uri_settings;
 mod waking;
+mod warnings;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -104,6 +105,7 @@ fn run(runtime: &mut Builder, test: impl Future<Output = ()>) {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
+    warnings::count_from_now();
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
         codes::tests(),

@@ -32,6 +32,7 @@ use self::documents::{Case, INVALID, Kind, cases, id_kinds, placeholder, values}
 use crate::{
     fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, queue_of},
     waking::STREAMING,
+    warnings,
 };
 
 tests! {
@@ -312,29 +313,8 @@ fn counting(sent: &Arc<AtomicUsize>) -> impl Fn(&CommandEvent) + Send + Sync + '
     }
 }
 
-/// Counts warnings.
-#[derive(Clone, Default)]
-struct Warnings(Arc<AtomicUsize>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 async fn each_damaged_document_is_logged_once() {
-    let warnings = Warnings::default();
-    let _subscribed = tracing::subscriber::set_default(warnings.clone());
+    let before = warnings::on_this_thread();
     let fixture = Fixture::new().await;
     let template = early_template(&fixture).await;
     let bench = Bench::new(&fixture, "mail");
@@ -350,7 +330,7 @@ async fn each_damaged_document_is_logged_once() {
         lease(&bench.queue, 1).await;
         bench.queue.stats().await.unwrap();
     }
-    assert_eq!(warnings.0.load(Ordering::Relaxed), kinds.len());
+    assert_eq!(warnings::on_this_thread() - before, kinds.len());
 }
 
 /// Puts the documents before four messages, and makes every call.
