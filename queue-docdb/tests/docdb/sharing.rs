@@ -44,8 +44,10 @@ async fn a_queue_works_after_another_instance_has_deleted_it() {
         names.into_iter().collect::<HashSet<_>>(),
         HashSet::from([
             "_id_".to_owned(),
-            "visible_at_1_turn_1".to_owned(),
-            "dead.id_1".to_owned(),
+            "visible_at_1".to_owned(),
+            "ids_1".to_owned(),
+            "dead_key_1".to_owned(),
+            "parted_1".to_owned(),
         ])
     );
 }
