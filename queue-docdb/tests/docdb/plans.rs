@@ -51,6 +51,13 @@ fn number(operation: &Document, field: &str) -> i64 {
 async fn crowded(size: usize) -> Fixture {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
+    // Parted entries, for the counts.
+    store(&queue, "parted", 20, Duration::ZERO).await;
+    for delivery in lease(&queue, 7).await {
+        applied(queue.nack(&delivery.receipt, MINUTE)).await;
+    }
+    let rest = lease(&queue, 20).await;
+    assert_eq!(rest.len(), 13);
     store(&queue, "dead", 200, Duration::ZERO).await;
     let changes: Vec<_> = lease(&queue, 200)
         .await
@@ -153,17 +160,24 @@ async fn check_plan_of_a_claim(fixture: &Fixture) {
     assert_eq!(find.get_str("op").unwrap(), "query");
     assert_eq!(
         find.get_str("planSummary").unwrap(),
-        "IXSCAN { visible_at: 1, turn: 1 }"
+        "IXSCAN { visible_at: 1 }"
     );
-    assert_eq!(number(find, "docsExamined"), 10);
-    assert_eq!(number(find, "nreturned"), 10);
-    assert!(number(find, "keysExamined") <= 11, "{find}");
+    // Ten messages may begin within an entry and end within the next one.
+    let entries = number(find, "nreturned");
+    assert!((1..=2).contains(&entries), "{find}");
+    assert_eq!(number(find, "docsExamined"), entries);
+    assert!(number(find, "keysExamined") <= entries + 1, "{find}");
     assert!(
         find.get_bool("cursorExhausted").unwrap(),
         "no cursor stays open: {find}"
     );
     assert_eq!(update.get_str("planSummary").unwrap(), "IXSCAN { _id: 1 }");
-    assert_eq!(number(update, "docsExamined"), 10);
+    let written = number(update, "nMatched");
+    assert!((1..=entries).contains(&written), "{update}");
+    assert_eq!(number(update, "docsExamined"), written);
     // One more key for the end of each interval.
-    assert!(number(update, "keysExamined") <= 21, "{update}");
+    assert!(
+        number(update, "keysExamined") <= 2 * written + 1,
+        "{update}"
+    );
 }
