@@ -219,7 +219,7 @@ impl QueueCollection {
         }
         let query = Query::in_order_of(Index::Claim, filter, limit).skipping(place.skip);
         let read = |found: &RawDocument| {
-            Stored::read(found).map_err(|damage| Unreadable::new(found, damage))
+            Stored::read_all(found).map_err(|damage| Unreadable::new(found, damage))
         };
         let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
         let saw_all = is_whole && found.len() < limit;

@@ -267,7 +267,8 @@ fn foreign_kinds() -> Vec<Kind> {
     let only = |time: fn(&Document) -> Option<Bson>| {
         move |document: &mut Document, number| {
             let time = time(document);
-            *document = doc! { "_id": format!("other{number}"), "ids": [format!("o{number}")] };
+            let id = format!("other{}-{number}", fastrand::u64(..));
+            *document = doc! { "_id": &id, "ids": [&id] };
             document.extend(time.map(|time| ("visible_at".to_owned(), time)));
         }
     };
