@@ -43,6 +43,8 @@ struct Chunk {
     changed: u64,
     /// Whether others have changed some of its entries first.
     is_lost: bool,
+    /// Whether some of its documents could not be read. The next look does not find them.
+    is_set_aside: bool,
     found: usize,
     /// The last place in the list of dead letters.
     last: Option<String>,
@@ -52,7 +54,7 @@ impl QueueCollection {
     pub(crate) async fn peek(&self, max: usize) -> Result<Vec<PeekedMessage>, StoreError> {
         let now = self.now().await;
         let query = |limit| Query::in_order_of(Index::Claim, live(), limit);
-        let read = |found: &RawDocument| Stored::read(found).ok();
+        let read = |found: &RawDocument| Stored::read_all(found).ok();
         let entries = self.find_readable(query, max, read).await?;
         let last = entries.last().and_then(|last| last.entry.visible_at());
         // Of messages that are ready later than the last entry, earlier ones may not have been found.
@@ -106,7 +108,10 @@ impl QueueCollection {
             if chunk.found < CHUNK && !chunk.is_lost {
                 return Ok(purged);
             }
-            lost = if chunk.changed == 0 { lost + 1 } else { 0 };
+            lost = match chunk.changed > 0 || chunk.is_set_aside {
+                true => 0,
+                false => lost + 1,
+            };
             if lost == MOST_LOST {
                 return Err(StoreError::Uncertain);
             }
@@ -141,10 +146,13 @@ impl QueueCollection {
             };
             let chunk = self.next_step().change_chunk(query, change).await?;
             changed += chunk.changed;
-            lost = if chunk.changed == 0 { lost + 1 } else { 0 };
+            lost = match chunk.changed > 0 || chunk.is_set_aside {
+                true => 0,
+                false => lost + 1,
+            };
             match chunk.last {
                 _ if lost == MOST_LOST => return Err(StoreError::Uncertain),
-                _ if chunk.is_lost => {}
+                _ if chunk.is_lost || chunk.is_set_aside => {}
                 Some(last) if chunk.found == CHUNK => (after, lost) = (last, 0),
                 _ => return Ok(changed),
             }
@@ -165,6 +173,7 @@ impl QueueCollection {
         let mut chunk = Chunk {
             changed: 0,
             is_lost: false,
+            is_set_aside: false,
             found: found.len(),
             last: None,
         };
@@ -190,7 +199,7 @@ impl QueueCollection {
                 Err(document) => unreadable.push(document),
             }
         }
-        self.set_aside(unreadable).await?;
+        chunk.is_set_aside = self.set_aside(unreadable).await? > 0;
         for ((messages, is_delete), writes) in commands {
             // Without a majority, this is an error: a failover may undo it.
             let written = match is_delete {
@@ -222,11 +231,13 @@ impl QueueCollection {
         let first = number
             .parse()
             .map_or(0, |number: usize| number.saturating_add(1));
-        let filter = doc! { DEAD_KEY: { "$exists": true, "$gte": key } };
+        // In an array, a place is not the document's own, and the pages would begin again.
+        let is_text = doc! { "$exists": true, "$gte": key, "$type": "string" };
+        let filter = doc! { DEAD_KEY: is_text, "$nor": [{ DEAD_KEY: { "$type": "array" } }] };
         let query = Query::in_order_of(Index::DeadLetters, filter, page.max().saturating_add(1));
         let read = |found: &RawDocument| {
             let place = found.get_str(DEAD_KEY).unwrap_or_default().to_owned();
-            (place, Stored::read(found).ok())
+            (place, Stored::read_all(found).ok())
         };
         let (entries, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
         let is_all = is_whole && entries.len() <= page.max();

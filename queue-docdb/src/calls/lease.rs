@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, Uuid, doc};
 use queue_api::{Delivery, LeaseOptions};
 use tokio::time::Instant;
 
@@ -63,6 +63,8 @@ struct Round {
     buried: usize,
     is_lost: bool,
     is_unknown: bool,
+    /// The entries of a claim that took too long.
+    slow: Vec<Uuid>,
     saw_all: bool,
 }
 
@@ -80,10 +82,11 @@ impl QueueCollection {
     pub(crate) async fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>, StoreError> {
         let mut claim = Claim::new(options);
         let (mut extra, mut lost_rounds) = (0, 0);
+        let mut most = usize::MAX;
         let (mut is_first, mut is_unknown) = (true, false);
         let mut retries = self.deadline.retries();
         while claim.wanted() > 0 {
-            let needed = self.state.sizes.entries(claim.wanted());
+            let needed = (self.state.sizes.entries(claim.wanted()) + extra).min(most);
             // The rest may lie before the place where the first round began.
             let place = match is_first {
                 true => Place {
@@ -93,7 +96,7 @@ impl QueueCollection {
                 false => Place::HEAD,
             };
             is_first = false;
-            let round = match self.claim(&mut claim, place, needed + extra).await {
+            let round = match self.claim(&mut claim, place, needed).await {
                 Ok(round) => round,
                 // An error would hide what is leased already until its timeout, and another try
                 // would use that up.
@@ -108,13 +111,22 @@ impl QueueCollection {
             };
             extra = (extra + round.buried).min(MOST_EXTRA);
             is_unknown |= round.is_unknown;
+            most = match round.slow.as_slice() {
+                [] => most,
+                [entry] => {
+                    self.state.held.add(*entry);
+                    usize::MAX
+                }
+                // One of them is held, and the others are to be leased.
+                several => several.len() / 2,
+            };
             if round.is_lost {
                 self.state.contention.lost();
                 lost_rounds += 1;
                 if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
                     break;
                 }
-            } else if round.saw_all || self.deadline.left().is_zero() {
+            } else if round.saw_all && !round.is_unknown || self.deadline.left().is_zero() {
                 break;
             }
         }
@@ -152,8 +164,10 @@ impl QueueCollection {
             false => LONGEST_CLAIM_BESIDE_HELD,
         };
         let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
+        let began = Instant::now();
         let written = self.compare_and_set(&writes, longest).await?;
-        let mut leased = Vec::new();
+        let is_slow = began.elapsed() >= longest;
+        let (mut leased, mut unknown) = (Vec::new(), Vec::new());
         for (taken, written) in taken.into_iter().zip(written) {
             match written {
                 Written::Yes => {
@@ -163,9 +177,12 @@ impl QueueCollection {
                 Written::No => round.is_lost = true,
                 Written::Unknown => {
                     round.is_unknown = true;
-                    self.state.held.add(taken.entry());
+                    unknown.push(taken.entry());
                 }
             }
+        }
+        if is_slow {
+            round.slow = unknown;
         }
         claim.deliver(leased);
         if !round.is_lost && !round.is_unknown {
@@ -206,7 +223,7 @@ impl QueueCollection {
         }
         let query = Query::in_order_of(Index::Claim, filter, limit).skipping(place.skip);
         let read = |found: &RawDocument| {
-            Stored::read(found).map_err(|damage| Unreadable::new(found, damage))
+            Stored::read_all(found).map_err(|damage| Unreadable::new(found, damage))
         };
         let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
         let saw_all = is_whole && found.len() < limit;

@@ -103,7 +103,15 @@ impl QueueCollection {
     ) -> Result<(), StoreError> {
         let mut retries = self.deadline.retries();
         while !open.is_empty() {
-            let found = self.entries(open.keys().copied().collect()).await?;
+            let ids = open.keys().copied().collect();
+            let (found, set_aside) = self.entries_or_set_aside(ids).await?;
+            // Nobody can lease or settle their messages any more.
+            for id in set_aside {
+                open.remove(&id);
+                if doubtful.contains(&id) {
+                    return Err(StoreError::Uncertain);
+                }
+            }
             let absent: Vec<Uuid> = open
                 .keys()
                 .filter(|id| !found.contains_key(id))

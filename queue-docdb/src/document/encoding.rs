@@ -54,6 +54,10 @@ pub(crate) struct NewEntry {
     pub(crate) document: RawDocumentBuf,
 }
 
+/// No document that this library writes is larger. A server refuses a write that makes one of nearly
+/// 16 MiB larger, so it could not be leased.
+const LARGEST: usize = 15 << 20;
+
 /// Revisions begin below this, and each write adds less than 2^40, so they do not overflow.
 const FIRST_REVISIONS: i64 = 1 << 62;
 
@@ -153,6 +157,9 @@ fn read_id(value: RawBsonRef<'_>) -> Option<MessageId> {
 impl Stored {
     /// Reads an entry strictly: what cannot be read faithfully must not be delivered or changed.
     pub(crate) fn read(document: &RawDocument) -> Result<Self, Damage> {
+        if document.as_bytes().len() > LARGEST {
+            return Err(Damage("size"));
+        }
         let entry = read_entry(document)?;
         let visibility_millis = integer(document, VISIBILITY).ok_or(Damage(VISIBILITY))?;
         // A longer lease would be one for ever.
@@ -172,8 +179,8 @@ impl Stored {
         }
         Ok(Self {
             id: uuid_field(document, ID).ok_or(Damage(ID))?,
-            // `$inc` of a double loses bits.
-            rev: document.get_i64(REV).map_err(|_| Damage(REV))?,
+            rev: revision(document).ok_or(Damage(REV))?,
+            dead_key: dead_key_of(document, &entry).ok_or(Damage(DEAD_KEY))?,
             entry,
             ids,
             messages,
@@ -181,9 +188,17 @@ impl Stored {
                 .ok_or(Damage(ENQUEUED_AT))?
                 .to_system_time(),
             visibility_millis,
-            dead_key: document.get_str(DEAD_KEY).ok().map(str::to_owned),
             born: document.get_i64(BORN).ok(),
         })
+    }
+
+    /// The same with the messages, which a find may leave out.
+    pub(crate) fn read_all(document: &RawDocument) -> Result<Self, Damage> {
+        let stored = Self::read(document)?;
+        match stored.messages.is_empty() {
+            true => Err(Damage(MESSAGES)),
+            false => Ok(stored),
+        }
     }
 
     /// The id of a message that is left.
@@ -313,6 +328,21 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
         true => Ok(entry),
         false => Err(Damage(VISIBLE_AT)),
     }
+}
+
+/// `$inc` of a double loses bits, and of a number at the end of its range fails.
+fn revision(document: &RawDocument) -> Option<i64> {
+    let rev = document.get_i64(REV).ok()?;
+    (0..i64::MAX / 4 * 3).contains(&rev).then_some(rev)
+}
+
+/// `Some(None)` if it has no dead letters, and so no place in their list.
+fn dead_key_of(document: &RawDocument, entry: &Entry) -> Option<Option<String>> {
+    let place = match document.get(DEAD_KEY).ok()? {
+        Some(place) => Some(place.as_str()?.to_owned()),
+        None => None,
+    };
+    (place.is_some() == entry.dead_at().is_some()).then_some(place)
 }
 
 /// The most messages of an entry. A damaged count must not take up the memory.

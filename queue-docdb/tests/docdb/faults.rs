@@ -12,15 +12,12 @@ use mongodb::{
     bson::{Document, doc},
     event::{EventHandler, command::CommandEvent},
 };
-use mongodb_test_server::{
-    MongoServer, ServerOptions,
-    documentdb::{Engines, Gate},
-};
+use mongodb_test_server::{MongoServer, ServerOptions, documentdb::Gate};
 use queue_api::{ManualClock, QueueName};
 use queue_docdb::DocDbBackend;
 
 use crate::{
-    fixture::builder,
+    fixture::{all_engines, builder},
     proxy::{Loss, Proxy},
 };
 
@@ -82,7 +79,7 @@ impl FailingServer {
         Self {
             proxy: Proxy::start(address).await,
             admin: client.database("admin"),
-            gate: Gate::new(Engines::ALL),
+            gate: Gate::new(all_engines()),
             mongod: server,
         }
     }

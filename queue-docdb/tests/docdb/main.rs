@@ -31,7 +31,6 @@ mod mistakes;
 mod operators_indexes;
 mod outages;
 mod outcomes;
-mod pause;
 mod plans;
 mod pools;
 mod proxy;
