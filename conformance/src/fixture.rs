@@ -20,9 +20,7 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture {
-    store: Arc<dyn Store>,
     time: TestTime,
-    timeout: Duration,
     queue: OneQueue,
 }
 
@@ -31,6 +29,9 @@ pub(crate) struct Fixture {
 pub(crate) struct OneQueue {
     pub(crate) connection: Connection,
     pub(crate) name: QueueName,
+    store: Arc<dyn Store>,
+    /// That of the whole check.
+    timeout: Duration,
 }
 
 impl Fixture {
@@ -56,13 +57,10 @@ impl Fixture {
         let queue = OneQueue {
             connection,
             name: name("work"),
-        };
-        Ok(Self {
             store,
-            time,
             timeout,
-            queue,
-        })
+        };
+        Ok(Self { time, queue })
     }
 
     /// The same store over a new connection, as another process has it.
@@ -70,7 +68,7 @@ impl Fixture {
     pub(crate) fn reconnect(&self) -> impl Future<Output = Self> {
         called_from_here(async move {
             let mut again = self.clone();
-            again.queue.connection = self.store.connect().await.expect("the harness connects");
+            again.queue.connection = self.connect().await;
             again
         })
     }
@@ -78,8 +76,8 @@ impl Fixture {
     /// Another queue over the same connection.
     pub(crate) fn other_queue(&self, other: &str) -> OneQueue {
         OneQueue {
-            connection: self.queue.connection.clone(),
             name: name(other),
+            ..self.queue.clone()
         }
     }
 
@@ -100,6 +98,7 @@ impl Fixture {
     /// A timeout for a task that waits for the work of others.
     pub(crate) fn idle_timeout(&self) -> IdleTimeout {
         IdleTimeout {
+            queue: self.queue.clone(),
             // Shorter than that of the whole check, which cannot say what is missing.
             limit: self.timeout / 3,
             since: Instant::now(),
@@ -117,6 +116,7 @@ impl Fixture {
 
 /// A timeout that starts again with each success.
 pub(crate) struct IdleTimeout {
+    queue: OneQueue,
     limit: Duration,
     since: Instant,
 }
@@ -131,7 +131,10 @@ impl IdleTimeout {
     pub(crate) fn check(&self, missing: &str) -> impl Future<Output = ()> {
         called_from_here(async move {
             let limit = self.limit;
-            assert!(self.since.elapsed() < limit, "{missing} for {limit:?}");
+            if self.since.elapsed() > limit {
+                let stats = self.queue.stats().await;
+                panic!("{missing} for {limit:?}: {stats:?}");
+            }
             tokio::task::yield_now().await;
         })
     }
@@ -172,6 +175,42 @@ impl OneQueue {
         Queue::new(backend, &self.name).expect("the name is valid")
     }
 
+    async fn connect(&self) -> Connection {
+        self.store.connect().await.expect("the harness connects")
+    }
+
+    /// Runs a `wait` that has a reason to end. If it does not, the check fails before its timeout
+    /// and says what the queue holds.
+    #[track_caller]
+    pub(crate) fn wait_ends<T>(&self, wait: impl Future<Output = T>) -> impl Future<Output = T> {
+        called_from_here(async move {
+            tokio::select! {
+                biased;
+                ended = wait => ended,
+                (passed, stats) = self.time_to_wake() => {
+                    let name = &self.name;
+                    panic!("the wait on queue {name} did not end within {passed:?}: {stats:?}")
+                }
+            }
+        })
+    }
+
+    /// The time in which a wait ends, and what the queue holds then. Long enough for a backend that
+    /// polls. A slow store has more time, because it must also answer several times.
+    #[allow(clippy::disallowed_methods)] // a backend that hangs does so in real time
+    async fn time_to_wake(&self) -> (Duration, QueueStats) {
+        const ANSWERS: usize = 20;
+        let began = Instant::now();
+        tokio::time::sleep(self.timeout / 6).await;
+        let mut elsewhere = self.clone();
+        elsewhere.connection = self.connect().await;
+        let mut stats = elsewhere.stats().await;
+        for _ in 1..ANSWERS {
+            stats = elsewhere.stats().await;
+        }
+        (began.elapsed(), stats)
+    }
+
     pub(crate) fn has_admin(&self) -> bool {
         self.connection.admin.is_some()
     }
@@ -203,6 +242,30 @@ impl OneQueue {
         })
     }
 
+    /// Stores messages and makes them dead letters. No message is ready before.
+    #[track_caller]
+    pub(crate) fn store_dead(&self, messages: &[NewMessage]) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            self.store(messages).await;
+            let deliveries = self.lease(messages.len()).await.into_iter();
+            let changes = deliveries.map(|each| LeaseChange::dead_letter(each.receipt, "no"));
+            let outcomes = self.change_all(&changes.collect::<Vec<_>>()).await;
+            assert_eq!(outcomes, vec![LeaseOutcome::Applied; messages.len()]);
+        })
+    }
+
+    /// Stores one message in each state. Its id is the name of the state.
+    #[track_caller]
+    pub(crate) fn fill_every_state(&self) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            self.store_dead(&[msg("dead")]).await;
+            self.store(&[msg("leased")]).await;
+            self.lease_one().await;
+            let delayed = msg("delayed").with_delay(Duration::from_secs(60));
+            self.store(&[msg("ready"), delayed]).await;
+        })
+    }
+
     #[track_caller]
     pub(crate) fn lease(&self, max: usize) -> impl Future<Output = Vec<Delivery>> {
         called_from_here(async move { self.lease_with(&LeaseOptions::new(max)).await })
@@ -218,7 +281,7 @@ impl OneQueue {
     }
 
     #[track_caller]
-    fn lease_with(&self, options: &LeaseOptions) -> impl Future<Output = Vec<Delivery>> {
+    pub(crate) fn lease_with(&self, options: &LeaseOptions) -> impl Future<Output = Vec<Delivery>> {
         called_from_here(async move {
             let (max, most) = (
                 options.max_messages(),

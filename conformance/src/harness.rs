@@ -36,6 +36,9 @@ pub trait Harness: Send + Sync + 'static {
 
     /// The time that a check or a history may take, including the wait to inject a fault. It is
     /// also the time for making a store and for removing one.
+    ///
+    /// A `wait` has a sixth of it to notice that a message is ready, so a backend that polls must
+    /// look more often.
     fn timeout(&self) -> Duration {
         Duration::from_secs(60)
     }

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     harness::{Harness, HarnessError, Store, TestTime},
-    panic_location::{Panic, caught},
+    panic_location::{Panic, caught, forget_last_call, last_call},
 };
 
 /// Runs `part` until it ends, panics or times out.
@@ -14,9 +14,13 @@ pub(crate) async fn isolated<T>(
     timeout: Duration,
     part: impl Future<Output = T>,
 ) -> Result<T, String> {
+    forget_last_call();
     match tokio::time::timeout(timeout, caught(part)).await {
         Ok(ended) => ended.map_err(|panic: Panic| panic.to_string()),
-        Err(_) => Err(format!("did not end within {timeout:?}")),
+        Err(_) => Err(match last_call() {
+            None => format!("did not end within {timeout:?}"),
+            Some(last) => format!("did not end within {timeout:?}; its last call began {last}"),
+        }),
     }
 }
 

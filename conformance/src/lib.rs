@@ -8,6 +8,7 @@ mod history;
 mod isolation;
 mod panic_location;
 mod poll_at_most;
+mod race;
 pub mod record;
 mod replay;
 mod report;

@@ -10,7 +10,7 @@ use std::{
     future::Future,
     panic::{self, AssertUnwindSafe, Location},
     pin::Pin,
-    sync::Once,
+    sync::OnceLock,
     task::{Context, Poll},
 };
 
@@ -19,69 +19,76 @@ use futures::FutureExt;
 thread_local! {
     /// The line of a check whose call is being polled.
     static CALLER: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
+    /// The line of a check whose call was polled last, also after it ended.
+    static LAST_CALL: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
     /// The location of this thread's last panic, as text.
     static RAISED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
+/// The text of a file of checks, by its name. A failure quotes it: an assertion alone does not say
+/// what it compares.
+pub(crate) type Source = fn(&str) -> Option<&'static str>;
+
+static SOURCE: OnceLock<Source> = OnceLock::new();
+
 /// Keeps the location of every panic from now on. The hook that was there before still runs.
-pub(crate) fn watch_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+pub(crate) fn watch_panics(source: Source) {
+    SOURCE.get_or_init(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             RAISED.set(info.location().map(describe));
             before(info);
         }));
+        source
     });
+}
+
+/// Forgets the calls that were polled on this thread.
+pub(crate) fn forget_last_call() {
+    LAST_CALL.set(None);
+}
+
+/// The line and the statement of the last call that was polled on this thread, if there is one. Calls
+/// of tasks are polled on others.
+pub(crate) fn last_call() -> Option<String> {
+    LAST_CALL.get().map(quote)
+}
+
+/// The location, and the statement there if it is in a check.
+fn quote(location: &Location) -> String {
+    let mut text = format!("at {location}");
+    for line in statement(location) {
+        text = format!("{text}\n    {line}");
+    }
+    text
 }
 
 /// The check's own line, and the location of the panic if that is in the backend.
 fn describe(raised: &Location) -> String {
     let caller = CALLER.get().unwrap_or(raised);
-    let mut text = format!("at {caller}");
-    for line in statement(caller) {
-        text = format!("{text}\n    {line}");
-    }
+    let text = quote(caller);
     if caller == raised || raised.file() == format!("{}fixture.rs", folder()) {
         return text;
     }
     format!("{text}\nby a panic at {raised}")
 }
 
-/// The text of the checks. A failure quotes it: an assertion alone does not say what it compares.
-const SOURCES: [(&str, &str); 12] = [
-    ("cancel.rs", include_str!("checks/cancel.rs")),
-    ("concurrent.rs", include_str!("checks/concurrent.rs")),
-    ("dead_letter.rs", include_str!("checks/dead_letter.rs")),
-    ("durable.rs", include_str!("checks/durable.rs")),
-    ("enqueue.rs", include_str!("checks/enqueue.rs")),
-    ("lease.rs", include_str!("checks/lease.rs")),
-    ("manage.rs", include_str!("checks/manage.rs")),
-    ("race.rs", include_str!("checks/race.rs")),
-    (
-        "separate_queues.rs",
-        include_str!("checks/separate_queues.rs"),
-    ),
-    ("settle.rs", include_str!("checks/settle.rs")),
-    ("wait.rs", include_str!("checks/wait.rs")),
-    ("zero.rs", include_str!("checks/zero.rs")),
-];
-
 /// The folder of this file, as panics name it.
 fn folder() -> &'static str {
     file!().trim_end_matches("panic_location.rs")
 }
 
-fn source(file: &str) -> Option<&'static str> {
-    let name = file.strip_prefix(folder())?.strip_prefix("checks/")?;
-    let source = SOURCES.iter().find(|(known, _)| *known == name)?;
-    Some(source.1)
+/// The name of a file of checks, such as `settle.rs`.
+fn name_of(file: &str) -> Option<&str> {
+    file.strip_prefix(folder())?.strip_prefix("checks/")
 }
 
 /// The statement of a check at `location`.
 fn statement(location: &Location) -> Vec<&'static str> {
     const LONGEST: usize = 8;
-    let source = source(location.file()).unwrap_or_default();
+    let source = SOURCE.get().zip(name_of(location.file()));
+    let source = source.and_then(|(source, name)| source(name));
+    let source = source.unwrap_or_default();
     let lines = source
         .lines()
         .skip(location.line() as usize - 1)
@@ -167,6 +174,7 @@ impl<F: Future> Future for CalledFrom<F> {
         let outer = CALLER.get();
         // The outermost caller is the check; the others are functions of the fixture.
         CALLER.set(outer.or(Some(self.caller)));
+        LAST_CALL.set(CALLER.get());
         let _restored = Restore(outer);
         self.call.as_mut().poll(cx)
     }
@@ -197,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_names_the_line_of_the_outermost_call() {
-        watch_panics();
+        watch_panics(|_| None);
         let line = line!() + 1;
         let panic = caught(outer()).await.expect_err("it panics");
         let text = panic.to_string();
@@ -208,28 +216,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_resumed_panic_keeps_its_location() {
-        watch_panics();
+        watch_panics(|_| None);
         let first = caught(outer()).await.expect_err("it panics");
         let text = first.to_string();
         let again: Result<(), _> = caught(async { first.resume() }).await;
         let again = again.expect_err("it panics again");
         assert_eq!(again.to_string(), text);
-    }
-
-    #[test]
-    fn the_statement_of_a_check_is_quoted() {
-        let text = source(&format!("{}checks/settle.rs", folder())).expect("it is known");
-        assert!(text.contains("assert_eq!(fixture.ack(&first.receipt).await, Lost);"));
-        assert_eq!(source("elsewhere/src/checks/settle.rs"), None);
-    }
-
-    #[test]
-    fn every_file_of_checks_can_be_quoted() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/checks");
-        for file in std::fs::read_dir(folder).expect("it is a folder") {
-            let name = file.expect("it is a file").file_name();
-            let is_known = SOURCES.iter().any(|(known, _)| name == *known);
-            assert!(is_known || name == "mod.rs", "{name:?} is not in SOURCES");
-        }
     }
 }

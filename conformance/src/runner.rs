@@ -14,6 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::time::Instant;
 
 use crate::{
+    checks,
     harness::Harness,
     panic_location::{Panic, watch_panics},
     record::child_main,
@@ -41,7 +42,7 @@ pub fn run(harness: impl Harness) -> ExitCode {
     if let Some(ended) = child_main(&*harness) {
         return ended;
     }
-    watch_panics();
+    watch_panics(checks::source);
     let arguments = Arguments::from_args();
     let report = Arc::new(Mutex::new(Vec::new()));
     let trials = items().map(|item| trial(item, &harness, &report)).collect();
@@ -69,7 +70,7 @@ pub fn report(harness: impl Harness, threads: usize) -> Report {
     if child_main(&*harness).is_some() {
         process::exit(0);
     }
-    watch_panics();
+    watch_panics(checks::source);
     let queue = Mutex::new(items().collect::<Vec<_>>().into_iter());
     let next = || queue.lock().expect("taking an item does not panic").next();
     let results = thread::scope(|scope| {

@@ -128,7 +128,8 @@ pub(super) async fn a_dropped_lease_that_waits_loses_nothing(fixture: Fixture) {
         stored.push(id);
         let storing = tokio::spawn(caught(async move { producer.store(&[message]).await }));
         let queue = fixture.handle();
-        let ended = poll_at_most(polls, pin!(queue.lease_within(FOR_EVER))).await;
+        let lease = pin!(queue.lease_within(FOR_EVER));
+        let ended = fixture.wait_ends(poll_at_most(polls, lease)).await;
         let has_stored = storing.await.expect("panics are caught");
         has_stored.unwrap_or_else(|panic| panic.resume());
         if let Some(leased) = ended {
@@ -304,31 +305,6 @@ async fn expect_dead_or_alive(fixture: &Fixture, stored: u64) {
         seen.push((alive, dead));
     }
     panic!("{stored} stored, but fewer delivered and dead: {seen:?}");
-}
-
-pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
-    let wait = |fixture: &Fixture| {
-        let fixture = fixture.clone();
-        async move {
-            fixture
-                .backend()
-                .wait(&fixture.name, Duration::from_secs(24 * 3600))
-                .await
-        }
-    };
-    let other = tokio::spawn(wait(&fixture));
-    for polls in 1..10 {
-        let call = pin!(wait(&fixture));
-        let dropped = poll_at_most(polls, call);
-        // A wait that is not woken is not polled again, so stop it after a while.
-        let _ = tokio::time::timeout(Duration::from_millis(20), dropped).await;
-    }
-    fixture.store(&[msg("m")]).await;
-    other
-        .await
-        .expect("no panic")
-        .expect("the other wait returns");
-    assert_eq!(fixture.lease(10).await.len(), 1);
 }
 
 /// Repeats a call until it succeeds. The dropped call may still compete with the first repeats, so

@@ -1,4 +1,7 @@
 //! C2: the contract with many tasks on two connections to the same store.
+//!
+//! The races of two calls are met by construction, see [`race`](super::race). These checks are about
+//! contention: many calls at once make progress, and together they account for every message.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +23,11 @@ use crate::{
 
 /// Runs `task` this many times concurrently, every second time on another connection. A barrier
 /// makes all of them start together.
-async fn many<T, F>(fixture: &Fixture, tasks: usize, task: impl Fn(Fixture, usize) -> F) -> Vec<T>
+pub(super) async fn many<T, F>(
+    fixture: &Fixture,
+    tasks: usize,
+    task: impl Fn(Fixture, usize) -> F,
+) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -38,7 +45,7 @@ where
     run_all(together).await
 }
 
-async fn is_drained(fixture: &Fixture) -> bool {
+pub(super) async fn is_drained(fixture: &Fixture) -> bool {
     let stats = fixture.stats().await;
     stats.ready + stats.leased + stats.delayed == 0
 }

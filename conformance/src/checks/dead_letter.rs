@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use queue_api::{
-    DeadLetter, DeadReason, LeaseChange,
+    DeadLetter, DeadReason,
     LeaseOutcome::{Applied, Lost},
     PageOptions, PageToken, Purge, QueueStats, Redrive,
 };
@@ -172,19 +172,6 @@ pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {
     assert_eq!(fixture.stats().await.dead, 1);
 }
 
-pub(super) async fn many_dead_letters_are_listed_and_redriven(fixture: Fixture) {
-    let most = fixture.backend().limits().max_batch.get().min(1000);
-    let messages: Vec<_> = (0..most).map(|n| msg(&format!("m{n}"))).collect();
-    fixture.store(&messages).await;
-    let deliveries = fixture.lease(most).await.into_iter();
-    let changes = deliveries.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
-    fixture.change_all(&changes.collect::<Vec<_>>()).await;
-    assert_eq!(fixture.all_dead_letters().await.len(), most);
-    assert_eq!(fixture.redrive(&Redrive::All).await, most as u64);
-    assert_eq!(fixture.peek(most).await.len(), most);
-    assert_eq!(fixture.purge(Purge::Live).await, most as u64);
-}
-
 pub(super) async fn redrive_takes_only_the_named_ids(fixture: Fixture) {
     fixture
         .store(&[msg("a"), msg("b"), msg("c"), msg("live")])
@@ -291,29 +278,47 @@ pub(super) async fn dead_letters_are_listed_in_pages(fixture: Fixture) {
     }
 }
 
-/// A token is a place in the list, not a number of items.
+/// A token is a place in the list, not a number of items, and not an item that must be there.
 pub(super) async fn pages_go_on_while_dead_letters_come_and_go(fixture: Fixture) {
-    let die = async |id: &str| {
-        fixture.store(&[msg(id)]).await;
-        let delivery = fixture.lease_one().await;
-        let died = fixture.change(&delivery.receipt, dead_letter("no")).await;
-        assert!(died.is_applied());
-    };
-    for id in ["b", "c", "d", "e"] {
-        die(id).await;
+    let name = |n: usize, what: &str| format!("{n:02} {what}");
+    let stay: Vec<_> = (0..12).map(|n| name(n, "stays")).collect();
+    let go = (0..12).map(|n| name(n, "goes"));
+    let messages: Vec<_> = stay.iter().cloned().chain(go).map(|id| msg(&id)).collect();
+    fixture.store_dead(&messages).await;
+    let (mut listed, mut place) = (Vec::new(), None);
+    for round in 0.. {
+        assert!(round < 50, "the list does not end: {listed:?}");
+        let page = PageOptions::new(3);
+        let page = match place {
+            None => page,
+            Some(token) => page.with_token(token),
+        };
+        let letters = fixture.reconnect().await.dead_letters(&page).await;
+        let ids = ids_of(&letters).into_iter().map(str::to_owned);
+        let first_new = listed.len();
+        listed.extend(ids);
+        let Some(token) = &letters.next else {
+            break;
+        };
+        // As an application that sends it to a browser and back.
+        let text = token.to_string();
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+        place = Some(PageToken::new(text));
+        let goes = listed[first_new..]
+            .iter()
+            .filter(|id| !id.ends_with("stays"));
+        let goes: Vec<_> = goes.map(|id| id_of(id)).collect();
+        let gone = goes.len() as u64;
+        assert_eq!(fixture.redrive(&Redrive::Ids(goes)).await, gone);
+        assert_eq!(fixture.purge(Purge::Live).await, gone);
+        // One before the place, one behind it.
+        let come = [format!("00 {round:02} comes"), name(round + 5, "comes")];
+        fixture.store_dead(&come.map(|id| msg(&id))).await;
     }
-    let page = fixture.dead_letters(&PageOptions::new(2)).await;
-    assert_eq!(ids_of(&page), ["b", "c"]);
-    let token = page.next.expect("two more");
-    die("a").await;
-    let gone = Redrive::Ids(vec![id_of("b"), id_of("c")]);
-    assert_eq!(fixture.redrive(&gone).await, 2);
-    // As an application that sends it to a browser and back.
-    let text = token.to_string();
-    assert!(!text.chars().any(char::is_control), "{text:?}");
-    let page = PageOptions::new(2).with_token(PageToken::new(text));
-    let page = fixture.reconnect().await.dead_letters(&page).await;
-    assert_eq!(ids_of(&page), ["d", "e"]);
+    let is_ordered = listed.is_sorted_by(|one, next| one < next);
+    assert!(is_ordered, "in order of id, and none twice: {listed:?}");
+    listed.retain(|id| id.ends_with("stays"));
+    assert_eq!(listed, stay, "what is there all the time is listed");
 }
 
 fn ids_of(letters: &[DeadLetter]) -> Vec<&str> {

@@ -318,24 +318,6 @@ pub(super) async fn a_delay_is_exact_to_the_millisecond(fixture: Fixture) {
     assert_eq!(fixture.lease_one().await.attempt, 1);
 }
 
-/// 32 bits of milliseconds overflow after 25 or 50 days.
-pub(super) async fn the_longest_times_are_exact(fixture: Fixture) {
-    let limits = fixture.backend().limits();
-    let a_year = Duration::from_secs(366 * 24 * 3600);
-    let delay = limits.max_delay.min(a_year);
-    let timeout = limits.max_visibility_timeout.min(a_year);
-    let message = msg("m").with_delay(delay).with_visibility_timeout(timeout);
-    fixture.store(&[message]).await;
-    for longest in [delay, timeout] {
-        let millis = longest.as_millis() as u64;
-        fixture.pass(millis - 1).await;
-        fixture.expect_none_ready("1 ms is left").await;
-        fixture.pass(1).await;
-        let delivery = fixture.lease_one().await;
-        assert_eq!(delivery.lease_expires_at, fixture.now() + timeout);
-    }
-}
-
 pub(super) async fn delays_in_one_batch_are_independent(fixture: Fixture) {
     let delayed = |id: &str, millis| msg(id).with_delay(Duration::from_millis(millis));
     fixture

@@ -207,7 +207,7 @@ pub(super) async fn peek_shows_the_state_at_this_time(fixture: Fixture) {
 pub(super) async fn purge_live_leaves_dead_letters(fixture: Fixture) {
     let other = fixture.other_queue("other");
     other.store(&[msg("stays")]).await;
-    fill_every_state(&fixture).await;
+    fixture.fill_every_state().await;
     assert_eq!(fixture.purge(Purge::Live).await, 3);
     assert_eq!(fixture.purge(Purge::Live).await, 0);
     assert_eq!(fixture.stats().await, QueueStats::default().with_dead(1));
@@ -262,8 +262,8 @@ async fn breathe() {
 
 pub(super) async fn purge_dead_leaves_live_messages(fixture: Fixture) {
     let other = fixture.other_queue("other");
-    fill_every_state(&other).await;
-    fill_every_state(&fixture).await;
+    other.fill_every_state().await;
+    fixture.fill_every_state().await;
     assert_eq!(fixture.purge(Purge::Dead).await, 1);
     assert_eq!(fixture.purge(Purge::Dead).await, 0);
     let stats = fixture.stats().await;
@@ -277,8 +277,8 @@ pub(super) async fn purge_dead_leaves_live_messages(fixture: Fixture) {
 
 pub(super) async fn deleting_removes_one_queue(fixture: Fixture) {
     let other = fixture.other_queue("other");
-    fill_every_state(&fixture).await;
-    fill_every_state(&other).await;
+    fixture.fill_every_state().await;
+    other.fill_every_state().await;
     fixture.delete().await;
     fixture.delete().await;
     assert_eq!(fixture.stats().await, QueueStats::default());
@@ -328,25 +328,4 @@ pub(super) async fn a_receipt_of_a_purged_message_is_lost(fixture: Fixture) {
         Lost
     );
     assert_eq!(fixture.lease_one().await.id, id_of("m"));
-}
-
-/// Stores one message in each state. Its id is the name of the state.
-async fn fill_every_state(queue: &crate::fixture::OneQueue) {
-    queue.store(&[msg("leased"), msg("dead")]).await;
-    for delivery in queue.lease(2).await {
-        if delivery.id.as_str() == "dead" {
-            assert!(
-                queue
-                    .change(&delivery.receipt, dead_letter("no"))
-                    .await
-                    .is_applied()
-            );
-        }
-    }
-    queue
-        .store(&[
-            msg("ready"),
-            msg("delayed").with_delay(Duration::from_secs(60)),
-        ])
-        .await;
 }

@@ -9,7 +9,7 @@ use queue_api::{
 };
 
 use crate::{
-    fixture::{Fixture, OneQueue, extend, ids, msg, nack, receipts},
+    fixture::{Fixture, OneQueue, extend, id_of, ids, msg, nack, receipts},
     panic_location::called_from_here,
 };
 
@@ -46,6 +46,38 @@ pub(super) async fn queues_with_similar_names_are_separate(fixture: Fixture) {
         assert_eq!(queue.stats().await.ready, 1, "{}", queue.name);
         assert_eq!(ids(&queue.lease(10).await), [queue.name.as_str()]);
     }
+}
+
+/// An administrator's call means one name, not a pattern or a prefix.
+pub(super) async fn admin_calls_spare_queues_with_similar_names(fixture: Fixture) {
+    let alike = [
+        "aXb", "a.b", "a-b", "A_B", "ab", "a_", "a_b_", "a_b.c", "xa_b",
+    ];
+    let alike = alike.map(|name| fixture.other_queue(name));
+    for queue in &alike {
+        queue.fill_every_state().await;
+    }
+    let queue = fixture.other_queue("a_b");
+    let spared = async |call: &str| {
+        for other in &alike {
+            let stats = other.stats().await;
+            let counts = (stats.ready, stats.delayed, stats.leased, stats.dead);
+            assert_eq!(counts, (1, 1, 1, 1), "{} after {call} of a_b", other.name);
+        }
+    };
+    queue.fill_every_state().await;
+    assert_eq!(queue.redrive(&Redrive::Ids(vec![id_of("dead")])).await, 1);
+    spared("redrive by id").await;
+    queue.delete().await;
+    spared("delete").await;
+    queue.fill_every_state().await;
+    assert_eq!(queue.redrive(&Redrive::All).await, 1);
+    spared("redrive").await;
+    assert_eq!(queue.purge(Purge::Live).await, 4);
+    spared("purge of live messages").await;
+    queue.fill_every_state().await;
+    assert_eq!(queue.purge(Purge::Dead).await, 1);
+    spared("purge of dead letters").await;
 }
 
 /// Names that some stores reserve, misread or take for something else.

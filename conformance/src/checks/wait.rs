@@ -1,36 +1,46 @@
-//! W1: waits. A wait may return early, so these checks only demand that it returns. If it does not,
-//! the check times out.
+//! W1: waits. A wait may return early, so these checks only demand that it returns.
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use futures::poll;
-use queue_api::Redrive;
+use queue_api::{Purge, Redrive};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     fixture::{Fixture, OneQueue, dead_letter, extend, ids, msg, nack},
-    panic_location::{Panic, caught},
+    panic_location::{Panic, called_from_here, caught},
 };
 
 /// Longer than any check may take, so a wait does not return just because its time is up.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
 /// A wait on another task.
-struct Waiting(JoinHandle<Result<(), Panic>>);
+struct Waiting {
+    queue: OneQueue,
+    task: JoinHandle<Result<(), Panic>>,
+}
 
 impl Waiting {
-    async fn ends(self) {
-        let ended = self.0.await.expect("panics are caught");
-        ended.unwrap_or_else(|panic| panic.resume());
+    #[track_caller]
+    fn ends(self) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let ended = self.queue.wait_ends(self.task).await;
+            let ended = ended.expect("panics are caught");
+            ended.unwrap_or_else(|panic| panic.resume());
+        })
     }
 }
 
 /// Starts a wait. It has certainly begun, and had the time of some round trips.
 async fn start_waiting(queue: &OneQueue) -> Waiting {
+    start_waiting_for(queue, FOR_EVER).await
+}
+
+async fn start_waiting_for(queue: &OneQueue, at_most: Duration) -> Waiting {
     let waiter = queue.clone();
     let (begun, has_begun) = oneshot::channel();
-    let waiting = Waiting(tokio::spawn(caught(async move {
-        let mut wait = pin!(waiter.backend().wait(&waiter.name, FOR_EVER));
+    let task = tokio::spawn(caught(async move {
+        let mut wait = pin!(waiter.backend().wait(&waiter.name, at_most));
         let polled = poll!(&mut wait);
         let _ = begun.send(());
         let ended = match polled {
@@ -38,16 +48,23 @@ async fn start_waiting(queue: &OneQueue) -> Waiting {
             Poll::Pending => wait.await,
         };
         ended.expect("wait succeeds");
-    })));
+    }));
+    let queue = queue.clone();
+    let waiting = Waiting { queue, task };
     if has_begun.await.is_err() {
         // It panicked. `ends` reports it.
         return waiting;
     }
+    round_trips(&waiting.queue).await;
+    waiting
+}
+
+/// Gives a waiter the time of some round trips.
+async fn round_trips(queue: &OneQueue) {
     for _ in 0..5 {
         queue.stats().await;
         tokio::task::yield_now().await;
     }
-    waiting
 }
 
 pub(super) async fn wait_returns_at_once_when_something_is_ready(fixture: Fixture) {
@@ -133,6 +150,87 @@ pub(super) async fn wait_wakes_on_a_redrive(fixture: Fixture) {
     waiting.ends().await;
 }
 
+/// The wait begins when nothing is due, and learns then what will be.
+pub(super) async fn wait_wakes_after_a_delayed_enqueue(fixture: Fixture) {
+    let late = msg("late").with_delay(Duration::from_secs(7200));
+    let waits = [
+        start_waiting(&fixture).await,
+        start_waiting(&fixture.other_queue("other")).await,
+    ];
+    let queues = [&*fixture, &fixture.other_queue("other")];
+    queues[1].store(&[late]).await;
+    for queue in queues {
+        queue
+            .store(&[msg("m").with_delay(Duration::from_secs(5))])
+            .await;
+        round_trips(queue).await;
+    }
+    fixture.pass(5000).await;
+    for waiting in waits {
+        waiting.ends().await;
+    }
+}
+
+/// A message without attempts left is ready until a lease call makes it a dead letter (S1, D1).
+pub(super) async fn wait_returns_when_an_exhausted_message_is_ready(fixture: Fixture) {
+    fixture.store(&[msg("m").with_max_attempts(1)]).await;
+    fixture.lease_one().await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.pass(10_000).await;
+    waiting.ends().await;
+    start_waiting(&fixture).await.ends().await;
+    fixture.expect_none_ready("one attempt was allowed").await;
+    let waiting = start_waiting(&fixture).await;
+    fixture.store(&[msg("n")]).await;
+    waiting.ends().await;
+}
+
+pub(super) async fn wait_goes_on_when_the_queue_is_emptied(fixture: Fixture) {
+    for how in ["ack", "dead letter"] {
+        fixture.store(&[msg(how)]).await;
+        let receipt = fixture.lease_one().await.receipt;
+        let waiting = start_waiting(&fixture).await;
+        let settled = match how {
+            "ack" => fixture.ack(&receipt).await,
+            _ => fixture.change(&receipt, dead_letter("no")).await,
+        };
+        assert!(settled.is_applied());
+        round_trips(&fixture).await;
+        fixture.store(&[msg("next")]).await;
+        waiting.ends().await;
+        let next = fixture.lease_one().await;
+        assert!(fixture.ack(&next.receipt).await.is_applied());
+    }
+}
+
+pub(super) async fn wait_outlives_its_queue(fixture: Fixture) {
+    for how in ["purge", "delete", "delete, and enqueue elsewhere"] {
+        let late = msg("late").with_delay(Duration::from_secs(7200));
+        fixture.store(&[late]).await;
+        let waiting = start_waiting(&fixture).await;
+        match how {
+            "purge" => drop(fixture.purge(Purge::Live).await),
+            _ => fixture.delete().await,
+        }
+        round_trips(&fixture).await;
+        let elsewhere = fixture.reconnect().await;
+        let producer = if how.ends_with("elsewhere") {
+            &elsewhere
+        } else {
+            &fixture
+        };
+        producer.store(&[msg("m")]).await;
+        waiting.ends().await;
+        fixture.delete().await;
+    }
+}
+
+pub(super) async fn wait_for_ever_wakes_on_an_enqueue(fixture: Fixture) {
+    let waiting = start_waiting_for(&fixture, Duration::MAX).await;
+    fixture.store(&[msg("m")]).await;
+    waiting.ends().await;
+}
+
 pub(super) async fn wait_wakes_on_a_nack(fixture: Fixture) {
     fixture
         .store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
@@ -153,11 +251,9 @@ pub(super) async fn wait_ends_after_the_time_given(fixture: Fixture) {
         .store(&[msg("late").with_delay(Duration::from_secs(3600))])
         .await;
     for millis in [0, 1, 250] {
-        let ended = fixture
-            .backend()
-            .wait(&fixture.name, Duration::from_millis(millis))
-            .await;
-        ended.expect("wait succeeds");
+        let at_most = Duration::from_millis(millis);
+        let ended = fixture.backend().wait(&fixture.name, at_most);
+        fixture.wait_ends(ended).await.expect("wait succeeds");
     }
 }
 
@@ -166,8 +262,8 @@ pub(super) async fn wait_ends_while_the_clock_stands_still(fixture: Fixture) {
     let wait = async |queue: &OneQueue| {
         for millis in [0, 1, 250] {
             let at_most = Duration::from_millis(millis);
-            let ended = queue.backend().wait(&queue.name, at_most).await;
-            ended.expect("wait succeeds");
+            let ended = queue.backend().wait(&queue.name, at_most);
+            queue.wait_ends(ended).await.expect("wait succeeds");
         }
     };
     wait(&fixture.other_queue("empty")).await;
@@ -181,12 +277,10 @@ pub(super) async fn wait_ends_while_the_clock_stands_still(fixture: Fixture) {
 pub(super) async fn a_lease_that_waits_gets_what_is_enqueued_elsewhere(fixture: Fixture) {
     let waiter = fixture.handle();
     let waiting = tokio::spawn(async move { waiter.lease_within(FOR_EVER).await });
-    for _ in 0..5 {
-        fixture.stats().await;
-        tokio::task::yield_now().await;
-    }
+    round_trips(&fixture).await;
     fixture.reconnect().await.store(&[msg("m")]).await;
-    let leased = waiting.await.expect("no panic").expect("lease succeeds");
+    let leased = fixture.wait_ends(waiting).await.expect("no panic");
+    let leased = leased.expect("lease succeeds");
     assert_eq!(leased.expect("the message").id.as_str(), "m");
 }
 
@@ -196,7 +290,8 @@ pub(super) async fn a_lease_that_waits_ends_empty(fixture: Fixture) {
     let queue = fixture.handle();
     for millis in [0, 1, 250] {
         let waited = queue.lease_within(Duration::from_millis(millis));
-        assert_eq!(waited.await.expect("lease succeeds"), None);
+        let leased = fixture.wait_ends(waited).await;
+        assert_eq!(leased.expect("lease succeeds"), None);
     }
 }
 
@@ -205,10 +300,7 @@ pub(super) async fn wait_wakes_when_due_in_real_time(fixture: Fixture) {
         .store(&[msg("m").with_delay(Duration::from_millis(700))])
         .await;
     while fixture.lease(1).await.is_empty() {
-        fixture
-            .backend()
-            .wait(&fixture.name, FOR_EVER)
-            .await
-            .expect("wait succeeds");
+        let wait = fixture.backend().wait(&fixture.name, FOR_EVER);
+        fixture.wait_ends(wait).await.expect("wait succeeds");
     }
 }

@@ -58,6 +58,14 @@ pub(crate) enum Bug {
     PurgeEmptiesEveryQueue,
     /// Two writes with an await point between them: a dropped call makes only the first.
     AckHidesFirst,
+    /// An administrator's call is two calls, and another one may come between them.
+    RedriveCountsFirst,
+    /// A call ends after a batch, with more to do.
+    RedriveStopsAfterBatch,
+    /// A time has too few bits.
+    ExtensionIsF32,
+    /// A wait depends on something that an administrator may remove.
+    WaitForgetsDeletedQueue,
     /// A lease reads a message and takes whatever has its id later.
     LeaseGuardsIdsOnly,
     /// Every connection has its own queues.
@@ -82,6 +90,7 @@ struct Memory {
     /// The message of each receipt, and the last receipt of each message.
     messages: HashMap<Receipt, MessageId>,
     last_receipts: HashMap<MessageId, Receipt>,
+    deletions: u64,
 }
 
 impl Mutant {
@@ -268,9 +277,16 @@ impl QueueBackend for Mutant {
         let mut changes = changes.to_vec();
         for change in &mut changes {
             preconditions::change(self.limits, change);
-            if self.has(Bug::ReleaseCounts) && change.action == LeaseAction::Release {
-                let delay = Duration::ZERO;
-                change.action = LeaseAction::Nack { delay };
+            match (&mut change.action, self.bug) {
+                (action @ LeaseAction::Release, Some(Bug::ReleaseCounts)) => {
+                    let delay = Duration::ZERO;
+                    *action = LeaseAction::Nack { delay };
+                }
+                (LeaseAction::Extend(by), Some(Bug::ExtensionIsF32)) => {
+                    let millis = by.as_nanos().div_ceil(1_000_000) as f32;
+                    *by = Duration::from_millis(millis as u64);
+                }
+                _ => {}
             }
         }
         Ok(self.change_outcomes(self.inner.change(queue, &changes).await?))
@@ -280,7 +296,13 @@ impl QueueBackend for Mutant {
         if self.has(Bug::WaitMissesEnqueue) && self.inner.stats(queue).await?.ready == 0 {
             pending::<()>().await;
         }
-        self.inner.wait(queue, at_most).await
+        let deletions = || self.memory().deletions;
+        let before = deletions();
+        self.inner.wait(queue, at_most).await?;
+        if self.has(Bug::WaitForgetsDeletedQueue) && deletions() > before {
+            pending::<()>().await;
+        }
+        Ok(())
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
@@ -317,10 +339,23 @@ impl QueueAdmin for Mutant {
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
+        if self.has(Bug::RedriveStopsAfterBatch) && *which == Redrive::All {
+            let page = PageOptions::new(self.limits.max_batch.get());
+            let letters = self.inner.dead_letters(queue, &page).await?.letters;
+            let batch = letters.into_iter().map(|letter| letter.id).collect();
+            return self.inner.redrive(queue, &Redrive::Ids(batch)).await;
+        }
+        if self.has(Bug::RedriveCountsFirst) && *which == Redrive::All {
+            let dead = self.inner.stats(queue).await?.dead;
+            self.yield_now().await;
+            self.inner.redrive(queue, which).await?;
+            return Ok(dead);
+        }
         self.inner.redrive(queue, which).await
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
+        self.memory().deletions += 1;
         self.inner.delete_queue(queue).await
     }
 

@@ -79,6 +79,16 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::PurgeEmptiesEveryQueue,
         &["purge_live_leaves_dead_letters"],
     ),
+    (
+        Bug::RedriveCountsFirst,
+        &["concurrent_redrives_take_each_dead_letter_once"],
+    ),
+    (
+        Bug::RedriveStopsAfterBatch,
+        &["ten_thousand_dead_letters_are_listed_and_redriven"],
+    ),
+    (Bug::ExtensionIsF32, &["the_longest_changes_are_exact"]),
+    (Bug::WaitForgetsDeletedQueue, &["wait_outlives_its_queue"]),
     (Bug::AckHidesFirst, &["a_dropped_ack_is_done_or_not"]),
     (Bug::LeaseGuardsIdsOnly, &["a_reused_id_is_a_new_message"]),
     (
