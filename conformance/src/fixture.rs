@@ -73,6 +73,15 @@ impl Fixture {
         })
     }
 
+    /// The same with a wrapper around the backend of its connection.
+    pub(crate) fn wrapped(
+        mut self,
+        wrap: impl FnOnce(Arc<dyn QueueBackend>) -> Arc<dyn QueueBackend>,
+    ) -> Self {
+        self.queue.connection = self.queue.connection.wrapped(wrap);
+        self
+    }
+
     /// Another queue over the same connection.
     pub(crate) fn other_queue(&self, other: &str) -> OneQueue {
         OneQueue {

@@ -119,6 +119,10 @@ pub trait Faults: Send + Sync + 'static {
     /// # Errors
     /// The fault cannot be removed. The check fails.
     async fn clear(&self) -> Result<(), HarnessError>;
+
+    /// How many commands had met a fault when `inject` or `clear` was last called. The number may
+    /// count those of other stores before the first `inject`.
+    fn met(&self) -> u64;
 }
 
 /// How a command fails.

@@ -14,6 +14,7 @@ mod replay;
 mod report;
 mod runner;
 mod suite;
+mod tally;
 mod wrapped;
 
 pub use contract::Line;

@@ -1,6 +1,6 @@
 //! The report, as text, JSON and JUnit XML.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
@@ -27,6 +27,9 @@ pub struct CheckResult {
     pub outcome: Outcome,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+    /// What histories did, and how often. Empty for other checks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub did: BTreeMap<String, u64>,
 }
 
 /// How a check ended.
@@ -68,10 +71,13 @@ impl Report {
         let mut document = quick_junit::Report::new("queue contract");
         for (title, results) in self.by_line() {
             let mut suite = TestSuite::new(title);
-            for result in results {
+            for result in &results {
                 let mut case = TestCase::new(&*result.check, result.status());
                 case.set_time(Duration::from_millis(result.took_ms));
                 suite.add_test_case(case);
+            }
+            for (what, count) in did(&results) {
+                suite.add_property((what, &*count.to_string()));
             }
             document.add_test_suite(suite);
         }
@@ -93,6 +99,15 @@ impl Report {
             (title, results)
         })
     }
+}
+
+/// What the histories of all shards did.
+fn did<'a>(results: &[&'a CheckResult]) -> BTreeMap<&'a str, u64> {
+    let mut sum = BTreeMap::new();
+    for (what, count) in results.iter().flat_map(|result| &result.did) {
+        *sum.entry(&**what).or_default() += count;
+    }
+    sum
 }
 
 /// The titles of the histories.
@@ -157,7 +172,7 @@ impl fmt::Display for Report {
                 _ => "FAIL",
             };
             writeln!(f, "{title}: {result}")?;
-            for result in results {
+            for result in &results {
                 let name = result.check.rsplit("::").next().unwrap_or(&result.check);
                 match &result.outcome {
                     Outcome::Passed => writeln!(f, "    pass  {name}")?,
@@ -165,6 +180,9 @@ impl fmt::Display for Report {
                     Outcome::NotOffered(what) => writeln!(f, "    ----  {name} ({what})")?,
                     Outcome::NotRun(why) => writeln!(f, "    ----  {name} ({why})")?,
                 }
+            }
+            for (what, count) in did(&results) {
+                writeln!(f, "    {count:>8}  {what}")?;
             }
         }
         Ok(())
@@ -181,6 +199,7 @@ mod tests {
             check: check.to_owned(),
             outcome,
             took_ms: 1,
+            did: BTreeMap::new(),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     record::child_main,
     report::{CheckResult, Outcome, Report},
     suite::{Item, check_not_offered, items},
+    tally::Counts,
 };
 
 /// Names the file for the report as JUnit XML.
@@ -116,10 +117,11 @@ fn trial(item: Item, harness: &Arc<dyn Harness>, results: &Arc<Mutex<Vec<CheckRe
 
 fn run_item(item: Item, harness: &Arc<dyn Harness>) -> CheckResult {
     let started = Instant::now();
+    let mut did = Counts::new();
     let run = || match item.not_offered_by(&**harness) {
         Some(capability) => check_not_offered(&**harness, capability)
             .map(|()| Outcome::NotOffered(capability.to_string())),
-        None => item.run(harness),
+        None => item.run(harness, &mut did),
     };
     // Checks catch panics where they can clean up. This is for a panic anywhere else.
     let ran = catch_unwind(AssertUnwindSafe(run));
@@ -129,6 +131,7 @@ fn run_item(item: Item, harness: &Arc<dyn Harness>) -> CheckResult {
         check: item.name(),
         outcome: ran.unwrap_or_else(Outcome::Failed),
         took_ms: started.elapsed().as_millis() as u64,
+        did,
     }
 }
 

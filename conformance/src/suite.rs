@@ -14,6 +14,7 @@ use crate::{
     isolation::with_store,
     record::{self, Clocks},
     report::Outcome,
+    tally::Counts,
 };
 
 /// The histories are split into this many items, which run in parallel.
@@ -92,16 +93,20 @@ impl Item {
             .filter(|capability| !harness.capabilities().contains(capability))
     }
 
-    /// Runs the item. The error is for the author of the backend.
-    pub(crate) fn run(self, harness: &Arc<dyn Harness>) -> Result<Outcome, String> {
+    /// Runs the item, and counts what its histories did. The error is for the author of the backend.
+    pub(crate) fn run(
+        self,
+        harness: &Arc<dyn Harness>,
+        did: &mut Counts,
+    ) -> Result<Outcome, String> {
         let kill = |clocks| runtime().block_on(record::kill_processes(&**harness, clocks));
         let ran = match self {
             Self::Check(check) => run_check(&**harness, check),
             Self::Histories(shard) => {
-                return history::run_shard(harness, &runtime(), shard, SHARDS);
+                return history::run_shard(harness, &runtime(), (shard, SHARDS), did);
             }
             Self::Concurrent(shard) => {
-                return record::run_shard(harness, &runtime(), shard, SHARDS);
+                return record::run_shard(harness, &runtime(), (shard, SHARDS), did);
             }
             Self::KilledProcesses => kill(Clocks::Correct),
             Self::WrongClocks => kill(Clocks::Wrong),

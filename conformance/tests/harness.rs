@@ -117,6 +117,10 @@ struct NeverInjects;
 
 #[async_trait]
 impl Faults for NeverInjects {
+    fn met(&self) -> u64 {
+        0
+    }
+
     async fn inject(&self, _: Fault) -> Result<(), HarnessError> {
         std::future::pending().await
     }

@@ -1,6 +1,15 @@
 //! The conformance suite on a real MongoDB.
 
-use std::{env, fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use mongodb::{
     Client,
@@ -129,6 +138,7 @@ struct FailPoint {
     uri: &'static str,
     app_name: String,
     in_use: Mutex<Option<MutexGuard<'static, ()>>>,
+    met: AtomicU64,
 }
 
 static IN_USE: Mutex<()> = Mutex::const_new(());
@@ -157,6 +167,10 @@ impl Faults for FailPoint {
             .await
     }
 
+    fn met(&self) -> u64 {
+        self.met.load(Ordering::Relaxed)
+    }
+
     async fn clear(&self) -> Result<(), HarnessError> {
         let mut in_use = self.in_use.lock().await;
         self.set(doc! { "mode": "off" }).await?;
@@ -171,6 +185,7 @@ impl FailPoint {
             uri,
             app_name: app_name.to_owned(),
             in_use: Mutex::new(None),
+            met: AtomicU64::new(0),
         }
     }
 
@@ -178,7 +193,12 @@ impl FailPoint {
         let client = Client::with_uri_str(self.uri).await?;
         let mut command = doc! { "configureFailPoint": "failCommand" };
         command.extend(how);
-        client.database("admin").run_command(command).await?;
+        let reply = client.database("admin").run_command(command).await?;
+        // Of all commands since the server started.
+        let count = reply
+            .get_i64("count")
+            .or_else(|_| reply.get_i32("count").map(i64::from))?;
+        self.met.store(u64::try_from(count)?, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! The domains are tiny on purpose: five ids, two queues and a few milliseconds. So duplicates,
 //! expiries and stale receipts are common, and boundaries are hit exactly.
 
+use std::time::Duration;
+
 use proptest::{collection::vec, option, prelude::*, sample::Index, sample::select};
 use queue_api::{LeaseAction, Purge};
 
@@ -34,6 +36,18 @@ pub(crate) enum Command {
     Pass(u64),
     /// Continues on a new connection.
     Reconnect,
+    /// Continues on another connection that is still open, or on a new one.
+    Use(usize),
+    /// Batches the calls of this connection from now on.
+    Batch,
+    /// Starts waits. They go on until a message is ready, or until `at_most` has passed.
+    Wait {
+        queue: usize,
+        waits: usize,
+        at_most: Duration,
+        /// Drops the first of them.
+        drops_one: bool,
+    },
     Peek {
         queue: usize,
         max: usize,
@@ -49,6 +63,12 @@ pub(crate) enum Command {
     },
     Delete {
         queue: usize,
+    },
+    List,
+    /// Lists all dead letters, at most `max` on a page.
+    DeadLetters {
+        queue: usize,
+        max: usize,
     },
 }
 
@@ -72,10 +92,15 @@ pub(crate) enum ReceiptPick {
     Any(Index),
     /// A receipt of the other queue.
     OtherQueue(Index),
+    /// A receipt that no backend made.
+    MadeUp,
 }
 
 /// The number of queues.
 pub(crate) const QUEUES: usize = 2;
+
+/// The most connections at a time.
+pub(crate) const CONNECTIONS: usize = 4;
 
 /// The number of ids.
 pub(crate) const IDS: usize = 5;
@@ -87,11 +112,18 @@ pub(crate) fn histories(
     let command = if capabilities.contains(&Capability::Admin) {
         // Only `QueueAdmin` shows which of two messages that became ready in the same millisecond
         // is now a dead letter. So without it, attempts do not run out.
-        prop_oneof![8 => core(vec![1, 2, 3, 100]), 1 => admin()].boxed()
+        prop_oneof![5 => core(vec![1, 2, 3, 100]), 1 => admin()].boxed()
     } else {
         core(vec![100]).boxed()
     };
-    vec(command, 1..40)
+    // Before or after the first messages, and not in every history.
+    let batch = option::weighted(0.2, (0..4_usize).prop_map(|at| (at, Command::Batch)));
+    (vec(command, 1..40), batch).prop_map(|(mut commands, batch)| {
+        if let Some((at, batch)) = batch {
+            commands.insert(at.min(commands.len()), batch);
+        }
+        commands
+    })
 }
 
 /// Mostly the first queue, so that its messages have long histories.
@@ -110,17 +142,33 @@ fn core(max_attempts: Vec<u32>) -> impl Strategy<Value = Command> {
             .prop_map(|(queue, changes)| Command::Change { queue, changes }),
         7 => select(vec![1, 4, 5, 6, 9, 10, 11, 19, 20, 50]).prop_map(Command::Pass),
         1 => Just(Command::Reconnect),
+        1 => (0..CONNECTIONS).prop_map(Command::Use),
+        1 => wait(),
     ]
 }
 
 fn admin() -> impl Strategy<Value = Command> {
     prop_oneof![
         1 => (queue(), 0..6_usize).prop_map(|(queue, max)| Command::Peek { queue, max }),
-        1 => (queue(), select(vec![Purge::Live, Purge::Dead]))
+        2 => (queue(), select(vec![Purge::Live, Purge::Dead]))
             .prop_map(|(queue, what)| Command::Purge { queue, what }),
-        2 => (queue(), vec(0..IDS, 0..3)).prop_map(|(queue, ids)| Command::Redrive { queue, ids }),
+        4 => (queue(), vec(0..IDS, 0..3)).prop_map(|(queue, ids)| Command::Redrive { queue, ids }),
         1 => queue().prop_map(|queue| Command::Delete { queue }),
+        1 => Just(Command::List),
+        1 => (queue(), 1..4_usize).prop_map(|(queue, max)| Command::DeadLetters { queue, max }),
     ]
+}
+
+fn wait() -> impl Strategy<Value = Command> {
+    let at_most = select(vec![Duration::ZERO, Duration::MAX, Duration::MAX]);
+    (queue(), 1..4_usize, at_most, any::<bool>()).prop_map(|(queue, waits, at_most, drops_one)| {
+        Command::Wait {
+            queue,
+            waits,
+            at_most,
+            drops_one,
+        }
+    })
 }
 
 fn message_spec(max_attempts: Vec<u32>) -> impl Strategy<Value = MessageSpec> {
@@ -141,6 +189,7 @@ fn pick() -> impl Strategy<Value = ReceiptPick> {
         6 => any::<Index>().prop_map(ReceiptPick::Recent),
         3 => any::<Index>().prop_map(ReceiptPick::Any),
         1 => any::<Index>().prop_map(ReceiptPick::OtherQueue),
+        1 => Just(ReceiptPick::MadeUp),
     ]
 }
 

@@ -4,9 +4,12 @@
 //! A failing history is shrunk and printed as a timeline, with the seed that replays it.
 
 mod command;
+mod manage;
 mod model;
 mod play;
+mod player;
 mod shrink;
+mod waits;
 
 use std::{cell::RefCell, env, fmt::Write, sync::Arc};
 
@@ -16,7 +19,12 @@ use proptest::{
 };
 use tokio::{runtime::Runtime, time::Instant};
 
-use crate::{harness::Harness, replay, report::Outcome};
+use crate::{
+    harness::Harness,
+    replay,
+    report::Outcome,
+    tally::{self, Counts, Goal},
+};
 use command::Command;
 
 /// Holds the seed of a history to replay.
@@ -29,20 +37,22 @@ const HISTORIES: &str = "QUEUE_CONFORMANCE_HISTORIES";
 pub(crate) fn run_shard(
     harness: &Arc<dyn Harness>,
     runtime: &Runtime,
-    shard: u32,
-    shards: u32,
+    (shard, shards): (u32, u32),
+    did: &mut Counts,
 ) -> Result<Outcome, String> {
     if let Some(seed) = number_from_env(SEED)? {
         if shard > 0 {
             return Ok(Outcome::NotRun(format!("{SEED} is for the first shard")));
         }
-        return run_one(harness, runtime, seed).map(|()| Outcome::Passed);
+        return run_one(harness, runtime, seed, did).map(|()| Outcome::Passed);
     }
     let histories = count_in_shard(&**harness, shard, shards)?;
-    for _ in 0..histories {
+    let mut goal = Goal::new(&tally::RANDOM, &**harness, histories);
+    while goal.goes_on(did) {
         let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
-        run_one(harness, runtime, seed)?;
+        run_one(harness, runtime, seed, did)?;
     }
+    goal.check(did)?;
     Ok(passed_if_any(histories))
 }
 
@@ -74,7 +84,12 @@ fn number_from_env(name: &str) -> Result<Option<u64>, String> {
 }
 
 /// Runs the history of `seed`. If it fails, shrinks it.
-fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(), String> {
+fn run_one(
+    harness: &Arc<dyn Harness>,
+    runtime: &Runtime,
+    seed: u64,
+    did: &mut Counts,
+) -> Result<(), String> {
     let timeout = harness.timeout();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -93,11 +108,13 @@ fn run_one(harness: &Arc<dyn Harness>, runtime: &Runtime, seed: u64) -> Result<(
     // An error of the harness says nothing about the backend. If it comes first, it is reported and
     // not shrunk. If it comes while shrinking, it is ignored.
     let first_failure: RefCell<Option<play::Played>> = RefCell::new(None);
+    let did = RefCell::new(did);
     let play = |commands: &[Command]| {
         if let Some(Err(_)) = &*first_failure.borrow() {
             return Ok(());
         }
-        let played = runtime.block_on(play::play(&**harness, commands));
+        let did = &mut did.borrow_mut();
+        let played = runtime.block_on(play::play(&**harness, commands, did));
         let why = match &played {
             Ok(Ok(())) => return Ok(()),
             Err(_) if first_failure.borrow().is_some() => return Ok(()),

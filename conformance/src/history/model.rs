@@ -130,6 +130,10 @@ impl Model {
         }
     }
 
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
     fn ready(&self, now: SystemTime) -> Vec<MessageId> {
         let is_ready = |message: &Message| message.ready_at().is_some_and(|at| at <= now);
         self.messages

@@ -1,23 +1,25 @@
 //! Plays a history on a backend and keeps a timeline.
 
 use std::{
-    fmt::{self, Debug, Display},
+    fmt::{self, Display},
     sync::Arc,
     time::Duration,
 };
 
 use queue_api::{
-    LeaseAction, LeaseChange, LeaseOptions, ManualClock, MessageId, NewMessage, Receipt, Redrive,
+    Batching, LeaseAction, LeaseChange, LeaseOptions, ManualClock, NewMessage, QueueBackend,
 };
 
 use super::{
-    command::{Command, IDS, MessageSpec, QUEUES, ReceiptPick},
-    model::Model,
+    command::{CONNECTIONS, Command, IDS, MessageSpec, QUEUES, ReceiptPick},
+    player::{Player, equal, letter, unexpected},
 };
 use crate::{
-    fixture::{Fixture, OneQueue, id_of},
+    fixture::Fixture,
     harness::{Harness, TestTime},
     isolation::{isolated, with_store},
+    record::millis,
+    tally::Counts,
 };
 
 /// A history that the model rejects, or that did not end.
@@ -40,15 +42,16 @@ impl Display for FailedHistory {
 pub(crate) type Played = Result<Result<(), FailedHistory>, String>;
 
 /// Plays `commands` on a new store.
-pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played {
+pub(crate) async fn play(harness: &dyn Harness, commands: &[Command], did: &mut Counts) -> Played {
     let time = TestTime::Manual(Arc::new(ManualClock::new()));
     let timeout = harness.timeout();
     // Twice the timeout, so that a history that does not end still has a timeline.
     with_store(harness, time.clone(), timeout * 2, async |store| {
         let fixture = Fixture::new(store, time, timeout).await?;
-        let mut player = Player::new(fixture);
+        let mut player = Player::new(fixture, timeout / 3);
         let played = isolated(timeout, player.play(commands)).await;
         let timeline = player.timeline;
+        player.tally.add_to(did);
         Ok(played
             .flatten()
             .map_err(|why| FailedHistory { timeline, why }))
@@ -56,37 +59,20 @@ pub(crate) async fn play(harness: &dyn Harness, commands: &[Command]) -> Played 
     .await
 }
 
-struct Player {
-    fixture: Fixture,
-    models: [Model; QUEUES],
-    /// All receipts of each queue, oldest first.
-    receipts: [Vec<Receipt>; QUEUES],
-    elapsed: u64,
-    timeline: Vec<String>,
-}
-
 impl Player {
-    fn new(fixture: Fixture) -> Self {
-        Self {
-            fixture,
-            models: Default::default(),
-            receipts: Default::default(),
-            elapsed: 0,
-            timeline: Vec::new(),
-        }
-    }
-
     async fn play(&mut self, commands: &[Command]) -> Result<(), String> {
         for command in commands {
             self.step(command).await?;
             for queue in touched_by(command) {
                 self.compare_stats(queue).await?;
+                self.wake_waits(queue).await?;
             }
         }
         self.drain().await
     }
 
     async fn step(&mut self, command: &Command) -> Result<(), String> {
+        self.tally.called();
         match command {
             Command::Enqueue { queue, messages } => self.enqueue(*queue, messages).await,
             Command::Lease {
@@ -106,32 +92,45 @@ impl Player {
                 self.note("reconnect", "");
                 Ok(())
             }
-            Command::Peek { queue, max } => {
-                let on = self.queue(*queue);
-                let seen = on.admin().peek(&on.name, *max).await.map_err(unexpected)?;
-                self.models[*queue].peek(*max, self.fixture.now(), &seen)
-            }
-            Command::Purge { queue, what } => {
-                let on = self.queue(*queue);
-                let purged = on
-                    .admin()
-                    .purge(&on.name, *what)
-                    .await
-                    .map_err(unexpected)?;
-                self.note(format!("queue {queue}: purge {what:?}"), purged);
-                equal("M1: purged", purged, self.models[*queue].purge(*what))
-            }
-            Command::Redrive { queue, ids } => self.redrive(*queue, ids).await,
-            Command::Delete { queue } => {
-                let on = self.queue(*queue);
-                on.admin()
-                    .delete_queue(&on.name)
-                    .await
-                    .map_err(unexpected)?;
-                self.note(format!("queue {queue}: delete"), "");
-                self.models[*queue].delete();
+            Command::Use(n) => {
+                let other = match *n < self.connections.len() {
+                    true => self.connections.remove(*n),
+                    false => self.fixture.reconnect().await,
+                };
+                self.connections
+                    .push(std::mem::replace(&mut self.fixture, other));
+                self.connections.truncate(CONNECTIONS - 1);
+                self.note("use another connection", "");
                 Ok(())
             }
+            Command::Batch => {
+                let batching =
+                    |backend| -> Arc<dyn QueueBackend> { Arc::new(Batching::new(backend)) };
+                self.fixture = self.fixture.clone().wrapped(batching);
+                self.note("batch calls", "");
+                Ok(())
+            }
+            Command::Wait {
+                queue,
+                waits,
+                at_most,
+                drops_one,
+            } => {
+                for _ in 0..*waits {
+                    let on = self.queue(*queue);
+                    self.waits.start(*queue, on, *at_most, self.timeout).await?;
+                }
+                self.note(
+                    format!("queue {queue}: {waits} waits, at most {at_most:?}"),
+                    "",
+                );
+                if *drops_one && self.waits.drop_one(*queue) {
+                    self.tally.add("waits that were dropped", 1);
+                    self.note("one of them is dropped", "");
+                }
+                Ok(())
+            }
+            managed => self.manage(managed).await,
         }
     }
 
@@ -154,6 +153,10 @@ impl Player {
             .iter()
             .map(|message| model.enqueue(message, now))
             .collect();
+        for (message, outcome) in messages.iter().zip(&outcomes) {
+            let place = format!("{}/{}", on.name, message.id);
+            self.tally.enqueued(place, *outcome);
+        }
         equal("E1, E2: outcomes", outcomes, expected)
     }
 
@@ -182,6 +185,7 @@ impl Player {
             format!("queue {queue}: lease {max}{timeout}"),
             leased.join(", "),
         );
+        self.tally.leased(on.name.as_str(), &deliveries);
         self.receipts[queue].extend(deliveries.iter().map(|delivery| delivery.receipt.clone()));
 
         let now = self.fixture.now();
@@ -209,6 +213,11 @@ impl Player {
             format!("queue {queue}: ack {receipts:?}"),
             format!("{outcomes:?}"),
         );
+        let now = millis(self.fixture.now());
+        for (receipt, outcome) in receipts.iter().zip(&outcomes) {
+            let used = (on.name.as_str(), receipt.as_str());
+            self.tally.used(used, None, Some(*outcome), now);
+        }
         let model = &mut self.models[queue];
         let expected: Vec<_> = receipts.iter().map(|receipt| model.ack(receipt)).collect();
         equal("A1 to A4: outcomes", outcomes, expected)
@@ -236,6 +245,10 @@ impl Player {
         for (change, outcome) in changes.iter().zip(&outcomes) {
             let what = format!("queue {queue}: {:?} {:?}", change.action, change.receipt);
             self.note(what, format!("{outcome:?}"));
+            let used = (on.name.as_str(), change.receipt.as_str());
+            let now = millis(self.fixture.now());
+            self.tally
+                .used(used, Some(&change.action), Some(*outcome), now);
         }
         let now = self.fixture.now();
         let model = &mut self.models[queue];
@@ -246,36 +259,6 @@ impl Player {
         equal("A2 to A5: outcomes", outcomes, expected)
     }
 
-    async fn redrive(&mut self, queue: usize, ids: &[usize]) -> Result<(), String> {
-        let ids: Vec<MessageId> = ids.iter().map(|id| letter(*id)).collect();
-        let (which, named) = match &ids[..] {
-            [] => (Redrive::All, None),
-            ids => (Redrive::Ids(ids.to_vec()), Some(ids)),
-        };
-        let on = self.queue(queue);
-        let redriven = on
-            .admin()
-            .redrive(&on.name, &which)
-            .await
-            .map_err(unexpected)?;
-        self.note(format!("queue {queue}: redrive {which:?}"), redriven);
-        equal(
-            "D1: redriven",
-            redriven,
-            self.models[queue].redrive(named, self.fixture.now()),
-        )
-    }
-
-    async fn compare_stats(&self, queue: usize) -> Result<(), String> {
-        let on = self.queue(queue);
-        let stats = on.backend().stats(&on.name).await.map_err(unexpected)?;
-        equal(
-            "S1: stats",
-            stats,
-            self.models[queue].stats(self.fixture.now()),
-        )
-    }
-
     /// In the end every message left is delivered, whatever its delay.
     async fn drain(&mut self) -> Result<(), String> {
         let end = "end of the history: 10 seconds pass, and everything left is leased";
@@ -283,42 +266,31 @@ impl Player {
             .push(format!("{:>6} ms  -- {end} --", self.elapsed));
         self.step(&Command::Pass(10_000)).await?;
         for queue in 0..QUEUES {
+            self.wake_waits(queue).await?;
             // One more than there are ids, so that the call meets every exhausted message.
             self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
             if self.fixture.has_admin() {
                 let mut dead = self.queue(queue).all_dead_letters().await;
+                for letter in &dead {
+                    self.tally
+                        .saw_dead(format!("{queue}/{}", letter.id), &letter.reason);
+                }
                 dead.sort_by(|one, other| one.id.cmp(&other.id));
                 equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
             }
         }
         Ok(())
     }
-
-    fn queue(&self, queue: usize) -> OneQueue {
-        self.fixture.other_queue(["first", "second"][queue])
-    }
-
-    fn receipt(&self, queue: usize, pick: &ReceiptPick) -> Option<Receipt> {
-        let own = &self.receipts[queue];
-        let recent = &own[own.len().saturating_sub(3)..];
-        let (from, index) = match pick {
-            ReceiptPick::Recent(index) => (recent, index),
-            ReceiptPick::Any(index) => (&own[..], index),
-            ReceiptPick::OtherQueue(index) => (&self.receipts[1 - queue][..], index),
-        };
-        (!from.is_empty()).then(|| index.get(from).clone())
-    }
-
-    fn note(&mut self, what: impl Display, answer: impl Display) {
-        self.timeline
-            .push(format!("{:>6} ms  {what} -> {answer}", self.elapsed));
-    }
 }
 
 fn touched_by(command: &Command) -> std::ops::Range<usize> {
     match command {
-        Command::Pass(_) | Command::Reconnect => 0..QUEUES,
+        Command::Pass(_)
+        | Command::Reconnect
+        | Command::Use(_)
+        | Command::Batch
+        | Command::List => 0..QUEUES,
         Command::Enqueue { queue, .. }
         | Command::Lease { queue, .. }
         | Command::Ack { queue, .. }
@@ -326,12 +298,10 @@ fn touched_by(command: &Command) -> std::ops::Range<usize> {
         | Command::Peek { queue, .. }
         | Command::Purge { queue, .. }
         | Command::Redrive { queue, .. }
+        | Command::Wait { queue, .. }
+        | Command::DeadLetters { queue, .. }
         | Command::Delete { queue } => *queue..*queue + 1,
     }
-}
-
-fn letter(id: usize) -> MessageId {
-    id_of(["a", "b", "c", "d", "e"][id])
 }
 
 fn message(message_spec: &MessageSpec) -> NewMessage {
@@ -353,15 +323,4 @@ fn describe(message_spec: &MessageSpec) -> String {
     } = message_spec;
     let id = letter(*id);
     format!("{id} (delay {delay}, visibility {visibility}, max attempts {max_attempts})")
-}
-
-fn unexpected(error: queue_api::Error) -> String {
-    format!("X1: an error without a cause: {error:?}")
-}
-
-fn equal<T: PartialEq + Debug>(what: &str, seen: T, expected: T) -> Result<(), String> {
-    if seen == expected {
-        return Ok(());
-    }
-    Err(format!("{what}: got {seen:?}, expected {expected:?}"))
 }

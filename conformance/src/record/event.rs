@@ -47,6 +47,17 @@ pub enum Operation {
         /// Whether the message was stored for certain.
         answered: bool,
     },
+    /// Store a message whose attempts may run out. An answer that it was a duplicate is judged, too.
+    Store {
+        /// The message, see [`message_name`].
+        id: String,
+        /// The delay of the message.
+        delay: Millis,
+        /// The largest number of deliveries.
+        max_attempts: u32,
+        /// Whether it was stored. `false` is the answer `Duplicate`.
+        answer: Option<bool>,
+    },
     /// Lease messages.
     Lease {
         /// The visibility timeout.
@@ -65,6 +76,80 @@ pub enum Operation {
         /// Whether the action was applied.
         answer: Option<bool>,
     },
+    /// Read or change a whole queue.
+    Manage {
+        /// The queue, as in [`message_name`].
+        queue: String,
+        /// The call and its answer.
+        call: ManageCall,
+    },
+}
+
+/// A call on a whole queue and its answer. Without an answer the outcome is unknown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ManageCall {
+    /// Remove all live messages.
+    PurgeLive(Option<u64>),
+    /// Remove all dead letters.
+    PurgeDead(Option<u64>),
+    /// Delete the queue. `Some(())` if it succeeded.
+    Delete(Option<()>),
+    /// Make dead letters ready again.
+    Redrive {
+        /// The ids in the queue. `None` for all.
+        ids: Option<Vec<String>>,
+        /// How many were redriven.
+        answer: Option<u64>,
+    },
+    /// List all dead letters.
+    DeadLetters(Option<Vec<RecordedMessage>>),
+    /// Read live messages.
+    Peek(Option<Vec<RecordedMessage>>),
+    /// List the queues. The answer says whether this one was listed.
+    List(Option<bool>),
+    /// Count the messages. The counts are judged only if no answered call overlaps this one.
+    Stats(Option<RecordedStats>),
+}
+
+/// A message that was read and not leased.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecordedMessage {
+    /// The message, see [`message_name`].
+    pub id: String,
+    /// The number of deliveries.
+    pub attempts: u32,
+    /// Whether it is a dead letter whose attempts ran out.
+    pub exhausted: bool,
+}
+
+/// The number of messages in each state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // The fields are those of `QueueStats`.
+pub struct RecordedStats {
+    pub ready: u64,
+    pub delayed: u64,
+    pub leased: u64,
+    pub dead: u64,
+}
+
+/// The name of a message in a record: its queue, its id there, and which message with this id it
+/// is. An id is free again after an ack or a purge, and what is stored then is another message. The
+/// judge knows from these names which messages cannot be in a queue at the same time.
+///
+/// Other text is the name of a message that shares its id with no other.
+pub fn message_name(queue: &str, id: &str, copy: u64) -> String {
+    format!("{queue}/{id}#{copy}")
+}
+
+/// The queue and the id in the name of a message.
+pub(super) fn place(name: &str) -> &str {
+    name.rsplit_once('#').map_or(name, |(place, _)| place)
+}
+
+/// Whether the message is in this queue.
+pub(super) fn is_in(name: &str, queue: &str) -> bool {
+    name.strip_prefix(queue)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// A delivery, as far as it is recorded.
@@ -110,16 +195,6 @@ impl ReceiptAction {
             }),
         }
     }
-
-    /// Whether the message is not delivered any more.
-    pub(super) fn ends(self) -> bool {
-        matches!(self, Self::Ack | Self::DeadLetter)
-    }
-
-    /// Whether the receipt is lost afterwards.
-    pub(super) fn settles(self) -> bool {
-        !matches!(self, Self::Extend(_))
-    }
 }
 
 impl RecordedDelivery {
@@ -134,7 +209,7 @@ impl RecordedDelivery {
     }
 }
 
-pub(super) fn millis(time: SystemTime) -> Millis {
+pub(crate) fn millis(time: SystemTime) -> Millis {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis() as Millis
@@ -156,11 +231,18 @@ pub fn moment() -> Moment {
 }
 
 impl Call {
-    /// Whether the call is about the message with this id.
-    pub(super) fn concerns(&self, message: &str) -> bool {
+    /// Whether the call is about `subject`: a message id with its queue, or a queue with a slash.
+    pub(super) fn concerns(&self, subject: &str) -> bool {
+        let is_it = |id: &str| match subject.strip_suffix('/') {
+            Some(queue) => is_in(id, queue),
+            None => place(id) == subject,
+        };
         match &self.operation {
-            Operation::Enqueue { id, .. } | Operation::Settle { id, .. } => id == message,
-            Operation::Lease { answer, .. } => answer.iter().flatten().any(|d| d.id == message),
+            Operation::Enqueue { id, .. }
+            | Operation::Store { id, .. }
+            | Operation::Settle { id, .. } => is_it(id),
+            Operation::Lease { answer, .. } => answer.iter().flatten().any(|d| is_it(&d.id)),
+            Operation::Manage { queue, .. } => is_in(subject, queue),
         }
     }
 }

@@ -29,19 +29,24 @@
 
 mod event;
 mod judge;
+mod manage;
 mod process;
 mod program;
 mod recorder;
 mod timeline;
 mod violation;
+mod wake;
+mod worker;
 mod wrong_clock;
 
 pub use event::{
-    Call, Millis, Moment, Operation, ReceiptAction, RecordedDelivery, moment, wall_clock,
+    Call, ManageCall, Millis, Moment, Operation, ReceiptAction, RecordedDelivery, RecordedMessage,
+    RecordedStats, message_name, moment, wall_clock,
 };
 pub use judge::judge;
 pub use violation::Violation;
 
+pub(crate) use event::millis;
 pub(crate) use process::{Clocks, child_main, kill_processes};
 pub(crate) use program::run_shard;
 

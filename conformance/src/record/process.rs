@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use queue_api::{NewMessage, QueueName};
 use tokio::time::Instant;
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
     wrong_clock::WrongClock,
 };
 use crate::{
-    fixture::{Fixture, name},
+    fixture::{Fixture, id_of, name},
     harness::{Connection, Harness, TestTime},
     isolation::{isolated, with_store},
 };
@@ -61,11 +62,14 @@ pub(crate) fn child_main(harness: &dyn Harness) -> Option<ExitCode> {
 }
 
 async fn work_for_ever(mut recorder: Recorder) -> ! {
-    let by = recorder.by.clone();
+    let (by, queue) = (recorder.by.clone(), queue());
     for n in 0.. {
-        recorder.enqueue(&format!("{by}-{n}"), 0).await;
+        let message = NewMessage::new("").with_id(id_of(&format!("{by}-{n}")));
+        recorder
+            .enqueue(&queue, &[message.with_max_attempts(1000)])
+            .await;
         let visibility = 600 + recorder.random.below(300);
-        for delivery in recorder.lease(2, visibility).await {
+        for delivery in recorder.lease(&queue, 2, Some(visibility)).await {
             let action = match recorder.random.below(12) {
                 0 => ReceiptAction::Nack(0),
                 1 => ReceiptAction::Release,
@@ -74,7 +78,7 @@ async fn work_for_ever(mut recorder: Recorder) -> ! {
                 4 => continue, // the lease expires
                 _ => ReceiptAction::Ack,
             };
-            recorder.settle(&[delivery], action).await;
+            recorder.settle(&queue, &[(delivery, action)]).await;
         }
     }
     unreachable!("the numbers do not end")
@@ -92,14 +96,18 @@ fn recorder(by: String, connection: Connection) -> Recorder {
     Recorder {
         by,
         drop_one_in: u64::MAX,
+        has_faults: false,
         connection,
-        queue: name("killed"),
         clock: CallClock::Real { slack: SLACK },
         record: SharedRecord::default(),
         random: Random::new(),
         made: 0,
         announce,
     }
+}
+
+fn queue() -> QueueName {
+    name("killed")
 }
 
 /// The wall clocks of the processes.
@@ -222,13 +230,13 @@ async fn drain_and_judge(
     mut seen: Vec<Call>,
 ) -> Result<(), String> {
     let mut cleaner = recorder("cleaner".to_owned(), connection);
-    let backend = cleaner.connection.backend.clone();
+    let (backend, queue) = (cleaner.connection.backend.clone(), queue());
     let started = Instant::now();
     loop {
-        if cleaner.ack_a_batch().await > 0 {
+        if cleaner.ack_a_batch(&queue).await > 0 {
             continue;
         }
-        let stats = backend.stats(&cleaner.queue).await;
+        let stats = backend.stats(&queue).await;
         let stats = stats.map_err(|error| error.to_string())?;
         if stats.ready + stats.leased + stats.delayed == 0 {
             break;
@@ -236,7 +244,7 @@ async fn drain_and_judge(
         if started.elapsed() > timeout {
             return Err(format!("E1: these messages are not delivered: {stats:?}"));
         }
-        let waited = backend.wait(&cleaner.queue, Duration::from_secs(1)).await;
+        let waited = backend.wait(&queue, Duration::from_secs(1)).await;
         waited.map_err(|error| error.to_string())?;
     }
     seen.extend(cleaner.record.calls());

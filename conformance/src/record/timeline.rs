@@ -53,6 +53,20 @@ fn describe(operation: &Operation, clock_start: Millis) -> String {
             let answer = if *answered { "stored" } else { "?" };
             format!("enqueue {id} (delay {delay} ms) -> {answer}")
         }
+        Operation::Store {
+            id,
+            delay,
+            max_attempts,
+            answer,
+        } => {
+            let answer = match answer {
+                None => "?",
+                Some(true) => "stored",
+                Some(false) => "duplicate",
+            };
+            format!("enqueue {id} (delay {delay} ms, max attempts {max_attempts}) -> {answer}")
+        }
+        Operation::Manage { queue, call } => format!("queue {queue}: {call:?}"),
         Operation::Lease { answer: None, .. } => "lease -> ?".to_owned(),
         Operation::Lease {
             answer: Some(deliveries),

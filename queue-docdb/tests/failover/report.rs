@@ -47,7 +47,7 @@ impl Report {
         match &self.call.operation {
             Operation::Enqueue { .. } => matches!(self.answer, Answer::Ok | Answer::Duplicate),
             Operation::Settle { answer, .. } => *answer == Some(true),
-            Operation::Lease { .. } => false,
+            Operation::Lease { .. } | Operation::Store { .. } | Operation::Manage { .. } => false,
         }
     }
 }

@@ -187,6 +187,8 @@ fn messages(reports: &[Report]) -> BTreeMap<&str, Message> {
                     _ => {}
                 }
             }
+            // Clients make no other calls.
+            Operation::Store { .. } | Operation::Manage { .. } => {}
         }
     }
     messages
