@@ -6,7 +6,7 @@ use mongodb::bson::{DateTime, doc};
 use queue_docdb::DocDbBackend;
 
 use crate::{
-    faults::FailingServer,
+    failing_server::FailingServer,
     fixture::{SECOND, applied, message, queue_of},
 };
 

@@ -18,22 +18,20 @@ mod connecting;
 mod damage;
 mod documents;
 mod engines;
-mod fail_points;
-mod faults;
+mod failing_server;
 mod fixture;
 mod foreign;
+mod forwarder;
 mod late_messages;
 mod locked;
 mod long_names;
-mod lost_replies;
 mod members_away;
 mod mistakes;
 mod operators_indexes;
 mod outages;
-mod outcomes;
+mod pause;
 mod plans;
 mod pools;
-mod proxy;
 mod reserved_names;
 mod rights;
 mod rolled_back;
@@ -112,17 +110,14 @@ fn main() -> ExitCode {
         damage::tests(),
         documents::tests(),
         engines::tests(),
-        fail_points::tests(),
         foreign::tests(),
         late_messages::tests(),
         locked::tests(),
         long_names::tests(),
-        lost_replies::tests(),
         members_away::tests(),
         mistakes::tests(),
         operators_indexes::tests(),
         outages::tests(),
-        outcomes::tests(),
         plans::tests(),
         pools::tests(),
         reserved_names::tests(),

@@ -1,6 +1,9 @@
 //! A new queue, and one that has lost an index, while a member of the replica set is away.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use mongodb::{
     Client,
@@ -14,7 +17,7 @@ use queue_api::{
 use queue_docdb::DocDbBackend;
 
 use crate::{
-    faults::{CommandFailure, FailingServer},
+    failing_server::{CommandFailure, FailingServer},
     fixture::{all_engines, builder, message},
 };
 
@@ -153,9 +156,8 @@ async fn delay(set: &MongoReplicaSet, member: Member) {
 
 async fn an_index_build_that_is_late_is_named() {
     let server = FailingServer::new().await;
-    let case = server
-        .case(0, "createIndexes", CommandFailure::SlowReply)
-        .await;
+    let timeout = Duration::from_millis(4500);
+    let case = server.case(0, "createIndexes", timeout).await;
     let messages = [message("a")];
     let enqueued = case.healthy.enqueue(&case.name, &messages).await;
     enqueued.unwrap();
@@ -188,14 +190,14 @@ async fn an_index_build_that_is_late_is_named() {
 async fn a_server_that_knows_no_quorum_builds_without_it() {
     let server = FailingServer::new().await;
     for (number, code) in [2, 9, 72, 40415].into_iter().enumerate() {
-        let failure = CommandFailure::Code(code);
-        let case = server.case(number, "createIndexes", failure).await;
+        let case = server.case(number, "createIndexes", MINUTE).await;
         let messages = [message("a")];
         case.healthy.enqueue(&case.name, &messages).await.unwrap();
         let documents = case.healthy.client().database(&format!("case{number}"));
         let documents = documents.collection::<Document>("queue.mail");
         documents.drop_index(INDEX).await.unwrap();
-        server.arm("createIndexes", failure).await;
+        let failure = doc! { "errorCode": code };
+        server.fail_once("createIndexes", failure).await;
         let leased = case.backend.lease(&case.name, &LeaseOptions::new(1)).await;
         assert_eq!(leased.unwrap().len(), 1, "{code}");
         assert_eq!(case.sent.load(Ordering::Relaxed), 2, "{code}");

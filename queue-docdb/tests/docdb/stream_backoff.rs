@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    faults::FailingServer,
+    failing_server::FailingServer,
     fixture::{MINUTE, message, queue_of},
 };
 

@@ -3,7 +3,7 @@
 use queue_api::Error;
 
 use super::*;
-use crate::proxy::Proxy;
+use crate::forwarder::Forwarder;
 
 tests! {
     on_threads:
@@ -37,7 +37,7 @@ async fn members_that_stop_while_there_is_no_primary_are_an_outage() {
     let mut aliases = Vec::new();
     for member in set.members() {
         let uri = set.member_uri(member);
-        aliases.push(Proxy::start(host(&uri)).await);
+        aliases.push(Forwarder::start(host(&uri)).await);
         if member != primary {
             let client = mongodb::Client::with_uri_str(&uri).await.unwrap();
             let freeze = doc! { "replSetFreeze": 120 };
@@ -53,7 +53,7 @@ async fn members_that_stop_while_there_is_no_primary_are_an_outage() {
         .run_command(stand_down)
         .await
         .unwrap();
-    let hosts: Vec<&str> = aliases.iter().map(Proxy::address).collect();
+    let hosts: Vec<&str> = aliases.iter().map(Forwarder::address).collect();
     let connecting = tokio::spawn(builder(format!("mongodb://{}/", hosts.join(",")), 20).connect());
     tokio::time::sleep(Duration::from_secs(2)).await;
     let [a, b, c] = set.members();

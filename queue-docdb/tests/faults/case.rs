@@ -1,0 +1,369 @@
+//! One case: a call, its faults and the adversary's move.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use queue_api::{Error, ErrorKind, Purge, QueueAdmin, Result};
+use queue_conformance::record::judge;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    adversary::{ADVERSARIES, Adversary},
+    calls::{CALLS, Call, LONGEST_WAIT, Seen},
+    codes,
+    log::{Event, Leased, Party, World},
+    look::Look,
+    proxy::Proxy,
+    record::record,
+    schedule::{Fault, Place, Request, TIMEOUT},
+    server::{CLIENTS, ClientKind, Server},
+    truth::{Facts, lost, untruths},
+};
+
+/// How much longer than its operation timeout a call may take, on a busy machine.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// What one silent connection may cost a call, on a busy machine.
+const LONGEST_SILENCE: Duration = TIMEOUT.saturating_sub(Duration::from_millis(500));
+
+/// A call that takes longer hangs.
+const HANGS: Duration = Duration::from_secs(40);
+
+/// How often a call is repeated after an error. Connections that the fault has broken may each fail
+/// one.
+const REPEATS: usize = 8;
+
+/// How often the queue is drained. A transaction that was left open holds its messages for seconds.
+const ROUNDS: usize = 40;
+
+/// How often a case is run if something took too long or failed without a reason.
+const TRIES: usize = 3;
+
+/// Commands that only read.
+const READS: [&str; 4] = ["find", "aggregate", "listCollections", "listIndexes"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Case {
+    pub(crate) call: Call,
+    pub(crate) client: ClientKind,
+    /// The request of the call that meets the first fault, from 0.
+    pub(crate) at: usize,
+    /// The second one meets the next request, and so on.
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) adversary: Adversary,
+}
+
+/// How a case went.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) wrong: Vec<String>,
+    /// What is wrong, unless the machine was too busy: it can break connections too.
+    slow: Vec<String>,
+    pub(crate) took: Duration,
+    pub(crate) answer: Result<()>,
+    /// The requests that met a fault.
+    pub(crate) met: Vec<String>,
+    /// All requests of the call.
+    pub(crate) requests: Vec<Request>,
+}
+
+impl Case {
+    /// As its `Display` writes it.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let words: Vec<&str> = name.split('/').collect();
+        let [call, client, at, faults, adversary] = words[..] else {
+            return None;
+        };
+        let faults: Option<Vec<Fault>> = faults.split('+').map(Fault::parse).collect();
+        Some(Self {
+            call: CALLS.iter().find(|(_, name)| *name == call)?.0,
+            client: CLIENTS.iter().find(|(_, name)| *name == client)?.0,
+            at: at.parse().ok()?,
+            faults: faults?,
+            adversary: ADVERSARIES.iter().find(|(_, name)| *name == adversary)?.0,
+        })
+    }
+
+    pub(crate) async fn run(&self, server: &Server) -> Report {
+        let mut tries = 1;
+        loop {
+            let mut report = self.run_once(server).await;
+            if report.slow.is_empty() || !report.wrong.is_empty() {
+                return report;
+            }
+            if tries == TRIES {
+                report.wrong.append(&mut report.slow);
+                return report;
+            }
+            tries += 1;
+        }
+    }
+
+    async fn run_once(&self, server: &Server) -> Report {
+        let database = server.database(self.call.is_first());
+        let began = Instant::now();
+        let running = self.run_in(server, &database);
+        let mut report = match running.await {
+            Ok(report) => report,
+            Err(error) => Report {
+                slow: vec![format!("an undisturbed call failed: {error:?}")],
+                ..Report::new()
+            },
+        };
+        report.took = began.elapsed();
+        let is_clean = report.wrong.is_empty() && report.slow.is_empty();
+        if is_clean && !self.call.is_first() {
+            server.give_back(database);
+        } else {
+            server.drop_database(&database).await;
+        }
+        report
+    }
+
+    async fn run_in(&self, server: &Server, database: &str) -> Result<Report> {
+        let world = Arc::new(World::new());
+        let other = server.undisturbed("other", database, &world).await?;
+        let adversary = server.undisturbed("adversary", database, &world).await?;
+        let proxy = Proxy::start(server.address()).await;
+        let subject = Server::behind(&proxy, self.client, database, &world).await?;
+        if !self.call.is_first() {
+            other.backend.prepare(&world.queue).await?;
+            // It knows the queue, so that it sends nothing but the call's requests.
+            subject.lease(1).await?;
+        }
+        let leased = self.call.prepare(&other).await?;
+        let before = other.look(self.call).await?;
+        let prepared = world.events().len();
+
+        proxy.arm(self.at, &self.faults);
+        let moves = async {
+            if proxy.fault().await {
+                let moved = self.adversary.make(&adversary).await;
+                proxy.go_on();
+                moved
+            } else {
+                Ok(())
+            }
+        };
+        let call = async {
+            let began = Instant::now();
+            let answer = tokio::select! {
+                answer = timeout(HANGS, self.call.make(&subject, &leased)) => answer,
+                () = self.give_up(&proxy) => {
+                    Ok(Err(Error::new(ErrorKind::Unavailable, "call", "it was dropped")))
+                }
+            };
+            let took = began.elapsed();
+            let requests = proxy.requests();
+            let (met, held) = proxy.heal().await;
+            (answer, took.saturating_sub(held), met, requests)
+        };
+        let ((answer, took, met, requests), moved) = tokio::join!(call, moves);
+        let mut report = Report {
+            met,
+            requests,
+            ..Report::new()
+        };
+        let Ok(answer) = answer else {
+            report.wrong.push("the call hangs".to_owned());
+            return Ok(report);
+        };
+        let after = other.look(self.call).await?;
+        let longest = match self.call {
+            // Nothing is ready any more, and the clock stands still.
+            Call::Wait if after.ready() == 0 => LONGEST_WAIT,
+            _ => TIMEOUT * self.call.timeouts(),
+        };
+        if took > longest + GRACE {
+            let why = format!("the call took {took:.1?}, more than {longest:?} and {GRACE:?}");
+            report.slow.push(why);
+        }
+        let is_one_silence = matches!(self.faults[..], [fault] if fault.is_one_silence());
+        let is_alone = self.adversary == Adversary::Nothing;
+        let is_repeatable = report.met.iter().all(|name| self.is_repeatable(name));
+        if is_one_silence && is_alone && is_repeatable && took > LONGEST_SILENCE {
+            let why = format!("one silent connection used up the time of the call: {took:.1?}");
+            report.slow.push(why);
+        }
+        if let Err(error) = &answer {
+            self.judge_error(error, moved.is_err(), &mut report);
+        }
+        let looks = (&before, &after);
+        let wrong = &mut report.wrong;
+        self.judge_answer(&world, prepared, looks, &answer, false, wrong);
+        if answer.is_err() {
+            self.repeat(&subject, &leased, &other, &mut report).await?;
+        }
+        let last = self.drain(&other, &mut report).await?;
+        let events = world.events();
+        report.wrong.extend(lost(&events, &last));
+        let violations = judge(&record(&events, &last));
+        report
+            .wrong
+            .extend(violations.iter().map(ToString::to_string));
+        report.answer = answer.map(drop);
+        Ok(report)
+    }
+
+    /// Waits until the caller drops the call.
+    async fn give_up(&self, proxy: &Proxy) {
+        // The log of a transaction is written in its end.
+        let may_drop = self.call != Call::Transaction;
+        if self.adversary != Adversary::GivesUp || !may_drop || !proxy.fault().await {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether the backend can send this command again after a fault that leaves open what it did.
+    /// README.md lists those that it cannot.
+    fn is_repeatable(&self, request: &str) -> bool {
+        match self.call {
+            Call::Transaction => false,
+            Call::Purge | Call::PurgeDead | Call::Redrive | Call::RedriveIds => {
+                READS.contains(&request)
+            }
+            _ => request != "insert",
+        }
+    }
+
+    /// Whether the error is one that the faults explain.
+    fn judge_error(&self, error: &Error, is_disturbed: bool, report: &mut Report) {
+        let may_be_final = self.faults.iter().any(|fault| match *fault {
+            Fault::Error {
+                code,
+                place,
+                has_label,
+            } => !has_label && place != Place::Concern && !codes::is_retryable(code),
+            _ => false,
+        });
+        if !error.is_retryable() && !may_be_final {
+            let why = format!("X1: the error is not retryable: {error:?}");
+            report.wrong.push(why);
+        }
+        let is_harmless = report.met.is_empty() || self.faults == [Fault::Pause];
+        let is_alone = self.adversary == Adversary::Nothing && !is_disturbed;
+        if is_harmless && is_alone {
+            let why = format!("nothing happened, and the call failed: {error:?}");
+            report.slow.push(why);
+        }
+        let is_repeatable = report.met.iter().all(|name| self.is_repeatable(name));
+        let passes = match self.faults[..] {
+            [Fault::Error { code, place, .. }] => {
+                place == Place::Refused && codes::is_retryable(code) && codes::passes(code)
+            }
+            _ => false,
+        };
+        if is_alone && is_repeatable && passes {
+            let why = format!("a refusal that passes failed the call: {error:?}");
+            report.slow.push(why);
+        }
+    }
+
+    fn judge_answer(
+        &self,
+        world: &World,
+        earlier: usize,
+        (before, after): (&Look, &Look),
+        answer: &Result<Seen>,
+        is_repeat: bool,
+        wrong: &mut Vec<String>,
+    ) {
+        let events = world.events();
+        let is_own = |event: &&Event| event.by == "subject";
+        let (own, others) = events[earlier..].iter().partition(is_own);
+        wrong.extend(untruths(&Facts {
+            events: &events,
+            own,
+            others,
+            is_repeat,
+            has_time_passed: self.adversary.passes_time(),
+            before,
+            after,
+            seen: answer.as_ref().ok(),
+        }));
+    }
+
+    /// After an error, the same call works and does no harm.
+    async fn repeat(
+        &self,
+        subject: &Party,
+        leased: &[Leased],
+        other: &Party,
+        report: &mut Report,
+    ) -> Result<()> {
+        let mut last = None;
+        for _ in 0..REPEATS {
+            let before = other.look(self.call).await?;
+            let earlier = other.world.events().len();
+            let answer = timeout(HANGS, self.call.make(subject, leased)).await;
+            let Ok(answer) = answer else {
+                report.wrong.push("the repeat hangs".to_owned());
+                return Ok(());
+            };
+            let after = other.look(self.call).await?;
+            let looks = (&before, &after);
+            let wrong = &mut report.wrong;
+            self.judge_answer(&other.world, earlier, looks, &answer, true, wrong);
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        let why = format!("X1: no repeat of the call works: {last:?}");
+        report.wrong.push(why);
+        Ok(())
+    }
+
+    /// Acks everything that can be leased, and returns what is left. Dead letters are removed.
+    async fn drain(&self, other: &Party, report: &mut Report) -> Result<Look> {
+        let mut error: Option<Error> = None;
+        for _ in 0..ROUNDS {
+            other.world.clock.advance(Duration::from_secs(3600));
+            match other.lease(100).await {
+                Ok(leased) if !leased.is_empty() => {
+                    error = other.ack(leased).await.err();
+                }
+                Ok(_) => {
+                    let look = other.look(self.call).await?;
+                    if look.live.is_empty() {
+                        other.backend.purge(&other.world.queue, Purge::Dead).await?;
+                        return Ok(look);
+                    }
+                }
+                Err(failed) => error = Some(failed),
+            }
+        }
+        let look = other.look(self.call).await?;
+        let why = format!("E1: {:?} cannot be leased: {error:?}", look.live);
+        report.wrong.push(why);
+        Ok(look)
+    }
+}
+
+impl Report {
+    fn new() -> Self {
+        Self {
+            wrong: Vec::new(),
+            slow: Vec::new(),
+            took: Duration::ZERO,
+            answer: Ok(()),
+            met: Vec::new(),
+            requests: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let client = CLIENTS.iter().find(|(it, _)| *it == self.client);
+        let client = client.map_or("", |(_, name)| name);
+        let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
+        let faults = faults.join("+");
+        let Self {
+            call,
+            at,
+            adversary,
+            ..
+        } = self;
+        write!(f, "{call}/{client}/{at}/{faults}/{adversary}")
+    }
+}

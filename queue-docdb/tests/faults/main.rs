@@ -1,0 +1,183 @@
+//! The fault explorer: every message of every call meets every fault, and other processes make the
+//! worst move meanwhile. It knows the contract and the wire, and nothing of the backend's inside.
+//!
+//! CONTRIBUTING.md says how to run it and how to read its table.
+
+mod adversary;
+mod calls;
+mod case;
+mod codes;
+mod forge;
+mod log;
+mod look;
+mod plan;
+mod proxy;
+mod record;
+mod schedule;
+mod server;
+mod table;
+mod truth;
+mod undo;
+mod wire;
+
+use std::{
+    env,
+    process::ExitCode,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use futures::{StreamExt, stream};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::Semaphore,
+    time::Instant,
+};
+
+use crate::{
+    adversary::Adversary,
+    calls::{CALLS, Call},
+    case::{Case, Report},
+    plan::Share,
+    server::{CLIENTS, Server},
+    table::Table,
+};
+
+/// `all`, or the case to run alone. Otherwise a quick share is run.
+const CASES: &str = "QUEUE_FAULTS";
+
+/// The seed by which cases are drawn.
+const SEED: &str = "QUEUE_FAULTS_SEED";
+
+/// How many cases run side by side. Most of them wait for a timeout.
+const AT_A_TIME: usize = 48;
+
+/// How many failures of a call are quoted.
+const QUOTED: usize = 3;
+
+/// All cases share it, as the server's clients are bound to one.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = Builder::new_multi_thread();
+        builder.enable_all().build().expect("a runtime")
+    })
+}
+
+/// What all calls share.
+struct Run {
+    share: Share,
+    seed: u64,
+    permits: Semaphore,
+    table: Mutex<Table>,
+}
+
+impl Run {
+    async fn case(&self, case: &Case) -> Report {
+        let _permit = self.permits.acquire().await.expect("it is not closed");
+        let report = case.run(Server::shared().await).await;
+        self.table.lock().expect("no panic").add(case, &report);
+        report
+    }
+
+    /// What a call sends when nothing happens, by both kinds of clients. Then all its cases.
+    async fn call(&self, call: Call) -> Result<(), Failed> {
+        let mut requests = Vec::new();
+        let mut wrong = Vec::new();
+        for (client, _) in CLIENTS {
+            let undisturbed = Case {
+                call,
+                client,
+                at: 0,
+                faults: Vec::new(),
+                adversary: Adversary::Nothing,
+            };
+            let report = undisturbed.run(Server::shared().await).await;
+            if !report.wrong.is_empty() {
+                wrong.push(format!("undisturbed: {}", report.wrong.join("\n")));
+            }
+            requests.push((client, report.requests));
+        }
+        let cases = plan::cases(call, &requests, self.share, self.seed);
+        if cases.is_empty() {
+            return Err(format!("{call} sends nothing: {requests:?}").into());
+        }
+        let reports = stream::iter(&cases).map(async |case| (case, self.case(case).await));
+        let reports: Vec<_> = reports.buffer_unordered(AT_A_TIME).collect().await;
+        for (case, report) in &reports {
+            if !report.wrong.is_empty() {
+                wrong.push(failure(case, report));
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let more = wrong.len().saturating_sub(QUOTED);
+        for hidden in wrong.drain(QUOTED.min(wrong.len())..) {
+            // Its first line has the command.
+            eprintln!("{}", hidden.lines().next().unwrap_or_default());
+        }
+        Err(format!("{}\n\nand {more} more", wrong.join("\n\n")).into())
+    }
+}
+
+fn failure(case: &Case, report: &Report) -> String {
+    format!(
+        "{CASES}={case} cargo test -p queue-docdb --test faults\nmet: {:?}, answer: {:?}\n{}",
+        report.met,
+        report.answer,
+        report.wrong.join("\n")
+    )
+}
+
+/// Runs one case, as a failure names it.
+fn alone(name: &str) -> Trial {
+    let case = Case::parse(name);
+    let text = format!(
+        "{CASES} is {name}; it must be `all`, or a case such as ack/own/0/reply_lost/nothing"
+    );
+    Trial::test("replay", move || {
+        let case = case.ok_or(text)?;
+        let report = runtime().block_on(async { case.run(Server::shared().await).await });
+        println!("{report:#?}");
+        match report.wrong.is_empty() {
+            true => Ok(()),
+            false => Err(failure(&case, &report).into()),
+        }
+    })
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let wanted = env::var(CASES).unwrap_or_default();
+    let share = match wanted.as_str() {
+        "" => Share::Quick,
+        "all" => Share::All,
+        name => return libtest_mimic::run(&arguments, vec![alone(name)]).exit_code(),
+    };
+    let seed = env::var(SEED).map(|seed| seed.parse().expect("a seed is a number"));
+    let seed = seed.unwrap_or(match share {
+        Share::Quick => 1,
+        Share::All => fastrand::u64(..),
+    });
+    let run = Arc::new(Run {
+        share,
+        seed,
+        permits: Semaphore::new(AT_A_TIME),
+        table: Mutex::default(),
+    });
+    let trials = CALLS.into_iter().map(|(call, name)| {
+        let run = run.clone();
+        Trial::test(name, move || runtime().block_on(run.call(call)))
+    });
+    let mut arguments = arguments;
+    // They share the permits.
+    arguments.test_threads = Some(CALLS.len());
+    let began = Instant::now();
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if !arguments.list {
+        println!("{}", run.table.lock().expect("no panic"));
+        println!("{SEED}={seed}, in {:.0?}", began.elapsed());
+    }
+    conclusion.exit_code()
+}

@@ -1,0 +1,138 @@
+//! Which cases are run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+
+use crate::{
+    adversary::{ADVERSARIES, Adversary},
+    calls::{CALLS, Call},
+    case::Case,
+    codes,
+    schedule::{CODES, Fault, Request},
+    server::ClientKind,
+};
+
+/// How much of all cases is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Each call with each kind of fault and each adversary, in drawn combinations.
+    Quick,
+    All,
+}
+
+/// A request of a call by a client.
+struct Point<'a> {
+    client: ClientKind,
+    at: usize,
+    request: &'a Request,
+}
+
+/// The cases of a call. `requests` are those that it sends when nothing happens.
+pub(crate) fn cases(
+    call: Call,
+    requests: &[(ClientKind, Vec<Request>)],
+    share: Share,
+    seed: u64,
+) -> Vec<Case> {
+    let points = requests.iter().flat_map(|(client, requests)| {
+        requests.iter().enumerate().map(|(at, request)| Point {
+            client: *client,
+            at,
+            request,
+        })
+    });
+    let points: Vec<Point> = points.collect();
+    let mut rng = Rng::with_seed(seed ^ (call as u64) << 32);
+    let cases = match share {
+        Share::Quick => quick(call, &points, &mut rng),
+        Share::All => all(&points, &mut rng),
+    };
+    let cases = cases.into_iter().map(|(point, faults, adversary)| Case {
+        call,
+        client: point.client,
+        at: point.at,
+        faults,
+        adversary,
+    });
+    let cases: BTreeSet<Case> = cases.collect();
+    cases.into_iter().collect()
+}
+
+type Planned<'a> = (&'a Point<'a>, Vec<Fault>, Adversary);
+
+fn known_faults() -> Vec<Fault> {
+    Fault::plain().chain(Fault::errors(&CODES)).collect()
+}
+
+fn adversaries() -> impl Iterator<Item = Adversary> {
+    ADVERSARIES.into_iter().map(|(adversary, _)| adversary)
+}
+
+/// Each kind of fault, once with nobody else and once with an adversary and maybe a second fault, at
+/// drawn requests. Each code once, in one of the calls.
+fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
+    let mut classes: BTreeMap<String, Vec<(&Point, Fault)>> = BTreeMap::new();
+    for point in points {
+        let faults = known_faults().into_iter();
+        for fault in faults.filter(|fault| fault.fits(point.request)) {
+            let class = classes.entry(fault.class()).or_default();
+            class.push((point, fault));
+        }
+    }
+    let mut cases = Vec::new();
+    let mut rest: Vec<Adversary> = Vec::new();
+    for places in classes.values() {
+        if rest.is_empty() {
+            rest.extend(adversaries().filter(|it| *it != Adversary::Nothing));
+            rng.shuffle(&mut rest);
+        }
+        let next = rest.pop().unwrap_or(Adversary::Nothing);
+        for adversary in [Adversary::Nothing, next] {
+            let (point, fault) = places[rng.usize(..places.len())];
+            let mut faults = vec![fault];
+            if adversary == next && rng.bool() {
+                let second = known_faults();
+                faults.push(second[rng.usize(..second.len())]);
+            }
+            cases.push((point, faults, adversary));
+        }
+    }
+    let codes: Vec<i32> = codes::all();
+    let own = codes.iter().skip(call as usize).step_by(CALLS.len());
+    cases.extend(own.filter_map(|code| draw(&[*code], points, rng)));
+    cases
+}
+
+/// One of the errors of these codes, at one of the requests.
+fn draw<'a>(codes: &[i32], points: &'a [Point<'a>], rng: &mut Rng) -> Option<Planned<'a>> {
+    let errors = Fault::errors(codes);
+    let fitting: Vec<(&Point, Fault)> = errors
+        .flat_map(|fault| points.iter().map(move |point| (point, fault)))
+        .filter(|(point, fault)| fault.fits(point.request))
+        .collect();
+    let (point, fault) = *fitting.get(rng.usize(..fitting.len().max(1)))?;
+    let adversary = ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
+    Some((point, vec![fault], adversary))
+}
+
+/// Each known fault with each adversary at each request; each code at a drawn request and
+/// place; and each two known faults one after the other, with drawn adversaries.
+fn all<'a>(points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
+    let mut cases = Vec::new();
+    let drawn = |rng: &mut Rng| ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
+    for point in points {
+        for fault in Fault::plain().filter(|fault| fault.fits(point.request)) {
+            cases.extend(adversaries().map(|adversary| (point, vec![fault], adversary)));
+            for second in known_faults() {
+                cases.push((point, vec![fault, second], drawn(rng)));
+            }
+        }
+        let errors = Fault::errors(&CODES).filter(|fault| fault.fits(point.request));
+        cases.extend(errors.map(|fault| (point, vec![fault], drawn(rng))));
+    }
+    for code in codes::all() {
+        cases.extend(draw(&[code], points, rng));
+    }
+    cases
+}
