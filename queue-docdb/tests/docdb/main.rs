@@ -29,7 +29,6 @@ mod members_away;
 mod mistakes;
 mod operators_indexes;
 mod outages;
-mod pause;
 mod plans;
 mod pools;
 mod reserved_names;

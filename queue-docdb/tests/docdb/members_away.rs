@@ -18,7 +18,7 @@ use queue_docdb::DocDbBackend;
 
 use crate::{
     failing_server::{CommandFailure, FailingServer},
-    fixture::{all_engines, builder, message},
+    fixture::{MINUTE, all_engines, builder, message},
 };
 
 tests! {
