@@ -68,6 +68,10 @@ pub(crate) enum Bug {
     WaitForgetsDeletedQueue,
     /// A lease reads a message and takes whatever has its id later.
     LeaseGuardsIdsOnly,
+    /// Looks whether an id is there, and stores it later: two callers store it.
+    EnqueueLooksFirst,
+    /// A queue with nothing but dead letters is not listed.
+    ListMissesDeadLetters,
     /// Every connection has its own queues.
     StateLostOnReconnect,
     /// The backend's own clock does not move.
@@ -207,7 +211,20 @@ impl QueueBackend for Mutant {
                 _ => {}
             }
         }
-        let outcomes = self.inner.enqueue(queue, &stored).await?;
+        let mut seen = HashMap::new();
+        if self.has(Bug::EnqueueLooksFirst) {
+            let messages = self.inner.peek(queue, 1000).await?;
+            seen.extend(messages.into_iter().map(|m| (m.id, m.payload)));
+            self.yield_now().await;
+        }
+        let mut outcomes = self.inner.enqueue(queue, &stored).await?;
+        if self.has(Bug::EnqueueLooksFirst) {
+            for (outcome, message) in outcomes.iter_mut().zip(&stored) {
+                if !seen.contains_key(&message.id) {
+                    *outcome = EnqueueOutcome::Stored;
+                }
+            }
+        }
         if self.has(Bug::DuplicateOverwritesPayload) {
             let mut memory = self.memory();
             for message in messages {
@@ -360,6 +377,14 @@ impl QueueAdmin for Mutant {
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
-        self.inner.list_queues().await
+        let mut listed = Vec::new();
+        for queue in self.inner.list_queues().await? {
+            let stats = self.inner.stats(&queue).await?;
+            let is_live = stats.ready + stats.delayed + stats.leased > 0;
+            if is_live || !self.has(Bug::ListMissesDeadLetters) {
+                listed.push(queue);
+            }
+        }
+        Ok(listed)
     }
 }

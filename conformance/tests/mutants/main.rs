@@ -91,6 +91,9 @@ const BUGS: &[(Bug, &[&str])] = &[
     (Bug::WaitForgetsDeletedQueue, &["wait_outlives_its_queue"]),
     (Bug::AckHidesFirst, &["a_dropped_ack_is_done_or_not"]),
     (Bug::LeaseGuardsIdsOnly, &["a_reused_id_is_a_new_message"]),
+    // Only histories can see these two.
+    (Bug::EnqueueLooksFirst, &["concurrent_histories"]),
+    (Bug::ListMissesDeadLetters, &["concurrent_histories"]),
     (
         Bug::StateLostOnReconnect,
         &["a_new_connection_sees_everything"],
