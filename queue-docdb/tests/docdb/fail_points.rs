@@ -115,7 +115,10 @@ impl Case {
             queue.enqueue(&message(IDS[0])).await.unwrap();
             return Vec::new();
         }
-        queue.enqueue_batch(&IDS.map(message)).await.unwrap();
+        // Each has a document of its own, so that an ack of one deletes it.
+        for each in IDS {
+            queue.enqueue(&message(each)).await.unwrap();
+        }
         match operation {
             Operation::Ack
             | Operation::AckBatch
@@ -223,8 +226,10 @@ impl Case {
             Operation::Lease => {
                 // No time has passed, so a message that is not leased now stays hidden.
                 assert_eq!(after.leased, 2);
-                let word = repeat.as_deref().unwrap_or(word);
-                assert_eq!(word, "2 leased", "nothing is hidden");
+                // After an error, what the claim took is hidden until its timeout.
+                if answer.is_ok() {
+                    assert_eq!(word, "2 leased", "nothing is hidden");
+                }
             }
             Operation::Ack | Operation::AckBatch => {
                 let acked = if operation == Operation::Ack { 1 } else { 2 };

@@ -369,7 +369,7 @@ async fn a_silent_connection_costs_a_call_a_part_of_its_timeout() {
             wrong
         })
     });
-    let wrong: Vec<Vec<String>> = stream::iter(each).buffer_unordered(12).collect().await;
+    let wrong: Vec<Vec<String>> = stream::iter(each).buffer_unordered(6).collect().await;
     let wrong = wrong.concat();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
