@@ -13,7 +13,7 @@ use crate::{
     document::{
         encoding::{Stored, dead_time},
         entry::{Entry, Fate},
-        fields::{DEAD_KEY, ENQUEUED_AT, MESSAGES},
+        fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES},
         instant,
     },
     store::{
@@ -33,6 +33,9 @@ const CHUNK: usize = 1000;
 
 /// In milliseconds. The times of two processes differ by at most a round trip to the server.
 const PURGE_MARGIN: i64 = 1000;
+
+/// In milliseconds: a day.
+const LONGEST_PURGE: i64 = 24 * 3600 * 1000;
 
 /// How often in a row a chunk may be changed by others first. Each takes two round trips.
 const MOST_LOST: u32 = 100;
@@ -74,22 +77,30 @@ impl QueueCollection {
 
     pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
         // What comes later stays, or the purge might never end.
-        let end = instant::after(self.now().await, PURGE_MARGIN);
-        match what {
+        let began = self.now().await;
+        let end = instant::after(began, PURGE_MARGIN);
+        let purged = match what {
             Purge::Live => {
                 let mut filter = live();
-                filter.insert("$nor", vec![doc! { ENQUEUED_AT: { "$gt": end } }]);
+                // A time that no purge lasts to is damaged, and so is an array.
+                let later = doc! { "$gt": end, "$lt": instant::after(began, LONGEST_PURGE) };
+                let is_array = format!("{ENQUEUED_AT}.0");
+                let later = doc! { ENQUEUED_AT: later, is_array: { "$exists": false } };
+                filter.insert("$nor", vec![later]);
                 let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
-                self.purge_live(query).await
+                self.purge_live(query).await?
             }
             Purge::Dead => {
                 let removed = self.change_dead(Some(end), |entry, number| {
                     entry.remove(number);
                     true
                 });
-                Ok(removed.await? + self.purge_set_aside().await?)
+                removed.await? + self.purge_set_aside().await?
             }
-        }
+        };
+        // A failover may undo what the last look showed: that another purge has removed the rest.
+        self.held_by_majority([doc! { ID: inspect::id() }]).await?;
+        Ok(purged)
     }
 
     async fn purge_live(&self, query: impl Fn() -> Query) -> Result<u64, StoreError> {
@@ -318,7 +329,7 @@ impl QueueCollection {
                 // An earlier drop, of this call or another, may lack a majority, and a failover
                 // undoes it. A write to a majority tells, even one that changes nothing.
                 Ok(false) => {
-                    let version = doc! { "_id": inspect::id() };
+                    let version = doc! { ID: inspect::id() };
                     if self.held_by_majority([version]).await? == 0 {
                         return Ok(());
                     }

@@ -126,7 +126,7 @@ impl QueueCollection {
                 if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
                     break;
                 }
-            } else if round.saw_all && !round.is_unknown || self.deadline.left().is_zero() {
+            } else if round.saw_all && !round.is_unknown {
                 break;
             }
         }

@@ -1,6 +1,6 @@
 //! Entries as documents.
 
-use std::time::SystemTime;
+use std::{collections::HashSet, time::SystemTime};
 
 use mongodb::bson::{
     Binary, Bson, DateTime, Document, RawArrayBuf, RawBinaryRef, RawBson, RawBsonRef, RawDocument,
@@ -169,7 +169,8 @@ impl Stored {
         }
         let left: usize = entry.parts.iter().map(|part| part.numbers.len()).sum();
         let ids = ids(document).ok_or(Damage(IDS))?;
-        if ids.len() != left {
+        // The index does not see that one is there twice.
+        if ids.len() != left || ids.iter().collect::<HashSet<_>>().len() != left {
             return Err(Damage(IDS));
         }
         let messages = messages(document).ok_or(Damage(MESSAGES))?;
@@ -297,6 +298,14 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
     let max_attempts = max_attempts.ok_or(Damage(MAX_ATTEMPTS))?;
     let top = date(document, VISIBLE_AT).map(DateTime::timestamp_millis);
     let is_parted = !matches!(document.get(PARTED), Ok(None));
+    // Statements for whole entries, and their sums, would meet it.
+    if is_parted
+        && [ATTEMPTS, LEASE, COUNT]
+            .iter()
+            .any(|field| !matches!(document.get(field), Ok(None)))
+    {
+        return Err(Damage(PARTED));
+    }
     let entry = if is_parted {
         Entry {
             parts: read_parts(document).ok_or(Damage(PARTS))?,
