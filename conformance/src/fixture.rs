@@ -104,6 +104,11 @@ impl Fixture {
         })
     }
 
+    /// That of the whole check.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// A timeout for a task that waits for the work of others.
     pub(crate) fn idle_timeout(&self) -> IdleTimeout {
         IdleTimeout {
