@@ -7,7 +7,10 @@ use queue_api::{
 };
 use queue_conformance::record::Millis;
 
-use crate::{calls::Call, log::Party};
+use crate::{
+    calls::Call,
+    log::{Party, What, World},
+};
 
 /// More than the messages of a case.
 const ALL: usize = 100;
@@ -42,6 +45,20 @@ impl Look {
         let live = self.live.values();
         live.filter(|live| live.state == MessageState::Ready)
             .count()
+    }
+}
+
+impl World {
+    /// Whether all these messages were sent in this case.
+    pub(crate) fn has_sent_all(&self, look: &Look) -> bool {
+        let events = self.events();
+        let sent = |payload: &String| {
+            events.iter().any(|event| match &event.what {
+                What::Enqueue { copies, .. } => copies.iter().any(|it| it.payload == *payload),
+                _ => false,
+            })
+        };
+        look.live.keys().chain(look.dead.keys()).all(sent)
     }
 }
 

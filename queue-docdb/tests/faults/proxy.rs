@@ -388,8 +388,8 @@ impl Connection<'_> {
     }
 }
 
-/// The clients' timeouts are in real time.
+/// In real time, as the clients' timeouts are.
 #[allow(clippy::disallowed_methods)]
-async fn pause(time: Duration) {
+pub(crate) async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }

@@ -27,6 +27,8 @@ pub(crate) struct Table {
     calls: BTreeMap<String, Row>,
     faults: BTreeMap<String, Row>,
     all: Row,
+    /// How often a case took too long or failed without a reason, on a busy machine.
+    pub(crate) slow: usize,
 }
 
 impl Table {
@@ -35,6 +37,7 @@ impl Table {
         call.add(case, report);
         let classes: Vec<String> = case.faults.iter().map(|fault| fault.class()).collect();
         let fault = match classes.len() {
+            0 => "none".to_owned(),
             1 => classes[0].clone(),
             _ => "one after the other".to_owned(),
         };
@@ -89,6 +92,6 @@ impl fmt::Display for Table {
             }
             writeln!(f, "| all |{}\n", self.all)?;
         }
-        Ok(())
+        writeln!(f, "{} cases were too slow and were run again", self.slow)
     }
 }
