@@ -260,7 +260,7 @@ mod tests {
 
     /// Each line of the table: a code, its name, and the kind.
     fn table() -> impl Iterator<Item = (i32, &'static str, &'static str)> {
-        let lines = include_str!("../tests/error_codes.txt").lines();
+        let lines = include_str!("../../tests/error_codes.txt").lines();
         lines.filter(|line| !line.starts_with('#')).map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
             let [code, name, kind] = words[..] else {
