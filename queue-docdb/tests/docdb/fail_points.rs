@@ -9,8 +9,8 @@ use std::{
 };
 
 use queue_api::{
-    Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome::Applied, PageOptions, Purge, Queue,
-    QueueAdmin, QueueBackend, Receipt, Redrive,
+    Error, ErrorKind, LeaseChange, LeaseOptions, PageOptions, Purge, Queue, QueueAdmin,
+    QueueBackend, Receipt, Redrive,
 };
 use queue_docdb::DocDbBackend;
 
@@ -21,11 +21,9 @@ use crate::{
 
 tests! {
     on_one_thread:
-        an_ack_whose_first_try_arrives_late_is_an_error,
-        a_wait_returns_for_messages_of_a_claim_without_an_answer;
+        an_ack_whose_first_try_arrives_late_is_an_error;
     on_threads:
-        answers_are_true_whatever_fails,
-        messages_of_a_claim_without_an_answer_are_delivered_one_by_one
+        answers_are_true_whatever_fails
 }
 
 /// A call of the backend.
@@ -359,40 +357,6 @@ async fn answers_are_true_whatever_fails() {
     );
 }
 
-/// A claim is carried out, and its call is dropped before any answer.
-async fn claim_without_an_answer(server: &FailingServer, case: &Case) {
-    server.proxy.hold();
-    server.arm("update", CommandFailure::Silence).await;
-    let healthy = case.queue(&case.healthy);
-    let claimed = async { while healthy.stats().await.unwrap().leased < 2 {} };
-    tokio::select! {
-        answer = case.make(Operation::Lease, &[]) => panic!("{answer:?}"),
-        () = claimed => {}
-    }
-    server.proxy.let_go();
-    server.clear().await;
-}
-
-async fn messages_of_a_claim_without_an_answer_are_delivered_one_by_one() {
-    let server = FailingServer::new().await;
-    let case = server.case(0, "update", CommandFailure::Silence).await;
-    case.prepare(Operation::Lease).await;
-    claim_without_an_answer(&server, &case).await;
-
-    let queue = case.queue(&case.backend);
-    let mut seen = BTreeSet::new();
-    for _ in IDS {
-        let delivery = queue.lease().await.unwrap().expect("a message is ready");
-        assert_eq!(delivery.attempt, 1);
-        assert_eq!(queue.ack(&delivery.receipt).await.unwrap(), Applied);
-        seen.insert(delivery.id.to_string());
-    }
-    assert_eq!(seen, IDS.map(str::to_owned).into());
-    assert!(queue.lease().await.unwrap().is_none());
-    server.gate.verify().unwrap();
-    server.mongod.stop().await.unwrap();
-}
-
 /// The first try arrives late and deletes the message. The second finds nothing, and must not say
 /// `Lost`.
 async fn an_ack_whose_first_try_arrives_late_is_an_error() {
@@ -409,17 +373,4 @@ async fn an_ack_whose_first_try_arrives_late_is_an_error() {
         let acked = if operation == Operation::Ack { 1 } else { 2 };
         assert_eq!(left, 2 - acked, "{operation:?}");
     }
-}
-
-async fn a_wait_returns_for_messages_of_a_claim_without_an_answer() {
-    let server = FailingServer::new().await;
-    let case = server.case(102, "update", CommandFailure::Silence).await;
-    case.prepare(Operation::Lease).await;
-    claim_without_an_answer(&server, &case).await;
-    let queue = case.queue(&case.backend);
-    // The clock stands still, so the wait would otherwise not end.
-    queue.wait(60 * MINUTE).await.unwrap();
-    let deliveries = queue.lease_batch(&LeaseOptions::new(2)).await.unwrap();
-    assert_eq!(deliveries.len(), 2);
-    assert!(deliveries.iter().all(|each| each.attempt == 1));
 }
