@@ -18,7 +18,7 @@ use crate::{
     },
     store::{
         codes::NAMESPACE_NOT_FOUND,
-        collection::{Query, QueueCollection, REPLY_BYTES},
+        collection::{Query, QueueCollection, REPLY_BYTES, unchanged},
         error::StoreError,
         index::Index,
         inspect::{self, Contents},
@@ -79,7 +79,28 @@ impl QueueCollection {
         // What comes later stays, or the purge might never end.
         let began = self.now().await;
         let end = instant::after(began, PURGE_MARGIN);
-        let purged = match what {
+        let mut purged = 0;
+        loop {
+            purged += self.purge_once(&what, began, end).await?;
+            // A failover may undo what the last look showed: that another purge has removed the rest.
+            // After an error, it may be another server that answers, so look again.
+            let step = self.next_step();
+            let mut retries = step.deadline.retries();
+            let version = unchanged(doc! { ID: inspect::id() });
+            match step.update_again(vec![version], &retries).await {
+                Ok(_) => return Ok(purged),
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    async fn purge_once(
+        &self,
+        what: &Purge,
+        began: DateTime,
+        end: DateTime,
+    ) -> Result<u64, StoreError> {
+        match what {
             Purge::Live => {
                 let mut filter = live();
                 // A time that no purge lasts to is damaged, and so is an array.
@@ -88,19 +109,16 @@ impl QueueCollection {
                 let later = doc! { ENQUEUED_AT: later, is_array: { "$exists": false } };
                 filter.insert("$nor", vec![later]);
                 let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
-                self.purge_live(query).await?
+                self.purge_live(query).await
             }
             Purge::Dead => {
                 let removed = self.change_dead(Some(end), |entry, number| {
                     entry.remove(number);
                     true
                 });
-                removed.await? + self.purge_set_aside().await?
+                Ok(removed.await? + self.purge_set_aside().await?)
             }
-        };
-        // A failover may undo what the last look showed: that another purge has removed the rest.
-        self.held_by_majority([doc! { ID: inspect::id() }]).await?;
-        Ok(purged)
+        }
     }
 
     async fn purge_live(&self, query: impl Fn() -> Query) -> Result<u64, StoreError> {

@@ -63,7 +63,7 @@ struct Round {
     buried: usize,
     is_lost: bool,
     is_unknown: bool,
-    /// The entries of a claim that took too long.
+    /// The entries of a claim that took too long and was not carried out.
     slow: Vec<Uuid>,
     saw_all: bool,
 }
@@ -167,7 +167,7 @@ impl QueueCollection {
         let began = Instant::now();
         let written = self.compare_and_set(&writes, longest).await?;
         let is_slow = began.elapsed() >= longest;
-        let (mut leased, mut unknown) = (Vec::new(), Vec::new());
+        let (mut leased, mut open) = (Vec::new(), Vec::new());
         for (taken, written) in taken.into_iter().zip(written) {
             match written {
                 Written::Yes => {
@@ -175,14 +175,15 @@ impl QueueCollection {
                     leased.push(taken);
                 }
                 Written::No => round.is_lost = true,
-                Written::Unknown => {
+                Written::NotYet => {
                     round.is_unknown = true;
-                    unknown.push(taken.entry());
+                    open.push(taken.entry());
                 }
+                Written::Unknown => round.is_unknown = true,
             }
         }
         if is_slow {
-            round.slow = unknown;
+            round.slow = open;
         }
         claim.deliver(leased);
         if !round.is_lost && !round.is_unknown {

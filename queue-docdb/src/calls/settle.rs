@@ -149,7 +149,7 @@ impl QueueCollection {
                         }
                     }
                     Written::No => {}
-                    Written::Unknown => {
+                    Written::NotYet | Written::Unknown => {
                         doubtful.insert(write.id);
                     }
                 }

@@ -91,7 +91,7 @@ impl Query {
 
     /// Without the first ones.
     pub(crate) fn skipping(mut self, documents: usize) -> Self {
-        self.options.skip = (documents > 0).then(|| documents as u64);
+        self.options.skip = (documents > 0).then_some(documents as u64);
         self
     }
 

@@ -107,18 +107,18 @@ mod tests {
             message: format!("E11000 duplicate key error collection: shop.queue.mail{rest}"),
         };
         for plain in [
-            " index: _id_ dup key: { _id: \" index: x\" }",
-            " index: _id_",
+            " index: ids_1 dup key: { ids: \" index: x\" }",
+            " index: ids_1",
         ] {
             assert!(says(plain).is_about_ids(), "{plain}");
         }
         for (other, name) in [
             (" index: a b dup key: { a: 1 }", "`a b`"),
             (
-                " index: _id_ collation: { locale: \"en\" } dup key: {}",
-                "`_id_`",
+                " index: ids_1 collation: { locale: \"en\" } dup key: {}",
+                "`ids_1`",
             ),
-            (" index: _id_2 dup key: { _id: 1 }", "`_id_2`"),
+            (" index: ids_1_2 dup key: { a: 1 }", "`ids_1_2`"),
             ("", "`unknown`"),
         ] {
             let refusal = says(other);

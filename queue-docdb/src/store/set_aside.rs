@@ -66,14 +66,17 @@ impl QueueCollection {
         ids: Vec<Uuid>,
     ) -> Result<(HashMap<Uuid, Stored>, Vec<Uuid>), StoreError> {
         let read = |found: &RawDocument| {
-            let unreadable = |damage| (uuid_field(found, ID), Unreadable::new(found, damage));
-            Stored::read(found).map_err(unreadable)
+            let id = uuid_field(found, ID);
+            (
+                id,
+                Stored::read(found).map_err(|damage| Unreadable::new(found, damage)),
+            )
         };
         let (mut entries, mut unreadable, mut set_aside) = (HashMap::new(), Vec::new(), Vec::new());
-        for found in self.find(entries_by_id(ids), read).await? {
+        for (id, found) in self.find(entries_by_id(ids), read).await? {
             match found {
                 Ok(stored) => drop(entries.insert(stored.id, stored)),
-                Err((id, document)) => {
+                Err(document) => {
                     set_aside.extend(id);
                     unreadable.push(document);
                 }

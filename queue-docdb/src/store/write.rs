@@ -82,6 +82,8 @@ pub(crate) enum Written {
     Yes,
     /// Somebody else wrote first.
     No,
+    /// It was not carried out when the call looked, but may still be.
+    NotYet,
     /// It may have been carried out, or may still be.
     Unknown,
 }
@@ -159,7 +161,7 @@ impl QueueCollection {
             let is_certain = self.are_at(&shown).await?;
             let did = |made: &Option<bool>| match made {
                 Some(true) if is_certain => Written::Yes,
-                // It may still arrive.
+                Some(false) => Written::NotYet,
                 _ => Written::Unknown,
             };
             return Ok(made.iter().map(did).collect());

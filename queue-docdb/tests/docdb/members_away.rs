@@ -17,7 +17,7 @@ use queue_api::{
 use queue_docdb::DocDbBackend;
 
 use crate::{
-    failing_server::{CommandFailure, FailingServer},
+    failing_server::FailingServer,
     fixture::{MINUTE, all_engines, builder, message},
 };
 

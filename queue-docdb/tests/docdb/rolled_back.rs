@@ -173,6 +173,13 @@ async fn fail_over() {
 
     let begun = cases.into_iter().map(|case| begin(case, old.clone()));
     let pending: Vec<Pending> = futures::future::join_all(begun).await;
+    // Before the step-down: after it, a call may be made again on another member.
+    for secondary in &secondaries {
+        for Pending { case, before, .. } in &pending {
+            let there = documents(case, secondary).await;
+            assert!(there == *before, "{case:?} is on another member");
+        }
+    }
     for each in &pending {
         each.case.forget_answers().await;
     }
@@ -183,10 +190,6 @@ async fn fail_over() {
     }
     set.kill(primary).await.unwrap();
     for secondary in &secondaries {
-        for Pending { case, before, .. } in &pending {
-            let there = documents(case, secondary).await;
-            assert!(there == *before, "{case:?} is on another member");
-        }
         start_replication(secondary).await;
     }
 
