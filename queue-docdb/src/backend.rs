@@ -356,14 +356,18 @@ impl QueueAdmin for DocDbBackend {
             .iter()
             .filter_map(|name| self.direct.shared.prefix.queue(name))
         {
-            let contents = self
-                .direct
-                .collection("list queues", &queue)?
-                .inspect()
-                .await;
-            match contents.map_err(during("list queues"))? {
-                Contents::Foreign(_) | Contents::Missing => {}
-                _ => queues.push(queue),
+            let collection = self.direct.collection("list queues", &queue)?;
+            let contents = collection.inspect().await;
+            let is_queue = match contents.map_err(during("list queues"))? {
+                Contents::Foreign(_) | Contents::Missing | Contents::Dropping => false,
+                Contents::Deleted(_) => {
+                    let has_entries = collection.has_entries().await;
+                    has_entries.map_err(during("list queues"))?
+                }
+                _ => true,
+            };
+            if is_queue {
+                queues.push(queue);
             }
         }
         queues.sort();

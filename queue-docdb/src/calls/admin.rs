@@ -17,12 +17,10 @@ use crate::{
         instant,
     },
     store::{
-        codes::NAMESPACE_NOT_FOUND,
         collection::{Query, QueueCollection, REPLY_BYTES, unchanged},
         error::StoreError,
         index::Index,
-        inspect::{self, Contents},
-        retry::Retries,
+        inspect,
         set_aside::{Unreadable, are_set_aside},
         write::{To, Trace, Write, are_at, new_addend, update_statements},
     },
@@ -328,50 +326,6 @@ impl QueueCollection {
             }
         }
         Ok(redriven)
-    }
-
-    /// Drops the collection if it is a queue, or one whose creation was interrupted.
-    pub(crate) async fn delete_queue(&self) -> Result<(), StoreError> {
-        self.state.knowledge.forget();
-        if self.check_now().await? == Contents::Empty {
-            let indexes = self.indexes().await?;
-            if !Index::Claim.is_among(&indexes, self.messages.name())? {
-                return Ok(());
-            }
-        }
-        self.state.knowledge.forget();
-        let mut retries = self.deadline.retries();
-        loop {
-            match self.drop_collection(&retries).await {
-                Ok(true) => return Ok(()),
-                // An earlier drop, of this call or another, may lack a majority, and a failover
-                // undoes it. A write to a majority tells, even one that changes nothing.
-                Ok(false) => {
-                    let version = doc! { ID: inspect::id() };
-                    if self.held_by_majority([version]).await? == 0 {
-                        return Ok(());
-                    }
-                }
-                Err(error) => retries.after(error).await?,
-            }
-        }
-    }
-
-    /// Returns whether there was a collection, which a majority has dropped now.
-    async fn drop_collection(&self, tries: &Retries) -> Result<bool, StoreError> {
-        let command = doc! {
-            "drop": self.messages.name(),
-            "writeConcern": { "w": "majority" },
-        };
-        match tries.run(self.database.run_command(command)).await {
-            // Since MongoDB 7.0, a missing collection is no error.
-            Ok(reply) => {
-                let has_majority = !reply.contains_key("writeConcernError");
-                Ok(has_majority && reply.contains_key("nIndexesWas"))
-            }
-            Err(error) if error.has_code(NAMESPACE_NOT_FOUND) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 }
 

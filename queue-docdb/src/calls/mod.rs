@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod claim;
+pub(crate) mod delete;
 pub(crate) mod enqueue;
 pub(crate) mod in_session;
 pub(crate) mod lease;

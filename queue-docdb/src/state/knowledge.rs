@@ -49,6 +49,15 @@ impl Knowledge {
         });
     }
 
+    /// Knows only how messages are found, so that the next call looks again.
+    pub(crate) fn forget_but(&self, is_keyed: bool) {
+        *self.lock() = Some(Known {
+            until: Instant::now(),
+            is_keyed,
+            has_indexes: false,
+        });
+    }
+
     /// Learns that the queue also has the indexes.
     pub(crate) fn learn_indexes(&self) {
         if let Some(known) = &mut *self.lock() {

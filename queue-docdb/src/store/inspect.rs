@@ -6,7 +6,7 @@
 //! `_id` is not a string, so no message can have it. It has no indexed field, so no claim, count
 //! or purge finds it.
 
-use mongodb::bson::{Document, RawDocument, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use queue_api::ErrorKind;
 
 use crate::{
@@ -29,6 +29,12 @@ const VERSION: u32 = 3;
 /// Of the version document: whether messages are found by `_id`, and there is no unique index.
 const KEYED: &str = "keyed";
 
+/// Of the version document: when the queue was deleted.
+pub(crate) const DELETED: &str = "deleted";
+
+/// Of the version document: that the collection is about to be dropped.
+pub(crate) const DROPPING: &str = "dropping";
+
 /// What a collection holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
@@ -40,6 +46,10 @@ pub(crate) enum Contents {
     Unversioned,
     /// A queue of this version.
     Queue,
+    /// One that was deleted at this time. It may have messages of a call that did not know.
+    Deleted(DateTime),
+    /// One whose collection is about to be dropped.
+    Dropping,
     /// A queue of this version number, or of an unknown one.
     OtherVersion(Option<u32>),
     /// Another program's. The text says what it is.
@@ -132,13 +142,22 @@ impl QueueCollection {
     async fn version(&self) -> Result<Option<Contents>, StoreError> {
         let read = |found: &RawDocument| {
             let is_keyed = found.get_bool(KEYED).unwrap_or(false);
-            (encoding::count(found, "version"), is_keyed)
+            let contents = match contents(encoding::count(found, "version")) {
+                Contents::Queue if found.get_bool(DROPPING).is_ok() => Contents::Dropping,
+                Contents::Queue => match found.get_datetime(DELETED) {
+                    Ok(at) => Contents::Deleted(at),
+                    Err(_) => Contents::Queue,
+                },
+                other => other,
+            };
+            (contents, is_keyed)
         };
         let found = self.first(doc! { "_id": id() }, read).await?;
-        Ok(found.map(|(version, is_keyed)| {
-            let contents = contents(version);
-            if contents == Contents::Queue {
-                self.state.knowledge.learn_queue(is_keyed);
+        Ok(found.map(|(contents, is_keyed)| {
+            match contents {
+                Contents::Queue => self.state.knowledge.learn_queue(is_keyed),
+                // A call that enqueues must look, so nothing is remembered.
+                _ => self.state.knowledge.forget_but(is_keyed),
             }
             contents
         }))
@@ -153,6 +172,12 @@ impl QueueCollection {
             Err(error) if error.kind() == ErrorKind::Denied => Ok(Some(Document::new())),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a deleted queue has messages again.
+    pub(crate) async fn has_entries(&self) -> Result<bool, StoreError> {
+        let others = doc! { "_id": { "$ne": id() } };
+        Ok(self.first(others, |_| ()).await?.is_some())
     }
 
     /// The first document that the filter selects.
