@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::join_all, stream};
 use mongodb::{
     bson::{DateTime, Document, RawDocumentBuf, doc},
     event::command::CommandEvent,
@@ -174,18 +174,24 @@ async fn early_template(fixture: &Fixture) -> Document {
     template
 }
 
-/// One failure does not hide the others.
+/// One failure does not hide the others. Cases take turns in a few queues, because making one takes
+/// longer than a case.
 async fn check_all(fixture: &Fixture, cases: Vec<Case>, at_once: usize) {
-    let checks = cases
-        .into_iter()
-        .enumerate()
-        .map(|(index, case)| async move {
-            let bench = Bench::new(fixture, &format!("q{index}"));
+    let cases = stream::iter(cases);
+    let cases = &tokio::sync::Mutex::new(Box::pin(cases));
+    let lanes = (0..at_once).map(|lane| async move {
+        let mut failed = Vec::new();
+        let bench = Bench::new(fixture, &format!("q{lane}"));
+        while let Some(case) = async { cases.lock().await.next().await }.await {
+            fixture.backend.delete_queue(&bench.name).await.unwrap();
             let checked = AssertUnwindSafe(check(&bench, &case)).catch_unwind();
-            checked.await.is_err().then_some(case.what)
-        });
-    let failed = stream::iter(checks).buffer_unordered(at_once);
-    let failed: Vec<String> = failed.filter_map(std::future::ready).collect().await;
+            if checked.await.is_err() {
+                failed.push(case.what);
+            }
+        }
+        failed
+    });
+    let failed: Vec<String> = join_all(lanes).await.concat();
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
