@@ -24,12 +24,30 @@ async fn direct(set: &MongoReplicaSet, member: Member) -> Client {
     Client::with_uri_str(set.member_uri(member)).await.unwrap()
 }
 
-/// Whether a secondary copies the primary's writes.
-async fn set_replication(secondary: &Client, is_on: bool) {
-    let mode = if is_on { "off" } else { "alwaysOn" };
-    let command = doc! { "configureFailPoint": "stopReplProducer", "mode": mode };
+const REPLICATION: &str = "stopReplProducer";
+
+/// How often a secondary that copies nothing meets the fail point, about once a second. The first
+/// time may be after a batch that it still copies.
+const STOPPED: i64 = 3;
+
+/// Returns when the secondary copies nothing any more of what the primary writes.
+async fn stop_replication(secondary: &Client) {
     let admin = secondary.database("admin");
-    admin.run_command(command).await.unwrap();
+    let on = doc! { "configureFailPoint": REPLICATION, "mode": "alwaysOn" };
+    let before = admin.run_command(on).await.unwrap();
+    let before = before.get("count").map_or(0, |count| match count {
+        Bson::Int32(count) => i64::from(*count),
+        count => count.as_i64().expect("a number"),
+    });
+    let wait = doc! {
+        "waitForFailPoint": REPLICATION, "timesEntered": before + STOPPED, "maxTimeMS": 60_000,
+    };
+    admin.run_command(wait).await.unwrap();
+}
+
+async fn start_replication(secondary: &Client) {
+    let off = doc! { "configureFailPoint": REPLICATION, "mode": "off" };
+    secondary.database("admin").run_command(off).await.unwrap();
 }
 
 /// All documents of a case's queue, as this member has them.
@@ -149,12 +167,19 @@ async fn fail_over() {
         for case in &cases {
             while documents(case, &secondary).await != documents(case, &old).await {}
         }
-        set_replication(&secondary, false).await;
+        stop_replication(&secondary).await;
         secondaries.push(secondary);
     }
 
     let begun = cases.into_iter().map(|case| begin(case, old.clone()));
     let pending: Vec<Pending> = futures::future::join_all(begun).await;
+    // Before the step-down: after it, a call may be made again on another member.
+    for secondary in &secondaries {
+        for Pending { case, before, .. } in &pending {
+            let there = documents(case, secondary).await;
+            assert!(there == *before, "{case:?} is on another member");
+        }
+    }
     for each in &pending {
         each.case.forget_answers().await;
     }
@@ -165,11 +190,7 @@ async fn fail_over() {
     }
     set.kill(primary).await.unwrap();
     for secondary in &secondaries {
-        for Pending { case, before, .. } in &pending {
-            let there = documents(case, secondary).await;
-            assert!(there == *before, "{case:?} is on another member");
-        }
-        set_replication(secondary, true).await;
+        start_replication(secondary).await;
     }
 
     set.primary().await.unwrap();

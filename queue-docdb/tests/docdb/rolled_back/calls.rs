@@ -98,7 +98,8 @@ impl Case {
         let clock = Arc::new(ManualClock::new());
         let backend = DocDbBackend::from_database(client.database(&database))
             .clock(clock.clone())
-            .operation_timeout(MINUTE)
+            // On a busy machine it takes a while until all calls wait for a majority.
+            .operation_timeout(10 * MINUTE)
             .connect()
             .await
             .unwrap();
