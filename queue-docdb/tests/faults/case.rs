@@ -198,7 +198,7 @@ impl Case {
         let last = self.drain(&other, &mut report).await?;
         let events = world.events();
         report.wrong.extend(lost(&events, &last));
-        let violations = judge(&record(&events, &last));
+        let violations = judge(&record(&events));
         report
             .wrong
             .extend(violations.iter().map(ToString::to_string));

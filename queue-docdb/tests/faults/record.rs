@@ -1,235 +1,100 @@
 //! The log of a case as a record for the judge of recorded histories.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use queue_api::{EnqueueOutcome, LeaseOutcome, Purge};
-use queue_conformance::record::{Call, Millis, Moment, Operation, ReceiptAction, RecordedDelivery};
+use queue_conformance::record::{Call, ManageCall, Millis, Operation, RecordedDelivery};
 
-use crate::{
-    log::{Copy, Event, Leased, VISIBILITY, What},
-    look::Look,
-};
+use crate::log::{Event, Leased, VISIBILITY, What};
 
-/// The receipt of a message that was removed without one.
-const NO_RECEIPT: &str = "none";
+/// The record of these calls. Counts are judged elsewhere, from what is left.
+pub(crate) fn record(events: &[Event]) -> Vec<Call> {
+    events.iter().flat_map(calls).collect()
+}
 
-/// The record of these calls. `last` is what is left when all leases have ended and everything that
-/// can be leased is acked.
-pub(crate) fn record(events: &[Event], last: &Look) -> Vec<Call> {
-    let names = Names::of(events);
-    let mut record = Vec::new();
-    for event in events {
-        let call = |part, operation, is_answered: bool| Call {
-            by: event.by.to_owned(),
-            number: event.number,
-            part,
-            began: event.began,
-            ended: is_answered.then_some(event.returned),
-            clock_from: event.clock_from,
-            clock_to: if is_answered {
-                event.clock_to
-            } else {
-                Millis::MAX
-            },
-            operation,
-        };
-        let is_answered = event.is_answered();
-        match &event.what {
-            What::Enqueue { copies, answer } => {
-                for (part, copy) in copies.iter().enumerate() {
-                    let outcome = answer.as_ref().map(|answer| answer[part]);
-                    // A duplicate stores nothing.
-                    if outcome != Some(EnqueueOutcome::Duplicate) {
-                        let operation = stored(&copy.payload, outcome.is_some());
-                        record.push(call(part, operation, is_answered));
-                    }
-                }
-            }
-            What::Lease { answer, .. } => {
-                let delivery = |it: &Leased| RecordedDelivery {
-                    id: names.of_receipt(it),
-                    receipt: it.receipt.clone(),
-                    attempt: it.attempt,
-                    expires: it.expires,
-                };
-                let operation = Operation::Lease {
-                    visibility: VISIBILITY.as_millis() as Millis,
-                    answer: answer
-                        .as_ref()
-                        .map(|all| all.iter().map(delivery).collect()),
-                };
-                record.push(call(0, operation, is_answered));
-            }
-            What::Settle { uses, answer } => {
-                for (part, (leased, action)) in uses.iter().enumerate() {
-                    let outcome = answer.as_ref().map(|answer| answer[part]);
-                    let operation = Operation::Settle {
-                        receipt: leased.receipt.clone(),
-                        id: names.of_receipt(leased),
-                        action: *action,
-                        answer: outcome.map(|outcome| outcome == LeaseOutcome::Applied),
-                    };
-                    record.push(call(part, operation, is_answered));
-                }
-            }
-            // Which of the messages it removed is not known. It may have been any of these.
-            What::Purge { what, .. } => {
-                for (id, receipt) in names.receipts_before(event, *what == Purge::Dead) {
-                    record.push(call(0, removed(id, receipt), false));
-                }
-            }
-            What::Delete { .. } => {
-                for (id, receipt) in names.receipts_before(event, false) {
-                    record.push(call(0, removed(id, receipt), false));
-                }
-            }
-            What::Redrive { .. } => {
-                for id in names.redriven.values() {
-                    record.push(call(0, stored(id, false), false));
-                }
-            }
-        }
-    }
-    let Some(first) = record.first().cloned() else {
-        return record;
+fn calls(event: &Event) -> Vec<Call> {
+    let is_answered = event.is_answered();
+    let call = |(part, operation): (usize, Operation)| Call {
+        by: event.by.to_owned(),
+        number: event.number,
+        part,
+        began: event.began,
+        ended: is_answered.then_some(event.returned),
+        clock_from: event.clock_from,
+        clock_to: match is_answered {
+            true => event.clock_to,
+            false => Millis::MAX,
+        },
+        operation,
     };
-    // A lease call may have made these dead letters at any time.
-    let dead = last.dead.keys().map(|payload| names.last_of(payload));
-    let dead: BTreeSet<String> = dead.chain(names.mortal.iter().cloned()).collect();
-    let mut receipts: Vec<(String, String)> = Vec::new();
-    for id in dead {
-        let own = names.of_receipts.iter().filter(|(_, it)| **it == id);
-        receipts.extend(own.map(|(receipt, id)| (id.clone(), receipt.clone())));
-        receipts.push((id, NO_RECEIPT.to_owned()));
-    }
-    for (id, receipt) in receipts {
-        let operation = Operation::Settle {
-            receipt,
-            id,
-            action: ReceiptAction::DeadLetter,
-            answer: None,
-        };
-        record.push(Call {
-            operation,
-            ended: None,
-            clock_to: Millis::MAX,
-            ..first.clone()
-        });
-    }
-    record
+    operations(event)
+        .into_iter()
+        .enumerate()
+        .map(call)
+        .collect()
 }
 
-fn stored(id: &str, answered: bool) -> Operation {
-    Operation::Enqueue {
-        id: id.to_owned(),
-        delay: 0,
-        answered,
-    }
-}
-
-fn removed(id: String, receipt: String) -> Operation {
-    Operation::Settle {
-        receipt,
-        id,
-        action: ReceiptAction::Ack,
-        answer: None,
-    }
-}
-
-/// The messages by their names in the record. A redriven message has another one: its attempts begin
-/// anew.
-struct Names {
-    /// When each copy was sent.
-    sent: BTreeMap<String, Moment>,
-    may_be_dead: BTreeSet<String>,
-    /// Those of few attempts.
-    mortal: BTreeSet<String>,
-    redriven: BTreeMap<String, String>,
-    of_receipts: BTreeMap<String, String>,
-}
-
-impl Names {
-    fn of(events: &[Event]) -> Self {
-        let mut names = Self {
-            sent: BTreeMap::new(),
-            may_be_dead: BTreeSet::new(),
-            mortal: BTreeSet::new(),
-            redriven: BTreeMap::new(),
-            of_receipts: BTreeMap::new(),
-        };
-        let redrives = events
-            .iter()
-            .filter(|it| matches!(it.what, What::Redrive { .. }));
-        let first_redrive = redrives.map(|it| it.began).min();
-        let mut delivered = BTreeSet::new();
-        for event in events {
-            match &event.what {
-                What::Enqueue { copies, .. } => {
-                    let sent = copies.iter().map(|it| (it.payload.clone(), event.began));
-                    names.sent.extend(sent);
-                    let mortal = copies.iter().filter(|copy| copy.max_attempts < 10);
-                    let mortal = mortal.map(|Copy { payload, .. }| payload.clone());
-                    names.mortal.extend(mortal);
-                    names.may_be_dead.extend(names.mortal.iter().cloned());
-                }
-                What::Settle { uses, .. } => {
-                    let dead = uses.iter().filter(|it| it.1 == ReceiptAction::DeadLetter);
-                    let dead = dead.map(|(leased, _)| leased.payload.clone());
-                    names.may_be_dead.extend(dead);
-                }
-                What::Lease { answer, .. } => {
-                    let is_redrive = first_redrive.is_some_and(|it| it < event.returned);
-                    for Leased {
-                        payload,
-                        receipt,
-                        attempt,
-                        ..
-                    } in answer.iter().flatten()
-                    {
-                        let is_again = !delivered.insert(payload) && *attempt == 1;
-                        if is_again && is_redrive && names.may_be_dead.contains(payload) {
-                            let name = format!("{payload}, redriven");
-                            names.redriven.insert(payload.clone(), name);
-                        }
-                        let id = names.last_of(payload);
-                        names.of_receipts.insert(receipt.clone(), id);
-                    }
-                }
-                What::Purge { .. } | What::Redrive { .. } | What::Delete { .. } => {}
-            }
+fn operations(event: &Event) -> Vec<Operation> {
+    match &event.what {
+        What::Enqueue { copies, answer } => {
+            let outcome = |part: usize| answer.as_ref().map(|answer| answer[part]);
+            let store = |(part, copy): (usize, &crate::log::Copy)| Operation::Store {
+                id: name(&copy.payload),
+                delay: 0,
+                max_attempts: copy.max_attempts,
+                answer: outcome(part).map(|outcome| outcome == EnqueueOutcome::Stored),
+            };
+            copies.iter().enumerate().map(store).collect()
         }
-        names
+        What::Lease { answer, .. } => {
+            let delivery = |leased: &Leased| RecordedDelivery {
+                id: name(&leased.payload),
+                receipt: leased.receipt.clone(),
+                attempt: leased.attempt,
+                expires: leased.expires,
+            };
+            let all = answer.as_ref();
+            vec![Operation::Lease {
+                visibility: VISIBILITY.as_millis() as Millis,
+                answer: all.map(|all| all.iter().map(delivery).collect()),
+            }]
+        }
+        What::Settle { uses, answer } => {
+            let outcome = |part: usize| answer.as_ref().map(|answer| answer[part]);
+            let settle = |(part, (leased, action)): (usize, &(Leased, _))| Operation::Settle {
+                receipt: leased.receipt.clone(),
+                id: name(&leased.payload),
+                action: *action,
+                answer: outcome(part).map(|outcome| outcome == LeaseOutcome::Applied),
+            };
+            uses.iter().enumerate().map(settle).collect()
+        }
+        What::Purge {
+            what: Purge::Live,
+            answer,
+        } => vec![manage(ManageCall::PurgeLive(*answer))],
+        What::Purge {
+            what: Purge::Dead,
+            answer,
+        } => vec![manage(ManageCall::PurgeDead(*answer))],
+        What::Redrive { answer } => vec![manage(ManageCall::Redrive {
+            ids: None,
+            answer: *answer,
+        })],
+        What::Delete { is_answered } => {
+            vec![manage(ManageCall::Delete(is_answered.then_some(())))]
+        }
     }
+}
 
-    fn of_receipt(&self, leased: &Leased) -> String {
-        let name = self.of_receipts.get(&leased.receipt);
-        name.unwrap_or(&leased.payload).clone()
-    }
+const QUEUE: &str = "q";
 
-    fn last_of(&self, payload: &str) -> String {
-        let name = self.redriven.get(payload).map(String::as_str);
-        name.unwrap_or(payload).to_owned()
+fn manage(call: ManageCall) -> Operation {
+    Operation::Manage {
+        queue: QUEUE.to_owned(),
+        call,
     }
+}
 
-    /// The messages that were sent before `event` ended, each with its receipts and with none.
-    fn receipts_before(&self, event: &Event, is_dead: bool) -> Vec<(String, String)> {
-        let is_before = |payload: &str| {
-            let sent = self.sent.get(payload).copied();
-            let is_before = sent.is_some_and(|sent| sent < event.returned || !event.is_answered());
-            is_before && (!is_dead || self.may_be_dead.contains(payload))
-        };
-        let ids = |payload: &String| {
-            let redriven = self.redriven.get(payload).cloned();
-            [Some(payload.clone()), redriven].into_iter().flatten()
-        };
-        let payloads = self.sent.keys().filter(|it| is_before(it));
-        let ids: BTreeSet<String> = payloads.flat_map(ids).collect();
-        let receipts = self
-            .of_receipts
-            .iter()
-            .map(|(receipt, id)| (id.clone(), receipt.clone()));
-        let receipts = receipts.filter(|(id, _)| ids.contains(id));
-        let none = ids.iter().map(|id| (id.clone(), NO_RECEIPT.to_owned()));
-        receipts.chain(none).collect()
-    }
+/// The payload is the id and the number of the copy, as in a record.
+fn name(payload: &str) -> String {
+    format!("{QUEUE}/{payload}")
 }
