@@ -45,6 +45,8 @@ async fn stopping(
             stops.stop();
         }
     });
+    // A claim that has stopped must not time out, also on a busy machine.
+    let watched = watched.operation_timeout(6 * PATIENT);
     let queue = queue_of(&watched.connect().await.unwrap());
     let messages: Vec<_> = names(0..messages).iter().map(|id| message(id)).collect();
     queue.enqueue_batch(&messages).await.unwrap();
@@ -134,6 +136,8 @@ async fn a_wait_beside_a_claim_polls_less_and_less_often() {
         _ if is_update(event) => stops.stop(),
         _ => {}
     });
+    // A claim that has stopped must not time out, also on a busy machine.
+    let watched = watched.operation_timeout(6 * PATIENT);
     let queue = queue_of(&watched.connect().await.unwrap());
     queue.enqueue(&message("a")).await.unwrap();
     let (stopped, claim) = stopped_claim(&pause, &queue, 1).await;
