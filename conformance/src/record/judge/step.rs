@@ -162,7 +162,7 @@ impl<'a> State<'a> {
         if live.unknown_leases >= unknown {
             return vec![];
         }
-        // Whoever made the call may have released the message, as `Batching` does.
+        // The caller may have released the message, as `Batching` does.
         let after = |attempts, lease| {
             Self::Live(Live {
                 attempts,
