@@ -2,9 +2,12 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     task::Poll,
 };
+
+use futures::poll;
+use tokio::sync::oneshot;
 
 /// More polls than a call to a real backend takes.
 const MOST_POLLS: usize = 1000;
@@ -36,4 +39,18 @@ pub(crate) async fn poll_at_most<F: Future>(
         }
     })
     .await
+}
+
+/// Awaits a future, and tells when it was polled for the first time.
+pub(crate) async fn telling_first_poll<T>(
+    future: impl Future<Output = T>,
+    polled: oneshot::Sender<()>,
+) -> T {
+    let mut future = pin!(future);
+    let first = poll!(&mut future);
+    let _ = polled.send(());
+    match first {
+        Poll::Ready(output) => output,
+        Poll::Pending => future.await,
+    }
 }

@@ -1,14 +1,14 @@
 //! W1: waits. A wait may return early, so these checks only demand that it returns.
 
-use std::{future::Future, pin::pin, task::Poll, time::Duration};
+use std::{future::Future, time::Duration};
 
-use futures::poll;
 use queue_api::{Purge, Redrive};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     fixture::{Fixture, OneQueue, dead_letter, extend, ids, msg, nack},
     panic_location::{Panic, called_from_here, caught},
+    poll_at_most::telling_first_poll,
 };
 
 /// Longer than any check may take, so a wait does not return just because its time is up.
@@ -40,13 +40,8 @@ async fn start_waiting_for(queue: &OneQueue, at_most: Duration) -> Waiting {
     let waiter = queue.clone();
     let (begun, has_begun) = oneshot::channel();
     let task = tokio::spawn(caught(async move {
-        let mut wait = pin!(waiter.backend().wait(&waiter.name, at_most));
-        let polled = poll!(&mut wait);
-        let _ = begun.send(());
-        let ended = match polled {
-            Poll::Ready(ended) => ended,
-            Poll::Pending => wait.await,
-        };
+        let wait = waiter.backend().wait(&waiter.name, at_most);
+        let ended = telling_first_poll(wait, begun).await;
         ended.expect("wait succeeds");
     }));
     let queue = queue.clone();

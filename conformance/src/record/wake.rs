@@ -1,9 +1,8 @@
 //! Several waits on an empty queue, one of which is dropped. Then a message becomes ready, and all
 //! others must return.
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::time::Duration;
 
-use futures::poll;
 use queue_api::{NewMessage, QueueName};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -15,6 +14,7 @@ use super::{
 use crate::{
     fixture::{Fixture, id_of},
     harness::Connection,
+    poll_at_most::telling_first_poll,
 };
 
 /// The number of waits, one of which is dropped.
@@ -101,13 +101,8 @@ fn uses(
 async fn start(connection: Connection, queue: QueueName) -> JoinHandle<()> {
     let (begun, has_begun) = oneshot::channel();
     let wait = tokio::spawn(async move {
-        let mut wait = pin!(connection.backend.wait(&queue, Duration::MAX));
-        let polled = poll!(&mut wait);
-        let _ = begun.send(());
-        let ended = match polled {
-            Poll::Ready(ended) => ended,
-            Poll::Pending => wait.await,
-        };
+        let wait = connection.backend.wait(&queue, Duration::MAX);
+        let ended = telling_first_poll(wait, begun).await;
         ended.expect("wait succeeds");
     });
     let _ = has_begun.await;
