@@ -1,25 +1,25 @@
 //! The backend: each call of the contract opens the queue's collection and passes on.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use mongodb::Database;
 use queue_api::{
-    DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
-    NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
-    Receipt, Redrive, Result, async_trait,
+    Batching, DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome,
+    Limits, NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName,
+    QueueStats, Receipt, Redrive, Result, async_trait,
 };
 
 use crate::{
-    clock::Time,
-    collection::{Access, QueueCollection},
-    connect::amazon::Engine,
-    connect::{Connection, runtime::ConnectRuntime},
-    error::{StoreError, during},
-    inspect::Contents,
-    lanes::Lanes,
+    connect::{Connection, amazon::Engine, runtime::ConnectRuntime},
     names::Prefix,
-    queues::Queues,
-    retry::Deadline,
+    state::queues::Queues,
+    store::{
+        clock::Time,
+        collection::{Access, QueueCollection},
+        error::{StoreError, during},
+        inspect::Contents,
+        retry::Deadline,
+    },
     watch::{WakeMode, Watch},
 };
 
@@ -43,10 +43,24 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Concurrent calls of one instance and its clones share round trips, as with
+/// [`Batching`](queue_api::Batching#what-to-expect).
 #[derive(Clone)]
 pub struct DocDbBackend {
+    pub(crate) direct: Direct,
+    batching: Batching,
+}
+
+/// The backend without batching.
+#[derive(Clone)]
+pub(crate) struct Direct {
     shared: Arc<Shared>,
 }
+
+/// How many batches of the largest size go out as one. Measured with four callers: claims that go
+/// out together are twice as fast as those that compete.
+const COMBINED_BATCHES: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 
 struct Shared {
     database: Database,
@@ -54,7 +68,7 @@ struct Shared {
     timeout: Duration,
     time: Arc<Time>,
     queues: Arc<Queues>,
-    lanes: Lanes,
+    entry_size: usize,
     engine: Engine,
     watch: Option<Arc<Watch>>,
     runtime: ConnectRuntime,
@@ -75,7 +89,7 @@ impl DocDbBackend {
         timeout: Duration,
         time: Time,
         wake_mode: WakeMode,
-        lanes: Lanes,
+        entry_size: usize,
     ) -> Self {
         let Connection {
             database,
@@ -92,21 +106,27 @@ impl DocDbBackend {
                 Arc::clone(&queues),
             )),
         };
-        Self {
+        let direct = Direct {
             shared: Arc::new(Shared {
                 database,
                 prefix,
                 timeout,
                 time: Arc::new(time),
                 queues,
-                lanes,
+                entry_size,
                 engine,
                 watch,
                 runtime,
             }),
+        };
+        Self {
+            batching: Batching::new(Arc::new(direct.clone())),
+            direct,
         }
     }
+}
 
+impl Direct {
     pub(crate) fn database(&self) -> &Database {
         &self.shared.database
     }
@@ -142,7 +162,7 @@ impl DocDbBackend {
             deadline,
             time: Arc::clone(&shared.time),
             state: shared.queues.state(queue),
-            lanes: shared.lanes,
+            entry_size: shared.entry_size,
             engine: shared.engine,
             access: Access::Write,
             watch: shared.watch.clone(),
@@ -195,7 +215,7 @@ impl DocDbBackend {
     }
 }
 
-impl fmt::Debug for DocDbBackend {
+impl fmt::Debug for Direct {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The driver's `Debug` of a database shows the user name.
         f.debug_struct("DocDbBackend")
@@ -206,10 +226,11 @@ impl fmt::Debug for DocDbBackend {
 }
 
 #[async_trait]
-impl QueueBackend for DocDbBackend {
+impl QueueBackend for Direct {
     fn limits(&self) -> Limits {
-        // A document may have 16 MiB, so these leave plenty of room.
-        Limits::STANDARD
+        let mut limits = Limits::STANDARD;
+        limits.max_batch = limits.max_batch.saturating_mul(COMBINED_BATCHES);
+        limits
     }
 
     async fn enqueue(
@@ -251,20 +272,66 @@ impl QueueBackend for DocDbBackend {
     }
 }
 
+impl fmt::Debug for DocDbBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.direct.fmt(f)
+    }
+}
+
+#[async_trait]
+impl QueueBackend for DocDbBackend {
+    fn limits(&self) -> Limits {
+        // A document may have 16 MiB, so these leave plenty of room.
+        Limits::STANDARD
+    }
+
+    async fn enqueue(
+        &self,
+        queue: &QueueName,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>> {
+        self.batching.enqueue(queue, messages).await
+    }
+
+    async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
+        self.batching.lease(queue, options).await
+    }
+
+    async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
+        self.batching.ack(queue, receipts).await
+    }
+
+    async fn change(
+        &self,
+        queue: &QueueName,
+        changes: &[LeaseChange],
+    ) -> Result<Vec<LeaseOutcome>> {
+        self.batching.change(queue, changes).await
+    }
+
+    async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
+        self.direct.wait(queue, at_most).await
+    }
+
+    async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
+        self.direct.stats(queue).await
+    }
+}
+
 #[async_trait]
 impl QueueAdmin for DocDbBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
-        let queue = self.open_to_read("peek", queue).await?;
+        let queue = self.direct.open_to_read("peek", queue).await?;
         queue.peek(max).await.map_err(during("peek"))
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
-        let queue = self.open_to_write("purge", queue).await?;
+        let queue = self.direct.open_to_write("purge", queue).await?;
         queue.purge(what).await.map_err(during("purge"))
     }
 
     async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
-        let queue = self.open_to_read("dead letters", queue).await?;
+        let queue = self.direct.open_to_read("dead letters", queue).await?;
         queue
             .dead_letters(page)
             .await
@@ -272,27 +339,35 @@ impl QueueAdmin for DocDbBackend {
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
-        let queue = self.open_to_write("redrive", queue).await?;
+        let queue = self.direct.open_to_write("redrive", queue).await?;
         queue.redrive(which).await.map_err(during("redrive"))
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.collection("delete queue", queue)?;
+        let queue = self.direct.collection("delete queue", queue)?;
         queue.delete_queue().await.map_err(during("delete queue"))
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
-        let names = self.collection_names().await;
+        let names = self.direct.collection_names().await;
         let names = names.map_err(during("list queues"))?;
         let mut queues = Vec::new();
         for queue in names
             .iter()
-            .filter_map(|name| self.shared.prefix.queue(name))
+            .filter_map(|name| self.direct.shared.prefix.queue(name))
         {
-            let contents = self.collection("list queues", &queue)?.inspect().await;
-            match contents.map_err(during("list queues"))? {
-                Contents::Foreign(_) | Contents::Missing => {}
-                _ => queues.push(queue),
+            let collection = self.direct.collection("list queues", &queue)?;
+            let contents = collection.inspect().await;
+            let is_queue = match contents.map_err(during("list queues"))? {
+                Contents::Foreign(_) | Contents::Missing | Contents::Dropping => false,
+                Contents::Deleted(_) => {
+                    let has_entries = collection.has_entries().await;
+                    has_entries.map_err(during("list queues"))?
+                }
+                _ => true,
+            };
+            if is_queue {
+                queues.push(queue);
             }
         }
         queues.sort();

@@ -10,19 +10,26 @@ use queue_api::{Clock, Result};
 
 use crate::{
     backend::DocDbBackend,
-    clock::{ServerClock, Time},
     connect::{
         self, ClientSettings, Connection,
         amazon::{self, Engine},
         operation::{OPERATION, invalid},
         runtime::ConnectRuntime,
     },
-    error::during,
-    lanes::Lanes,
     names::{Prefix, check_database},
-    retry::{self, Deadline},
+    store::{
+        clock::{ServerClock, Time},
+        error::during,
+        retry::{self, Deadline},
+    },
     watch::WakeMode,
 };
+
+/// Measured with 16 consumers that lease one message each: entries of 32 cost them a quarter, those
+/// of 16 nothing.
+const ENTRY_SIZE: usize = 16;
+
+const LARGEST_ENTRY: usize = 64;
 
 /// A pool of one connection has none to spare for a change stream.
 const TOO_SMALL_FOR_STREAMS: u32 = 1;
@@ -49,7 +56,7 @@ pub struct DocDbBuilder {
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
     wake_mode: WakeMode,
-    lanes: usize,
+    entry_size: usize,
     client: ClientSettings,
 }
 
@@ -118,7 +125,7 @@ impl DocDbBuilder {
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
             wake_mode,
-            lanes: Lanes::MOST.count(),
+            entry_size: ENTRY_SIZE,
             client: ClientSettings::default(),
         }
     }
@@ -220,15 +227,18 @@ impl DocDbBuilder {
         self
     }
 
-    /// How many parts this instance divides a queue into while it competes with other processes:
-    /// 1 to 16. The default is 16; with 1 it does not divide.
+    /// How many messages may share a document: 1 to 64. The default is 16.
     ///
-    /// A claim then takes messages of one part, so that claims of different processes rarely
-    /// meet. It reads as many index keys for each message as there are parts. Processes may have
-    /// different numbers.
+    /// Messages that are enqueued together with the same settings share one. A larger number is
+    /// faster for large batches, and slower for many consumers that lease one message each: they
+    /// compete for the same document. Instances may have different numbers.
+    ///
+    /// A queue that is made by an instance with 1 has no unique index: a message's document is found
+    /// by its `_id`. Elastic clusters and sharded collections need that, because they have no unique
+    /// index on other fields. On the endpoint of an elastic cluster it is always 1.
     #[must_use]
-    pub fn lanes(mut self, lanes: usize) -> Self {
-        self.lanes = lanes;
+    pub fn entry_size(mut self, messages: usize) -> Self {
+        self.entry_size = messages;
         self
     }
 
@@ -265,22 +275,28 @@ impl DocDbBuilder {
             let message = format!("operation_timeout is {timeout:?}; it must be at least 1 ms");
             return Err(invalid(message));
         }
-        let Some(lanes) = Lanes::new(self.lanes) else {
-            let message = format!("lanes is {}; it must be 1 to 16", self.lanes);
+        if !(1..=LARGEST_ENTRY).contains(&self.entry_size) {
+            let size = self.entry_size;
+            let message = format!("entry_size is {size}; it must be 1 to {LARGEST_ENTRY}");
             return Err(invalid(message));
-        };
-        self.connect_within(Deadline::after(timeout), lanes).await
+        }
+        self.connect_within(Deadline::after(timeout)).await
     }
 
-    async fn connect_within(self, deadline: Deadline, lanes: Lanes) -> Result<DocDbBackend> {
+    async fn connect_within(self, deadline: Deadline) -> Result<DocDbBackend> {
+        let mut entry_size = self.entry_size;
         let timeout = self.operation_timeout;
         let mut wake_mode = self.wake_mode;
         let connection = match self.source {
             Source::Uri(uri) => {
                 let options = connect::client_options(&uri, self.client, deadline).await?;
                 let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
-                if is_small || amazon::is_elastic(&options.hosts) {
+                let is_elastic = amazon::is_elastic(&options.hosts);
+                if is_small || is_elastic {
                     wake_mode = WakeMode::Polling;
+                }
+                if is_elastic {
+                    entry_size = 1;
                 }
                 let name = self.database.or_else(|| options.default_database.clone());
                 let name = name.ok_or_else(|| {
@@ -324,7 +340,7 @@ impl DocDbBuilder {
             }
         };
         Ok(DocDbBackend::new(
-            connection, prefix, timeout, time, wake_mode, lanes,
+            connection, prefix, timeout, time, wake_mode, entry_size,
         ))
     }
 }
@@ -339,7 +355,7 @@ impl fmt::Debug for DocDbBuilder {
             .field("operation_timeout", &self.operation_timeout)
             .field("clock", &self.clock)
             .field("wake_mode", &self.wake_mode)
-            .field("lanes", &self.lanes)
+            .field("entry_size", &self.entry_size)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use queue_api::{Error, QueueName};
 
-use crate::{connect::amazon::Engine, error::StoreError};
+use crate::{connect::amazon::Engine, store::error::StoreError};
 
 const MAX_DATABASE_BYTES: usize = 63;
 

@@ -11,15 +11,17 @@ use queue_api::{
 
 use crate::{
     backend::DocDbBackend,
-    error::{StoreError, during},
-    retry::Deadline,
+    store::{
+        error::{StoreError, during},
+        retry::Deadline,
+    },
 };
 
 impl DocDbBackend {
     /// The driver's client, for the application's own collections and for sessions whose
     /// transactions [`in_transaction`](Self::in_transaction) joins.
     pub fn client(&self) -> &Client {
-        self.database().client()
+        self.direct.database().client()
     }
 
     /// A session whose transactions read a snapshot from the primary and commit to a majority,
@@ -33,7 +35,9 @@ impl DocDbBackend {
     /// # Errors
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable): no server answered.
     pub async fn start_session(&self) -> Result<ClientSession> {
-        self.check_runtime().map_err(during("start session"))?;
+        self.direct
+            .check_runtime()
+            .map_err(during("start session"))?;
         let mut transactions = TransactionOptions::default();
         transactions.write_concern = Some(WriteConcern::majority());
         transactions.read_concern = Some(ReadConcern::snapshot());
@@ -44,7 +48,7 @@ impl DocDbBackend {
             .start_session()
             .causal_consistency(false)
             .default_transaction_options(transactions);
-        Deadline::after(self.timeout())
+        Deadline::after(self.direct.timeout())
             .run(starting)
             .await
             .map_err(during("start session"))
@@ -58,7 +62,7 @@ impl DocDbBackend {
     /// # Errors
     /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
     pub async fn prepare(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.collection("prepare", queue)?;
+        let queue = self.direct.collection("prepare", queue)?;
         queue.prepare().await.map_err(during("prepare"))
     }
 
@@ -152,7 +156,7 @@ impl QueueTransaction for InTransaction<'_> {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        let queue = self.backend.collection("enqueue", queue)?;
+        let queue = self.backend.direct.collection("enqueue", queue)?;
         let enqueued = queue.enqueue_within(self.session, messages).await;
         enqueued.map_err(|error| without_transactions(error).during("enqueue"))
     }
@@ -162,7 +166,7 @@ impl QueueTransaction for InTransaction<'_> {
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also if another call settles one of the
     /// messages at the same time.
     async fn ack(&mut self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.collection("ack", queue)?;
+        let queue = self.backend.direct.collection("ack", queue)?;
         let acked = queue.ack_within(self.session, receipts).await;
         acked.map_err(|error| without_transactions(error).during("ack"))
     }

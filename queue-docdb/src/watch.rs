@@ -21,11 +21,13 @@ use mongodb::{
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
-    error::StoreError,
     names::Prefix,
-    pause::{jittered, real_time},
-    queues::Queues,
-    retry::Deadline,
+    state::queues::Queues,
+    store::{
+        error::StoreError,
+        pause::{jittered, real_time},
+        retry::Deadline,
+    },
 };
 
 /// How a wait learns of changes by other processes.

@@ -268,13 +268,13 @@ pub(super) async fn dead_letters_are_listed_in_pages(fixture: Fixture) {
     }
     let none = PageOptions::new(0);
     assert!(fixture.dead_letters(&none).await.is_empty());
-    for max in 1..=6 {
+    let all = fixture.dead_letters_in_pages(6).await;
+    let mut ids = ids_of(&all);
+    ids.sort_unstable();
+    assert_eq!(ids, ["a", "b", "c", "d", "e"]);
+    for max in 1..=5 {
         let letters = fixture.dead_letters_in_pages(max).await;
-        assert_eq!(
-            ids_of(&letters),
-            ["a", "b", "c", "d", "e"],
-            "pages of {max}"
-        );
+        assert_eq!(letters, all, "pages of {max}");
     }
 }
 
@@ -315,8 +315,9 @@ pub(super) async fn pages_go_on_while_dead_letters_come_and_go(fixture: Fixture)
         let come = [format!("00 {round:02} comes"), name(round + 5, "comes")];
         fixture.store_dead(&come.map(|id| msg(&id))).await;
     }
-    let is_ordered = listed.is_sorted_by(|one, next| one < next);
-    assert!(is_ordered, "in order of id, and none twice: {listed:?}");
+    listed.sort_unstable();
+    let is_unique = listed.is_sorted_by(|one, next| one < next);
+    assert!(is_unique, "none is listed twice: {listed:?}");
     listed.retain(|id| id.ends_with("stays"));
     assert_eq!(listed, stay, "what is there all the time is listed");
 }

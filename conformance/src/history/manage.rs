@@ -13,7 +13,8 @@ impl Player {
         match command {
             Command::List => self.list().await,
             Command::DeadLetters { queue, max } => {
-                let dead = self.queue(*queue).dead_letters_in_pages(*max).await;
+                let mut dead = self.queue(*queue).dead_letters_in_pages(*max).await;
+                dead.sort_by(|one, other| one.id.cmp(&other.id));
                 equal("D1: dead letters", dead, self.models[*queue].dead_letters())
             }
             Command::Peek { queue, max } => {

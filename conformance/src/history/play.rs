@@ -271,11 +271,12 @@ impl Player {
             self.lease(queue, IDS + 1, Some(1_000_000)).await?;
             self.compare_stats(queue).await?;
             if self.fixture.has_admin() {
-                let dead = self.queue(queue).all_dead_letters().await;
+                let mut dead = self.queue(queue).all_dead_letters().await;
                 for letter in &dead {
                     self.tally
                         .saw_dead(format!("{queue}/{}", letter.id), &letter.reason);
                 }
+                dead.sort_by(|one, other| one.id.cmp(&other.id));
                 equal("D1: dead letters", dead, self.models[queue].dead_letters())?;
             }
         }

@@ -37,7 +37,8 @@ pub trait QueueAdmin: QueueBackend {
     /// After an error, some of the messages may have been removed.
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64>;
 
-    /// Lists dead letters in order of id, one page at a time.
+    /// Lists dead letters, one page at a time. Each has its place in the list while it is dead. The
+    /// order is the backend's own, for example by id, or by time of death.
     ///
     /// A dead letter that is there all the time is on exactly one page, also if others come and go
     /// between the calls. A page may be shorter than requested. If it is the last one, it has no
@@ -54,8 +55,8 @@ pub trait QueueAdmin: QueueBackend {
     /// Makes dead letters ready again, at once and with no attempts counted, and returns how
     /// many. Ids that are not dead letters are ignored.
     ///
-    /// [`Redrive::All`] takes the dead letters in order of id. So none becomes ready earlier than
-    /// one with a lower id.
+    /// [`Redrive::All`] takes the dead letters in the order of their list. So none becomes ready
+    /// earlier than one before it.
     ///
     /// The handle guarantees: at most `max_batch` ids.
     ///

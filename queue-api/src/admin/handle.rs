@@ -87,8 +87,8 @@ impl Admin {
         self.backend.purge(&queue, what).await
     }
 
-    /// One page of the list of dead letters, in order of id. A page may be shorter than requested
-    /// and still have a [`next`](DeadLetterPage::next) one.
+    /// One page of the list of dead letters, in the backend's order. A page may be shorter than
+    /// requested and still have a [`next`](DeadLetterPage::next) one.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the name is not valid, the page does not
@@ -104,7 +104,7 @@ impl Admin {
         self.backend.dead_letters(&queue, page).await
     }
 
-    /// All dead letters, in order of id, as a stream. It holds one page in memory.
+    /// All dead letters, in the order of their list, as a stream. It holds one page in memory.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the name is not valid.

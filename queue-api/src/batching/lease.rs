@@ -11,6 +11,9 @@ use super::{
 };
 use crate::{Delivery, LeaseChange, LeaseOptions, QueueBackend, QueueName, Result};
 
+/// As long as an ack takes on a store that is busy.
+const LONGEST_WAIT_FOR_ACKS: Duration = Duration::from_millis(100);
+
 pub(super) struct Lease {
     pub(super) acks: Arc<BatchQueues<Ack>>,
     pub(super) changes: Arc<BatchQueues<Change>>,
@@ -57,9 +60,11 @@ impl Operation for Lease {
     }
 
     /// A caller whose ack is answered is likely to lease next. If leases did not wait for acks in
-    /// flight, the callers would split into two groups, each with its own round trips.
+    /// flight, the callers would split into two groups, each with its own round trips. But an ack may
+    /// hang, for example because of a transaction that holds the message.
     async fn wait_for_related(&self, queue: &QueueName) -> bool {
-        self.acks.batch_completed(queue).await
+        let completed = self.acks.batch_completed(queue);
+        tokio::time::timeout(LONGEST_WAIT_FOR_ACKS, completed).await == Ok(true)
     }
 
     async fn call(

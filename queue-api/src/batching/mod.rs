@@ -72,7 +72,8 @@ use crate::{
 ///
 /// # Panics
 ///
-/// A call outside a tokio runtime panics, because background tasks send the batches. If a runtime
+/// A call outside a tokio runtime, or in one without timers, panics, because background tasks send
+/// the batches. If a runtime
 /// shuts down, calls that wait for its tasks fail and may be repeated.
 #[derive(Clone)]
 pub struct Batching {

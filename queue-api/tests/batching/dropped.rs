@@ -123,6 +123,7 @@ async fn an_ack_that_was_sent_is_made_although_its_caller_is_dropped() {
 #[test]
 fn a_caller_may_be_dropped_outside_its_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap();
     let fixture = Fixture::new();
@@ -145,6 +146,7 @@ fn a_caller_may_be_dropped_outside_its_runtime() {
 fn a_runtime_that_shuts_down_fails_only_the_calls_in_flight() {
     let new_runtime = || {
         tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap()
     };

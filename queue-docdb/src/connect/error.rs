@@ -11,7 +11,7 @@ use super::{
     server_check::{self, Diagnosis, Mistake},
     uri,
 };
-use crate::{
+use crate::store::{
     driver_error::{caused_by, explained_by, explanation, words},
     error::StoreError,
 };

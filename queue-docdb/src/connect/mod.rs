@@ -35,7 +35,7 @@ use self::{
     runtime::ConnectRuntime,
     server_check::{Checks, Mistake},
 };
-use crate::{
+use crate::store::{
     clock,
     codes::NOT_PRIMARY,
     error::{Refusal, StoreError},

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use crate::{
+use crate::store::{
     error::StoreError,
     limit::Liveness,
     monotonic::{elapsed, monotonic_now},

@@ -23,7 +23,7 @@ use super::{
     hello::{Settings, Verdict, is_uninitiated, is_writable, judge},
     tls_check::{self, Probes},
 };
-use crate::{
+use crate::store::{
     codes::{API_VERSION_REQUIRED, refusals},
     driver_error::words,
     retry::Deadline,

@@ -10,7 +10,7 @@ use mongodb::{
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
-use crate::driver_error::words;
+use crate::store::driver_error::words;
 
 /// How long a server may take to answer on another kind of connection.
 const PROBE: Duration = Duration::from_secs(2);

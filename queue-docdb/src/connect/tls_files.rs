@@ -12,7 +12,7 @@ use rustls_pki_types::{
 };
 
 use super::operation::{OPERATION, invalid};
-use crate::retry::Deadline;
+use crate::store::retry::Deadline;
 
 /// More than any of them needs. The bundle of AWS has 160 KiB.
 const MAX_BYTES: u64 = 16 << 20;

@@ -10,7 +10,7 @@ use mongodb::{
 use queue_api::{Error, ErrorKind};
 
 use super::operation::{OPERATION, invalid};
-use crate::{driver_error::explained_by, error::StoreError, retry::Deadline};
+use crate::store::{driver_error::explained_by, error::StoreError, retry::Deadline};
 
 const ESCAPES: &str = "the user name or the password in the URI is not valid: write : / ? # [ ] @ % \
                        in them percent-encoded";

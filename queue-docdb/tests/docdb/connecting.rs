@@ -3,16 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use mongodb::bson::doc;
-use mongodb_test_server::{
-    MongoServer, ServerOptions,
-    documentdb::{Engines, Gate},
-};
+use mongodb_test_server::{MongoServer, ServerOptions, documentdb::Gate};
 use queue_api::{Error, ErrorKind, NewMessage};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 
 use crate::{
     certificates::{Authority, PemFile},
-    fixture::{self, applied, queue_of},
+    fixture::{self, all_engines, applied, queue_of},
 };
 
 tests! {
@@ -72,8 +69,11 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
             "operation_timeout is 0ns; it must be at least 1 ms",
         ),
         (builder(uri).max_pool_size(0), "must be at least 1"),
-        (builder(uri).lanes(0), "lanes is 0; it must be 1 to 16"),
-        (builder(uri).lanes(17), "must be 1 to 16"),
+        (
+            builder(uri).entry_size(0),
+            "entry_size is 0; it must be 1 to 64",
+        ),
+        (builder(uri).entry_size(65), "must be 1 to 64"),
         (builder(uri).application_name("x".repeat(129)), "129 bytes"),
         (
             builder("mongodb://shop.x.eu-west-1.docdb.amazonaws.com/?replicaSet=rs1"),
@@ -229,7 +229,7 @@ async fn the_uri_may_name_the_database() {
     let uri = server
         .uri()
         .replace("/?", &format!("/{}?", database.name()));
-    let gate = Gate::new(Engines::ALL);
+    let gate = Gate::new(all_engines());
     let connected = fixture::builder(&uri, &gate).connect().await;
     let backend = connected.unwrap();
     assert!(format!("{backend:?}").contains(database.name()));
@@ -246,7 +246,7 @@ async fn application(server: &MongoServer, gate: &Gate) -> mongodb::Client {
 
 async fn the_application_may_have_its_own_client() {
     let server = MongoServer::shared().await.unwrap();
-    let (database, gate) = (server.scratch_database(), Gate::new(Engines::ALL));
+    let (database, gate) = (server.scratch_database(), Gate::new(all_engines()));
     let client = application(server, &gate).await;
     let of_client = || DocDbBackend::from_database(client.database(database.name()));
     let backend = of_client().connect().await.unwrap();
@@ -318,7 +318,7 @@ async fn tls_credentials_and_permissions() {
     let authority = Authority::new();
     let server = secured_server(&authority).await;
     let right = PemFile::new("right", &authority.certificate);
-    let gate = Gate::new(Engines::ALL);
+    let gate = Gate::new(all_engines());
     let as_user = |user: &str, password: &str| {
         let uri = server
             .uri()

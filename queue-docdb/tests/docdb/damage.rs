@@ -1,134 +1,76 @@
-//! Documents that another program wrote or changed.
+//! Documents that another program changed.
 
-use mongodb::bson::{Bson, doc, oid::ObjectId};
-use queue_api::{DeadLetter, DeadReason, PageOptions, QueueAdmin, Redrive};
+use mongodb::bson::doc;
+use queue_api::{LeaseOutcome, PageOptions, QueueAdmin, Redrive};
 
-use crate::fixture::{Fixture, MINUTE, applied, ids, lease, message, name};
+use crate::fixture::{Fixture, applied, id, ids, lease, message, name};
 
 tests! {
     on_one_thread:
-        damaged_documents_become_dead_letters_and_the_others_are_delivered,
+        what_cannot_be_read_is_set_aside_and_can_be_repaired,
+        a_damaged_document_is_not_in_the_way_of_other_receipts,
         numbers_of_other_types_are_read
 }
 
-async fn damaged_documents_become_dead_letters_and_the_others_are_delivered() {
+async fn what_cannot_be_read_is_set_aside_and_can_be_repaired() {
     let fixture = Fixture::new().await;
-    let queue = fixture.queue();
-    let fields = [
-        "birth",
-        "payload",
-        "headers",
-        "enqueued_at",
-        "visibility",
-        "max_attempts",
-        "attempts",
-    ];
-    for field in fields {
-        for (kind, update) in [
-            ("missing", doc! { "$unset": { field: "" } }),
-            ("mistyped", doc! { "$set": { field: { "not": ["this"] } } }),
-            ("negative", doc! { "$set": { field: -1 } }),
-        ] {
-            let id = format!("{field} {kind}");
-            queue.enqueue(&message(&id)).await.unwrap();
-            fixture.change_document(&id, update).await;
-        }
+    let (queue, backend) = (fixture.queue(), &fixture.backend);
+    for each in ["damaged", "intact"] {
+        queue.enqueue(&message(each)).await.unwrap();
     }
-    insert_foreign_documents(&fixture).await;
-    queue.enqueue(&message("intact")).await.unwrap();
-
-    let damaged = 3 * fields.len() as u64 + 5;
-    assert_eq!(queue.stats().await.unwrap().ready, damaged + 1);
-    assert_eq!(fixture.backend.peek(&name(), 100).await.unwrap().len(), 1);
+    let before = fixture.document("damaged").await;
+    let damage = doc! { "$set": { "visibility": "soon" } };
+    fixture.change_document("damaged", damage).await;
+    assert_eq!(backend.peek(&name(), 9).await.unwrap().len(), 1);
     assert_eq!(ids(&lease(&queue, 1).await), ["intact"]);
     let stats = queue.stats().await.unwrap();
-    assert_eq!((stats.ready, stats.dead), (0, damaged));
-
-    let letters = listed_one_by_one(&fixture).await;
-    assert_eq!(letters.len() as u64, damaged);
-    for letter in &letters {
-        let DeadReason::Rejected(reason) = &letter.reason else {
-            panic!("{letter:?}");
-        };
-        assert!(reason.starts_with("damaged: "), "{letter:?}");
+    assert_eq!((stats.ready, stats.dead), (0, 1));
+    let page = PageOptions::new(9);
+    let letters = backend.dead_letters(&name(), &page).await.unwrap();
+    assert_eq!(letters.len(), 0, "it cannot be read, so it is not listed");
+    for which in [Redrive::All, Redrive::Ids(vec![id("damaged")])] {
+        assert_eq!(backend.redrive(&name(), &which).await.unwrap(), 0);
     }
-    let letter = letters
-        .iter()
-        .find(|letter| letter.id.as_str() == "attempts missing");
-    assert_eq!(
-        letter.expect("listed").payload,
-        "payload of attempts missing"
-    );
+    let stored = fixture.document("damaged").await;
+    assert!(!stored.get_bool("visible_at").unwrap());
 
-    // A redrive of all ends, though the next lease call finds them damaged again.
-    assert_eq!(
-        fixture
-            .backend
-            .redrive(&name(), &Redrive::All)
-            .await
-            .unwrap(),
-        damaged
-    );
-    // A redrive sets the number of attempts, and so repairs these three.
-    assert_eq!(lease(&queue, 100).await.len(), 3);
-    assert_eq!(queue.stats().await.unwrap().dead, damaged - 3);
+    let fields = ["visibility", "visible_at"].map(|field| (field.to_owned(), before.get(field)));
+    let fields = fields.map(|(field, value)| (field, value.unwrap().clone()));
+    let repair = doc! { "$set": mongodb::bson::Document::from_iter(fields) };
+    fixture.change_document("damaged", repair).await;
+    let delivery = queue.lease().await.unwrap().expect("repaired");
+    assert_eq!(delivery.payload, "payload of damaged");
+    assert_eq!(queue.stats().await.unwrap().dead, 0);
 }
 
-/// Documents of another program. Claims find five of them.
-async fn insert_foreign_documents(fixture: &Fixture) {
-    for foreign in [
-        doc! { "_id": 7, "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        doc! { "_id": ObjectId::new(), "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        doc! { "_id": { "strange": "id" }, "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        doc! { "_id": "x".repeat(300), "visible_at": [mongodb::bson::DateTime::from_millis(1)] },
-        doc! { "_id": "", "visible_at": mongodb::bson::DateTime::from_millis(1) },
-        // No claim finds these.
-        doc! { "_id": "no time" },
-        doc! { "_id": "wrong time", "visible_at": "tomorrow" },
-        doc! { "_id": "half dead", "dead": true },
-    ] {
-        fixture.documents().insert_one(foreign).await.unwrap();
+async fn a_damaged_document_is_not_in_the_way_of_other_receipts() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue();
+    for each in ["damaged", "intact"] {
+        queue.enqueue(&message(each)).await.unwrap();
     }
-}
-
-/// All dead letters, in pages of one. The pages must end.
-async fn listed_one_by_one(fixture: &Fixture) -> Vec<DeadLetter> {
-    let mut page = PageOptions::new(1);
-    let mut letters = Vec::new();
-    loop {
-        let mut listed = fixture.backend.dead_letters(&name(), &page).await.unwrap();
-        letters.append(&mut listed.letters);
-        let Some(token) = listed.next else {
-            return letters;
-        };
-        page = PageOptions::new(1).with_token(token);
-    }
+    let receipts: Vec<_> = lease(&queue, 2)
+        .await
+        .into_iter()
+        .map(|it| it.receipt)
+        .collect();
+    let damage = doc! { "$set": { "visibility": "soon" } };
+    fixture.change_document("damaged", damage).await;
+    let outcomes = queue.ack_batch(&receipts).await.unwrap();
+    assert_eq!(outcomes, [LeaseOutcome::Lost, LeaseOutcome::Applied]);
+    let stats = queue.stats().await.unwrap();
+    assert_eq!((stats.leased, stats.dead), (0, 1));
 }
 
 async fn numbers_of_other_types_are_read() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue();
-    queue
-        .enqueue(&message("a").with_max_attempts(2))
-        .await
-        .unwrap();
+    let sent = message("a").with_max_attempts(2);
+    queue.enqueue(&sent).await.unwrap();
     // An old shell turns every number into a double.
-    let doubles = doc! { "attempts": 0.0, "max_attempts": 2.0, "visibility": 1000 };
+    let doubles = doc! { "attempts": 0.0, "max_attempts": 2.0, "visibility": 1000, "count": 1.0 };
     fixture.change_document("a", doc! { "$set": doubles }).await;
     let delivery = queue.lease().await.unwrap().expect("still readable");
     assert_eq!(delivery.attempt, 1);
-    applied(queue.dead_letter(&delivery.receipt, "no")).await;
-    for reason in [Bson::Int32(5), Bson::Null] {
-        fixture
-            .change_document("a", doc! { "$set": { "dead.reason": reason } })
-            .await;
-        let page = PageOptions::new(9);
-        let letters = fixture.backend.dead_letters(&name(), &page).await.unwrap();
-        assert_eq!(
-            letters[0].reason,
-            DeadReason::Rejected("damaged: reason".into())
-        );
-    }
-    fixture.clock.advance(MINUTE);
-    assert!(lease(&queue, 1).await.is_empty());
+    applied(queue.ack(&delivery.receipt)).await;
 }

@@ -12,14 +12,11 @@ use mongodb::{
     bson::{Document, doc},
     event::{EventHandler, command::CommandEvent},
 };
-use mongodb_test_server::{
-    MongoServer, ServerOptions,
-    documentdb::{Engines, Gate},
-};
+use mongodb_test_server::{MongoServer, ServerOptions, documentdb::Gate};
 use queue_api::{ManualClock, Queue, QueueName};
 use queue_docdb::DocDbBackend;
 
-use crate::fixture::builder;
+use crate::fixture::{all_engines, builder};
 
 pub(crate) struct FailingServer {
     pub(crate) mongod: MongoServer,
@@ -51,7 +48,7 @@ impl FailingServer {
         let client = mongodb::Client::with_uri_str(server.uri()).await.unwrap();
         Self {
             admin: client.database("admin"),
-            gate: Gate::new(Engines::ALL),
+            gate: Gate::new(all_engines()),
             mongod: server,
         }
     }

@@ -54,7 +54,7 @@ async fn the_time_counts_from_the_beginning_of_a_look() {
         .collection::<mongodb::bson::Document>("queue.mail");
     let early = DateTime::from_millis(DateTime::now().timestamp_millis() - 60_000);
     let set = doc! { "$set": { "visible_at": early } };
-    let late = messages.update_one(doc! { "_id": "m3" }, set).await;
+    let late = messages.update_one(doc! { "ids": "m3" }, set).await;
     assert_eq!(late.unwrap().matched_count, 1);
     tokio::time::sleep(Duration::from_millis(250)).await;
     let off = doc! { "configureFailPoint": fail_point, "mode": "off" };

@@ -12,7 +12,6 @@ macro_rules! tests {
     };
 }
 
-mod apart;
 mod certificates;
 mod codes;
 mod connecting;
@@ -23,7 +22,6 @@ mod failing_server;
 mod fixture;
 mod foreign;
 mod forwarder;
-mod lanes;
 mod late_messages;
 mod locked;
 mod long_names;
@@ -31,7 +29,6 @@ mod members_away;
 mod mistakes;
 mod operators_indexes;
 mod outages;
-mod pause;
 mod plans;
 mod pools;
 mod reserved_names;
@@ -107,14 +104,12 @@ fn main() -> ExitCode {
     warnings::count_from_now();
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
-        apart::tests(),
         codes::tests(),
         connecting::tests(),
         damage::tests(),
         documents::tests(),
         engines::tests(),
         foreign::tests(),
-        lanes::tests(),
         late_messages::tests(),
         locked::tests(),
         long_names::tests(),

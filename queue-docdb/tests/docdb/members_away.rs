@@ -9,10 +9,7 @@ use mongodb::{
     Client,
     bson::{Bson, Document, doc},
 };
-use mongodb_test_server::{
-    Member, MongoReplicaSet, ReplicaSetOptions,
-    documentdb::{Engines, Gate},
-};
+use mongodb_test_server::{Member, MongoReplicaSet, ReplicaSetOptions, documentdb::Gate};
 use queue_api::{
     Delivery, ErrorKind, LeaseOptions, LeaseOutcome, ManualClock, Queue, QueueBackend, QueueName,
     QueueStats,
@@ -21,7 +18,7 @@ use queue_docdb::DocDbBackend;
 
 use crate::{
     failing_server::FailingServer,
-    fixture::{MINUTE, builder, message},
+    fixture::{MINUTE, all_engines, builder, message},
 };
 
 tests! {
@@ -33,7 +30,7 @@ tests! {
 }
 
 /// The index of claims.
-const INDEX: &str = "visible_at_1_turn_1";
+const INDEX: &str = "visible_at_1";
 
 /// The members, with the one that will be away.
 async fn start() -> (MongoReplicaSet, Member) {
@@ -111,7 +108,7 @@ async fn make_old_queues(set: &MongoReplicaSet, gate: &Gate) {
 }
 
 async fn queues_are_made_and_restored_while_a_member_is_down() {
-    let ((set, secondary), gate) = (start().await, Gate::new(Engines::ALL));
+    let ((set, secondary), gate) = (start().await, Gate::new(all_engines()));
     make_old_queues(&set, &gate).await;
     set.kill(secondary).await.unwrap();
     check_first_uses(&connect(&set, &gate).await).await;
@@ -121,7 +118,7 @@ async fn queues_are_made_and_restored_while_a_member_is_down() {
 }
 
 async fn queues_are_made_and_restored_while_a_member_is_delayed() {
-    let ((set, secondary), gate) = (start().await, Gate::new(Engines::ALL));
+    let ((set, secondary), gate) = (start().await, Gate::new(all_engines()));
     make_old_queues(&set, &gate).await;
     delay(&set, secondary).await;
     check_first_uses(&connect(&set, &gate).await).await;

@@ -22,8 +22,18 @@ tests! {
 }
 
 /// The names that this crate gives its indexes.
-const CLAIM: &str = "visible_at_1_turn_1";
-const DEAD: &str = "dead.id_1";
+const CLAIM: &str = "visible_at_1";
+const IDS: &str = "ids_1";
+const DEAD: &str = "dead_key_1";
+const PARTED: &str = "parted_1";
+
+/// All of them and that of `_id`.
+const ALL: usize = 5;
+
+/// The keys of the index that has this name.
+fn keys(name: &str) -> Document {
+    doc! { name.trim_end_matches("_1"): 1 }
+}
 
 /// A prepared queue with `index` instead of the one of this name, and a new instance.
 async fn with_index(fixture: &Fixture, replaced: &str, index: Document) -> DocDbBackend {
@@ -59,39 +69,29 @@ async fn check_all_calls(backend: &DocDbBackend) {
     assert_eq!(backend.purge(&name(), Purge::Live).await.unwrap(), 2);
 }
 
-fn claim_keys() -> Document {
-    doc! { "visible_at": 1, "turn": 1 }
-}
-
 async fn an_index_on_the_same_keys_serves_whatever_its_name() {
-    let one = |number: Bson| doc! { "visible_at": number.clone(), "turn": number };
-    let dead = doc! { "dead.id": 1 };
-    for (replaced, index) in [
-        (CLAIM, doc! { "key": claim_keys(), "name": "claims" }),
-        (
-            CLAIM,
-            doc! { "key": claim_keys(), "name": "claims", "background": true },
-        ),
-        (CLAIM, doc! { "key": one(Bson::Int64(1)), "name": "long" }),
-        (
-            CLAIM,
-            doc! { "key": one(Bson::Double(1.0)), "name": "double" },
-        ),
-        (
-            DEAD,
-            doc! { "key": dead.clone(), "name": "dead", "sparse": true },
-        ),
-        (DEAD, doc! { "key": dead.clone(), "name": "dead" }),
-        (
-            DEAD,
-            doc! { "key": dead.clone(), "name": "dead", "expireAfterSeconds": 60 },
-        ),
+    let one = |number: Bson| doc! { "key": { "visible_at": number } };
+    for (replaced, mut index) in [
+        (CLAIM, doc! {}),
+        (CLAIM, doc! { "background": true }),
+        (CLAIM, one(Bson::Int64(1))),
+        (CLAIM, one(Bson::Double(1.0))),
+        (IDS, doc! { "unique": true }),
+        (DEAD, doc! { "sparse": true }),
+        (DEAD, doc! {}),
+        (DEAD, doc! { "expireAfterSeconds": 60 }),
+        (PARTED, doc! { "sparse": true }),
+        (PARTED, doc! {}),
     ] {
+        if !index.contains_key("key") {
+            index.insert("key", keys(replaced));
+        }
+        index.insert("name", "mine");
         let fixture = Fixture::new().await;
         let backend = with_index(&fixture, replaced, index.clone()).await;
         check_all_calls(&backend).await;
         let names = fixture.documents().list_index_names().await.unwrap();
-        assert_eq!(names.len(), 3, "{index}: {names:?}");
+        assert_eq!(names.len(), ALL, "{index}: {names:?}");
     }
 }
 
@@ -122,8 +122,9 @@ async fn check_refused(backend: &DocDbBackend, index: &str, what: &str) {
 /// One ready message and one dead letter.
 async fn fill(fixture: &Fixture) {
     let queue = fixture.queue();
-    let both = [message("a"), message("b")];
-    queue.enqueue_batch(&both).await.unwrap();
+    for each in ["a", "b"] {
+        queue.enqueue(&message(each)).await.unwrap();
+    }
     let first = queue.lease().await.unwrap().expect("it is ready");
     applied(queue.dead_letter(&first.receipt, "no")).await;
 }
@@ -153,6 +154,7 @@ async fn an_index_that_would_not_serve_is_named_by_enqueue_and_lease() {
     let partial = doc! { "attempts": { "$gt": 0 } };
     let collation = doc! { "locale": "en", "strength": 2 };
     let options = [
+        ("plain", doc! {}),
         ("hidden", doc! { "hidden": true }),
         ("unique", doc! { "unique": true }),
         ("partial", doc! { "partialFilterExpression": partial }),
@@ -163,10 +165,15 @@ async fn an_index_that_would_not_serve_is_named_by_enqueue_and_lease() {
     ];
     let queue_name = name();
     for (what, options) in options {
-        for (replaced, keys) in [(CLAIM, claim_keys()), (DEAD, doc! { "dead.id": 1 })] {
-            // The first is as this crate makes it. The second cannot be built: two documents lack
-            // the key.
-            if replaced == DEAD && matches!(what, "sparse" | "unique") {
+        for replaced in [CLAIM, IDS, DEAD, PARTED] {
+            let serves = match replaced {
+                CLAIM => what == "plain",
+                IDS => what == "unique",
+                _ => matches!(what, "plain" | "sparse"),
+            };
+            // It cannot be built: two documents lack the key.
+            let is_impossible = replaced != IDS && what == "unique";
+            if serves || is_impossible {
                 continue;
             }
             let fixture = Fixture::new().await;
@@ -174,13 +181,13 @@ async fn an_index_that_would_not_serve_is_named_by_enqueue_and_lease() {
             // Under another name, and under this crate's.
             for name in ["mine", replaced] {
                 fill(&fixture).await;
-                let mut index = doc! { "key": keys.clone(), "name": name };
+                let mut index = doc! { "key": keys(replaced), "name": name };
                 index.extend(options.clone());
                 let backend = with_index(&fixture, replaced, index).await;
                 check_reads(&backend, &what).await;
                 check_refused(&backend, name, &what).await;
                 check_reads(&backend, &what).await;
-                assert_eq!(counts(&fixture).await, (3, 3), "{what}");
+                assert_eq!(counts(&fixture).await, (3, ALL), "{what}");
                 fixture.documents().drop().await.unwrap();
                 fixture.backend.delete_queue(&queue_name).await.unwrap();
             }
@@ -193,7 +200,7 @@ async fn a_second_index_on_the_same_keys_is_named() {
     let fixture = Fixture::new().await;
     fixture.backend.prepare(&name()).await.unwrap();
     let partial = doc! { "attempts": { "$gt": 0 } };
-    let second = doc! { "key": claim_keys(), "name": "mine", "partialFilterExpression": partial };
+    let second = doc! { "key": keys(CLAIM), "name": "mine", "partialFilterExpression": partial };
     let create = doc! { "createIndexes": "queue.mail", "indexes": [second] };
     fixture.raw.run_command(create).await.unwrap();
     let other = fixture.another_backend(fixture.clock.clone()).await;
@@ -201,12 +208,12 @@ async fn a_second_index_on_the_same_keys_is_named() {
 }
 
 async fn a_name_that_other_keys_have_is_named() {
-    for replaced in [CLAIM, DEAD] {
+    for replaced in [CLAIM, IDS, DEAD, PARTED] {
         let fixture = Fixture::new().await;
         let index = doc! { "key": { "other": 1 }, "name": replaced };
         let backend = with_index(&fixture, replaced, index).await;
         check_refused(&backend, replaced, "taken").await;
-        assert_eq!(counts(&fixture).await, (1, 3), "no index was made");
+        assert_eq!(counts(&fixture).await, (1, ALL), "no index was made");
     }
 }
 
@@ -262,7 +269,7 @@ async fn a_client_with_the_strict_stable_api_works() {
         fixture.documents().drop_indexes().await.unwrap();
         let again = strict(&fixture).await;
         assert_eq!(lease(&queue_of(&again), 9).await.len(), 1);
-        assert_eq!(counts(&fixture).await, (2, 3));
+        assert_eq!(counts(&fixture).await, (2, ALL));
         backend.delete_queue(&name()).await.unwrap();
         queue_of(&backend).enqueue(&message("a")).await.unwrap();
         backend.purge(&name(), Purge::Live).await.unwrap();

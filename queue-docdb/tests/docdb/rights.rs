@@ -3,17 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use mongodb::bson::{Document, doc};
-use mongodb_test_server::{
-    MongoServer, ServerOptions,
-    documentdb::{Engines, Gate},
-};
+use mongodb_test_server::{MongoServer, ServerOptions, documentdb::Gate};
 use queue_api::{
     EnqueueOutcome, ErrorKind, LeaseOutcome, ManualClock, PageOptions, QueueAdmin, QueueBackend,
     QueueStats,
 };
 use queue_docdb::DocDbBackend;
 
-use crate::fixture::{self, applied, message, name, queue_of};
+use crate::fixture::{self, all_engines, applied, message, name, queue_of};
 
 tests! {
     on_one_thread:
@@ -67,7 +64,7 @@ impl Secured {
         Self {
             server,
             shop,
-            gate: Gate::new(Engines::ALL),
+            gate: Gate::new(all_engines()),
             clock: Arc::new(ManualClock::new()),
         }
     }

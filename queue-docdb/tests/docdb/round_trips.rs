@@ -6,7 +6,10 @@ use mongodb::{
     bson::{DateTime, Document, doc},
     event::command::CommandEvent,
 };
-use queue_api::{LeaseChange, NewMessage, Queue, Receipt};
+use queue_api::{
+    EnqueueOutcome::{Duplicate, Stored},
+    LeaseChange, LeaseOptions, NewMessage, Queue, Receipt,
+};
 
 use crate::fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, queue_of};
 
@@ -15,6 +18,7 @@ tests! {
         the_first_call_of_an_instance_looks_and_makes_what_is_missing,
         only_an_index_of_a_queue_with_documents_is_built_by_a_quorum,
         each_call_sends_as_few_commands_as_it_can,
+        an_enqueue_of_known_ids_sends_two_commands_more,
         claims_on_a_backlog_start_where_the_last_one_did
 }
 
@@ -66,7 +70,7 @@ async fn the_first_call_of_an_instance_looks_and_makes_what_is_missing() {
     queue.lease().await.unwrap();
     assert_eq!(sent.names(), [&look[..], &["find"]].concat());
     queue.enqueue(&message("a")).await.unwrap();
-    let make = ["create", "createIndexes", "createIndexes", "insert"];
+    let make = [&["create"][..], &["createIndexes"; 4], &["insert"]].concat();
     assert_eq!(sent.names(), [&look[..], &make, &["insert"]].concat());
 
     let (sent, queue) = Sent::by_a_new_one(&fixture).await;
@@ -94,37 +98,80 @@ async fn only_an_index_of_a_queue_with_documents_is_built_by_a_quorum() {
         let quorums = builds.map(|it| it.get_str("commitQuorum").ok().map(str::to_owned));
         quorums.collect::<Vec<_>>()
     };
-    assert_eq!(quorums().await, [None, None]);
+    assert_eq!(quorums().await, vec![None; 4]);
     fixture.documents().drop_indexes().await.unwrap();
-    assert_eq!(quorums().await, vec![Some("majority".to_owned()); 2]);
+    assert_eq!(quorums().await, vec![Some("majority".to_owned()); 4]);
 }
 
 async fn each_call_sends_as_few_commands_as_it_can() {
     let fixture = Fixture::new().await;
     let (sent, queue) = Sent::by_another(&fixture).await;
+    let take = |number: usize| {
+        let options = LeaseOptions::new(number);
+        let queue = queue.clone();
+        async move {
+            let leased = queue.lease_batch(&options).await.unwrap();
+            assert_eq!(leased.len(), number);
+            let receipts = leased.into_iter().map(|it| it.receipt);
+            receipts.collect::<Vec<_>>()
+        }
+    };
+    queue.enqueue(&NewMessage::new("one")).await.unwrap();
+    assert_eq!(sent.names(), ["insert"]);
+    let one = take(1).await.remove(0);
+    assert_eq!(sent.names(), ["find", "update"]);
+    applied(queue.ack(&one)).await;
+    assert_eq!(sent.names(), ["delete"]);
+
+    // Messages that share a document.
+    let several: Vec<_> = (0..5).map(|_| NewMessage::new("several")).collect();
+    queue.enqueue_batch(&several).await.unwrap();
+    assert_eq!(sent.names(), ["insert"]);
+    let receipts = take(5).await;
+    assert_eq!(sent.names(), ["find", "update"]);
+    queue.ack_batch(&receipts).await.unwrap();
+    assert_eq!(sent.names(), ["delete"]);
+    queue.enqueue_batch(&several).await.unwrap();
+    let receipts = take(5).await;
+    sent.take();
+    applied(queue.ack(&receipts[0])).await;
+    assert_eq!(sent.names(), ["find", "update"]);
+    applied(queue.nack(&receipts[1], MINUTE)).await;
+    assert_eq!(sent.names(), ["find", "update"]);
+
     let messages: Vec<_> = (0..500).map(|n| message(&format!("m{n}"))).collect();
     queue.enqueue_batch(&messages).await.unwrap();
     assert_eq!(sent.names(), ["insert"]);
-    queue.enqueue(&NewMessage::new("one")).await.unwrap();
-    assert_eq!(sent.names(), ["insert"]);
-
-    let one = queue.lease().await.unwrap().expect("ready");
+    let receipts = take(400).await;
     assert_eq!(sent.names(), ["find", "update"]);
-    applied(queue.ack(&one.receipt)).await;
-    assert_eq!(sent.names(), ["delete"]);
-
-    let deliveries = lease(&queue, 400).await;
-    assert_eq!(deliveries.len(), 400);
-    assert_eq!(sent.names(), ["find", "update"]);
-    let receipts: Vec<_> = deliveries.into_iter().map(|it| it.receipt).collect();
     let extensions: Vec<_> = receipts
         .iter()
         .map(|receipt| LeaseChange::extend(receipt.clone(), MINUTE))
         .collect();
     queue.change_batch(&extensions).await.unwrap();
-    assert_eq!(sent.names(), ["update"]);
-    queue.ack_batch(&receipts).await.unwrap();
+    assert_eq!(sent.names(), ["find", "update"]);
+    queue.ack_batch(&receipts[..160]).await.unwrap();
     assert_eq!(sent.names(), ["find", "delete"]);
+    // Of some entries all that is left, of the last one a part.
+    queue.ack_batch(&receipts[160..399]).await.unwrap();
+    let mut names = sent.names();
+    names[1..].sort();
+    assert_eq!(names, ["find", "delete", "update"]);
+}
+
+/// What the queue holds of the ids decides, not what is refused: a find and another insert.
+async fn an_enqueue_of_known_ids_sends_two_commands_more() {
+    let fixture = Fixture::new().await;
+    let (sent, queue) = Sent::by_another(&fixture).await;
+    let batch = ["a", "b", "c"].map(message);
+    queue.enqueue(&batch[1]).await.unwrap();
+    sent.take();
+    let outcomes = queue.enqueue_batch(&batch).await.unwrap();
+    assert_eq!(outcomes, [Stored, Duplicate, Stored]);
+    assert_eq!(sent.names(), ["insert", "find", "insert"]);
+    // A refused message that has a document of its own is a duplicate.
+    assert_eq!(queue.enqueue(&batch[1]).await.unwrap(), Duplicate);
+    assert_eq!(sent.names(), ["insert"]);
 }
 
 /// The ready time from which a find starts; `None` for the beginning.

@@ -15,7 +15,7 @@ tests! {
 }
 
 /// The index of claims.
-const INDEX: &str = "visible_at_1_turn_1";
+const INDEX: &str = "visible_at_1";
 
 fn id() -> Document {
     doc! { "_id": { "queue-docdb": "schema" } }
@@ -24,7 +24,7 @@ fn id() -> Document {
 impl Fixture {
     /// Does what another version of the library would do with the queue.
     async fn upgrade(&self) {
-        let version = doc! { "$set": { "version": 3_i64 } };
+        let version = doc! { "$set": { "version": 4_i64 } };
         let documents = self.documents();
         let updated = documents.update_one(id(), version).upsert(true).await;
         updated.expect("an update");
@@ -36,7 +36,11 @@ async fn a_queue_has_its_schema_version() {
     let queue = fixture.queue();
     queue.enqueue(&message("a")).await.unwrap();
     let version = fixture.documents().find_one(id()).await.unwrap();
-    assert_eq!(version.unwrap().get_i64("version").unwrap(), 2);
+    let version = version.unwrap();
+    assert_eq!(version.get_i64("version").unwrap(), 3);
+    // The unique index on ids refuses a second document without any.
+    let ids = version.get_array("ids").unwrap();
+    assert_eq!(*ids, [doc! { "queue-docdb": "schema" }.into()]);
 
     // It is not a message, for any call.
     let stats = queue.stats().await.unwrap();
@@ -67,7 +71,7 @@ async fn a_queue_of_another_version_is_refused_and_not_changed() {
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains("of schema 3"), "{error}");
+        assert!(error.to_string().contains("of schema 4"), "{error}");
     }
     assert_eq!(
         fixture.documents().count_documents(doc! {}).await.unwrap(),
@@ -85,11 +89,11 @@ async fn an_instance_that_trusts_the_old_version_notices_the_new_one() {
     let dropped = fixture.documents().drop_index(INDEX).await;
     dropped.expect("the other version has another index");
     let error = queue.lease().await.unwrap_err();
-    assert!(error.to_string().contains("of schema 3"), "{error}");
+    assert!(error.to_string().contains("of schema 4"), "{error}");
     let indexes = fixture.documents().list_index_names().await.unwrap();
     assert!(!indexes.contains(&INDEX.to_owned()), "{indexes:?}");
     let error = queue.enqueue(&NewMessage::new("b")).await.unwrap_err();
-    assert!(error.to_string().contains("of schema 3"), "{error}");
+    assert!(error.to_string().contains("of schema 4"), "{error}");
 }
 
 async fn many_instances_may_start_at_once() {
@@ -116,5 +120,5 @@ async fn a_dropped_queue_gets_its_version_again() {
     assert_eq!(lease(&queue, 9).await.len(), 1);
     queue.enqueue(&message("c")).await.unwrap();
     let version = fixture.documents().find_one(id()).await.unwrap();
-    assert_eq!(version.unwrap().get_i64("version").unwrap(), 2);
+    assert_eq!(version.unwrap().get_i64("version").unwrap(), 3);
 }

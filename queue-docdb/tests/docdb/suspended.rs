@@ -8,13 +8,10 @@ use mongodb::{
     Client,
     bson::{DateTime, Document, doc},
 };
-use mongodb_test_server::{
-    MongoServer,
-    documentdb::{Engines, Gate},
-};
+use mongodb_test_server::{MongoServer, documentdb::Gate};
 use queue_api::LeaseOptions;
 
-use crate::fixture::{MINUTE, builder, message, queue_of};
+use crate::fixture::{MINUTE, all_engines, builder, message, queue_of};
 
 tests! {
     on_one_thread:
@@ -89,7 +86,7 @@ async fn leases_and_delays_of_a_suspended_machine_are_as_long_as_they_should_be(
 async fn work_on_a_suspended_machine() {
     let server = MongoServer::shared().await.unwrap();
     let database = server.scratch_database();
-    let gate = Gate::new(Engines::ALL);
+    let gate = Gate::new(all_engines());
     let backend = builder(server.uri(), &gate).database(database.name());
     let backend = backend.connect().await.unwrap();
     let queue = queue_of(&backend);
@@ -113,7 +110,7 @@ async fn work_on_a_suspended_machine() {
         .database(database.name())
         .collection::<Document>("queue.mail");
     for id in ["now", "later"] {
-        let found = documents.find_one(doc! { "_id": id }).await.unwrap();
+        let found = documents.find_one(doc! { "ids": id }).await.unwrap();
         let ready_at = found
             .unwrap()
             .get_datetime("visible_at")

@@ -52,8 +52,11 @@ fn assert_names_the_index(error: &Error, index: &str) {
 
 async fn a_refusal_of_another_unique_index_is_no_duplicate() {
     let indexes = [
-        (doc! { "payload": 1 }, "payload_1"),
-        (doc! { "payload": 1, "attempts": 1 }, "index: _id_ of mine"),
+        (doc! { "messages.payload": 1 }, "messages.payload_1"),
+        (
+            doc! { "messages.payload": 1, "attempts": 1 },
+            "index: ids_1 of mine",
+        ),
         (doc! { "attempts": 1 }, "attempts"),
     ];
     for (keys, index) in indexes {
@@ -72,12 +75,12 @@ async fn a_refusal_of_another_unique_index_is_no_duplicate() {
 }
 
 async fn nor_in_a_transaction() {
-    let (fixture, _) = with_index(doc! { "payload": 1 }, "payload_1").await;
+    let (fixture, _) = with_index(doc! { "messages.payload": 1 }, "messages.payload_1").await;
     let mut session = fixture.backend.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
     let mut queues = fixture.backend.in_transaction(&mut session);
     let error = queues.enqueue(&name(), &[rival("b")]).await.unwrap_err();
-    assert_names_the_index(&error, "payload_1");
+    assert_names_the_index(&error, "messages.payload_1");
     assert!(!error.is_retryable());
     session.abort_transaction().await.unwrap();
 }
@@ -97,13 +100,13 @@ async fn a_collation_that_makes_ids_equal_is_an_error() {
     assert_eq!(queue.enqueue(&message("a")).await.unwrap(), Stored);
     assert_eq!(queue.enqueue(&message("a")).await.unwrap(), Duplicate);
     let error = queue.enqueue(&message("A")).await.unwrap_err();
-    assert_names_the_index(&error, "_id_");
+    assert_names_the_index(&error, "ids_1");
     assert!(error.to_string().contains("collation"), "{error}");
 
     let mut session = fixture.backend.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
     let mut queues = fixture.backend.in_transaction(&mut session);
     let error = queues.enqueue(&name(), &[message("A")]).await.unwrap_err();
-    assert_names_the_index(&error, "_id_");
+    assert_names_the_index(&error, "ids_1");
     session.abort_transaction().await.unwrap();
 }

@@ -1,6 +1,6 @@
-//! Dead letters and live messages that cannot be read, and the calls of an administrator.
+//! Dead letters that cannot be read, and the calls of an administrator.
 
-use super::*;
+use super::{documents::field_kinds, *};
 
 tests! {
     on_threads:
@@ -16,51 +16,44 @@ async fn damaged_dead_letters_hide_no_others() {
     bench.queue.enqueue(&message("template")).await.unwrap();
     let delivery = bench.queue.lease().await.unwrap().expect("ready");
     applied(bench.queue.dead_letter(&delivery.receipt, "no")).await;
-    let template = fixture.document("template").await;
+    let mut template = fixture.document("template").await;
+    // Before the others.
+    template.insert("dead_key", "!");
     const BYTES: &[u8] = b"!\xff\xfe\xff";
     let mut kinds = vec![
-        Kind::new("dead.id", |document, _| {
-            document.insert("dead", doc! { "id": placeholder(BYTES) });
+        Kind::new("a place that is not UTF-8", |document, _| {
+            document.insert("dead_key", placeholder(BYTES));
         })
         .invalid(BYTES),
-        Kind::new("dead.id in an array", |document, number| {
-            document.insert("dead", doc! { "id": ["!", format!("!{number}")] });
+        Kind::new("places", |document, number| {
+            document.insert("dead_key", vec!["!".to_owned(), format!("!{number}")]);
         }),
-        Kind::new("dead.id too long", |document, number| {
-            document.insert("dead", doc! { "id": "!".repeat(300 + number) });
+        Kind::new("a long place", |document, number| {
+            document.insert("dead_key", "!".repeat(300 + number));
         }),
-        Kind::new("dead in an array", |document, number| {
-            document.insert("dead", [doc! { "id": format!("!{number}") }].to_vec());
-        }),
-        Kind::new("live and dead", |document, number| {
-            document.insert("dead.id", format!("!{number}"));
+        Kind::new("live and dead", |document, _| {
             document.insert("visible_at", DateTime::MAX);
         }),
     ];
-    for kind in id_kinds() {
-        let (what, invalid) = (kind.what.clone(), kind.invalid);
-        let mut dead = Kind::new(what, move |document, number| {
-            document.insert("dead", doc! { "id": format!("!{number}") });
-            (kind.change)(document, number);
-        });
-        dead.invalid = invalid;
-        kinds.push(dead);
+    kinds.extend(field_kinds("dead_key"));
+    for field in [
+        "ids",
+        "rev",
+        "parts",
+        "messages",
+        "max_attempts",
+        "visibility",
+    ] {
+        kinds.extend(field_kinds(field));
     }
-    for field in ["id", "at", "reason"] {
-        kinds.extend(values().into_iter().map(|(what, value)| {
-            Kind::new(format!("dead.{field} {what}"), move |document, number| {
-                let mut dead = doc! { "id": format!("!{number}") };
-                dead.insert(field, &value);
-                document.insert("dead", dead);
-            })
-        }));
-    }
+    kinds.extend(id_kinds());
     for (index, kind) in kinds.iter().enumerate() {
-        let bench = Bench::new(&fixture, &format!("q{index}"));
-        let several = if kind.what.starts_with("dead.id") && index < 3 {
-            1001
-        } else {
-            3
+        // Making a queue takes longer than the rest.
+        fixture.backend.delete_queue(&bench.name).await.unwrap();
+        let several = match index {
+            _ if kind.what.starts_with("ids") => 1,
+            0..3 => 1001,
+            _ => 3,
         };
         let documents: Vec<_> = (0..several).map(|n| kind.document(&template, n)).collect();
         check_dead(&bench, &kind.what, &documents).await;
@@ -74,20 +67,30 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
         applied(queue.dead_letter(&delivery.receipt, "no")).await;
     }
     bench.store(documents).await;
-    let dead = queue.stats().await.unwrap().dead;
+    let mut readable = None;
     for max in [1, 3, 2000] {
         let mut page = PageOptions::new(max);
         let mut listed = Vec::new();
         loop {
             let letters = admin.dead_letters(&bench.name, &page).await.unwrap();
             listed.extend(letters.iter().map(|letter| letter.id.to_string()));
+            assert!(
+                listed.len() <= 4 + documents.len(),
+                "{what}, pages of {max}"
+            );
             let Some(token) = letters.next else { break };
             page = PageOptions::new(max).with_token(token);
         }
+        assert_eq!(
+            *readable.get_or_insert(listed.len()),
+            listed.len(),
+            "{what}"
+        );
         assert_eq!(sound(listed), SOUND, "{what}, pages of {max}");
     }
     let redriven = admin.redrive(&bench.name, &Redrive::All).await.unwrap();
-    assert_eq!(redriven, dead, "{what}");
+    // What cannot be delivered may have been changed.
+    assert!(redriven >= readable.unwrap() as u64, "{what}: {redriven}");
     let mut leased = Vec::new();
     loop {
         let deliveries = lease(queue, 1000).await;
@@ -99,19 +102,15 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     leased.sort();
     assert_eq!(sound(leased), SOUND, "{what}");
     bench.assert_waits(what).await;
+    purge_all(bench, what).await;
 
-    admin.purge(&bench.name, Purge::Live).await.unwrap();
-    let again = queue.stats().await.unwrap().dead;
-    let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
-    assert_eq!(purged, again, "{what}");
     admin.delete_queue(&bench.name).await.unwrap();
     queue.enqueue(&message("m0")).await.unwrap();
     bench.store(documents).await;
     let delivery = queue.lease().await.unwrap().expect("ready");
     applied(queue.dead_letter(&delivery.receipt, "no")).await;
-    let dead = queue.stats().await.unwrap().dead;
     let purged = admin.purge(&bench.name, Purge::Dead).await.unwrap();
-    assert_eq!(purged, dead, "{what}");
+    assert!(purged > 0, "{what}");
     assert_eq!(queue.stats().await.unwrap().dead, 0, "{what}");
 }
 
@@ -125,6 +124,9 @@ async fn a_purge_removes_any_number_of_unreadable_documents() {
     let documents: Vec<_> = (0..1001).map(|n| kind.document(&template, n)).collect();
     bench.store(&documents).await;
     let purged = fixture.backend.purge(&bench.name, Purge::Live).await;
-    assert_eq!(purged.unwrap(), 1002);
-    assert_eq!(bench.queue.stats().await.unwrap().ready, 0);
+    assert_eq!(purged.unwrap(), 1, "the others are set aside");
+    assert_eq!(bench.queue.stats().await.unwrap().dead, 1001);
+    let purged = fixture.backend.purge(&bench.name, Purge::Dead).await;
+    assert_eq!(purged.unwrap(), 1001);
+    assert_eq!(bench.queue.stats().await.unwrap(), QueueStats::default());
 }

@@ -1,9 +1,11 @@
 //! The documents that no claim can deliver, by kind: each field and `_id` with values of every type.
 
 use mongodb::bson::{
-    Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId,
+    Binary, Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc, oid::ObjectId,
     spec::BinarySubtype,
 };
+
+use super::parted;
 
 /// Strings that are not UTF-8: a stray byte, an overlong slash, half a character, a surrogate,
 /// a character that does not exist, and one beside each end of the order of strings.
@@ -84,9 +86,7 @@ impl Kind {
         number: usize,
         size: usize,
     ) -> RawDocumentBuf {
-        let mut document = template.clone();
-        document.insert("_id", format!("bad{number}"));
-        (self.change)(&mut document, number);
+        let mut document = self.changed(template, number);
         document.insert("rest", binary(BinarySubtype::Generic, &[]));
         let without = with_bytes(document.clone(), self.invalid).as_bytes().len();
         document.insert(
@@ -97,10 +97,18 @@ impl Kind {
     }
 
     pub(super) fn document(&self, template: &Document, number: usize) -> RawDocumentBuf {
+        with_bytes(self.changed(template, number), self.invalid)
+    }
+
+    fn changed(&self, template: &Document, number: usize) -> Document {
         let mut document = template.clone();
-        document.insert("_id", format!("bad{number}"));
+        document.insert("_id", Uuid::new());
+        let messages = document.get_array("messages").map_or(1, Vec::len);
+        // They must differ in all documents of a queue.
+        let ids = (0..messages).map(|index| format!("{}-{index}", fastrand::u64(..)));
+        document.insert("ids", ids.collect::<Vec<_>>());
         (self.change)(&mut document, number);
-        with_bytes(document, self.invalid)
+        document
     }
 }
 
@@ -122,7 +130,7 @@ pub(super) fn values() -> Vec<(&'static str, Bson)> {
         ("NaN", f64::NAN.into()),
         ("infinite", f64::INFINITY.into()),
         ("half", 0.5.into()),
-        ("a UUID", mongodb::bson::Uuid::new().into()),
+        ("a UUID", Uuid::new().into()),
         ("an old binary", binary(BinarySubtype::BinaryOld, &[1])),
         ("binary", binary(BinarySubtype::Generic, &[1; 16])),
         ("an object id", ObjectId::new().into()),
@@ -244,9 +252,9 @@ pub(super) fn single_id_kinds() -> Vec<Kind> {
 }
 
 /// Documents of others, and what else may be there.
-pub(super) fn foreign_kinds() -> Vec<Kind> {
+fn foreign_kinds() -> Vec<Kind> {
     const BYTES: &[u8] = b"\xff\xfe\xff\xfe";
-    let fields = ["headers", "payload", "visible_at", "lease", "anything"];
+    let fields = ["messages", "visible_at", "lease", "anything"];
     let mut kinds = Vec::from(fields.map(|field| {
         Kind::new(field, move |document, _| {
             document.insert(field, placeholder(BYTES));
@@ -256,23 +264,48 @@ pub(super) fn foreign_kinds() -> Vec<Kind> {
     let names = Kind::new("the name of a field", |document, _| {
         document.insert(placeholder(BYTES), 1);
     });
+    let only = |time: fn(&Document) -> Option<Bson>| {
+        move |document: &mut Document, number| {
+            let time = time(document);
+            let id = format!("other{}-{number}", fastrand::u64(..));
+            *document = doc! { "_id": &id, "ids": [&id] };
+            document.extend(time.map(|time| ("visible_at".to_owned(), time)));
+        }
+    };
     kinds.extend([
         names.invalid(BYTES),
-        Kind::new("only a time", |document, number| {
-            let time = document.get("visible_at").cloned();
-            *document = doc! { "_id": format!("time{number}"), "visible_at": time };
-        }),
-        Kind::new("nothing", |document, number| {
-            *document = doc! { "_id": format!("nothing{number}") };
-        }),
-        Kind::new("live and dead", |document, number| {
-            document.insert("dead", doc! { "id": format!("dead{number}") });
-        }),
+        Kind::new("only a time", only(|it| it.get("visible_at").cloned())),
+        Kind::new("nothing", only(|_| None)),
         Kind::new("no attempts left", |document, _| {
             document.insert("attempts", 5);
             document.insert("max_attempts", 5);
         }),
     ]);
+    kinds
+}
+
+/// Ids of messages that are not those of the entry. The index refuses most of them twice.
+fn ids_kinds() -> Vec<Kind> {
+    let text = |number: usize| format!("id{number}");
+    let mut kinds = field_kinds("ids");
+    kinds.extend([
+        Kind::new("more ids than messages", move |document, number| {
+            document.insert("ids", [text(number), text(number + 1000)].to_vec());
+        }),
+        Kind::new("an id that is too long", |document, number| {
+            document.insert("ids", ["x".repeat(300 + number)].to_vec());
+        }),
+        Kind::new("an id that is no text", |document, number| {
+            document.insert("ids", [number as i64].to_vec());
+        }),
+    ]);
+    kinds.extend(INVALID.iter().map(|invalid| {
+        Kind::new("ids", |document, number| {
+            let id = format!("{}{number}", placeholder(invalid));
+            document.insert("ids", [id].to_vec());
+        })
+        .invalid(invalid)
+    }));
     kinds
 }
 
@@ -284,6 +317,7 @@ pub(super) struct Case {
 }
 
 pub(super) fn cases(template: &Document) -> Vec<Case> {
+    let parted = parted::template(template);
     let mut cases = Vec::new();
     let mut add = |what: &str, documents: Vec<RawDocumentBuf>, batches: &[usize]| {
         cases.extend(batches.iter().map(|&batch| Case {
@@ -292,30 +326,41 @@ pub(super) fn cases(template: &Document) -> Vec<Case> {
             batch,
         }));
     };
-    for (index, kind) in id_kinds().iter().chain(&foreign_kinds()).enumerate() {
+    let mut all = Vec::new();
+    let several = id_kinds().into_iter().chain(foreign_kinds());
+    let several = several.map(|kind| (kind, template));
+    let contradictions = parted::contradictions().into_iter();
+    let several = several.chain(contradictions.map(|kind| (kind, &parted)));
+    for (index, (kind, template)) in several.enumerate() {
         add(&kind.what, vec![kind.document(template, 0)], &[1]);
         let three = (0..3).map(|number| kind.document(template, number));
         add(&kind.what, three.collect(), &[[1, 3, 1000][index % 3]]);
+        all.push(kind.document(template, 100));
     }
-    let each = |kinds: &[Kind]| -> Vec<_> {
+    for (index, kind) in ids_kinds().iter().enumerate() {
+        let document = kind.document(template, 0);
+        add(&kind.what, vec![document], &[[1, 3, 1000][index % 3]]);
+    }
+    let each = |kinds: &[Kind], template: &Document| -> Vec<_> {
         let numbered = kinds.iter().enumerate();
         numbered
             .map(|(number, kind)| kind.document(template, number))
             .collect()
     };
-    let singles = each(&single_id_kinds());
-    let several = singles.len();
-    add("ids", singles, &[1, several, 1000]);
-    let mut all = each(&id_kinds());
-    let not_there = ["lease", "settled", "dead"];
+    let mut groups = vec![("ids of documents".to_owned(), single_id_kinds(), template)];
+    let not_there = ["lease", "parted", "parts", "dead_key"];
     let fields = template.keys().map(String::as_str).chain(not_there);
-    for (index, field) in fields.filter(|&field| field != "_id").enumerate() {
-        let kinds = field_kinds(field);
-        let documents = each(&kinds);
+    let fields = fields.filter(|field| !matches!(*field, "_id" | "ids"));
+    groups.extend(fields.map(|field| (field.to_owned(), field_kinds(field), template)));
+    let inner = parted::field_kinds().into_iter();
+    groups.extend(inner.map(|(field, kinds)| (field, kinds, &parted)));
+    for (what, kinds, template) in groups {
+        let documents = each(&kinds, template);
         let several = documents.len();
-        add(field, documents, &[1, several, 1000]);
-        let numbered = kinds.iter().enumerate();
-        all.extend(numbered.map(|(n, kind)| kind.document(template, 100 * (index + 1) + n)));
+        add(&what, documents, &[1, several, 1000]);
+        if what != "ids of documents" {
+            all.extend(each(&kinds, template));
+        }
     }
     let several = all.len();
     add("everything", all, &[1, several]);

@@ -1,0 +1,386 @@
+//! Administration: peek, purge, dead letters, redrive, delete.
+
+use std::collections::BTreeMap;
+
+use mongodb::bson::{DateTime, RawDocument, doc};
+use queue_api::{
+    DeadLetter, DeadLetterPage, DeadReason, MessageId, MessageState, PageOptions, PageToken,
+    PeekedMessage, Purge, Redrive,
+};
+
+use super::{settle, stats::live};
+use crate::{
+    document::{
+        encoding::{Stored, dead_time},
+        entry::{Entry, Fate},
+        fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES},
+        instant,
+    },
+    store::{
+        collection::{Query, QueueCollection, REPLY_BYTES, unchanged},
+        error::StoreError,
+        index::Index,
+        inspect,
+        set_aside::{Unreadable, are_set_aside},
+        write::{To, Trace, Write, are_at, new_addend, update_statements},
+    },
+};
+
+/// How many entries one command changes. Each such chunk has the operation timeout.
+const CHUNK: usize = 1000;
+
+/// In milliseconds. The times of two processes differ by at most a round trip to the server.
+const PURGE_MARGIN: i64 = 1000;
+
+/// In milliseconds: a day.
+const LONGEST_PURGE: i64 = 24 * 3600 * 1000;
+
+/// How often in a row a chunk may be changed by others first. Each takes two round trips.
+const MOST_LOST: u32 = 100;
+
+/// What a chunk came to.
+struct Chunk {
+    /// Messages that were changed.
+    changed: u64,
+    /// Whether others have changed some of its entries first.
+    is_lost: bool,
+    /// Whether some of its documents could not be read. The next look does not find them.
+    is_set_aside: bool,
+    found: usize,
+    /// The last place in the list of dead letters.
+    last: Option<String>,
+}
+
+impl QueueCollection {
+    pub(crate) async fn peek(&self, max: usize) -> Result<Vec<PeekedMessage>, StoreError> {
+        let now = self.now().await;
+        let query = |limit| Query::in_order_of(Index::Claim, live(), limit);
+        let read = |found: &RawDocument| Stored::read_all(found).ok();
+        let entries = self.find_readable(query, max, read).await?;
+        let last = entries.last().and_then(|last| last.entry.visible_at());
+        // Of messages that are ready later than the last entry, earlier ones may not have been found.
+        let horizon = match entries.len() < max {
+            true => i64::MAX,
+            false => last.unwrap_or(i64::MAX),
+        };
+        let mut messages: Vec<_> = entries
+            .iter()
+            .flat_map(|entry| peeked(entry, now))
+            .collect();
+        messages.retain(|(at, _)| *at <= horizon);
+        messages.sort_by_key(|(at, _)| *at);
+        messages.truncate(max);
+        Ok(messages.into_iter().map(|(_, message)| message).collect())
+    }
+
+    pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
+        // What comes later stays, or the purge might never end.
+        let began = self.now().await;
+        let end = instant::after(began, PURGE_MARGIN);
+        let mut purged = 0;
+        loop {
+            purged += self.purge_once(&what, began, end).await?;
+            // A failover may undo what the last look showed: that another purge has removed the rest.
+            // After an error, it may be another server that answers, so look again.
+            let step = self.next_step();
+            let mut retries = step.deadline.retries();
+            let version = unchanged(doc! { ID: inspect::id() });
+            match step.update_again(vec![version], &retries).await {
+                Ok(_) => return Ok(purged),
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    async fn purge_once(
+        &self,
+        what: &Purge,
+        began: DateTime,
+        end: DateTime,
+    ) -> Result<u64, StoreError> {
+        match what {
+            Purge::Live => {
+                let mut filter = live();
+                // A time that no purge lasts to is damaged, and so is an array.
+                let later = doc! { "$gt": end, "$lt": instant::after(began, LONGEST_PURGE) };
+                let is_array = format!("{ENQUEUED_AT}.0");
+                let later = doc! { ENQUEUED_AT: later, is_array: { "$exists": false } };
+                filter.insert("$nor", vec![later]);
+                let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
+                self.purge_live(query).await
+            }
+            Purge::Dead => {
+                let removed = self.change_dead(Some(end), |entry, number| {
+                    entry.remove(number);
+                    true
+                });
+                Ok(removed.await? + self.purge_set_aside().await?)
+            }
+        }
+    }
+
+    async fn purge_live(&self, query: impl Fn() -> Query) -> Result<u64, StoreError> {
+        let (mut purged, mut lost) = (0, 0);
+        loop {
+            let remove = |entry: &mut Entry, _: &Stored| {
+                let live = entry.parts.iter().filter(|part| part.ready_at().is_some());
+                let numbers: Vec<usize> = live.flat_map(|part| part.numbers.clone()).collect();
+                for number in &numbers {
+                    entry.remove(*number);
+                }
+                numbers.len()
+            };
+            let chunk = self.next_step().change_chunk(query(), remove).await?;
+            purged += chunk.changed;
+            if chunk.found < CHUNK && !chunk.is_lost {
+                return Ok(purged);
+            }
+            lost = match chunk.changed > 0 || chunk.is_set_aside {
+                true => 0,
+                false => lost + 1,
+            };
+            if lost == MOST_LOST {
+                return Err(StoreError::Uncertain);
+            }
+        }
+    }
+
+    async fn purge_set_aside(&self) -> Result<u64, StoreError> {
+        self.delete(vec![doc! { "q": are_set_aside(), "limit": 0 }])
+            .await
+    }
+
+    /// Changes dead letters in one pass through their list, up to those that died at `end`.
+    async fn change_dead(
+        &self,
+        end: Option<DateTime>,
+        change: impl Fn(&mut Entry, usize) -> bool,
+    ) -> Result<u64, StoreError> {
+        let (mut changed, mut lost) = (0, 0);
+        let mut after = String::new();
+        loop {
+            let mut keys = doc! { "$exists": true, "$gt": &after };
+            if let Some(end) = end {
+                keys.insert("$lt", dead_time(end.timestamp_millis()));
+            }
+            let query = Query::in_order_of(Index::DeadLetters, doc! { DEAD_KEY: keys }, CHUNK);
+            let change = |entry: &mut Entry, _: &Stored| {
+                let numbers = dead_numbers(entry);
+                numbers
+                    .into_iter()
+                    .filter(|&number| change(entry, number))
+                    .count()
+            };
+            let chunk = self.next_step().change_chunk(query, change).await?;
+            changed += chunk.changed;
+            lost = match chunk.changed > 0 || chunk.is_set_aside {
+                true => 0,
+                false => lost + 1,
+            };
+            match chunk.last {
+                _ if lost == MOST_LOST => return Err(StoreError::Uncertain),
+                _ if chunk.is_lost || chunk.is_set_aside => {}
+                Some(last) if chunk.found == CHUNK => (after, lost) = (last, 0),
+                _ => return Ok(changed),
+            }
+        }
+    }
+
+    /// Changes the entries that a query finds. `change` returns how many messages it concerns.
+    async fn change_chunk(
+        &self,
+        query: Query,
+        change: impl Fn(&mut Entry, &Stored) -> usize,
+    ) -> Result<Chunk, StoreError> {
+        let query = query.with_projection(doc! { MESSAGES: 0 });
+        let read = |found: &RawDocument| {
+            Stored::read(found).map_err(|damage| Unreadable::new(found, damage))
+        };
+        let found = self.find(query, read).await?;
+        let mut chunk = Chunk {
+            changed: 0,
+            is_lost: false,
+            is_set_aside: false,
+            found: found.len(),
+            last: None,
+        };
+        // The answer to a command is only a number, so each command has entries of which equally
+        // many messages are changed.
+        let mut commands: BTreeMap<(usize, bool), Vec<Write>> = BTreeMap::new();
+        let mut unreadable = Vec::new();
+        for found in found {
+            match found {
+                Ok(stored) => {
+                    let mut after = stored.entry.clone();
+                    let messages = change(&mut after, &stored);
+                    if messages > 0 {
+                        let write = settle::write(&stored, &after, Trace::Uses(Vec::new()));
+                        let is_delete = write.to == To::Deleted;
+                        commands
+                            .entry((messages, is_delete))
+                            .or_default()
+                            .push(write);
+                    }
+                    chunk.last = stored.dead_key.or(chunk.last);
+                }
+                Err(document) => unreadable.push(document),
+            }
+        }
+        chunk.is_set_aside = self.set_aside(unreadable).await? > 0;
+        for ((messages, is_delete), writes) in commands {
+            // Without a majority, this is an error: a failover may undo it.
+            let written = match is_delete {
+                true => {
+                    let seen = writes.iter().map(|write| (write.id, write.seen));
+                    self.delete(vec![doc! { "q": are_at(seen), "limit": 0 }])
+                        .await?
+                }
+                false => {
+                    let writes: Vec<&Write> = writes.iter().collect();
+                    self.update(update_statements(&writes, new_addend()))
+                        .await?
+                }
+            };
+            chunk.is_lost |= written < writes.len() as u64;
+            chunk.changed += written * messages as u64;
+        }
+        Ok(chunk)
+    }
+
+    /// A token is the place of the last dead letter of the page before: that of its entry in the
+    /// list, and its number. A full page may be the last one, so the page after it may be empty.
+    pub(crate) async fn dead_letters(
+        &self,
+        page: &PageOptions,
+    ) -> Result<DeadLetterPage, StoreError> {
+        let token = page.token().map_or("", PageToken::as_str);
+        let (key, number) = token.split_once('.').unwrap_or((token, ""));
+        let first = number
+            .parse()
+            .map_or(0, |number: usize| number.saturating_add(1));
+        // In an array, a place is not the document's own, and the pages would begin again.
+        let is_text = doc! { "$exists": true, "$gte": key, "$type": "string" };
+        let filter = doc! { DEAD_KEY: is_text, "$nor": [{ DEAD_KEY: { "$type": "array" } }] };
+        let query = Query::in_order_of(Index::DeadLetters, filter, page.max().saturating_add(1));
+        let read = |found: &RawDocument| {
+            let place = found.get_str(DEAD_KEY).unwrap_or_default().to_owned();
+            (place, Stored::read_all(found).ok())
+        };
+        let (entries, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
+        let is_all = is_whole && entries.len() <= page.max();
+        let token = |place: &str, number| PageToken::new(format!("{place}.{number}").as_str());
+        let (mut letters, mut last) = (Vec::new(), None);
+        for (place, entry) in entries {
+            let first = if place == key { first } else { 0 };
+            let numbers = entry
+                .as_ref()
+                .map_or(Vec::new(), |it| dead_numbers(&it.entry));
+            for number in numbers.into_iter().filter(|number| *number >= first) {
+                if letters.len() == page.max() {
+                    return Ok(DeadLetterPage::new(letters).with_next(last));
+                }
+                last = Some(token(&place, number));
+                letters.extend(entry.as_ref().and_then(|it| dead_letter(it, number)));
+            }
+            // Of one that cannot be read, nothing is listed.
+            last = Some(token(&place, usize::MAX));
+        }
+        let next = if is_all { None } else { last };
+        Ok(DeadLetterPage::new(letters).with_next(next))
+    }
+
+    pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
+        let now = self.now().await.timestamp_millis();
+        let redriven = match which {
+            Redrive::All => {
+                self.change_dead(None, |entry, number| entry.redrive(number, now))
+                    .await
+            }
+            Redrive::Ids(ids) => self.redrive_ids(ids, now).await,
+        };
+        self.state.shared_poll.notify();
+        redriven
+    }
+
+    async fn redrive_ids(&self, ids: &[MessageId], now: i64) -> Result<u64, StoreError> {
+        let mut redriven = 0;
+        for chunk in ids.chunks(CHUNK) {
+            let ids: Vec<&MessageId> = chunk.iter().collect();
+            let mut lost = 0;
+            loop {
+                let change = |entry: &mut Entry, stored: &Stored| {
+                    let numbers = ids.iter().filter_map(|id| stored.number(id));
+                    numbers.filter(|&number| entry.redrive(number, now)).count()
+                };
+                let chunk = self
+                    .next_step()
+                    .change_chunk(self.holders(&ids), change)
+                    .await?;
+                redriven += chunk.changed;
+                lost += 1;
+                match chunk.is_lost {
+                    false => break,
+                    true if lost == MOST_LOST => return Err(StoreError::Uncertain),
+                    true => {}
+                }
+            }
+        }
+        Ok(redriven)
+    }
+}
+
+fn dead_numbers(entry: &Entry) -> Vec<usize> {
+    let dead = entry.parts.iter().filter(|part| part.dead_at().is_some());
+    let mut numbers: Vec<usize> = dead.flat_map(|part| part.numbers.clone()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn dead_letter(stored: &Stored, number: usize) -> Option<DeadLetter> {
+    let part = stored.entry.part(number)?;
+    let Fate::Dead { at, reason } = &part.fate else {
+        return None;
+    };
+    let message = stored.messages.get(number)?;
+    let reason = match reason {
+        Some(reason) => DeadReason::Rejected(reason.clone()),
+        None => DeadReason::AttemptsExhausted,
+    };
+    let id = stored.message_id(number)?.clone();
+    Some(
+        DeadLetter::new(id, message.payload.clone(), reason)
+            .with_headers(message.headers.clone())
+            .with_attempts(part.attempts)
+            .with_enqueued_at(stored.enqueued_at)
+            .with_died_at(DateTime::from_millis(*at).to_system_time()),
+    )
+}
+
+/// The live messages of an entry, with their ready times.
+fn peeked(stored: &Stored, now: DateTime) -> Vec<(i64, PeekedMessage)> {
+    let mut messages = Vec::new();
+    for part in &stored.entry.parts {
+        let Some(at) = part.ready_at() else {
+            continue;
+        };
+        let state = if at <= now.timestamp_millis() {
+            MessageState::Ready
+        } else if part.lease().is_some() {
+            MessageState::Leased
+        } else {
+            MessageState::Delayed
+        };
+        for &number in &part.numbers {
+            let id = stored.message_id(number);
+            if let (Some(id), Some(message)) = (id, stored.messages.get(number)) {
+                let peeked = PeekedMessage::new(id.clone(), message.payload.clone(), state)
+                    .with_headers(message.headers.clone())
+                    .with_attempts(part.attempts)
+                    .with_enqueued_at(stored.enqueued_at)
+                    .with_ready_at(DateTime::from_millis(at).to_system_time());
+                messages.push((at, peeked));
+            }
+        }
+    }
+    messages
+}

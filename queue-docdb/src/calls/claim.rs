@@ -1,0 +1,243 @@
+//! What a lease call takes of the entries that it finds. No database.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use mongodb::bson::{DateTime, Uuid};
+use queue_api::{Delivery, LeaseOptions, millis};
+
+use crate::{
+    document::{
+        encoding::Stored,
+        entry::{self, Entry, Millis, Taken},
+        instant,
+        receipt::ParsedReceipt,
+    },
+    store::write::{Trace, Write},
+};
+
+use super::settle;
+
+/// A lease call.
+pub(crate) struct Claim<'a> {
+    options: &'a LeaseOptions,
+    /// That of the round. A round finds out by it which of its writes were carried out.
+    nonce: Uuid,
+    deliveries: Vec<Delivery>,
+    /// Messages that the call has delivered. It meets each only once, however short the visibility
+    /// timeout is (L4).
+    met: HashMap<Uuid, Met>,
+}
+
+/// The messages of an entry that a call has delivered.
+#[derive(Default)]
+struct Met {
+    numbers: HashSet<usize>,
+    is_all: bool,
+    /// When their leases expire.
+    until: Millis,
+}
+
+/// An entry, and what a claim takes of it.
+pub(crate) struct TakenEntry {
+    stored: Stored,
+    nonce: Uuid,
+    after: Entry,
+    /// With the ready times that they had.
+    taken: Vec<(Millis, Taken)>,
+    visibility_millis: i64,
+    until: DateTime,
+}
+
+impl<'a> Claim<'a> {
+    pub(crate) fn new(options: &'a LeaseOptions) -> Self {
+        Self {
+            options,
+            nonce: Uuid::new(),
+            deliveries: Vec::new(),
+            met: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> usize {
+        self.options.max_messages() - self.deliveries.len()
+    }
+
+    pub(crate) fn has_deliveries(&self) -> bool {
+        !self.deliveries.is_empty()
+    }
+
+    pub(crate) fn into_deliveries(self) -> Vec<Delivery> {
+        self.deliveries
+    }
+
+    /// How many entries have messages that the call has delivered.
+    pub(crate) fn met_entries(&self) -> usize {
+        self.met.len()
+    }
+
+    /// Entries that have no others, and are ready again.
+    pub(crate) fn met_again(&self, now: DateTime) -> impl Iterator<Item = Uuid> {
+        let is_again = move |met: &Met| met.is_all && met.until <= now.timestamp_millis();
+        let again = self.met.iter().filter(move |(_, met)| is_again(met));
+        again.map(|(entry, _)| *entry)
+    }
+
+    /// Takes messages that are ready at `now`, the first ready first, over all entries.
+    pub(crate) fn take(
+        &mut self,
+        entries: Vec<Stored>,
+        now: DateTime,
+        leased_at: DateTime,
+    ) -> Vec<TakenEntry> {
+        self.nonce = Uuid::new();
+        let now = now.timestamp_millis();
+        let ready = |(index, stored): (usize, &Stored)| {
+            let times = stored.entry.parts.iter().filter_map(|part| part.ready_at());
+            let ready = times.filter(|at| *at <= now);
+            ready
+                .map(|at| (at, index))
+                .collect::<Vec<(Millis, usize)>>()
+        };
+        let mut ready: Vec<_> = entries.iter().enumerate().flat_map(ready).collect();
+        ready.sort_unstable();
+        let mut wanted = self.wanted();
+        let mut touched: Vec<Option<TakenEntry>> = Vec::new();
+        touched.resize_with(entries.len(), || None);
+        let mut entries: Vec<Option<Stored>> = entries.into_iter().map(Some).collect();
+        for (at, index) in ready {
+            if wanted == 0 {
+                break;
+            }
+            if let Some(stored) = entries[index].take() {
+                touched[index] = Some(self.touch(stored, leased_at));
+            }
+            if let Some(entry) = &mut touched[index] {
+                wanted -= self.take_of(entry, at, leased_at, wanted);
+            }
+        }
+        touched
+            .into_iter()
+            .flatten()
+            .filter(TakenEntry::is_changed)
+            .collect()
+    }
+
+    fn touch(&self, stored: Stored, leased_at: DateTime) -> TakenEntry {
+        let visibility = self.options.visibility_timeout();
+        let visibility_millis = visibility.map_or(stored.visibility_millis, millis::ceil);
+        TakenEntry {
+            after: stored.entry.clone(),
+            nonce: self.nonce,
+            stored,
+            taken: Vec::new(),
+            visibility_millis,
+            until: instant::after(leased_at, visibility_millis),
+        }
+    }
+
+    /// Takes messages of one part. Returns how many.
+    fn take_of(
+        &self,
+        entry: &mut TakenEntry,
+        at: Millis,
+        leased_at: DateTime,
+        wanted: usize,
+    ) -> usize {
+        let met = self.met.get(&entry.stored.id);
+        let is_met = |number: usize| {
+            met.is_some_and(|met| met.numbers.contains(&number))
+                || entry
+                    .taken
+                    .iter()
+                    .any(|(_, taken)| taken.numbers.contains(&number))
+        };
+        let claim = entry::Claim {
+            nonce: self.nonce,
+            now: leased_at.timestamp_millis(),
+            until: entry.until.timestamp_millis(),
+        };
+        let Some(taken) = entry.after.lease(at, &claim, wanted, is_met) else {
+            return 0;
+        };
+        let count = taken.numbers.len();
+        entry.taken.push((at, taken));
+        count
+    }
+
+    /// Adds what a round has leased, in order of ready time.
+    pub(crate) fn deliver(&mut self, leased: Vec<TakenEntry>) {
+        let mut round = Vec::new();
+        for entry in &leased {
+            let total = entry.taken.iter().map(|(_, taken)| taken.numbers.len());
+            let total = total.sum();
+            let numbers = entry.stored.entry.numbers();
+            let met = self.met.entry(entry.stored.id).or_default();
+            met.until = entry.until.timestamp_millis();
+            for (at, taken) in &entry.taken {
+                met.numbers.extend(&taken.numbers);
+                for &number in &taken.numbers {
+                    let held = ParsedReceipt {
+                        nonce: self.nonce,
+                        entry: entry.stored.id,
+                        number,
+                        taken: total,
+                    };
+                    let place = numbers.binary_search(&number).ok();
+                    let delivery = place.and_then(|place| entry.delivery(held, place));
+                    round.extend(delivery.map(|it| (*at, it.with_attempt(taken.attempt))));
+                }
+            }
+        }
+        for entry in &leased {
+            if let Some(met) = self.met.get_mut(&entry.stored.id) {
+                let live = entry
+                    .after
+                    .parts
+                    .iter()
+                    .filter(|part| part.ready_at().is_some());
+                let mut live = live.flat_map(|part| &part.numbers);
+                met.is_all = live.all(|number| met.numbers.contains(number));
+            }
+        }
+        round.sort_by_key(|(at, _)| *at);
+        self.deliveries
+            .extend(round.into_iter().map(|(_, delivery)| delivery));
+    }
+}
+
+impl TakenEntry {
+    pub(crate) fn entry(&self) -> Uuid {
+        self.stored.id
+    }
+
+    pub(crate) fn has_deliveries(&self) -> bool {
+        self.taken
+            .iter()
+            .any(|(_, taken)| !taken.numbers.is_empty())
+    }
+
+    pub(crate) fn write(&self) -> Write {
+        settle::write(&self.stored, &self.after, Trace::Claim(self.nonce))
+    }
+
+    fn is_changed(&self) -> bool {
+        self.after != self.stored.entry
+    }
+
+    /// The delivery of a message, whose id has this place.
+    fn delivery(&self, held: ParsedReceipt, place: usize) -> Option<Delivery> {
+        let id = self.stored.ids.get(place)?.clone();
+        let message = self.stored.messages.get(held.number)?;
+        let visibility = Duration::from_millis(self.visibility_millis.unsigned_abs());
+        let delivery = Delivery::new(id, message.payload.clone(), held.receipt())
+            .with_headers(message.headers.clone())
+            .with_max_attempts(self.stored.entry.max_attempts)
+            .with_enqueued_at(self.stored.enqueued_at)
+            .with_visibility_timeout(visibility)
+            .with_lease_expires_at(self.until.to_system_time());
+        Some(delivery)
+    }
+}

@@ -1,0 +1,285 @@
+//! Enqueue: messages with the same settings share entries, which are inserted in one command.
+
+use std::collections::{HashMap, HashSet};
+
+use mongodb::bson::{DateTime, doc};
+use queue_api::{EnqueueOutcome, MessageId, NewMessage};
+
+use crate::{
+    document::{
+        encoding::{NewEntry, Stored, id_filter, key},
+        fields::{BORN, ID, IDS, MESSAGES},
+    },
+    store::{
+        codes::DUPLICATE_KEY,
+        collection::{Query, QueueCollection},
+        error::{Effect, Refusal, StoreError},
+        insert::Inserted,
+    },
+};
+
+/// The most bytes of documents in a command. Servers accept a command of 16 MiB.
+const FULL: usize = 15 << 20;
+
+/// The most payload bytes of an entry of several messages. Each write of an entry may rewrite all of
+/// them.
+const ENTRY_BYTES: usize = 64 << 10;
+
+/// How messages share entries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntryShape {
+    pub(crate) size: usize,
+    /// Whether a message is found by its entry's `_id`.
+    is_keyed: bool,
+}
+
+/// An entry to insert, and the positions of its messages in the call.
+pub(crate) struct Draft {
+    pub(crate) entry: NewEntry,
+    pub(crate) indexes: Vec<usize>,
+}
+
+impl QueueCollection {
+    pub(crate) async fn enqueue(
+        &self,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>, StoreError> {
+        self.prepare().await?;
+        let mut outcomes = vec![EnqueueOutcome::Duplicate; messages.len()];
+        let now = self.now().await;
+        let mut open = drafts(messages, &first_uses(messages), self.entry_shape(), now);
+        let mut retries = self.deadline.retries();
+        while !open.is_empty() {
+            let rest = open.split_off(first_part(&open));
+            let inserted = self.insert_drafts(&open).await;
+            // Also after an error: some may have been stored.
+            self.state.shared_poll.notify();
+            let Inserted {
+                refused,
+                unconfirmed,
+            } = match inserted {
+                Ok(inserted) => inserted,
+                Err(error) if error.effect() == Effect::None => {
+                    retries.after(error).await?;
+                    open.extend(rest);
+                    continue;
+                }
+                // It may still arrive, so it is not sent again.
+                Err(error) => {
+                    retries.after(error).await?;
+                    if !self.has_all(open.iter()).await? {
+                        return Err(retries.into_last());
+                    }
+                    store(&open, &mut outcomes);
+                    open = rest;
+                    continue;
+                }
+            };
+            let (mut refusals, mut stored) = (Vec::new(), Vec::new());
+            for (index, draft) in open.into_iter().enumerate() {
+                match refused.get(&index) {
+                    Some(refusal) => refusals.push((draft, refusal)),
+                    None => stored.push(draft),
+                }
+            }
+            if let Some(reason) = unconfirmed {
+                let matched = stored.len() as u64;
+                retries
+                    .after(StoreError::Unconfirmed { matched, reason })
+                    .await?;
+                if !self.has_all(stored.iter()).await? {
+                    return Err(retries.into_last());
+                }
+                store(&stored, &mut outcomes);
+                // A failover may undo the cause of a refusal, so the refused ones are sent again.
+                open = refusals.into_iter().map(|(draft, _)| draft).collect();
+                open.extend(rest);
+                continue;
+            }
+            store(&stored, &mut outcomes);
+            let (duplicates, failed): (Vec<_>, Vec<_>) = refusals
+                .into_iter()
+                .partition(|(_, refusal)| refusal.code == DUPLICATE_KEY);
+            open = self.regroup(messages, duplicates, now).await?;
+            if let Some((_, first)) = failed.first() {
+                retries.after(StoreError::Refused((*first).clone())).await?;
+            }
+            open.extend(failed.into_iter().map(|(draft, _)| draft));
+            open.extend(rest);
+        }
+        Ok(outcomes)
+    }
+
+    /// What to insert in place of refused entries.
+    ///
+    /// A refused entry of one is a duplicate. In a larger one, some are. A find only proposes which:
+    /// those become entries of one, and the server's refusal decides.
+    async fn regroup(
+        &self,
+        messages: &[NewMessage],
+        refused: Vec<(Draft, &Refusal)>,
+        now: DateTime,
+    ) -> Result<Vec<Draft>, StoreError> {
+        let ones = refused.iter().filter(|(draft, _)| draft.indexes.len() == 1);
+        let ones = ones.filter_map(|(draft, refusal)| Some((draft.indexes.first()?, *refusal)));
+        let ones = ones.map(|(&index, refusal)| (&messages[index].id, refusal));
+        self.check_duplicates(ones).await?;
+        let indexes = refused.into_iter().map(|(draft, _)| draft.indexes);
+        let indexes: Vec<usize> = indexes.filter(|it| it.len() > 1).flatten().collect();
+        if indexes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<&MessageId> = indexes.iter().map(|&index| &messages[index].id).collect();
+        let held = self.held_ids(&ids).await?;
+        let (held, new): (Vec<usize>, Vec<usize>) = indexes
+            .into_iter()
+            .partition(|&index| held.contains(&messages[index].id));
+        // All may have gone since. Smaller entries then end the search for the one that is held.
+        let shape = self.entry_shape();
+        let one = EntryShape { size: 1, ..shape };
+        let rest = if held.is_empty() { one } else { shape };
+        let mut drafts = drafts(messages, &held, one, now);
+        drafts.extend(self::drafts(messages, &new, rest, now));
+        Ok(drafts)
+    }
+
+    /// Which of these ids the queue holds, as a find sees it.
+    pub(crate) async fn held_ids(
+        &self,
+        ids: &[&MessageId],
+    ) -> Result<HashSet<MessageId>, StoreError> {
+        let entries = self.find(self.holders(ids), Stored::read).await?;
+        // Those of other messages in the same entries do no harm. A damaged document holds its ids,
+        // too, but no find tells which: the refusal of an entry of one does.
+        Ok(entries
+            .into_iter()
+            .flatten()
+            .flat_map(|entry| entry.ids)
+            .collect())
+    }
+
+    /// Finds the entries that have these ids, without their messages.
+    pub(crate) fn holders(&self, ids: &[&MessageId]) -> Query {
+        let filter = match self.state.knowledge.is_keyed() {
+            true => {
+                let keys: Vec<_> = ids.iter().map(|id| key(id)).collect();
+                doc! { ID: { "$in": keys } }
+            }
+            false => {
+                let ids: Vec<_> = ids.iter().map(|id| id_filter(id)).collect();
+                doc! { IDS: { "$in": ids } }
+            }
+        };
+        Query::by_ids(filter, ids.len()).with_projection(doc! { MESSAGES: 0 })
+    }
+
+    /// The shape of new entries, once the queue is prepared.
+    pub(crate) fn entry_shape(&self) -> EntryShape {
+        match self.state.knowledge.is_keyed() {
+            true => EntryShape {
+                size: 1,
+                is_keyed: true,
+            },
+            false => EntryShape {
+                size: self.entry_size,
+                is_keyed: false,
+            },
+        }
+    }
+
+    async fn insert_drafts(&self, drafts: &[Draft]) -> Result<Inserted, StoreError> {
+        let documents: Vec<_> = drafts.iter().map(|draft| &draft.entry.document).collect();
+        self.insert_once(&documents).await
+    }
+
+    /// Whether a majority has all of these entries. If so, this call has stored them, because an
+    /// `_id` never comes again.
+    async fn has_all(
+        &self,
+        drafts: impl ExactSizeIterator<Item = &Draft>,
+    ) -> Result<bool, StoreError> {
+        let sent = drafts.len() as u64;
+        let (ids, born): (Vec<_>, Vec<_>) = drafts.map(|it| (it.entry.id, it.entry.born)).unzip();
+        let mut filter = doc! { ID: { "$in": ids } };
+        if self.state.knowledge.is_keyed() {
+            filter.insert(BORN, doc! { "$in": born });
+        }
+        let filter = (sent > 0).then_some(filter);
+        Ok(self.held_by_majority(filter).await? == sent)
+    }
+}
+
+/// The positions of the first message with each id. Of equal ids in a call, the first is stored, and
+/// the server would not see them within one entry.
+pub(crate) fn first_uses(messages: &[NewMessage]) -> Vec<usize> {
+    let mut ids = HashSet::with_capacity(messages.len());
+    (0..messages.len())
+        .filter(|&index| ids.insert(&messages[index].id))
+        .collect()
+}
+
+/// Entries of these messages. Those of one entry have the same settings.
+pub(crate) fn drafts(
+    messages: &[NewMessage],
+    indexes: &[usize],
+    shape: EntryShape,
+    now: DateTime,
+) -> Vec<Draft> {
+    let mut full: Vec<Vec<usize>> = Vec::new();
+    let mut open: HashMap<_, (Vec<usize>, usize)> = HashMap::new();
+    for &index in indexes {
+        let message = &messages[index];
+        let settings = (
+            message.delay_or_default(),
+            message.visibility_timeout_or_default(),
+            message.max_attempts_or_default(),
+        );
+        let weight = weight(message);
+        let (group, bytes) = open.entry(settings).or_default();
+        if !group.is_empty() && (group.len() == shape.size || *bytes + weight > ENTRY_BYTES) {
+            full.push(std::mem::take(group));
+            *bytes = 0;
+        }
+        group.push(index);
+        *bytes += weight;
+    }
+    full.extend(open.into_values().map(|(group, _)| group));
+    // In the order of the call.
+    full.sort_unstable();
+    let draft = |indexes: Vec<usize>| {
+        let entry: Vec<&NewMessage> = indexes.iter().map(|&index| &messages[index]).collect();
+        Draft {
+            entry: NewEntry::new(&entry, shape.is_keyed, now),
+            indexes,
+        }
+    };
+    full.into_iter().map(draft).collect()
+}
+
+fn weight(message: &NewMessage) -> usize {
+    let headers = message.headers.iter();
+    let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+    message.payload.len() + headers
+}
+
+/// How many of these fit into the next command, at least one.
+pub(crate) fn first_part(drafts: &[Draft]) -> usize {
+    let mut weight = 0;
+    let fits = |draft: &&Draft| {
+        weight += draft.entry.document.as_bytes().len();
+        weight <= FULL
+    };
+    drafts
+        .iter()
+        .take_while(fits)
+        .count()
+        .clamp(1, drafts.len().max(1))
+}
+
+fn store(drafts: &[Draft], outcomes: &mut [EnqueueOutcome]) {
+    for draft in drafts {
+        for &index in &draft.indexes {
+            outcomes[index] = EnqueueOutcome::Stored;
+        }
+    }
+}

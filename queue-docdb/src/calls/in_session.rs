@@ -1,0 +1,237 @@
+//! What enqueue and ack do within a session's transaction.
+
+use std::collections::{HashMap, HashSet};
+
+use mongodb::{
+    ClientSession,
+    bson::{Document, RawDocument, doc},
+    error::ErrorKind as DriverKind,
+    options::WriteConcern,
+};
+use queue_api::{EnqueueOutcome, LeaseOutcome, MessageId, NewMessage, Receipt};
+
+use super::{
+    enqueue::{Draft, drafts, first_part, first_uses},
+    settle::{acks, decide, trace, write},
+};
+use crate::{
+    document::encoding::Stored,
+    store::{
+        codes::DUPLICATE_KEY,
+        collection::{Query, QueueCollection},
+        error::StoreError,
+        insert::read_insert_reply,
+        retry::{Deadline, Retries},
+        write::{To, Write, are_at, by_id, entries_by_id, new_addend, update_statements},
+        write_reply,
+    },
+};
+
+/// What the driver says about the start of a transaction if none is under way: it refuses a write
+/// concern without acknowledgement, or the session or the deployment has no transactions.
+const NONE_UNDER_WAY: [&str; 2] = ["unacknowledged", "not supported"];
+
+/// Refuses a session without a transaction. The driver does not tell. But it refuses to start a second
+/// one, and otherwise it refuses a start without acknowledgement. So this starts none. It unpins a
+/// session whose last transaction was committed, as any start does.
+///
+/// A refusal that is not known passes: another release of the driver may have other words for that of
+/// a second one.
+async fn check_transaction(
+    session: &mut ClientSession,
+    deadline: Deadline,
+) -> Result<(), StoreError> {
+    let start = session
+        .start_transaction()
+        .write_concern(WriteConcern::nodes(0));
+    let is_missing = match deadline.run(start.into_future()).await {
+        Err(StoreError::Driver(refusal)) => match &*refusal.kind {
+            DriverKind::Transaction { message, .. } => {
+                NONE_UNDER_WAY.iter().any(|words| message.contains(words))
+            }
+            // Only the first start needs a server.
+            DriverKind::ServerSelection { .. } => true,
+            _ => false,
+        },
+        // It may also wait for a server until the deadline.
+        Ok(()) | Err(_) => true,
+    };
+    match is_missing {
+        true => Err(StoreError::NoTransaction),
+        false => Ok(()),
+    }
+}
+
+impl QueueCollection {
+    pub(crate) async fn enqueue_within(
+        &self,
+        session: &mut ClientSession,
+        messages: &[NewMessage],
+    ) -> Result<Vec<EnqueueOutcome>, StoreError> {
+        check_transaction(session, self.deadline).await?;
+        // Outside the transaction: DocumentDB makes no collection within one.
+        self.prepare().await?;
+        // A duplicate would end the transaction, so what is there is left out beforehand.
+        let ids: Vec<&MessageId> = messages.iter().map(|message| &message.id).collect();
+        let found = self
+            .find_in_session(session, self.holders(&ids), Stored::read)
+            .await?;
+        let held: HashSet<MessageId> = found.into_iter().flatten().flat_map(|it| it.ids).collect();
+        let mut new = first_uses(messages);
+        new.retain(|&index| !held.contains(&messages[index].id));
+        let drafts = drafts(messages, &new, self.entry_shape(), self.now().await);
+        let mut rest = drafts.as_slice();
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(first_part(rest));
+            self.insert_in_session(session, part, messages).await?;
+            rest = later;
+        }
+        let mut outcomes = vec![EnqueueOutcome::Duplicate; messages.len()];
+        for index in new {
+            outcomes[index] = EnqueueOutcome::Stored;
+        }
+        Ok(outcomes)
+    }
+
+    async fn insert_in_session(
+        &self,
+        session: &mut ClientSession,
+        drafts: &[Draft],
+        messages: &[NewMessage],
+    ) -> Result<(), StoreError> {
+        // No write concern: that is the commit's.
+        let documents = drafts.iter().map(|draft| &draft.entry.document);
+        let command = self.insert_command(documents)?;
+        let refused = match self.run_in_session(session, command).await {
+            Ok(reply) => read_insert_reply(&reply, drafts.len())?.refused,
+            Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
+        };
+        let mut refused = refused.into_iter();
+        let Some((at, refusal)) = refused.next() else {
+            return Ok(());
+        };
+        if refusal.code != DUPLICATE_KEY {
+            return Err(refusal.into());
+        }
+        // Outside the transaction, because the duplicate has ended it.
+        let indexes = drafts
+            .get(at)
+            .map_or(&[][..], |draft| draft.indexes.as_slice());
+        if let [index] = indexes {
+            let refused = (&messages[*index].id, &refusal);
+            self.check_duplicates(std::iter::once(refused)).await?;
+        }
+        Err(StoreError::TransactionConflict(refusal))
+    }
+
+    pub(crate) async fn ack_within(
+        &self,
+        session: &mut ClientSession,
+        receipts: &[Receipt],
+    ) -> Result<Vec<LeaseOutcome>, StoreError> {
+        check_transaction(session, self.deadline).await?;
+        self.check().await?;
+        let uses = acks(receipts);
+        let query = entries_by_id(uses.keys().copied().collect());
+        let found = by_id(self.find_in_session(session, query, Stored::read).await?)?;
+        let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
+        let mut writes = Vec::new();
+        for (id, uses) in &uses {
+            let Some(stored) = found.get(id) else {
+                continue;
+            };
+            let (after, decided) = decide(&stored.entry, uses);
+            for (index, outcome) in decided {
+                outcomes[index] = outcome;
+            }
+            if after != stored.entry {
+                writes.push(write(stored, &after, trace(uses)));
+            }
+        }
+        // Within a transaction, nothing changes between the find and the writes.
+        match self.write_in_session(session, &writes).await? == writes.len() as u64 {
+            true => Ok(outcomes),
+            false => Err(StoreError::Uncertain),
+        }
+    }
+
+    /// Returns how many of these writes matched.
+    async fn write_in_session(
+        &self,
+        session: &mut ClientSession,
+        writes: &[Write],
+    ) -> Result<u64, StoreError> {
+        let (deletes, updates): (Vec<&Write>, Vec<&Write>) =
+            writes.iter().partition(|write| write.to == To::Deleted);
+        let mut matched = 0;
+        // No write concern: that is the commit's.
+        if !deletes.is_empty() {
+            let seen = deletes.iter().map(|write| (write.id, write.seen));
+            let statement = doc! { "q": are_at(seen), "limit": 0 };
+            let command = doc! { "delete": self.messages.name(), "deletes": [statement] };
+            matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
+        }
+        if !updates.is_empty() {
+            let statements = update_statements(&updates, new_addend());
+            let command = doc! { "update": self.messages.name(), "updates": statements };
+            matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
+        }
+        Ok(matched)
+    }
+
+    async fn find_in_session<T>(
+        &self,
+        session: &mut ClientSession,
+        query: Query,
+        read: impl Fn(&RawDocument) -> T,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let found = self.find_in_session_once(session, query.clone(), &read, &retries);
+            match found.await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retries.after_silence(error).await?,
+            }
+        }
+    }
+
+    async fn find_in_session_once<T>(
+        &self,
+        session: &mut ClientSession,
+        query: Query,
+        read: &impl Fn(&RawDocument) -> T,
+        tries: &Retries,
+    ) -> Result<Vec<T>, StoreError> {
+        let (filter, options) = query.into_parts();
+        let find = self
+            .messages
+            .find(filter)
+            .with_options(options)
+            .session(&mut *session)
+            .into_future();
+        let mut cursor = tries.run(find).await?;
+        let mut found = Vec::new();
+        while tries.run(cursor.advance(session)).await? {
+            found.push(read(cursor.current()));
+        }
+        Ok(found)
+    }
+
+    /// Sends a command, and once more after a silence. If the first has arrived after all, the
+    /// second ends the transaction with an error, and the caller repeats all of it.
+    async fn run_in_session(
+        &self,
+        session: &mut ClientSession,
+        command: Document,
+    ) -> Result<Document, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            let sent = sent.session(&mut *session).into_future();
+            match retries.run(sent).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retries.after_silence(error).await?,
+            }
+        }
+    }
+}

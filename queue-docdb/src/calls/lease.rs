@@ -1,0 +1,257 @@
+//! Lease: find entries that are ready, decide what to take of them, and write that if nobody else
+//! has written since.
+
+use std::time::Duration;
+
+use mongodb::bson::{DateTime, Document, RawDocument, Uuid, doc};
+use queue_api::{Delivery, LeaseOptions};
+use tokio::time::Instant;
+
+use super::claim::Claim;
+use crate::{
+    document::{
+        encoding::Stored,
+        fields::{ID, VISIBLE_AT},
+    },
+    state::cursor::Start,
+    store::{
+        collection::{Query, QueueCollection, REPLY_BYTES},
+        error::StoreError,
+        index::Index,
+        set_aside::Unreadable,
+        write::Written,
+    },
+};
+
+/// How often a call claims that gets nothing, before it reports that nothing is ready. Each time
+/// another call won, so there is progress without this one.
+const CONTENDED_TRIES: u32 = 5;
+
+/// How long a claim may take. A longer one has met a silent connection, or an entry that an open
+/// transaction holds: the server lets the claim wait until the transaction ends.
+const LONGEST_CLAIM: Duration = Duration::from_millis(1250);
+
+/// The same while claims pass over held entries: the transaction that holds them may hold more.
+const LONGEST_CLAIM_BESIDE_HELD: Duration = Duration::from_millis(300);
+
+/// The most entries that a round reads beyond those that it needs, because earlier rounds met only
+/// dead letters.
+const MOST_EXTRA: usize = 256;
+
+/// Where a round looks.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    from: Start,
+    skip: usize,
+}
+
+impl Place {
+    const HEAD: Self = Self {
+        from: Start::Beginning,
+        skip: 0,
+    };
+
+    fn is_head(self) -> bool {
+        self.from == Start::Beginning && self.skip == 0
+    }
+}
+
+/// What a round came to.
+#[derive(Default)]
+struct Round {
+    /// Entries without a message to deliver.
+    buried: usize,
+    is_lost: bool,
+    is_unknown: bool,
+    /// The entries of a claim that took too long and was not carried out.
+    slow: Vec<Uuid>,
+    saw_all: bool,
+}
+
+/// What a round found.
+struct Found {
+    entries: Vec<Stored>,
+    unreadable: Vec<Unreadable>,
+    /// Of messages that became ready after it, earlier ones may not have been found.
+    horizon: DateTime,
+    saw_all: bool,
+}
+
+impl QueueCollection {
+    /// Leases up to as many messages as asked for.
+    pub(crate) async fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>, StoreError> {
+        let mut claim = Claim::new(options);
+        let (mut extra, mut lost_rounds) = (0, 0);
+        let mut most = usize::MAX;
+        let (mut is_first, mut is_unknown) = (true, false);
+        let mut retries = self.deadline.retries();
+        while claim.wanted() > 0 {
+            let needed = (self.state.sizes.entries(claim.wanted()) + extra).min(most);
+            // The rest may lie before the place where the first round began.
+            let place = match is_first {
+                true => Place {
+                    from: self.state.cursor.begin(),
+                    skip: self.state.contention.skip(needed),
+                },
+                false => Place::HEAD,
+            };
+            is_first = false;
+            let round = match self.claim(&mut claim, place, needed).await {
+                Ok(round) => round,
+                // An error would hide what is leased already until its timeout, and another try
+                // would use that up.
+                Err(error) if claim.has_deliveries() => {
+                    tracing::warn!(queue = self.messages.name(), %error, "a lease was cut short");
+                    break;
+                }
+                Err(error) => {
+                    retries.after(error).await?;
+                    continue;
+                }
+            };
+            extra = (extra + round.buried).min(MOST_EXTRA);
+            is_unknown |= round.is_unknown;
+            most = match round.slow.as_slice() {
+                [] => most,
+                [entry] => {
+                    self.state.held.add(*entry);
+                    usize::MAX
+                }
+                // One of them is held, and the others are to be leased.
+                several => several.len() / 2,
+            };
+            if round.is_lost {
+                self.state.contention.lost();
+                lost_rounds += 1;
+                if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
+                    break;
+                }
+            } else if round.saw_all && !round.is_unknown {
+                break;
+            }
+        }
+        match is_unknown && !claim.has_deliveries() {
+            true => Err(StoreError::Uncertain),
+            false => Ok(claim.into_deliveries()),
+        }
+    }
+
+    /// One round: a find and an update.
+    async fn claim(
+        &self,
+        claim: &mut Claim<'_>,
+        place: Place,
+        needed: usize,
+    ) -> Result<Round, StoreError> {
+        let began = Instant::now();
+        let now = self.now().await;
+        let found = self.look(claim, place, now, needed).await?;
+        self.remember(&found, place, began);
+        let mut round = Round {
+            buried: found.unreadable.len(),
+            saw_all: found.saw_all && place.is_head() && found.unreadable.is_empty(),
+            ..Round::default()
+        };
+        self.set_aside(found.unreadable).await?;
+        // Read after the documents, which may take long.
+        let leased_at = self.now().await;
+        let taken = claim.take(found.entries, found.horizon.min(now), leased_at);
+        if taken.is_empty() {
+            return Ok(round);
+        }
+        let longest = match self.state.held.is_empty() {
+            true => LONGEST_CLAIM,
+            false => LONGEST_CLAIM_BESIDE_HELD,
+        };
+        let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
+        let began = Instant::now();
+        let written = self.compare_and_set(&writes, longest).await?;
+        let is_slow = began.elapsed() >= longest;
+        let (mut leased, mut open) = (Vec::new(), Vec::new());
+        for (taken, written) in taken.into_iter().zip(written) {
+            match written {
+                Written::Yes => {
+                    round.buried += usize::from(!taken.has_deliveries());
+                    leased.push(taken);
+                }
+                Written::No => round.is_lost = true,
+                Written::NotYet => {
+                    round.is_unknown = true;
+                    open.push(taken.entry());
+                }
+                Written::Unknown => round.is_unknown = true,
+            }
+        }
+        if is_slow {
+            round.slow = open;
+        }
+        claim.deliver(leased);
+        if !round.is_lost && !round.is_unknown {
+            self.state.contention.won();
+        }
+        Ok(round)
+    }
+
+    fn remember(&self, found: &Found, place: Place, began: Instant) {
+        let first = found
+            .entries
+            .first()
+            .and_then(|first| first.entry.visible_at());
+        match first.map(DateTime::from_millis) {
+            _ if found.saw_all && place.is_head() => self.state.cursor.forget(),
+            Some(first) if place.skip == 0 => self.state.cursor.found(place.from, first, began),
+            None if place.skip > 0 => self.state.contention.forget(),
+            _ => {}
+        }
+        self.state.sizes.saw(&found.entries);
+    }
+
+    /// Finds entries that are ready, in order of their ready time.
+    async fn look(
+        &self,
+        claim: &Claim<'_>,
+        place: Place,
+        now: DateTime,
+        needed: usize,
+    ) -> Result<Found, StoreError> {
+        // Entries whose messages this call has met may be ready again.
+        let limit = needed + claim.met_entries();
+        let mut filter = ready(now, place.from);
+        let mut passed_over = self.state.held.entries();
+        passed_over.extend(claim.met_again(now));
+        if !passed_over.is_empty() {
+            filter.insert(ID, doc! { "$nin": passed_over });
+        }
+        let query = Query::in_order_of(Index::Claim, filter, limit).skipping(place.skip);
+        let read = |found: &RawDocument| {
+            Stored::read_all(found).map_err(|damage| Unreadable::new(found, damage))
+        };
+        let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
+        let saw_all = is_whole && found.len() < limit;
+        let (mut entries, mut unreadable) = (Vec::with_capacity(found.len()), Vec::new());
+        let mut horizon = now;
+        for found in found {
+            match found {
+                Ok(stored) => {
+                    horizon = stored.entry.visible_at().map_or(now, DateTime::from_millis);
+                    entries.push(stored);
+                }
+                Err(document) => unreadable.push(document),
+            }
+        }
+        Ok(Found {
+            entries,
+            unreadable,
+            horizon: if saw_all { now } else { horizon },
+            saw_all,
+        })
+    }
+}
+
+/// Selects what is ready.
+fn ready(now: DateTime, from: Start) -> Document {
+    match from {
+        Start::Beginning => doc! { VISIBLE_AT: { "$lte": now } },
+        Start::At(at) => doc! { VISIBLE_AT: { "$gte": at, "$lte": now } },
+    }
+}

@@ -1,0 +1,11 @@
+//! The calls of the contract on a queue's collection.
+
+pub(crate) mod admin;
+pub(crate) mod claim;
+pub(crate) mod delete;
+pub(crate) mod enqueue;
+pub(crate) mod in_session;
+pub(crate) mod lease;
+pub(crate) mod settle;
+pub(crate) mod stats;
+pub(crate) mod wait;

@@ -1,0 +1,254 @@
+//! Ack and change: each entry is read, changed by all receipts that concern it, and written back.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use mongodb::bson::{DateTime, Uuid, doc};
+use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, Receipt, millis};
+
+use crate::{
+    document::{
+        encoding::Stored,
+        entry::{Action, Entry},
+        fields::{ID, LEASE},
+        instant,
+        receipt::ParsedReceipt,
+    },
+    store::{
+        collection::QueueCollection,
+        error::{Effect, StoreError},
+        write::{To, Trace, Write, Written},
+    },
+};
+
+/// One use of a receipt.
+#[derive(Clone, Debug)]
+pub(crate) struct Use {
+    /// Where in the call it stands.
+    pub(crate) index: usize,
+    pub(crate) held: ParsedReceipt,
+    pub(crate) action: Action,
+}
+
+/// The uses of a call, by entry, in order.
+pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
+
+/// The outcomes of the uses of one entry.
+type Outcomes = Vec<(usize, LeaseOutcome)>;
+
+impl QueueCollection {
+    pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
+        let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
+        let mut open = acks(receipts);
+        let mut doubtful = HashSet::new();
+        if let [(entry, uses)] = open.iter().collect::<Vec<_>>().as_slice()
+            && let Some(nonce) = whole_claim(uses)
+        {
+            match self.delete_claimed(**entry, nonce).await {
+                Ok(true) => return Ok(vec![LeaseOutcome::Applied; receipts.len()]),
+                Ok(false) => {}
+                Err(error) if error.effect() == Effect::None => return Err(error),
+                Err(error) => {
+                    doubtful.insert(**entry);
+                    self.deadline.retries().after(error).await?;
+                }
+            }
+        }
+        self.settle(&mut open, doubtful, &mut outcomes).await?;
+        Ok(outcomes)
+    }
+
+    /// Changes leases, with outcomes as if the changes were made one after another.
+    pub(crate) async fn change(
+        &self,
+        changes: &[LeaseChange],
+    ) -> Result<Vec<LeaseOutcome>, StoreError> {
+        let mut outcomes = vec![LeaseOutcome::Lost; changes.len()];
+        let now = self.now().await;
+        let mut open = Uses::new();
+        for (index, change) in changes.iter().enumerate() {
+            if let Some(held) = ParsedReceipt::parse(&change.receipt) {
+                let action = action(&change.action, now);
+                let uses = open.entry(held.entry).or_default();
+                uses.push(Use {
+                    index,
+                    held,
+                    action,
+                });
+            }
+        }
+        let settled = self.settle(&mut open, HashSet::new(), &mut outcomes).await;
+        // All but a dead letter may be ready sooner than before; also if the answer is an error.
+        self.state.shared_poll.notify();
+        settled?;
+        Ok(outcomes)
+    }
+
+    /// Deletes an entry of which the call has all receipts of one claim, without a look.
+    async fn delete_claimed(&self, entry: Uuid, nonce: Uuid) -> Result<bool, StoreError> {
+        let statement = doc! { "q": { ID: entry, LEASE: nonce }, "limit": 1 };
+        let tries = self.deadline.retries();
+        Ok(self.delete_again(vec![statement], &tries).await? == 1)
+    }
+
+    /// Reads, decides and writes until every use has an outcome. `doubtful` are entries that an
+    /// earlier write of this call may have changed.
+    async fn settle(
+        &self,
+        open: &mut Uses,
+        mut doubtful: HashSet<Uuid>,
+        outcomes: &mut [LeaseOutcome],
+    ) -> Result<(), StoreError> {
+        let mut retries = self.deadline.retries();
+        while !open.is_empty() {
+            let ids = open.keys().copied().collect();
+            let (found, set_aside) = self.entries_or_set_aside(ids).await?;
+            // Nobody can lease or settle their messages any more.
+            for id in set_aside {
+                open.remove(&id);
+                if doubtful.contains(&id) {
+                    return Err(StoreError::Uncertain);
+                }
+            }
+            let absent: Vec<Uuid> = open
+                .keys()
+                .filter(|id| !found.contains_key(id))
+                .copied()
+                .collect();
+            if absent.iter().any(|id| doubtful.contains(id)) {
+                return Err(StoreError::Uncertain);
+            }
+            if self.are_absent(&absent).await? {
+                for id in &absent {
+                    open.remove(id);
+                }
+            }
+            let mut writes = Vec::new();
+            let mut decided: Vec<Outcomes> = Vec::new();
+            for (id, uses) in open.iter() {
+                let Some(stored) = found.get(id) else {
+                    continue;
+                };
+                let (after, outcomes) = decide(&stored.entry, uses);
+                // The write whose answer was lost may be what has used the receipt.
+                if doubtful.contains(id) && has_lost(uses, &outcomes) {
+                    return Err(StoreError::Uncertain);
+                }
+                writes.push(write(stored, &after, trace(uses)));
+                decided.push(outcomes);
+            }
+            let written = self.compare_and_set(&writes, Duration::MAX).await?;
+            for ((write, decided), written) in writes.iter().zip(decided).zip(written) {
+                match written {
+                    Written::Yes => {
+                        open.remove(&write.id);
+                        for (index, outcome) in decided {
+                            outcomes[index] = outcome;
+                        }
+                    }
+                    Written::No => {}
+                    Written::NotYet | Written::Unknown => {
+                        doubtful.insert(write.id);
+                    }
+                }
+            }
+            if !open.is_empty() {
+                // Each time somebody else has written.
+                retries.contended().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn acks(receipts: &[Receipt]) -> Uses {
+    let mut uses = Uses::new();
+    for (index, receipt) in receipts.iter().enumerate() {
+        if let Some(held) = ParsedReceipt::parse(receipt) {
+            uses.entry(held.entry).or_default().push(Use {
+                index,
+                held,
+                action: Action::Ack,
+            });
+        }
+    }
+    uses
+}
+
+/// The claim's nonce, if these are all of its receipts of the entry, each once.
+fn whole_claim(uses: &[Use]) -> Option<Uuid> {
+    let first = uses.first()?.held;
+    let numbers: HashSet<usize> = uses.iter().map(|each| each.held.number).collect();
+    let is_same = |each: &Use| each.held.nonce == first.nonce && each.held.taken == first.taken;
+    let is_whole = numbers.len() == uses.len()
+        && uses.len() == first.taken
+        && numbers.iter().all(|number| *number < first.taken)
+        && uses.iter().all(is_same);
+    is_whole.then_some(first.nonce)
+}
+
+/// What the uses make of the entry, and their outcomes.
+pub(crate) fn decide(entry: &Entry, uses: &[Use]) -> (Entry, Outcomes) {
+    let mut after = entry.clone();
+    let outcomes = uses.iter().map(|each| {
+        let is_good = after.settle(each.held.number, each.held.nonce, &each.action);
+        let outcome = match is_good {
+            true => LeaseOutcome::Applied,
+            false => LeaseOutcome::Lost,
+        };
+        (each.index, outcome)
+    });
+    let outcomes = outcomes.collect();
+    (after, outcomes)
+}
+
+pub(crate) fn trace(uses: &[Use]) -> Trace {
+    Trace::Uses(
+        uses.iter()
+            .map(|each| (each.held.number, each.held.nonce))
+            .collect(),
+    )
+}
+
+/// Whether the first use of a receipt was lost. A later one may be, because of the first.
+fn has_lost(uses: &[Use], outcomes: &Outcomes) -> bool {
+    let mut seen = HashSet::new();
+    let mut each = uses.iter().zip(outcomes);
+    each.any(|(each, (_, outcome))| seen.insert(each.held) && *outcome == LeaseOutcome::Lost)
+}
+
+/// The write that makes an entry `after`.
+pub(crate) fn write(stored: &Stored, after: &Entry, trace: Trace) -> Write {
+    let to = if after.is_gone() {
+        To::Deleted
+    } else if *after == stored.entry {
+        To::Update(doc! {})
+    } else {
+        To::Update(stored.update(after))
+    };
+    Write {
+        id: stored.id,
+        seen: stored.rev,
+        born: stored.born,
+        to,
+        trace,
+    }
+}
+
+fn action(action: &LeaseAction, now: DateTime) -> Action {
+    let after = |duration| instant::after(now, millis::ceil(duration)).timestamp_millis();
+    let at = now.timestamp_millis();
+    match action {
+        LeaseAction::Extend(by) => Action::Extend { until: after(*by) },
+        LeaseAction::Nack { delay } => Action::Nack {
+            until: after(*delay),
+        },
+        LeaseAction::Release => Action::Release { at },
+        LeaseAction::DeadLetter { reason } => Action::DeadLetter {
+            at,
+            reason: reason.clone(),
+        },
+    }
+}

@@ -1,0 +1,142 @@
+//! Stats: counts of messages by state.
+
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
+use queue_api::QueueStats;
+
+use crate::{
+    document::{
+        encoding::ready_at,
+        fields::{COUNT, ID, LEASE, PARTED, PARTS, VISIBLE_AT},
+        instant,
+    },
+    store::{
+        collection::{Query, QueueCollection},
+        error::StoreError,
+        index::Index,
+        set_aside::are_set_aside,
+        write_reply::integer,
+    },
+};
+
+impl QueueCollection {
+    /// Counts the messages by state. A document that is set aside counts as one that is dead.
+    pub(crate) async fn stats(&self) -> Result<QueueStats, StoreError> {
+        let now = self.now().await;
+        let ready = doc! { VISIBLE_AT: { "$lte": now } };
+        // An array may have a time that has passed and one that has not.
+        let waiting = |is_leased: bool| {
+            doc! {
+                VISIBLE_AT: { "$gt": now }, "$nor": [&ready], LEASE: { "$exists": is_leased },
+            }
+        };
+        let (ready, delayed, leased, parted, set_aside, first) = tokio::try_join!(
+            self.sum(ready.clone()),
+            self.sum(waiting(false)),
+            self.sum(waiting(true)),
+            self.parted(now),
+            self.count(are_set_aside()),
+            self.ready_times(Document::new(), 1),
+        )?;
+        let first = first.first().filter(|&&first| first <= now);
+        Ok(QueueStats::default()
+            .with_ready(ready + parted.ready)
+            .with_delayed(delayed + parted.delayed)
+            .with_leased(leased + parted.leased)
+            .with_dead(parted.dead + set_aside)
+            .with_oldest_ready(first.map(|&first| instant::between(first, now))))
+    }
+
+    /// The messages of whole entries. Parted ones have no count.
+    async fn sum(&self, filter: Document) -> Result<u64, StoreError> {
+        let group = doc! { ID: Bson::Null, "messages": { "$sum": format!("${COUNT}") } };
+        let sums = self
+            .aggregate(vec![doc! { "$match": filter }, doc! { "$group": group }])
+            .await?;
+        Ok(sums.first().map_or(0, |sums| number(sums, "messages")))
+    }
+
+    /// The messages of parted entries.
+    async fn parted(&self, now: DateTime) -> Result<Parted, StoreError> {
+        let count = format!("${PARTS}.n");
+        // Not in the filter: the planner would compare two indexes each time.
+        let is_set_aside = doc! { "$eq": [format!("${VISIBLE_AT}"), false] };
+        let count = doc! { "$cond": [is_set_aside, 0_i32, count] };
+        let sum = |condition: Document| doc! { "$sum": { "$cond": [condition, &count, 0_i32] } };
+        let at = format!("${PARTS}.at");
+        // What is missing is less than any value.
+        let is_there = |field: &str| doc! { "$gt": [format!("${PARTS}.{field}"), Bson::Null] };
+        let is_waiting = doc! { "$gt": [&at, now] };
+        let group = doc! {
+            ID: Bson::Null,
+            "ready": sum(doc! { "$and": [is_there("at"), { "$lte": [&at, now] }] }),
+            "waiting": sum(is_waiting.clone()),
+            "leased": sum(doc! { "$and": [is_waiting, is_there(LEASE)] }),
+            "dead": sum(is_there("dead")),
+        };
+        let stages = vec![
+            doc! { "$match": { PARTED: true } },
+            doc! { "$unwind": format!("${PARTS}") },
+            doc! { "$group": group },
+        ];
+        let sums = self.aggregate(stages).await?;
+        let sum = |field| sums.first().map_or(0, |sums| number(sums, field));
+        Ok(Parted {
+            ready: sum("ready"),
+            delayed: sum("waiting") - sum("leased"),
+            leased: sum("leased"),
+            dead: sum("dead"),
+        })
+    }
+
+    /// The one batch of an aggregate of few documents.
+    async fn aggregate(&self, stages: Vec<Document>) -> Result<Vec<Document>, StoreError> {
+        let command = doc! { "aggregate": self.messages.name(), "pipeline": stages, "cursor": {} };
+        let reply = self.run(command).await?;
+        let batch = reply
+            .get_document("cursor")
+            .and_then(|cursor| cursor.get_array("firstBatch"))
+            .map_err(|_| StoreError::Unreadable(format!("no batch in {reply}")))?;
+        Ok(batch
+            .iter()
+            .filter_map(|each| each.as_document().cloned())
+            .collect())
+    }
+
+    /// The earliest ready times of the live entries that the filter selects, in order.
+    pub(crate) async fn ready_times(
+        &self,
+        filter: Document,
+        limit: usize,
+    ) -> Result<Vec<DateTime>, StoreError> {
+        let mut live = live();
+        live.extend(filter);
+        let query = Query::in_order_of(Index::Claim, live, limit)
+            .with_projection(doc! { ID: 0, VISIBLE_AT: 1 });
+        let found = self
+            .find(query, |found: &RawDocument| ready_at(found))
+            .await?;
+        // A damaged one is due: the next lease call sets it aside.
+        let times = found
+            .into_iter()
+            .map(|time| time.unwrap_or(instant::EARLIEST));
+        Ok(times.collect())
+    }
+}
+
+struct Parted {
+    ready: u64,
+    delayed: u64,
+    leased: u64,
+    dead: u64,
+}
+
+/// Selects the entries with live messages: those whose ready time is a time.
+pub(crate) fn live() -> Document {
+    doc! { VISIBLE_AT: { "$gte": instant::EARLIEST } }
+}
+
+fn number(sums: &Document, field: &str) -> u64 {
+    integer(sums.get(field))
+        .and_then(|sum| u64::try_from(sum).ok())
+        .unwrap_or(0)
+}

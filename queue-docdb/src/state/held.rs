@@ -1,0 +1,43 @@
+//! Entries that an open transaction holds. A claim that writes one waits until the transaction ends.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mongodb::bson::Uuid;
+use tokio::time::Instant;
+
+/// How long claims pass over an entry that could not be written in time.
+const PASS_OVER: Duration = Duration::from_secs(5);
+
+/// Entries that claims of this instance pass over.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Each until when. A std mutex: it is held to add or copy, never across an await.
+    entries: Mutex<Vec<(Instant, Uuid)>>,
+}
+
+impl Held {
+    pub(crate) fn add(&self, entry: Uuid) {
+        self.lock().push((Instant::now() + PASS_OVER, entry));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// When the first of them is no longer passed over.
+    pub(crate) fn next_return(&self) -> Option<Instant> {
+        self.lock().iter().map(|(until, _)| *until).min()
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Uuid> {
+        self.lock().iter().map(|(_, entry)| *entry).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Uuid)>> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        entries.retain(|(until, _)| now < *until);
+        entries
+    }
+}

@@ -1,0 +1,80 @@
+//! What an instance of the backend knows about a queue's collection, and for how long.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How long an instance does not look again at what it has found.
+const TRUST: Duration = Duration::from_secs(60);
+
+/// What an instance knows about a queue's collection.
+#[derive(Debug, Default)]
+pub(crate) struct Knowledge {
+    /// A std mutex: it is held for a copy, never across an await.
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    until: Instant,
+    is_keyed: bool,
+    has_indexes: bool,
+}
+
+impl Knowledge {
+    /// Whether the collection is a queue of this version.
+    pub(crate) fn is_queue(&self) -> bool {
+        self.current().is_some()
+    }
+
+    /// Whether it also has the indexes.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.current().is_some_and(|known| known.has_indexes)
+    }
+
+    /// Whether messages are found by `_id`. It stays known longer, because a queue does not change it.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.lock().is_some_and(|known| known.is_keyed)
+    }
+
+    /// Learns that the collection is a queue, and how its messages are found.
+    pub(crate) fn learn_queue(&self, is_keyed: bool) {
+        *self.lock() = Some(Known {
+            until: Instant::now() + TRUST,
+            is_keyed,
+            has_indexes: false,
+        });
+    }
+
+    /// Knows only how messages are found, so that the next call looks again.
+    pub(crate) fn forget_but(&self, is_keyed: bool) {
+        *self.lock() = Some(Known {
+            until: Instant::now(),
+            is_keyed,
+            has_indexes: false,
+        });
+    }
+
+    /// Learns that the queue also has the indexes.
+    pub(crate) fn learn_indexes(&self) {
+        if let Some(known) = &mut *self.lock() {
+            known.until = Instant::now() + TRUST;
+            known.has_indexes = true;
+        }
+    }
+
+    pub(crate) fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn current(&self) -> Option<Known> {
+        self.lock().filter(|known| Instant::now() < known.until)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

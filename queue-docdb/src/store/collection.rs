@@ -1,0 +1,354 @@
+//! One queue's collection, and the commands on it.
+
+use std::{sync::Arc, time::Duration};
+
+use mongodb::{
+    Collection, Database,
+    bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc},
+    options::{FindOptions, Hint},
+};
+
+use crate::{
+    connect::amazon::Engine,
+    state::queues::QueueState,
+    store::{
+        clock::Time,
+        error::{Effect, StoreError},
+        index::Index,
+        retry::{Deadline, Retries},
+        write_reply,
+    },
+    watch::Watch,
+};
+
+/// How often a call makes a dropped index again. Another process may delete the queue meanwhile.
+const MOST_RESTORES: u32 = 5;
+
+/// A queue's collection for one call, with what this instance knows about the queue.
+#[derive(Clone, Debug)]
+pub(crate) struct QueueCollection {
+    pub(crate) database: Database,
+    pub(crate) messages: Collection<RawDocumentBuf>,
+    pub(crate) timeout: Duration,
+    /// When the call must end.
+    pub(crate) deadline: Deadline,
+    pub(crate) time: Arc<Time>,
+    pub(crate) state: Arc<QueueState>,
+    /// The most messages of an entry.
+    pub(crate) entry_size: usize,
+    pub(crate) engine: Engine,
+    pub(crate) access: Access,
+    /// None if waits poll.
+    pub(crate) watch: Option<Arc<Watch>>,
+}
+
+/// What a call may do to a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// The same without hints, because an index is missing or does not serve. It is slow.
+    Scan,
+    /// Also restores what the queue has lost.
+    Write,
+}
+
+/// The size of a reply of the server.
+pub(crate) const REPLY_BYTES: usize = 16 << 20;
+
+/// What to find.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    filter: Document,
+    options: FindOptions,
+}
+
+impl Query {
+    /// At most `limit` documents, found by `index` and in its order.
+    pub(crate) fn in_order_of(index: Index, filter: Document, limit: usize) -> Self {
+        let mut query = Self::unordered(filter, limit);
+        query.options.sort = Some(index.keys());
+        query.options.hint = Some(Hint::Keys(index.keys()));
+        query
+    }
+
+    /// At most `ids` documents, found by `_id`. Such filters need no hint.
+    pub(crate) fn by_ids(filter: Document, ids: usize) -> Self {
+        Self::unordered(filter, ids)
+    }
+
+    fn unordered(filter: Document, limit: usize) -> Self {
+        let mut options = FindOptions::default();
+        options.limit = Some(i64::try_from(limit).unwrap_or(i64::MAX));
+        // One more than the limit, so that the server closes the cursor with the first batch.
+        // The smallest instances of DocumentDB have six cursors.
+        options.batch_size = Some(u32::try_from(limit).unwrap_or(u32::MAX).min(1 << 30) + 1);
+        Self { filter, options }
+    }
+
+    pub(crate) fn into_parts(self) -> (Document, FindOptions) {
+        (self.filter, self.options)
+    }
+
+    /// Without the first ones.
+    pub(crate) fn skipping(mut self, documents: usize) -> Self {
+        self.options.skip = (documents > 0).then_some(documents as u64);
+        self
+    }
+
+    /// Only these fields.
+    pub(crate) fn with_projection(mut self, projection: Document) -> Self {
+        self.options.projection = Some(projection);
+        self
+    }
+}
+
+impl QueueCollection {
+    pub(crate) async fn now(&self) -> DateTime {
+        self.time.now(self.deadline.left() / 3).await
+    }
+
+    /// The same collection for the next step of a long call. Each step has the operation timeout.
+    pub(crate) fn next_step(&self) -> Self {
+        self.within(self.deadline.again(self.timeout))
+    }
+
+    pub(crate) fn within(&self, deadline: Deadline) -> Self {
+        Self {
+            deadline,
+            ..self.clone()
+        }
+    }
+
+    /// Finds documents, and returns what `read` makes of each, in order.
+    pub(crate) async fn find<T: Send>(
+        &self,
+        query: Query,
+        read: impl Fn(&RawDocument) -> T + Send + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        Ok(self.find_within(usize::MAX, query, read).await?.0)
+    }
+
+    /// Finds up to `max` documents that `read` can read, and passes over the others. `query` makes
+    /// a query of a limit.
+    pub(crate) async fn find_readable<T: Send>(
+        &self,
+        query: impl Fn(usize) -> Query,
+        max: usize,
+        read: impl Fn(&RawDocument) -> Option<T> + Send + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut limit = max;
+        // For a server, a limit of 0 is none.
+        while limit > 0 {
+            let found = self.find(query(limit), &read).await?;
+            let is_all = found.len() < limit;
+            let mut readable: Vec<T> = found.into_iter().flatten().collect();
+            if is_all || readable.len() >= max {
+                readable.truncate(max);
+                return Ok(readable);
+            }
+            limit = limit.saturating_mul(2);
+        }
+        Ok(Vec::new())
+    }
+
+    /// Finds documents up to about `max_bytes`, and returns what `read` makes of each, in order,
+    /// and whether these are all.
+    pub(crate) async fn find_within<T: Send>(
+        &self,
+        max_bytes: usize,
+        mut query: Query,
+        read: impl Fn(&RawDocument) -> T + Send + Sync,
+    ) -> Result<(Vec<T>, bool), StoreError> {
+        let mut retries = self.deadline.retries();
+        let mut restores_left = match self.access {
+            Access::Write => MOST_RESTORES,
+            Access::Read | Access::Scan => 0,
+        };
+        if self.access == Access::Scan {
+            query.options.hint = None;
+        }
+        loop {
+            let error = match self
+                .find_once(&retries, max_bytes, query.clone(), &read)
+                .await
+            {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            if query.options.hint.is_none() || !error.is_missing_index() {
+                retries.after(error).await?;
+                continue;
+            }
+            // Another process deleted the queue, upgraded it to another version, or dropped the
+            // index.
+            self.state.knowledge.forget();
+            if restores_left > 0 {
+                self.restore().await?;
+                restores_left -= 1;
+            } else {
+                // Slow, but right. A client with the strict Stable API may not name a sparse
+                // index.
+                self.check_now().await?;
+                query.options.hint = None;
+            }
+        }
+    }
+
+    pub(crate) async fn find_once<T: Send>(
+        &self,
+        tries: &Retries,
+        max_bytes: usize,
+        query: Query,
+        read: &(impl Fn(&RawDocument) -> T + Send + Sync),
+    ) -> Result<(Vec<T>, bool), StoreError> {
+        let found = self.messages.find(query.filter).with_options(query.options);
+        let mut cursor = tries.run(found).await?;
+        let (mut all, mut bytes) = (Vec::new(), 0_usize);
+        // A batch ends at 16 MiB, so there may be more than one.
+        while tries.run(cursor.advance()).await? {
+            let document = cursor.current();
+            all.push(read(document));
+            let size = document.as_bytes().len();
+            bytes = bytes.saturating_add(size);
+            // Another one of this size would not fit, and may cost a whole batch.
+            if bytes.saturating_add(size) > max_bytes {
+                return Ok((all, false));
+            }
+        }
+        Ok((all, true))
+    }
+
+    /// Counts documents. Without a hint: the driver sends an aggregate, for which DocumentDB does
+    /// not document one.
+    pub(crate) async fn count(&self, filter: Document) -> Result<u64, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.messages.count_documents(filter.clone());
+            match retries.run(sent).await {
+                Ok(count) => return Ok(count),
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    /// Sends update statements in one command, and returns how many documents they matched.
+    ///
+    /// The driver's own calls send one statement each. The statements must find messages by `_id`.
+    /// They get a hint: the planner may otherwise use the index on time and read every ready
+    /// message.
+    ///
+    /// A command that certainly had no effect is sent again. After any other error, the caller
+    /// must find out what was done.
+    pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
+        self.write("update", "updates", by_id(statements), None)
+            .await
+    }
+
+    /// The same, as one of the tries of a caller that can send them again after any error.
+    pub(crate) async fn update_again(
+        &self,
+        statements: Vec<Document>,
+        tries: &Retries,
+    ) -> Result<u64, StoreError> {
+        self.write("update", "updates", by_id(statements), Some(tries))
+            .await
+    }
+
+    /// Sends delete statements in one command, and returns how many documents are deleted. Errors
+    /// are as for [`update`](Self::update).
+    ///
+    /// DocumentDB documents no hint for a delete. So the filters must use `_id`, and no other
+    /// indexed field.
+    pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
+        self.write("delete", "deletes", statements, None).await
+    }
+
+    /// The same, as one of the tries of a caller that can send them again after any error.
+    pub(crate) async fn delete_again(
+        &self,
+        statements: Vec<Document>,
+        tries: &Retries,
+    ) -> Result<u64, StoreError> {
+        self.write("delete", "deletes", statements, Some(tries))
+            .await
+    }
+
+    /// The number of documents that a majority has and that match these filters. Each filter must
+    /// use `_id`.
+    ///
+    /// A failover may undo what a find read. It does not undo what this write matched.
+    pub(crate) async fn held_by_majority(
+        &self,
+        filters: impl IntoIterator<Item = Document>,
+    ) -> Result<u64, StoreError> {
+        let statements: Vec<Document> = filters.into_iter().map(unchanged).collect();
+        if statements.is_empty() {
+            return Ok(0);
+        }
+        let mut retries = self.deadline.retries();
+        loop {
+            // It changes nothing, so it may be sent again after any error.
+            match self.update_again(statements.clone(), &retries).await {
+                Err(error) => retries.after(error).await?,
+                held => return held,
+            }
+        }
+    }
+
+    /// Sends a command that may be repeated after any error.
+    pub(crate) async fn run(&self, command: Document) -> Result<Document, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            match retries.run(sent).await {
+                Err(error) => retries.after(error).await?,
+                reply => return reply,
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        command: &str,
+        statements_field: &str,
+        statements: Vec<Document>,
+        tries: Option<&Retries>,
+    ) -> Result<u64, StoreError> {
+        let command = self.command(command, statements_field, statements);
+        let mut retries = self.deadline.retries();
+        loop {
+            let deadline = tries.map_or(self.deadline, Retries::next_try);
+            match self.write_once(command.clone(), deadline).await {
+                Err(error) if error.effect() == Effect::None => retries.after(error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn write_once(&self, command: Document, deadline: Deadline) -> Result<u64, StoreError> {
+        let sent = self.database.run_command(command);
+        write_reply::matched(&deadline.run(sent).await?)
+    }
+
+    fn command(&self, name: &str, statements_field: &str, statements: Vec<Document>) -> Document {
+        doc! {
+            name: self.messages.name(),
+            statements_field: statements,
+            // The statements are independent of each other.
+            "ordered": false,
+            "writeConcern": { "w": "majority" },
+        }
+    }
+}
+
+/// A statement that changes nothing, and counts what the filter matches.
+pub(crate) fn unchanged(filter: Document) -> Document {
+    doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true }
+}
+
+fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
+    for statement in &mut statements {
+        statement.insert("hint", doc! { "_id": 1 });
+    }
+    statements
+}

@@ -1,0 +1,101 @@
+//! An insert as a plain command, and the server's reply to it.
+
+use std::collections::HashMap;
+
+use mongodb::bson::{Document, RawDocumentBuf, doc};
+
+use crate::store::{
+    collection::QueueCollection,
+    error::{Refusal, StoreError},
+    write_reply::{integer, refusal},
+};
+
+/// The reply to an insert.
+#[derive(Debug)]
+pub(crate) struct Inserted {
+    /// The refused documents, by position.
+    pub(crate) refused: HashMap<usize, Refusal>,
+    /// Why a majority may not have this yet. A failover may undo it, and also the cause of a refusal.
+    pub(crate) unconfirmed: Option<Refusal>,
+}
+
+/// Reads the reply to an insert of this many documents.
+pub(crate) fn read_insert_reply(reply: &Document, sent: usize) -> Result<Inserted, StoreError> {
+    let unreadable = || StoreError::Unreadable(format!("an insert was answered with {reply}"));
+    let errors = reply
+        .get_array("writeErrors")
+        .map_or(&[][..], Vec::as_slice);
+    let refused = errors.iter().map(|error| {
+        let error = error.as_document()?;
+        let index = integer(error.get("index"))?;
+        Some((usize::try_from(index).ok()?, refusal(error)))
+    });
+    let refused: HashMap<_, _> = refused.collect::<Option<_>>().ok_or_else(unreadable)?;
+    let stored = integer(reply.get("n")).and_then(|n| usize::try_from(n).ok());
+    if stored.is_none_or(|stored| stored + refused.len() != sent) {
+        return Err(unreadable());
+    }
+    Ok(Inserted {
+        refused,
+        unconfirmed: reply.get_document("writeConcernError").ok().map(refusal),
+    })
+}
+
+impl QueueCollection {
+    /// Sends an insert once: after a lost answer it must not be sent again. The driver's own call
+    /// sends it twice if the application's client has retryable writes on.
+    pub(crate) async fn insert_once(
+        &self,
+        documents: &[&RawDocumentBuf],
+    ) -> Result<Inserted, StoreError> {
+        let mut command = self.insert_command(documents.iter().copied())?;
+        command.insert("writeConcern", doc! { "w": "majority" });
+        let sent = self.database.run_command(command);
+        read_insert_reply(&self.deadline.run(sent).await?, documents.len())
+    }
+
+    /// The documents are decoded, because the oldest supported driver takes no raw command.
+    pub(crate) fn insert_command<'a>(
+        &self,
+        documents: impl Iterator<Item = &'a RawDocumentBuf>,
+    ) -> Result<Document, StoreError> {
+        let documents = documents
+            .map(|document| Document::try_from(document.as_ref()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        Ok(doc! { "insert": self.messages.name(), "documents": documents, "ordered": false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inserts_are_read_with_what_was_refused_and_what_is_not_confirmed() {
+        let error = doc! { "index": 2, "code": 11000, "errmsg": "E11000" };
+        let concern = doc! { "code": 64, "errmsg": "timed out" };
+        let reply = doc! {
+            "ok": 1, "n": 2, "writeErrors": [error], "writeConcernError": concern,
+        };
+        let inserted = read_insert_reply(&reply, 3).unwrap();
+        assert_eq!(inserted.refused[&2].code, 11000);
+        assert_eq!(inserted.unconfirmed.unwrap().code, 64);
+        let stored = read_insert_reply(&doc! { "ok": 1, "n": 2 }, 2).unwrap();
+        assert!(stored.refused.is_empty() && stored.unconfirmed.is_none());
+    }
+
+    #[test]
+    fn a_reply_that_does_not_account_for_every_document_is_no_success() {
+        let refused = doc! { "index": 0, "code": 11000 };
+        for reply in [
+            doc! { "ok": 1 },
+            doc! { "ok": 1, "n": 1 },
+            doc! { "ok": 1, "n": 3 },
+            doc! { "ok": 1, "n": 0, "writeErrors": [refused] },
+            doc! { "ok": 1, "n": 1, "writeErrors": [{ "code": 1 }] },
+        ] {
+            assert!(read_insert_reply(&reply, 2).is_err(), "{reply}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What is in a queue's collection. Looking changes nothing.
+//!
+//! A document of the collection has the version of the queue's documents. It makes the collection
+//! a queue: it is written last when a queue is made, so a queue has its indexes. Two versions of
+//! this library that mean different things by a document must not work on the same queue. Its
+//! `_id` is not a string, so no message can have it. It has no indexed field, so no claim, count
+//! or purge finds it.
+
+use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use queue_api::ErrorKind;
+
+use crate::{
+    document::{encoding, fields::IDS},
+    store::{
+        codes::NAMESPACE_NOT_FOUND,
+        collection::{Query, QueueCollection},
+        error::StoreError,
+        index::Index,
+    },
+};
+
+/// What this version of the library writes, and the only one that it reads.
+///
+/// A version that changes what documents mean raises this, and changes the keys of the claim
+/// index with it. Instances that still trust the old version then miss the index that their hints
+/// name, and look at the version again before they make it anew.
+const VERSION: u32 = 3;
+
+/// Of the version document: whether messages are found by `_id`, and there is no unique index.
+const KEYED: &str = "keyed";
+
+/// Of the version document: when the queue was deleted.
+pub(crate) const DELETED: &str = "deleted";
+
+/// Of the version document: that the collection is about to be dropped.
+pub(crate) const DROPPING: &str = "dropping";
+
+/// What a collection holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// There is no collection.
+    Missing,
+    /// No document.
+    Empty,
+    /// Messages without a version: an instance stored them just after another deleted the queue.
+    Unversioned,
+    /// A queue of this version.
+    Queue,
+    /// One that was deleted at this time. It may have messages of a call that did not know.
+    Deleted(DateTime),
+    /// One whose collection is about to be dropped.
+    Dropping,
+    /// A queue of this version number, or of an unknown one.
+    OtherVersion(Option<u32>),
+    /// Another program's. The text says what it is.
+    Foreign(&'static str),
+}
+
+impl QueueCollection {
+    /// Looks at the collection, unless this instance has found a queue there recently.
+    ///
+    /// # Errors
+    /// The collection is another program's, or a queue of another version.
+    pub(crate) async fn check(&self) -> Result<Contents, StoreError> {
+        if self.state.knowledge.is_queue() {
+            return Ok(Contents::Queue);
+        }
+        self.check_now().await
+    }
+
+    /// The same, but always looks.
+    pub(crate) async fn check_now(&self) -> Result<Contents, StoreError> {
+        let collection = self.messages.name();
+        match self.inspect().await? {
+            Contents::OtherVersion(version) => Err(StoreError::NotAQueue(format!(
+                "the queue's documents are of schema {}, this version of queue-docdb knows \
+                 schema {VERSION} only: use one that knows theirs",
+                version.map_or("unknown".to_owned(), |version| version.to_string()),
+            ))),
+            Contents::Foreign(what) => Err(StoreError::NotAQueue(format!(
+                "the collection `{collection}` {what}, so it is not a queue; use another queue \
+                 name or collection_prefix"
+            ))),
+            Contents::Queue => Ok(Contents::Queue),
+            other => Ok(other),
+        }
+    }
+
+    /// Whether finds that name an index see all messages. If not, they must not name one.
+    pub(crate) async fn indexes_serve(&self) -> Result<bool, StoreError> {
+        let contents = self.check().await?;
+        if self.state.knowledge.is_ready() || contents != Contents::Queue {
+            return Ok(true);
+        }
+        let existing = match self.indexes().await {
+            Ok(indexes) => indexes,
+            // The user may not look. The version says that the indexes were made.
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let serves = |index: Index| index.is_among(&existing, self.messages.name());
+        let all_serve = Index::of_queue(self.state.knowledge.is_keyed())
+            .all(|index| matches!(serves(index), Ok(true)));
+        if all_serve {
+            self.state.knowledge.learn_indexes();
+        }
+        Ok(all_serve)
+    }
+
+    pub(crate) async fn inspect(&self) -> Result<Contents, StoreError> {
+        if let Some(versioned) = self.version().await? {
+            return Ok(versioned);
+        }
+        match self.description().await? {
+            None => return Ok(Contents::Missing),
+            Some(described) => {
+                if let Some(what) = peculiarity(&described) {
+                    return Ok(Contents::Foreign(what));
+                }
+            }
+        }
+        // The first one tells whose collection it is. Another instance may have made the queue
+        // since the look at the version. An enqueue that created the collection stored a message.
+        let read = |found: &RawDocument| {
+            let has_version_id = |found: &RawDocument| {
+                found
+                    .get_str("queue-docdb")
+                    .is_ok_and(|what| what == "schema")
+            };
+            if found.get_document("_id").is_ok_and(has_version_id) {
+                contents(encoding::count(found, "version"))
+            } else if encoding::is_entry(found) {
+                Contents::Unversioned
+            } else {
+                Contents::Foreign("has documents of another program")
+            }
+        };
+        let first = self.first(Document::new(), read).await?;
+        Ok(first.unwrap_or(Contents::Empty))
+    }
+
+    async fn version(&self) -> Result<Option<Contents>, StoreError> {
+        let read = |found: &RawDocument| {
+            let is_keyed = found.get_bool(KEYED).unwrap_or(false);
+            let contents = match contents(encoding::count(found, "version")) {
+                Contents::Queue if found.get_bool(DROPPING).is_ok() => Contents::Dropping,
+                Contents::Queue => match found.get_datetime(DELETED) {
+                    Ok(at) => Contents::Deleted(at),
+                    Err(_) => Contents::Queue,
+                },
+                other => other,
+            };
+            (contents, is_keyed)
+        };
+        let found = self.first(doc! { "_id": id() }, read).await?;
+        Ok(found.map(|(contents, is_keyed)| {
+            match contents {
+                Contents::Queue => self.state.knowledge.learn_queue(is_keyed),
+                // A call that enqueues must look, so nothing is remembered.
+                _ => self.state.knowledge.forget_but(is_keyed),
+            }
+            contents
+        }))
+    }
+
+    /// What the server says about the collection; empty if this user may not ask.
+    async fn description(&self) -> Result<Option<Document>, StoreError> {
+        let filter = doc! { "name": self.messages.name() };
+        let command = doc! { "listCollections": 1, "filter": filter, "cursor": {} };
+        match self.run(command).await {
+            Ok(reply) => Ok(first_batch(&reply)?.into_iter().next()),
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(Some(Document::new())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a deleted queue has messages again.
+    pub(crate) async fn has_entries(&self) -> Result<bool, StoreError> {
+        let others = doc! { "_id": { "$ne": id() } };
+        Ok(self.first(others, |_| ()).await?.is_some())
+    }
+
+    /// The first document that the filter selects.
+    async fn first<T: Send>(
+        &self,
+        filter: Document,
+        read: impl Fn(&RawDocument) -> T + Send + Sync,
+    ) -> Result<Option<T>, StoreError> {
+        let query = Query::by_ids(filter, 1);
+        let mut retries = self.deadline.retries();
+        loop {
+            match self
+                .find_once(&retries, usize::MAX, query.clone(), &read)
+                .await
+            {
+                Ok((found, _)) => return Ok(found.into_iter().next()),
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    /// The collection's indexes, with their options; none if it is missing.
+    pub(crate) async fn indexes(&self) -> Result<Vec<Document>, StoreError> {
+        let command = doc! { "listIndexes": self.messages.name() };
+        match self.run(command).await {
+            Ok(reply) => first_batch(&reply),
+            Err(error) if error.has_code(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The document that has the version.
+pub(crate) fn version_document(is_keyed: bool) -> Document {
+    // The index on ids is unique: a second document without any would be refused.
+    doc! { "_id": id(), IDS: [id()], "version": i64::from(VERSION), KEYED: is_keyed }
+}
+
+/// Of a collection whose queue has this version.
+fn contents(version: Option<u32>) -> Contents {
+    match version {
+        Some(VERSION) => Contents::Queue,
+        other => Contents::OtherVersion(other),
+    }
+}
+
+/// The `_id` of the version document.
+pub(crate) fn id() -> Document {
+    doc! { "queue-docdb": "schema" }
+}
+
+/// Why no queue can be in this collection, even if it has no document.
+fn peculiarity(described: &Document) -> Option<&'static str> {
+    let is_capped = described
+        .get_document("options")
+        .and_then(|options| options.get_bool("capped"));
+    match described.get_str("type") {
+        Ok("view") => Some("is a view"),
+        Ok("timeseries") => Some("is a time series"),
+        Ok("collection") | Err(_) => is_capped.unwrap_or(false).then_some("is capped"),
+        Ok(_) => Some("is of an unknown type"),
+    }
+}
+
+/// Lists of collections with one name and of indexes fit into one batch.
+fn first_batch(reply: &Document) -> Result<Vec<Document>, StoreError> {
+    let cursor = reply.get_document("cursor");
+    let Ok(batch) = cursor.and_then(|cursor| cursor.get_array("firstBatch")) else {
+        return Err(StoreError::Unreadable(format!("no batch in {reply}")));
+    };
+    Ok(batch
+        .iter()
+        .filter_map(|each| each.as_document().cloned())
+        .collect())
+}

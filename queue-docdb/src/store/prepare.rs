@@ -1,0 +1,225 @@
+//! Makes a queue ready for writes: the collection, its indexes, and its version.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+use queue_api::ErrorKind;
+
+use crate::{
+    connect::amazon::Engine,
+    store::{
+        codes::NAMESPACE_NOT_FOUND,
+        collection::QueueCollection,
+        error::StoreError,
+        index::Index,
+        inspect::{self, Contents, DELETED, DROPPING, version_document},
+    },
+};
+
+/// How often an index build is tried. DocumentDB refuses one while another process builds.
+const INDEX_TRIES: u32 = 5;
+
+impl QueueCollection {
+    /// Creates the queue, or what it lacks, unless this instance has found it complete recently.
+    ///
+    /// The indexes are made before the first document. In an empty collection, a build does not
+    /// wait for the members of the replica set.
+    pub(crate) async fn prepare(&self) -> Result<(), StoreError> {
+        if self.state.knowledge.is_ready() {
+            return Ok(());
+        }
+        let _preparing = self.state.preparing.lock().await;
+        // Another call may have done it meanwhile.
+        if self.state.knowledge.is_ready() {
+            return Ok(());
+        }
+        let mut contents = self.check().await?;
+        let mut is_new = false;
+        loop {
+            match contents {
+                Contents::Missing => {}
+                Contents::Deleted(_) => {
+                    // It is a queue again, unless somebody drops it first.
+                    let filter = doc! { "_id": inspect::id(), DROPPING: { "$exists": false } };
+                    let revival = doc! { "q": filter, "u": { "$unset": { DELETED: "" } } };
+                    self.update(vec![revival]).await?;
+                    contents = self.check_now().await?;
+                    continue;
+                }
+                Contents::Dropping => {
+                    self.drop_collection().await?;
+                    contents = self.check_now().await?;
+                    continue;
+                }
+                _ => break,
+            }
+            // Elastic clusters do not create a collection with its first index.
+            is_new = self.create_collection().await?;
+            contents = match is_new {
+                true => Contents::Empty,
+                false => self.check_now().await?,
+            };
+        }
+        self.complete(contents, is_new).await
+    }
+
+    /// Adds what a queue has lost. Does nothing if there is no queue.
+    pub(crate) async fn restore(&self) -> Result<(), StoreError> {
+        if self.state.knowledge.is_ready() {
+            return Ok(());
+        }
+        match self.check().await? {
+            Contents::Missing | Contents::Empty => Ok(()),
+            Contents::Deleted(_) | Contents::Dropping => Ok(()),
+            _ => self.prepare().await,
+        }
+    }
+
+    async fn complete(&self, contents: Contents, is_new: bool) -> Result<(), StoreError> {
+        let existing = match is_new {
+            true => Vec::new(),
+            false => match self.indexes().await {
+                Ok(indexes) => indexes,
+                // The user may not look. The version says that the indexes were made.
+                Err(error) if contents == Contents::Queue && error.kind() == ErrorKind::Denied => {
+                    self.state.knowledge.learn_indexes();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        // All are judged before one is made, so that a refusal changes nothing.
+        let mut missing = Vec::new();
+        // A queue keeps to how it was made.
+        let is_keyed = match contents {
+            Contents::Queue => self.state.knowledge.is_keyed(),
+            _ => self.entry_size == 1,
+        };
+        for index in Index::of_queue(is_keyed) {
+            if !index.is_among(&existing, self.messages.name())? {
+                missing.push(index);
+            }
+        }
+        for index in missing {
+            self.make_index(index, contents == Contents::Empty).await?;
+        }
+        if contents != Contents::Queue {
+            self.write_version(is_keyed).await?;
+        }
+        self.state.knowledge.learn_indexes();
+        Ok(())
+    }
+
+    pub(crate) async fn drop_collection(&self) -> Result<(), StoreError> {
+        let command = doc! {
+            "drop": self.messages.name(),
+            "writeConcern": { "w": "majority" },
+        };
+        let mut retries = self.deadline.retries();
+        loop {
+            let is_gone = match retries
+                .run(self.database.run_command(command.clone()))
+                .await
+            {
+                // Since MongoDB 7.0, a missing collection is no error.
+                Ok(reply) => {
+                    !reply.contains_key("writeConcernError") && reply.contains_key("nIndexesWas")
+                }
+                Err(error) if error.has_code(NAMESPACE_NOT_FOUND) => false,
+                Err(error) => {
+                    retries.after(error).await?;
+                    continue;
+                }
+            };
+            // An earlier drop, of this call or another, may lack a majority, and a failover undoes it.
+            // A write to a majority tells, even one that changes nothing.
+            let version = doc! { "_id": inspect::id() };
+            if is_gone || self.held_by_majority([version]).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the collection is new.
+    async fn create_collection(&self) -> Result<bool, StoreError> {
+        const NAMESPACE_EXISTS: i32 = 48;
+        match self.run(doc! { "create": self.messages.name() }).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.has_code(NAMESPACE_EXISTS) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn make_index(&self, index: Index, is_empty: bool) -> Result<(), StoreError> {
+        let mut command = doc! {
+            "createIndexes": self.messages.name(),
+            "indexes": [index.specification()],
+        };
+        // Otherwise MongoDB waits for every voting member, also for one that is down.
+        let mut has_quorum = !is_empty && self.engine == Engine::MongoDb;
+        if has_quorum {
+            command.insert("commitQuorum", "majority");
+        }
+        let mut tries = 1;
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            match retries.run(sent).await {
+                Ok(_) => return Ok(()),
+                // A standalone server and other engines have no quorum.
+                Err(error) if has_quorum && is_refusal(&error) => {
+                    command.remove("commitQuorum");
+                    has_quorum = false;
+                }
+                // DocumentDB documents no code for "another build is running".
+                Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
+                    pause(Duration::from_millis(50 << tries)).await;
+                    tries += 1;
+                }
+                Err(error @ StoreError::TimedOut(_)) => {
+                    retries
+                        .after(error)
+                        .await
+                        .map_err(|_| StoreError::LateIndex {
+                            index: index.name(),
+                            collection: self.messages.name().to_owned(),
+                            after: self.timeout,
+                        })?;
+                }
+                Err(error) => retries.after(error).await?,
+            }
+        }
+    }
+
+    /// Writes the version, before the first message.
+    async fn write_version(&self, is_keyed: bool) -> Result<(), StoreError> {
+        let documents = self.messages.clone_with_type::<Document>();
+        let mut retries = self.deadline.retries();
+        loop {
+            let error = match retries
+                .run(documents.insert_one(version_document(is_keyed)))
+                .await
+            {
+                Ok(_) => {
+                    self.state.knowledge.learn_queue(is_keyed);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if error.is_duplicate() {
+                // Another instance was first, perhaps one of another version.
+                return self.check_now().await.map(drop);
+            }
+            retries.after(error).await?;
+        }
+    }
+}
+
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error.kind(), ErrorKind::Internal | ErrorKind::InvalidInput)
+}
+
+#[allow(clippy::disallowed_methods)] // waits for another process, whatever the queue's clock says
+async fn pause(duration: Duration) {
+    tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64())).await;
+}

@@ -1,0 +1,116 @@
+//! Documents that cannot be read. They are set aside, so that no claim finds them again.
+//!
+//! The ready time of such a document becomes `false`: no time, and shorter than one, so that it also
+//! fits into a document of the largest size. It stays in the index, where it is counted. It leaves the
+//! list of dead letters.
+
+use std::collections::HashMap;
+
+use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Uuid, doc};
+
+use crate::{
+    document::{
+        encoding::{Damage, Stored, uuid_field},
+        fields::{DEAD_KEY, ID, VISIBLE_AT},
+    },
+    store::{collection::QueueCollection, error::StoreError, write::entries_by_id},
+};
+
+/// A document that cannot be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreadable {
+    /// Selects it. Maybe also others, but none that can be read.
+    filter: Document,
+    damage: Damage,
+    is_set_aside: bool,
+}
+
+impl Unreadable {
+    pub(crate) fn new(document: &RawDocument, damage: Damage) -> Self {
+        Self {
+            filter: filter(document),
+            damage,
+            is_set_aside: document.get_bool(VISIBLE_AT) == Ok(false),
+        }
+    }
+}
+
+/// Selects the documents that are set aside.
+pub(crate) fn are_set_aside() -> Document {
+    doc! { VISIBLE_AT: false }
+}
+
+impl QueueCollection {
+    /// Returns how many documents a majority has set aside now.
+    pub(crate) async fn set_aside(&self, documents: Vec<Unreadable>) -> Result<u64, StoreError> {
+        if documents.is_empty() {
+            return Ok(0);
+        }
+        for Unreadable { filter, damage, .. } in documents.iter().filter(|it| !it.is_set_aside) {
+            tracing::warn!(
+                collection = self.messages.name(), document = %filter, %damage,
+                "a document cannot be read; it is set aside; repair it and set visible_at, or remove it"
+            );
+        }
+        let update = doc! { "$set": { VISIBLE_AT: false }, "$unset": { DEAD_KEY: "" } };
+        let statements = documents.into_iter().map(|unreadable| {
+            doc! { "q": unreadable.filter, "u": update.clone(), "multi": true }
+        });
+        self.update(statements.collect()).await
+    }
+
+    /// These entries, without their messages. Those that cannot be read are set aside; their ids are
+    /// returned, too.
+    pub(crate) async fn entries_or_set_aside(
+        &self,
+        ids: Vec<Uuid>,
+    ) -> Result<(HashMap<Uuid, Stored>, Vec<Uuid>), StoreError> {
+        let read = |found: &RawDocument| {
+            let id = uuid_field(found, ID);
+            (
+                id,
+                Stored::read(found).map_err(|damage| Unreadable::new(found, damage)),
+            )
+        };
+        let (mut entries, mut unreadable, mut set_aside) = (HashMap::new(), Vec::new(), Vec::new());
+        for (id, found) in self.find(entries_by_id(ids), read).await? {
+            match found {
+                Ok(stored) => drop(entries.insert(stored.id, stored)),
+                Err(document) => {
+                    set_aside.extend(id);
+                    unreadable.push(document);
+                }
+            }
+        }
+        self.set_aside(unreadable).await?;
+        Ok((entries, set_aside))
+    }
+}
+
+/// The server stores strings that are not UTF-8, which no command of the driver can contain, and
+/// documents whose fields look like operators. For them, the filter selects all that calls find and
+/// whose `_id` is not an entry's.
+fn filter(document: &RawDocument) -> Document {
+    match exact_id(document) {
+        Some(id) => doc! { ID: id },
+        None => doc! {
+            "$nor": [{ ID: { "$type": "binData" } }],
+            "$or": [
+                { VISIBLE_AT: { "$type": ["date", "array"] } },
+                { DEAD_KEY: { "$exists": true } },
+            ],
+        },
+    }
+}
+
+/// The `_id`, if a command can contain every byte of it.
+fn exact_id(document: &RawDocument) -> Option<Bson> {
+    let found = document.get(ID).ok()??;
+    let id = Bson::try_from(found).ok()?;
+    let fields = id.as_document().into_iter().flat_map(Document::keys);
+    if fields.into_iter().any(|field| field.starts_with('$')) {
+        return None;
+    }
+    let again = RawDocumentBuf::from_document(&doc! { ID: id.clone() }).ok()?;
+    (again.get(ID).ok()? == Some(found)).then_some(id)
+}

@@ -1,0 +1,332 @@
+//! Compare-and-set of entries, and what a write did whose answer was lost.
+//!
+//! An entry's revision guards every write of it. Each call adds a random number of its own to the
+//! revisions of what it writes, so a revision never comes back. After a write, a document has
+//!
+//! - the revision that was seen plus the call's number: the write was carried out;
+//! - another one: somebody else wrote, before or after. Then its contents may tell.
+//!
+//! A model of this protocol is in `tests/protocol_model`. Rules that it enforces:
+//!
+//! - A find alone proves nothing: a failover may undo what it showed. A majority write that matches
+//!   the revision does.
+//! - A number stands for one content. A changed decision draws another one.
+//! - A write whose answer was lost may still arrive, so it is never reported as not done.
+
+use std::{collections::HashMap, time::Duration};
+
+use mongodb::bson::{Document, Uuid, doc};
+
+use crate::{
+    document::{
+        encoding::{Damage, Stored},
+        entry::{Entry, Part},
+        fields::{ID, MESSAGES, REV},
+    },
+    store::{
+        collection::{Query, QueueCollection},
+        error::{Effect, StoreError},
+    },
+};
+
+/// The most that a call adds to a revision.
+const MOST_ADDED: i64 = 1 << 40;
+
+/// A write of an entry, if it is still as it was seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub(crate) id: Uuid,
+    pub(crate) seen: i64,
+    /// If its `_id` may come again.
+    pub(crate) born: Option<i64>,
+    pub(crate) to: To,
+    pub(crate) trace: Trace,
+}
+
+/// What tells from an entry that was written again whether a write was carried out before.
+#[derive(Clone, Debug)]
+pub(crate) enum Trace {
+    /// A claim: its nonce is there.
+    Claim(Uuid),
+    /// Uses of receipts, by number and nonce: if all are still good, it was not. An extension leaves
+    /// its receipt good, and may be made twice.
+    Uses(Vec<(usize, Uuid)>),
+}
+
+impl Trace {
+    /// `None` if it does not tell.
+    fn is_made(&self, entry: &Entry) -> Option<bool> {
+        match self {
+            Self::Claim(nonce) => Some(entry.parts.iter().any(|part| part.lease() == Some(*nonce))),
+            Self::Uses(uses) => {
+                let is_good = |(number, nonce): &(usize, Uuid)| {
+                    entry.part(*number).and_then(Part::lease) == Some(*nonce)
+                };
+                uses.iter().all(is_good).then_some(false)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum To {
+    /// An update of its fields. An empty one states that nothing has changed since.
+    Update(Document),
+    Deleted,
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It was carried out, and a majority has it.
+    Yes,
+    /// Somebody else wrote first.
+    No,
+    /// It was not carried out when the call looked, but may still be.
+    NotYet,
+    /// It may have been carried out, or may still be.
+    Unknown,
+}
+
+impl QueueCollection {
+    /// Makes these writes of different entries. Returns what each did, in order. A write that takes
+    /// longer than `longest` is given up, and looked for.
+    ///
+    /// # Errors
+    /// The server refuses them, or what they did cannot be looked up.
+    pub(crate) async fn compare_and_set(
+        &self,
+        writes: &[Write],
+        longest: Duration,
+    ) -> Result<Vec<Written>, StoreError> {
+        let added = new_addend();
+        let is_delete = |index: &usize| writes[*index].to == To::Deleted;
+        let (deletes, updates): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(is_delete);
+        let select = |indexes: &[usize]| -> Vec<&Write> {
+            indexes.iter().map(|&index| &writes[index]).collect()
+        };
+        let (updated, deleted) = (select(&updates), select(&deletes));
+        let (updated, deleted) = tokio::try_join!(
+            self.write_updates(&updated, added, longest),
+            self.write_deletes(&deleted, longest)
+        )?;
+        let mut written = vec![Written::Unknown; writes.len()];
+        for (index, did) in updates.into_iter().zip(updated) {
+            written[index] = did;
+        }
+        for (index, did) in deletes.into_iter().zip(deleted) {
+            written[index] = did;
+        }
+        Ok(written)
+    }
+
+    async fn write_updates(
+        &self,
+        writes: &[&Write],
+        added: i64,
+        longest: Duration,
+    ) -> Result<Vec<Written>, StoreError> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statements = update_statements(writes, added);
+        let matched = match self.giving_up_after(longest).update(statements).await {
+            Ok(matched) if matched == writes.len() as u64 => {
+                return Ok(vec![Written::Yes; writes.len()]);
+            }
+            Ok(matched) => Some(matched),
+            Err(error) => {
+                self.before_look(error).await?;
+                None
+            }
+        };
+        let entries = self.written_entries(writes).await?;
+        // Of each, whether it was made, and the revision that shows it.
+        let made: Vec<Option<bool>> = writes
+            .iter()
+            .map(|write| match entries.get(&write.id) {
+                Some(stored) if stored.rev == write.seen + added => Some(true),
+                Some(stored) if stored.rev == write.seen => Some(false),
+                Some(stored) => write.trace.is_made(&stored.entry),
+                None => None,
+            })
+            .collect();
+        let Some(matched) = matched else {
+            let shown = writes
+                .iter()
+                .zip(&made)
+                .filter(|(_, made)| **made == Some(true));
+            let shown = shown.filter_map(|(write, _)| entries.get(&write.id));
+            let shown: Vec<_> = shown.map(|stored| (stored.id, stored.rev)).collect();
+            let is_certain = self.are_at(&shown).await?;
+            let did = |made: &Option<bool>| match made {
+                Some(true) if is_certain => Written::Yes,
+                Some(false) => Written::NotYet,
+                _ => Written::Unknown,
+            };
+            return Ok(made.iter().map(did).collect());
+        };
+        // The answer counts those of which the entries do not tell.
+        let count = |which| made.iter().filter(|made| **made == which).count() as u64;
+        let of_others = match matched.saturating_sub(count(Some(true))) {
+            0 => Written::No,
+            hidden if hidden == count(None) => Written::Yes,
+            _ => Written::Unknown,
+        };
+        let did = |made: &Option<bool>| match made {
+            Some(true) => Written::Yes,
+            Some(false) => Written::No,
+            None => of_others,
+        };
+        Ok(made.iter().map(did).collect())
+    }
+
+    async fn write_deletes(
+        &self,
+        writes: &[&Write],
+        longest: Duration,
+    ) -> Result<Vec<Written>, StoreError> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = writes.iter().map(|write| (write.id, write.seen));
+        let statement = doc! { "q": are_at(ids), "limit": 0 };
+        let deleted = self.giving_up_after(longest).delete(vec![statement]).await;
+        let matched = match deleted {
+            Ok(matched) if matched == writes.len() as u64 => {
+                return Ok(vec![Written::Yes; writes.len()]);
+            }
+            Ok(matched) => matched,
+            Err(error) => {
+                self.before_look(error).await?;
+                return Ok(vec![Written::Unknown; writes.len()]);
+            }
+        };
+        let entries = self.written_entries(writes).await?;
+        let gone = writes
+            .iter()
+            .filter(|write| !entries.contains_key(&write.id));
+        // Only if others have deleted some of them it is not clear which.
+        let of_gone = match gone.count() as u64 == matched {
+            true => Written::Yes,
+            false => Written::Unknown,
+        };
+        let did = |write: &&Write| match entries.contains_key(&write.id) {
+            true => Written::No,
+            false => of_gone,
+        };
+        Ok(writes.iter().map(did).collect())
+    }
+
+    /// Returns whether a majority has all of these entries at these revisions.
+    pub(crate) async fn are_at(&self, revs: &[(Uuid, i64)]) -> Result<bool, StoreError> {
+        let filters = (!revs.is_empty()).then(|| are_at(revs.iter().copied()));
+        Ok(self.held_by_majority(filters).await? == revs.len() as u64)
+    }
+
+    /// Returns whether a majority has none of these entries.
+    pub(crate) async fn are_absent(&self, ids: &[Uuid]) -> Result<bool, StoreError> {
+        let filter = (!ids.is_empty()).then(|| doc! { ID: { "$in": ids } });
+        Ok(self.held_by_majority(filter).await? == 0)
+    }
+
+    /// The same collection for a write whose outcome can be looked up afterwards.
+    fn giving_up_after(&self, longest: Duration) -> Self {
+        self.within(self.deadline.of_first_try().at_most(longest))
+    }
+
+    /// Pauses after an error of a write that may have been carried out.
+    async fn before_look(&self, error: StoreError) -> Result<(), StoreError> {
+        match error.effect() {
+            // It was sent as often as the time allowed.
+            Effect::None => Err(error),
+            Effect::Unknown => self.deadline.retries().after(error).await,
+        }
+    }
+
+    /// What is left of the entries of these writes.
+    async fn written_entries(
+        &self,
+        writes: &[&Write],
+    ) -> Result<HashMap<Uuid, Stored>, StoreError> {
+        let ids = writes.iter().map(|write| write.id).collect();
+        let mut entries = self.entries(ids).await?;
+        for write in writes {
+            // A later entry of the same message id is not the one that was written.
+            if entries
+                .get(&write.id)
+                .is_some_and(|entry| entry.born != write.born)
+            {
+                entries.remove(&write.id);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// These entries, without their messages.
+    pub(crate) async fn entries(
+        &self,
+        ids: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, Stored>, StoreError> {
+        by_id(self.find(entries_by_id(ids), Stored::read).await?)
+    }
+}
+
+/// Finds entries without their messages.
+pub(crate) fn entries_by_id(ids: Vec<Uuid>) -> Query {
+    let limit = ids.len();
+    Query::by_ids(doc! { ID: { "$in": ids } }, limit).with_projection(doc! { MESSAGES: 0 })
+}
+
+/// # Errors
+/// One is damaged, so what a receipt of it is good for cannot be told.
+pub(crate) fn by_id(
+    found: Vec<Result<Stored, Damage>>,
+) -> Result<HashMap<Uuid, Stored>, StoreError> {
+    let found = found.into_iter().map(|found| match found {
+        Ok(stored) => Ok((stored.id, stored)),
+        Err(damage) => Err(StoreError::Unreadable(damage.to_string())),
+    });
+    found.collect()
+}
+
+/// What a write adds to revisions. One for each content: a write that arrives late must not pass for
+/// another one.
+pub(crate) fn new_addend() -> i64 {
+    fastrand::i64(1..MOST_ADDED)
+}
+
+/// Selects entries that are as they were seen. It cannot match crosswise, because every entry's
+/// revision begins at random.
+pub(crate) fn are_at(revs: impl IntoIterator<Item = (Uuid, i64)>) -> Document {
+    let (ids, revs): (Vec<Uuid>, Vec<i64>) = revs.into_iter().unzip();
+    match (ids.as_slice(), revs.as_slice()) {
+        ([id], [rev]) => doc! { ID: *id, REV: *rev },
+        _ => doc! { ID: { "$in": ids }, REV: { "$in": revs } },
+    }
+}
+
+/// One statement for all entries with the same update.
+pub(crate) fn update_statements(writes: &[&Write], added: i64) -> Vec<Document> {
+    let mut groups: Vec<(&Document, Vec<(Uuid, i64)>)> = Vec::new();
+    for write in writes {
+        let To::Update(update) = &write.to else {
+            continue;
+        };
+        match groups.iter_mut().find(|(other, _)| *other == update) {
+            Some((_, revs)) => revs.push((write.id, write.seen)),
+            None => groups.push((update, vec![(write.id, write.seen)])),
+        }
+    }
+    let statement = |(update, revs): (&Document, Vec<(Uuid, i64)>)| {
+        let mut update = update.clone();
+        let mut increments = match update.remove("$inc") {
+            Some(increments) => increments.as_document().cloned().unwrap_or_default(),
+            None => Document::new(),
+        };
+        increments.insert(REV, added);
+        update.insert("$inc", increments);
+        doc! { "q": are_at(revs), "u": update, "multi": true }
+    };
+    groups.into_iter().map(statement).collect()
+}
