@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use mongodb::bson::{DateTime, doc};
+use mongodb::bson::{DateTime, Document, doc};
 
 use crate::store::{
     collection::QueueCollection,
@@ -45,9 +45,20 @@ impl QueueCollection {
         }
         let deleted = DateTime::from_system_time(wall_clock());
         let mark = doc! { "q": { "_id": inspect::id() }, "u": { "$set": { DELETED: deleted } } };
-        self.update(vec![mark]).await?;
+        self.mark(mark).await?;
         self.state.knowledge.forget();
         self.remove_all().await
+    }
+
+    /// Writes a mark, and returns how many documents it matched. A mark may be written twice.
+    async fn mark(&self, mark: Document) -> Result<u64, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            match self.update_again(vec![mark.clone()], &retries).await {
+                Ok(matched) => return Ok(matched),
+                Err(error) => retries.after(error).await?,
+            }
+        }
     }
 
     async fn remove_all(&self) -> Result<(), StoreError> {
@@ -73,7 +84,7 @@ impl QueueCollection {
     async fn drop_deleted(&self, at: DateTime) -> Result<(), StoreError> {
         let filter = doc! { "_id": inspect::id(), DELETED: at };
         let mark = doc! { "q": filter, "u": { "$set": { DROPPING: true } } };
-        match self.update(vec![mark]).await? {
+        match self.mark(mark).await? {
             0 => Ok(()),
             _ => self.drop_collection().await,
         }

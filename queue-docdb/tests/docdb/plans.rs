@@ -117,14 +117,17 @@ async fn check_plans_of_all_calls(fixture: &Fixture) {
     let some = Redrive::Ids(vec![crate::fixture::id("dead1")]);
     assert_eq!(backend.redrive(&name(), &some).await.unwrap(), 1);
     assert_eq!(backend.redrive(&name(), &Redrive::All).await.unwrap(), 199);
-    // A claim that finds an entry of many messages expects more of them.
+    // After a claim of an entry of many messages, the next one expects more of them.
     let batch = (0..16).map(|n| message(&format!("batch{n}")));
-    queue.enqueue_batch(&batch.collect::<Vec<_>>()).await.unwrap();
+    queue
+        .enqueue_batch(&batch.collect::<Vec<_>>())
+        .await
+        .unwrap();
     let first = doc! { "$set": { "visible_at": DateTime::from_millis(-1) } };
     fixture.change_document("batch0", first).await;
-    queue.lease().await.unwrap().expect("ready");
-    // Its documents have fewer messages than the last ones, so it takes several rounds. They pass over
-    // what the first one has delivered, which is ready again.
+    assert_eq!(lease(&queue, 16).await.len(), 16);
+    // It finds fewer, so it takes several rounds. They pass over what the first one has delivered,
+    // which is ready again.
     for n in 0..3 {
         let (id, time) = (format!("early{n}"), DateTime::from_millis(n));
         queue.enqueue(&message(&id)).await.unwrap();
