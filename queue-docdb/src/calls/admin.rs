@@ -13,7 +13,7 @@ use crate::{
     document::{
         encoding::{Stored, dead_time},
         entry::{Entry, Fate},
-        fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES},
+        fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES, PARTED, VISIBLE_AT},
         instant,
     },
     store::{
@@ -145,9 +145,15 @@ impl QueueCollection {
         }
     }
 
+    /// Also removes parted entries that neither a claim nor the list of dead letters finds. No call
+    /// leaves one, but stats count it.
     async fn purge_set_aside(&self) -> Result<u64, StoreError> {
-        self.delete(vec![doc! { "q": are_set_aside(), "limit": 0 }])
-            .await
+        let no_time = doc! { "$exists": false };
+        let no_place = doc! { "$not": { "$type": "string" } };
+        let hidden = doc! { PARTED: true, VISIBLE_AT: no_time, DEAD_KEY: no_place };
+        let filters = [are_set_aside(), hidden].into_iter();
+        let deletes = filters.map(|filter| doc! { "q": filter, "limit": 0 });
+        self.delete(deletes.collect()).await
     }
 
     /// Changes dead letters in one pass through their list, up to those that died at `end`.
@@ -157,11 +163,17 @@ impl QueueCollection {
         change: impl Fn(&mut Entry, usize) -> bool,
     ) -> Result<u64, StoreError> {
         let (mut changed, mut lost) = (0, 0);
-        let mut after = String::new();
+        let mut after = None;
         loop {
-            let mut keys = doc! { "$exists": true, "$gt": &after };
+            let mut keys = doc! { "$exists": true };
+            if let Some(after) = &after {
+                keys.insert("$gt", after);
+            }
             if let Some(end) = end {
-                keys.insert("$lt", dead_time(end.timestamp_millis()));
+                // A time that no purge lasts to is damaged.
+                let [end, never] = [end, instant::after(end, LONGEST_PURGE)]
+                    .map(|time| dead_time(time.timestamp_millis()));
+                keys.insert("$not", doc! { "$gte": end, "$lt": never });
             }
             let query = Query::in_order_of(Index::DeadLetters, doc! { DEAD_KEY: keys }, CHUNK);
             let change = |entry: &mut Entry, _: &Stored| {
@@ -180,7 +192,7 @@ impl QueueCollection {
             match chunk.last {
                 _ if lost == MOST_LOST => return Err(StoreError::Uncertain),
                 _ if chunk.is_lost || chunk.is_set_aside => {}
-                Some(last) if chunk.found == CHUNK => (after, lost) = (last, 0),
+                Some(last) if chunk.found == CHUNK => (after, lost) = (Some(last), 0),
                 _ => return Ok(changed),
             }
         }
@@ -261,32 +273,30 @@ impl QueueCollection {
         // In an array, a place is not the document's own, and the pages would begin again.
         let is_text = doc! { "$exists": true, "$gte": key, "$type": "string" };
         let filter = doc! { DEAD_KEY: is_text, "$nor": [{ DEAD_KEY: { "$type": "array" } }] };
-        let query = Query::in_order_of(Index::DeadLetters, filter, page.max().saturating_add(1));
         let read = |found: &RawDocument| {
-            let place = found.get_str(DEAD_KEY).unwrap_or_default().to_owned();
-            (place, Stored::read_all(found).ok())
+            let place = found.get_str(DEAD_KEY).map(str::to_owned);
+            (place.ok(), Stored::read_all(found).ok())
         };
-        let (entries, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
-        let is_all = is_whole && entries.len() <= page.max();
-        let token = |place: &str, number| PageToken::new(format!("{place}.{number}").as_str());
-        let (mut letters, mut last) = (Vec::new(), None);
-        for (place, entry) in entries {
-            let first = if place == key { first } else { 0 };
-            let numbers = entry
-                .as_ref()
-                .map_or(Vec::new(), |it| dead_numbers(&it.entry));
-            for number in numbers.into_iter().filter(|number| *number >= first) {
-                if letters.len() == page.max() {
-                    return Ok(DeadLetterPage::new(letters).with_next(last));
+        let mut limit = page.max().saturating_add(1);
+        loop {
+            let query = Query::in_order_of(Index::DeadLetters, filter.clone(), limit);
+            let (entries, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
+            let is_all = is_whole && entries.len() < limit;
+            let after = |entry: &str| if entry == key { first } else { 0 };
+            let listed = list(entries, after, page.max());
+            match listed.next() {
+                _ if is_all && !listed.is_cut => return Ok(DeadLetterPage::new(listed.letters)),
+                Some(next) if !listed.letters.is_empty() || !is_whole => {
+                    return Ok(DeadLetterPage::new(listed.letters).with_next(Some(next)));
                 }
-                last = Some(token(&place, number));
-                letters.extend(entry.as_ref().and_then(|it| dead_letter(it, number)));
+                None if !is_whole => {
+                    let why = "the list of dead letters begins with places that are no text";
+                    return Err(StoreError::Unreadable(why.to_owned()));
+                }
+                // Many that cannot be read are not to take a page each.
+                _ => limit = limit.saturating_mul(2),
             }
-            // Of one that cannot be read, nothing is listed.
-            last = Some(token(&place, usize::MAX));
         }
-        let next = if is_all { None } else { last };
-        Ok(DeadLetterPage::new(letters).with_next(next))
     }
 
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
@@ -327,6 +337,55 @@ impl QueueCollection {
         }
         Ok(redriven)
     }
+}
+
+/// Dead letters, and where the list goes on.
+struct Listed {
+    letters: Vec<DeadLetter>,
+    /// The place of the last entry that was looked at, and the number of its last message.
+    last: Option<(String, usize)>,
+    /// Whether there are more in the entries.
+    is_cut: bool,
+}
+
+impl Listed {
+    fn next(&self) -> Option<PageToken> {
+        let (place, number) = self.last.as_ref()?;
+        Some(PageToken::new(format!("{place}.{number}").as_str()))
+    }
+}
+
+/// The dead letters of these entries, of each from the number `first` on. Of an entry that cannot be
+/// read, there are none.
+fn list(
+    entries: Vec<(Option<String>, Option<Stored>)>,
+    first: impl Fn(&str) -> usize,
+    max: usize,
+) -> Listed {
+    let mut listed = Listed {
+        letters: Vec::new(),
+        last: None,
+        is_cut: false,
+    };
+    for (place, entry) in entries {
+        // The next page cannot begin there.
+        let Some(place) = place else { continue };
+        let first = first(&place);
+        let numbers = entry
+            .as_ref()
+            .map_or(Vec::new(), |it| dead_numbers(&it.entry));
+        for number in numbers.into_iter().filter(|number| *number >= first) {
+            if listed.letters.len() == max {
+                listed.is_cut = true;
+                return listed;
+            }
+            listed.last = Some((place.clone(), number));
+            let letter = entry.as_ref().and_then(|it| dead_letter(it, number));
+            listed.letters.extend(letter);
+        }
+        listed.last = Some((place, usize::MAX));
+    }
+    listed
 }
 
 fn dead_numbers(entry: &Entry) -> Vec<usize> {

@@ -178,10 +178,11 @@ impl Stored {
         if !messages.is_empty() && last.is_none_or(|last| last >= messages.len()) {
             return Err(Damage(MESSAGES));
         }
+        let id = uuid_field(document, ID).ok_or(Damage(ID))?;
         Ok(Self {
-            id: uuid_field(document, ID).ok_or(Damage(ID))?,
+            id,
             rev: revision(document).ok_or(Damage(REV))?,
-            dead_key: dead_key_of(document, &entry).ok_or(Damage(DEAD_KEY))?,
+            dead_key: dead_key_of(document, id, &entry).ok_or(Damage(DEAD_KEY))?,
             entry,
             ids,
             messages,
@@ -261,8 +262,11 @@ impl Stored {
 
 /// Where the list of dead letters has an entry. It keeps its place while it has dead letters.
 fn dead_key(at: Millis, entry: Uuid) -> String {
-    let entry = uuid::Uuid::from_bytes(entry.bytes());
-    format!("{}-{}", dead_time(at), entry.simple())
+    format!("{}{}", dead_time(at), dead_key_end(entry))
+}
+
+fn dead_key_end(entry: Uuid) -> String {
+    format!("-{}", uuid::Uuid::from_bytes(entry.bytes()).simple())
 }
 
 /// The first place in the list of dead letters for those that died at this time.
@@ -345,13 +349,17 @@ fn revision(document: &RawDocument) -> Option<i64> {
     (0..i64::MAX / 4 * 3).contains(&rev).then_some(rev)
 }
 
-/// `Some(None)` if it has no dead letters, and so no place in their list.
-fn dead_key_of(document: &RawDocument, entry: &Entry) -> Option<Option<String>> {
+/// `Some(None)` if it has no dead letters, and so no place in their list. A place ends with the entry's
+/// `_id`, so no two entries have the same one.
+fn dead_key_of(document: &RawDocument, id: Uuid, entry: &Entry) -> Option<Option<String>> {
     let place = match document.get(DEAD_KEY).ok()? {
         Some(place) => Some(place.as_str()?.to_owned()),
         None => None,
     };
-    (place.is_some() == entry.dead_at().is_some()).then_some(place)
+    let is_own = place
+        .as_ref()
+        .is_none_or(|it| it.ends_with(&dead_key_end(id)));
+    (is_own && place.is_some() == entry.dead_at().is_some()).then_some(place)
 }
 
 /// The most messages of an entry. A damaged count must not take up the memory.
