@@ -278,7 +278,7 @@ impl QueueCollection {
             (place.ok(), Stored::read_all(found).ok())
         };
         let mut limit = page.max().saturating_add(1);
-        loop {
+        while page.max() > 0 {
             let query = Query::in_order_of(Index::DeadLetters, filter.clone(), limit);
             let (entries, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
             let is_all = is_whole && entries.len() < limit;
@@ -297,6 +297,7 @@ impl QueueCollection {
                 _ => limit = limit.saturating_mul(2),
             }
         }
+        Ok(DeadLetterPage::new(Vec::new()))
     }
 
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {

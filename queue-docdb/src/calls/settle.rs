@@ -47,7 +47,12 @@ impl QueueCollection {
             && let Some(nonce) = whole_claim(uses)
         {
             match self.delete_claimed(**entry, nonce).await {
-                Ok(true) => return Ok(vec![LeaseOutcome::Applied; receipts.len()]),
+                Ok(true) => {
+                    for each in uses.iter() {
+                        outcomes[each.index] = LeaseOutcome::Applied;
+                    }
+                    return Ok(outcomes);
+                }
                 Ok(false) => {}
                 Err(error) if error.effect() == Effect::None => return Err(error),
                 Err(error) => {
