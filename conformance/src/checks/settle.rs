@@ -129,7 +129,10 @@ pub(super) async fn a_made_up_receipt_is_lost(fixture: Fixture) {
     }
     fixture.expect_none_ready("the lease still runs").await;
     let sent_elsewhere = Receipt::new(delivery.receipt.to_string());
-    assert_eq!(fixture.ack(&sent_elsewhere).await, Applied);
+    // Beside the only good one, too.
+    let unknown = || Receipt::new("unknown");
+    let all = [unknown(), sent_elsewhere, unknown()];
+    assert_eq!(fixture.ack_all(&all).await, [Lost, Applied, Lost]);
 }
 
 pub(super) async fn a_late_ack_works(fixture: Fixture) {

@@ -145,15 +145,25 @@ impl QueueCollection {
         }
     }
 
-    /// Also removes parted entries that neither a claim nor the list of dead letters finds. No call
-    /// leaves one, but stats count it.
     async fn purge_set_aside(&self) -> Result<u64, StoreError> {
+        self.set_aside_hidden().await?;
+        self.delete(vec![doc! { "q": are_set_aside(), "limit": 0 }])
+            .await
+    }
+
+    /// Sets parted entries aside that neither a claim nor the list of dead letters finds. No call leaves
+    /// one, but stats count it.
+    async fn set_aside_hidden(&self) -> Result<(), StoreError> {
         let no_time = doc! { "$exists": false };
         let no_place = doc! { "$not": { "$type": "string" } };
-        let hidden = doc! { PARTED: true, VISIBLE_AT: no_time, DEAD_KEY: no_place };
-        let filters = [are_set_aside(), hidden].into_iter();
-        let deletes = filters.map(|filter| doc! { "q": filter, "limit": 0 });
-        self.delete(deletes.collect()).await
+        let filter = doc! { PARTED: true, VISIBLE_AT: no_time, DEAD_KEY: no_place };
+        loop {
+            let query = Query::in_order_of(Index::Parted, filter.clone(), CHUNK);
+            let chunk = self.next_step().change_chunk(query, |_, _| 0).await?;
+            if !chunk.is_set_aside || chunk.found < CHUNK {
+                return Ok(());
+            }
+        }
     }
 
     /// Changes dead letters in one pass through their list, up to those that died at `end`.
