@@ -22,7 +22,8 @@ use crate::{
         index::Index,
         inspect,
         set_aside::{Unreadable, are_set_aside},
-        write::{To, Trace, Write, are_at, new_addend, update_statements},
+        write::{To, Write, are_at, new_addend, update_statements},
+        written::Trace,
     },
 };
 
