@@ -215,7 +215,7 @@ impl QueueCollection {
                     let mut after = stored.entry.clone();
                     let messages = change(&mut after, &stored);
                     if messages > 0 {
-                        let write = settle::write(&stored, &after, Trace::Uses(Vec::new()));
+                        let write = settle::write(&stored, &after, Trace::Ended(Vec::new()));
                         let is_delete = write.to == To::Deleted;
                         commands
                             .entry((messages, is_delete))

@@ -56,9 +56,12 @@ pub(crate) fn decide(entry: &Entry, uses: &[Use]) -> (Entry, Outcomes) {
     (after, outcomes)
 }
 
+/// An extension leaves its receipt good, so it leaves no trace.
 pub(crate) fn trace(uses: &[Use]) -> Trace {
-    Trace::Uses(
-        uses.iter()
+    let ends = |each: &&Use| !matches!(each.action, Action::Extend { .. });
+    let ended = uses.iter().filter(ends);
+    Trace::Ended(
+        ended
             .map(|each| (each.held.number, each.held.nonce))
             .collect(),
     )

@@ -257,7 +257,5 @@ impl Part {
     }
 }
 
-// With its path, because `tests/protocol_model` includes this file.
 #[cfg(test)]
-#[path = "entry/tests.rs"]
 mod tests;

@@ -21,23 +21,25 @@ pub(crate) enum Written {
 /// What tells from an entry that was written again whether a write was carried out before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Trace {
-    /// A claim: its nonce is there.
+    /// A claim: if its nonce is there, it was. Otherwise the lease may have come and gone.
     Claim(Uuid),
-    /// Uses of receipts, by number and nonce: if all are still good, it was not. An extension leaves
-    /// its receipt good, and may be made twice.
-    Uses(Vec<(usize, Uuid)>),
+    /// Uses that end a lease, by number and nonce: if a receipt is still good, it was not.
+    Ended(Vec<(usize, Uuid)>),
 }
 
 impl Trace {
     /// `None` if it does not tell.
     fn is_made(&self, entry: &Entry) -> Option<bool> {
         match self {
-            Self::Claim(nonce) => Some(entry.parts.iter().any(|part| part.lease() == Some(*nonce))),
-            Self::Uses(uses) => {
+            Self::Claim(nonce) => {
+                let is_there = entry.parts.iter().any(|part| part.lease() == Some(*nonce));
+                is_there.then_some(true)
+            }
+            Self::Ended(uses) => {
                 let is_good = |(number, nonce): &(usize, Uuid)| {
                     entry.part(*number).and_then(Part::lease) == Some(*nonce)
                 };
-                uses.iter().all(is_good).then_some(false)
+                uses.iter().any(is_good).then_some(false)
             }
         }
     }
@@ -106,4 +108,71 @@ pub(crate) fn of_answered_deletes(matched: u64, are_left: &[bool]) -> Vec<Writte
 /// What so many deletes did whose answer was lost. Of what is gone, nothing tells who deleted it.
 pub(crate) fn of_unanswered_deletes(sent: usize) -> Vec<Written> {
     vec![Written::Unknown; sent]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::entry::Fate;
+
+    const SEEN: i64 = 10;
+    const ADDED: i64 = 5;
+
+    fn leased(nonces: &[Option<Uuid>]) -> Entry {
+        let part = |(number, lease): (usize, &Option<Uuid>)| Part {
+            numbers: vec![number],
+            attempts: 1,
+            fate: Fate::Live {
+                at: 0,
+                lease: *lease,
+            },
+        };
+        Entry {
+            parts: nonces.iter().enumerate().map(part).collect(),
+            max_attempts: 25,
+            count: 0,
+            is_parted: true,
+        }
+    }
+
+    /// Two extensions, of which the server matched one. Somebody has written both entries since: the
+    /// first one with the extension in it, the second one instead of it.
+    #[test]
+    fn an_extension_that_was_made_does_not_stand_for_another_one() {
+        let (mine, other) = (Uuid::new(), Uuid::new());
+        let trace = Trace::Ended(Vec::new());
+        let entries = [leased(&[Some(other), Some(mine)]), leased(&[Some(other)])];
+        let made: Vec<_> = entries
+            .iter()
+            .map(|entry| is_update_made(SEEN, ADDED, &trace, Some((99, entry))))
+            .collect();
+        assert_eq!(of_answered_updates(1, &made), [Written::Unknown; 2]);
+        assert_eq!(of_answered_updates(2, &made), [Written::Yes; 2]);
+        assert_eq!(of_answered_updates(0, &made), [Written::No; 2]);
+    }
+
+    /// The same with claims: the first lease has expired and is another's, the second entry was gone.
+    #[test]
+    fn a_claim_that_has_expired_does_not_stand_for_one_of_what_is_gone() {
+        let trace = Trace::Claim(Uuid::new());
+        let taken_again = leased(&[Some(Uuid::new())]);
+        let made = [
+            is_update_made(SEEN, ADDED, &trace, Some((99, &taken_again))),
+            is_update_made(SEEN, ADDED, &trace, None),
+        ];
+        assert_eq!(of_answered_updates(1, &made), [Written::Unknown; 2]);
+    }
+
+    #[test]
+    fn a_write_shows_by_its_revision_nonce_or_receipts() {
+        let nonce = Uuid::new();
+        let entry = leased(&[Some(nonce)]);
+        let made = |rev, trace: &Trace| is_update_made(SEEN, ADDED, trace, Some((rev, &entry)));
+        let ended = Trace::Ended(vec![(0, nonce)]);
+        assert_eq!(made(SEEN + ADDED, &ended), Some(true));
+        assert_eq!(made(SEEN, &Trace::Claim(nonce)), Some(false));
+        assert_eq!(made(99, &Trace::Claim(nonce)), Some(true));
+        assert_eq!(made(99, &ended), Some(false));
+        assert_eq!(made(99, &Trace::Ended(vec![(0, Uuid::new())])), None);
+    }
 }
