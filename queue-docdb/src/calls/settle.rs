@@ -1,11 +1,14 @@
 //! Ack and change: each entry is read, changed by all receipts that concern it, and written back.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use mongodb::bson::{DateTime, Uuid, doc};
 use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, Receipt, millis};
 
-use super::uses::{Outcomes, Use, Uses, decide, has_lost, trace, whole_claim};
+use super::uses::{Outcomes, Use, decide, has_lost, trace, whole_claim};
 use crate::{
     document::{
         encoding::Stored,
@@ -21,6 +24,9 @@ use crate::{
         written::{Trace, Written},
     },
 };
+
+/// The uses of a call, by entry, in order.
+pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
 
 impl QueueCollection {
     pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {

@@ -1,7 +1,7 @@
 //! Uses of receipts, and what they make of an entry. Pure: no clock, no database.
 //! `tests/protocol_model` runs these functions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use mongodb::bson::Uuid;
 use queue_api::LeaseOutcome;
@@ -22,9 +22,6 @@ pub(crate) struct Use {
     pub(crate) held: ParsedReceipt,
     pub(crate) action: Action,
 }
-
-/// The uses of a call, by entry, in order.
-pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
 
 /// The outcomes of the uses of one entry.
 pub(crate) type Outcomes = Vec<(usize, LeaseOutcome)>;
