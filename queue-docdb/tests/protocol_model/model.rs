@@ -241,11 +241,8 @@ impl State {
         if done.duplicates.iter().any(|id| !call.had.contains(id)) {
             return Some("E2: a duplicate of what nobody held during the call");
         }
-        if !done
-            .claims
-            .iter()
-            .all(|claim| self.majority.claims.contains(claim))
-        {
+        let claims = &self.majority.claims;
+        if done.claims.iter().any(|claim| !claims.contains(claim)) {
             return Some("L1: a lease was delivered that was never taken");
         }
         for (index, outcome) in done.outcomes {

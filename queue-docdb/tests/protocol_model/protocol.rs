@@ -58,6 +58,15 @@ pub(crate) struct Done {
     pub(crate) outcomes: Vec<(usize, LeaseOutcome)>,
 }
 
+impl Done {
+    /// The write was carried out.
+    fn settle(&mut self, write: &Statement) {
+        let outcomes = write.uses.iter();
+        let outcomes = outcomes.map(|(each, outcome)| (each.index, *outcome));
+        self.outcomes.extend(outcomes);
+    }
+}
+
 pub(crate) enum Stop {
     Asks(Request),
     /// `StoreError::Uncertain`, or the error of the last try.
@@ -204,11 +213,7 @@ impl<'a> Wire<'a> {
         to: Option<Entry>,
         uses: Vec<(Use, LeaseOutcome)>,
     ) -> Statement {
-        let tries = if self.run.bug == Bug::OneAddend {
-            0
-        } else {
-            self.tries
-        };
+        let tries = self.tries * u8::from(self.run.bug != Bug::OneAddend);
         let each: Vec<Use> = uses.iter().map(|(each, _)| each.clone()).collect();
         Statement {
             call: self.call.id,
@@ -225,6 +230,7 @@ impl<'a> Wire<'a> {
         }
     }
 
+    /// That of a round of `lease.rs`.
     fn nonce(&self) -> Uuid {
         uuid(100 + self.call.id * TRIES + self.tries)
     }
@@ -304,29 +310,24 @@ impl<'a> Wire<'a> {
         let mut done = Done::default();
         let (mut open, mut doubtful) = (self.call.uses.clone(), Vec::new());
         let is_ack = matches!(self.call.op, Op::All(Action::Ack) | Op::One(Action::Ack));
-        if let ([uses], true) = (open.as_slice(), is_ack) {
-            let held = uses[0].held;
-            let whole = match bug {
-                Bug::AckOfSome => Some(held.nonce),
-                _ => uses::whole_claim(uses),
-            };
-            if let Some(nonce) = whole {
-                // `delete_claimed`
-                let mut doc = new_doc(0, &[0], self.run);
-                doc.id = held.entry;
-                let applied = uses.iter().map(|it| (it.clone(), LeaseOutcome::Applied));
-                let delete = self.statement(&doc, Guard::Lease(nonce), None, applied.collect());
-                match self.ask(Request::Write(vec![delete]))?.hits.as_deref() {
-                    None => doubtful.push(doc.id),
-                    Some([true]) => {
-                        done.outcomes = uses
-                            .iter()
-                            .map(|it| (it.index, LeaseOutcome::Applied))
-                            .collect();
-                        return Ok(done);
-                    }
-                    Some(_) => {}
+        let whole = match open.as_slice() {
+            [uses] if is_ack && bug == Bug::AckOfSome => Some(uses[0].held.nonce),
+            [uses] if is_ack => uses::whole_claim(uses),
+            _ => None,
+        };
+        if let Some(nonce) = whole {
+            // `delete_claimed`
+            let mut doc = new_doc(0, &[0], self.run);
+            doc.id = open[0][0].held.entry;
+            let applied = open[0].iter().map(|it| (it.clone(), LeaseOutcome::Applied));
+            let delete = self.statement(&doc, Guard::Lease(nonce), None, applied.collect());
+            match self.ask(Request::Write(vec![delete.clone()]))?.hits {
+                None => doubtful.push(doc.id),
+                Some(hits) if hits == [true] => {
+                    done.settle(&delete);
+                    return Ok(done);
                 }
+                Some(_) => {}
             }
         }
         while self.tries < TRIES {
@@ -377,8 +378,7 @@ impl<'a> Wire<'a> {
                 match written {
                     Written::Yes => {
                         open.retain(|uses| uses[0].held.entry != write.doc.id);
-                        let outcomes = write.uses.iter().map(|(it, outcome)| (it.index, *outcome));
-                        done.outcomes.extend(outcomes);
+                        done.settle(write);
                     }
                     Written::No => {}
                     Written::NotYet | Written::Unknown => doubtful.push(write.doc.id),

@@ -33,6 +33,14 @@ const LONG: &[&str] = &[
     "pair_failover     | 1101 | 12   | lease2 ack/ack1        | lease1 ack",
     "three             | 1100 | 123  | lease3 ack/ack1        | lease2 ack",
     "three_in_two      | 1100 | 12,3 | lease3 ack             | lease2 ack",
+    "two_failover      | 1101 | 1,2  | lease2 ack             | lease1 ack",
+    "two_faults        | 1201 | 1    | lease1 ack             | lease1 ack",
+    "three_workers     | 1000 | 1    | lease1 ack             | lease1 ack         | lease1 extend",
+    "extended_fault    | 1100 | 12,3 | lease1 lease2          | lease2 extend",
+    "extended_failover | 1001 | 12,3 | lease1 lease2          | lease2 extend",
+    "again_failover    | 1101 | 1    | lease1 ack             | 1 lease1 ack/nack",
+    "failover_keyed    | 1101 | 1    | lease1 ack             | 1 lease1 ack/nack",
+    "enqueued_three    | 0201 | 1    | 12                     | 23                 | 3",
 ];
 
 /// Each mistake, a run in which it does harm, and the line that it breaks.
