@@ -37,7 +37,13 @@ impl QueueCollection {
             && let Some(nonce) = whole_claim(uses)
         {
             match self.delete_claimed(**entry, nonce).await {
-                Ok(true) => return Ok(vec![LeaseOutcome::Applied; receipts.len()]),
+                Ok(true) => {
+                    // Others are of no entry, so they are lost.
+                    for each in uses.iter() {
+                        outcomes[each.index] = LeaseOutcome::Applied;
+                    }
+                    return Ok(outcomes);
+                }
                 Ok(false) => {}
                 Err(error) if error.effect() == Effect::None => return Err(error),
                 Err(error) => {
