@@ -22,7 +22,8 @@ use crate::{
         index::Index,
         inspect,
         set_aside::{Unreadable, are_set_aside},
-        write::{To, Trace, Write, are_at, new_addend, update_statements},
+        write::{To, Write, are_at, new_addend, update_statements},
+        written::Trace,
     },
 };
 
@@ -236,7 +237,7 @@ impl QueueCollection {
                     let mut after = stored.entry.clone();
                     let messages = change(&mut after, &stored);
                     if messages > 0 {
-                        let write = settle::write(&stored, &after, Trace::Uses(Vec::new()));
+                        let write = settle::write(&stored, &after, Trace::Ended(Vec::new()));
                         let is_delete = write.to == To::Deleted;
                         commands
                             .entry((messages, is_delete))

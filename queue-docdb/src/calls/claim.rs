@@ -15,7 +15,7 @@ use crate::{
         instant,
         receipt::ParsedReceipt,
     },
-    store::write::{Trace, Write},
+    store::{write::Write, written::Trace},
 };
 
 use super::settle;

@@ -12,7 +12,8 @@ use queue_api::{EnqueueOutcome, LeaseOutcome, MessageId, NewMessage, Receipt};
 
 use super::{
     enqueue::{Draft, drafts, first_part, first_uses},
-    settle::{acks, decide, trace, write},
+    settle::{acks, write},
+    uses::{decide, trace},
 };
 use crate::{
     document::encoding::Stored,

@@ -19,7 +19,7 @@ use crate::{
         error::StoreError,
         index::Index,
         set_aside::Unreadable,
-        write::Written,
+        written::Written,
     },
 };
 

@@ -8,4 +8,5 @@ pub(crate) mod in_session;
 pub(crate) mod lease;
 pub(crate) mod settle;
 pub(crate) mod stats;
+pub(crate) mod uses;
 pub(crate) mod wait;

@@ -8,6 +8,7 @@ use std::{
 use mongodb::bson::{DateTime, Uuid, doc};
 use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, Receipt, millis};
 
+use super::uses::{Outcomes, Use, decide, has_lost, trace, whole_claim};
 use crate::{
     document::{
         encoding::Stored,
@@ -19,24 +20,13 @@ use crate::{
     store::{
         collection::QueueCollection,
         error::{Effect, StoreError},
-        write::{To, Trace, Write, Written},
+        write::{To, Write},
+        written::{Trace, Written},
     },
 };
 
-/// One use of a receipt.
-#[derive(Clone, Debug)]
-pub(crate) struct Use {
-    /// Where in the call it stands.
-    pub(crate) index: usize,
-    pub(crate) held: ParsedReceipt,
-    pub(crate) action: Action,
-}
-
 /// The uses of a call, by entry, in order.
 pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
-
-/// The outcomes of the uses of one entry.
-type Outcomes = Vec<(usize, LeaseOutcome)>;
 
 impl QueueCollection {
     pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
@@ -48,6 +38,7 @@ impl QueueCollection {
         {
             match self.delete_claimed(**entry, nonce).await {
                 Ok(true) => {
+                    // Others are of no entry, so they are lost.
                     for each in uses.iter() {
                         outcomes[each.index] = LeaseOutcome::Applied;
                     }
@@ -180,48 +171,6 @@ pub(crate) fn acks(receipts: &[Receipt]) -> Uses {
         }
     }
     uses
-}
-
-/// The claim's nonce, if these are all of its receipts of the entry, each once.
-fn whole_claim(uses: &[Use]) -> Option<Uuid> {
-    let first = uses.first()?.held;
-    let numbers: HashSet<usize> = uses.iter().map(|each| each.held.number).collect();
-    let is_same = |each: &Use| each.held.nonce == first.nonce && each.held.taken == first.taken;
-    let is_whole = numbers.len() == uses.len()
-        && uses.len() == first.taken
-        && numbers.iter().all(|number| *number < first.taken)
-        && uses.iter().all(is_same);
-    is_whole.then_some(first.nonce)
-}
-
-/// What the uses make of the entry, and their outcomes.
-pub(crate) fn decide(entry: &Entry, uses: &[Use]) -> (Entry, Outcomes) {
-    let mut after = entry.clone();
-    let outcomes = uses.iter().map(|each| {
-        let is_good = after.settle(each.held.number, each.held.nonce, &each.action);
-        let outcome = match is_good {
-            true => LeaseOutcome::Applied,
-            false => LeaseOutcome::Lost,
-        };
-        (each.index, outcome)
-    });
-    let outcomes = outcomes.collect();
-    (after, outcomes)
-}
-
-pub(crate) fn trace(uses: &[Use]) -> Trace {
-    Trace::Uses(
-        uses.iter()
-            .map(|each| (each.held.number, each.held.nonce))
-            .collect(),
-    )
-}
-
-/// Whether the first use of a receipt was lost. A later one may be, because of the first.
-fn has_lost(uses: &[Use], outcomes: &Outcomes) -> bool {
-    let mut seen = HashSet::new();
-    let mut each = uses.iter().zip(outcomes);
-    each.any(|(each, (_, outcome))| seen.insert(each.held) && *outcome == LeaseOutcome::Lost)
 }
 
 /// The write that makes an entry `after`.

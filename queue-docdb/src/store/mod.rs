@@ -17,3 +17,4 @@ pub(crate) mod retry;
 pub(crate) mod set_aside;
 pub(crate) mod write;
 pub(crate) mod write_reply;
+pub(crate) mod written;

@@ -1,10 +1,12 @@
-//! Compare-and-set of entries, and what a write did whose answer was lost.
+//! Compare-and-set of entries, and a look at what a write did whose answer was lost.
 //!
 //! An entry's revision guards every write of it. Each call adds a random number of its own to the
 //! revisions of what it writes, so a revision never comes back. After a write, a document has
 //!
 //! - the revision that was seen plus the call's number: the write was carried out;
 //! - another one: somebody else wrote, before or after. Then its contents may tell.
+//!
+//! `written.rs` makes these conclusions.
 //!
 //! A model of this protocol is in `tests/protocol_model`. Rules that it enforces:
 //!
@@ -20,12 +22,12 @@ use mongodb::bson::{Document, Uuid, doc};
 use crate::{
     document::{
         encoding::{Damage, Stored},
-        entry::{Entry, Part},
         fields::{ID, MESSAGES, REV},
     },
     store::{
         collection::{Query, QueueCollection},
         error::{Effect, StoreError},
+        written::{self, Trace, Written},
     },
 };
 
@@ -43,49 +45,11 @@ pub(crate) struct Write {
     pub(crate) trace: Trace,
 }
 
-/// What tells from an entry that was written again whether a write was carried out before.
-#[derive(Clone, Debug)]
-pub(crate) enum Trace {
-    /// A claim: its nonce is there.
-    Claim(Uuid),
-    /// Uses of receipts, by number and nonce: if all are still good, it was not. An extension leaves
-    /// its receipt good, and may be made twice.
-    Uses(Vec<(usize, Uuid)>),
-}
-
-impl Trace {
-    /// `None` if it does not tell.
-    fn is_made(&self, entry: &Entry) -> Option<bool> {
-        match self {
-            Self::Claim(nonce) => Some(entry.parts.iter().any(|part| part.lease() == Some(*nonce))),
-            Self::Uses(uses) => {
-                let is_good = |(number, nonce): &(usize, Uuid)| {
-                    entry.part(*number).and_then(Part::lease) == Some(*nonce)
-                };
-                uses.iter().all(is_good).then_some(false)
-            }
-        }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum To {
     /// An update of its fields. An empty one states that nothing has changed since.
     Update(Document),
     Deleted,
-}
-
-/// What a write did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// It was carried out, and a majority has it.
-    Yes,
-    /// Somebody else wrote first.
-    No,
-    /// It was not carried out when the call looked, but may still be.
-    NotYet,
-    /// It may have been carried out, or may still be.
-    Unknown,
 }
 
 impl QueueCollection {
@@ -141,44 +105,23 @@ impl QueueCollection {
             }
         };
         let entries = self.written_entries(writes).await?;
-        // Of each, whether it was made, and the revision that shows it.
-        let made: Vec<Option<bool>> = writes
+        let is_made = |write: &&Write| {
+            let found = entries.get(&write.id);
+            let found = found.map(|stored| (stored.rev, &stored.entry));
+            written::is_update_made(write.seen, added, &write.trace, found)
+        };
+        let made: Vec<Option<bool>> = writes.iter().map(is_made).collect();
+        if let Some(matched) = matched {
+            return Ok(written::of_answered_updates(matched, &made));
+        }
+        let shown = writes
             .iter()
-            .map(|write| match entries.get(&write.id) {
-                Some(stored) if stored.rev == write.seen + added => Some(true),
-                Some(stored) if stored.rev == write.seen => Some(false),
-                Some(stored) => write.trace.is_made(&stored.entry),
-                None => None,
-            })
-            .collect();
-        let Some(matched) = matched else {
-            let shown = writes
-                .iter()
-                .zip(&made)
-                .filter(|(_, made)| **made == Some(true));
-            let shown = shown.filter_map(|(write, _)| entries.get(&write.id));
-            let shown: Vec<_> = shown.map(|stored| (stored.id, stored.rev)).collect();
-            let is_certain = self.are_at(&shown).await?;
-            let did = |made: &Option<bool>| match made {
-                Some(true) if is_certain => Written::Yes,
-                Some(false) => Written::NotYet,
-                _ => Written::Unknown,
-            };
-            return Ok(made.iter().map(did).collect());
-        };
-        // The answer counts those of which the entries do not tell.
-        let count = |which| made.iter().filter(|made| **made == which).count() as u64;
-        let of_others = match matched.saturating_sub(count(Some(true))) {
-            0 => Written::No,
-            hidden if hidden == count(None) => Written::Yes,
-            _ => Written::Unknown,
-        };
-        let did = |made: &Option<bool>| match made {
-            Some(true) => Written::Yes,
-            Some(false) => Written::No,
-            None => of_others,
-        };
-        Ok(made.iter().map(did).collect())
+            .zip(&made)
+            .filter(|(_, made)| **made == Some(true));
+        let shown = shown.filter_map(|(write, _)| entries.get(&write.id));
+        let shown: Vec<_> = shown.map(|stored| (stored.id, stored.rev)).collect();
+        let is_certain = self.are_at(&shown).await?;
+        Ok(written::of_unanswered_updates(&made, is_certain))
     }
 
     async fn write_deletes(
@@ -199,23 +142,15 @@ impl QueueCollection {
             Ok(matched) => matched,
             Err(error) => {
                 self.before_look(error).await?;
-                return Ok(vec![Written::Unknown; writes.len()]);
+                return Ok(written::of_unanswered_deletes(writes.len()));
             }
         };
         let entries = self.written_entries(writes).await?;
-        let gone = writes
+        let are_left: Vec<bool> = writes
             .iter()
-            .filter(|write| !entries.contains_key(&write.id));
-        // Only if others have deleted some of them it is not clear which.
-        let of_gone = match gone.count() as u64 == matched {
-            true => Written::Yes,
-            false => Written::Unknown,
-        };
-        let did = |write: &&Write| match entries.contains_key(&write.id) {
-            true => Written::No,
-            false => of_gone,
-        };
-        Ok(writes.iter().map(did).collect())
+            .map(|write| entries.contains_key(&write.id))
+            .collect();
+        Ok(written::of_answered_deletes(matched, &are_left))
     }
 
     /// Returns whether a majority has all of these entries at these revisions.

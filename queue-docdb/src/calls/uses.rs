@@ -1,0 +1,72 @@
+//! Uses of receipts, and what they make of an entry. Pure: no clock, no database.
+//! `tests/protocol_model` runs these functions.
+
+use std::collections::HashSet;
+
+use mongodb::bson::Uuid;
+use queue_api::LeaseOutcome;
+
+use crate::{
+    document::{
+        entry::{Action, Entry},
+        receipt::ParsedReceipt,
+    },
+    store::written::Trace,
+};
+
+/// One use of a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Use {
+    /// Where in the call it stands.
+    pub(crate) index: usize,
+    pub(crate) held: ParsedReceipt,
+    pub(crate) action: Action,
+}
+
+/// The outcomes of the uses of one entry.
+pub(crate) type Outcomes = Vec<(usize, LeaseOutcome)>;
+
+/// The claim's nonce, if these are all of its receipts of the entry, each once.
+pub(crate) fn whole_claim(uses: &[Use]) -> Option<Uuid> {
+    let first = uses.first()?.held;
+    let numbers: HashSet<usize> = uses.iter().map(|each| each.held.number).collect();
+    let is_same = |each: &Use| each.held.nonce == first.nonce && each.held.taken == first.taken;
+    let is_whole = numbers.len() == uses.len()
+        && uses.len() == first.taken
+        && numbers.iter().all(|number| *number < first.taken)
+        && uses.iter().all(is_same);
+    is_whole.then_some(first.nonce)
+}
+
+/// What the uses make of the entry, and their outcomes.
+pub(crate) fn decide(entry: &Entry, uses: &[Use]) -> (Entry, Outcomes) {
+    let mut after = entry.clone();
+    let outcomes = uses.iter().map(|each| {
+        let is_good = after.settle(each.held.number, each.held.nonce, &each.action);
+        let outcome = match is_good {
+            true => LeaseOutcome::Applied,
+            false => LeaseOutcome::Lost,
+        };
+        (each.index, outcome)
+    });
+    let outcomes = outcomes.collect();
+    (after, outcomes)
+}
+
+/// An extension leaves its receipt good, so it leaves no trace.
+pub(crate) fn trace(uses: &[Use]) -> Trace {
+    let ends = |each: &&Use| !matches!(each.action, Action::Extend { .. });
+    let ended = uses.iter().filter(ends);
+    Trace::Ended(
+        ended
+            .map(|each| (each.held.number, each.held.nonce))
+            .collect(),
+    )
+}
+
+/// Whether the first use of a receipt was lost. A later one may be, because of the first.
+pub(crate) fn has_lost(uses: &[Use], outcomes: &Outcomes) -> bool {
+    let mut seen = HashSet::new();
+    let mut each = uses.iter().zip(outcomes);
+    each.any(|(each, (_, outcome))| seen.insert(each.held) && *outcome == LeaseOutcome::Lost)
+}
