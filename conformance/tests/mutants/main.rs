@@ -226,7 +226,7 @@ impl Harness for MutantHarness {
     }
 
     fn histories(&self) -> u32 {
-        40
+        80
     }
 
     fn capabilities(&self) -> &'static [Capability] {
