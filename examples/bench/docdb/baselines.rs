@@ -11,12 +11,14 @@ use futures::TryStreamExt;
 use mongodb::{
     Collection, IndexModel,
     bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, Uuid, doc, spec::BinarySubtype},
+    options::Hint,
 };
-use queue_docdb::DocDbBuilder;
+use queue_api::MessageId;
 
 use super::{
     backlog::{ensure_enough, in_batches, payload},
-    location::{Location, QUEUE},
+    batches::BATCH,
+    location::Location,
 };
 use crate::window::{Window, work};
 
@@ -97,33 +99,68 @@ impl Naive {
     }
 }
 
-/// The lower bound for one document per message: find, update and delete of known documents, by
-/// one caller. Documents, indexes and the update are those of our queue.
+/// The lower bound for one document a message: find, update and delete of known documents, by one
+/// caller. They have what our messages have, and an index to claim by.
 #[derive(Clone)]
 pub(super) struct Raw {
-    messages: Collection<RawDocumentBuf>,
+    messages: Collection<Document>,
+    backlog: u64,
     ids: Arc<Mutex<VecDeque<Bson>>>,
 }
 
 impl Raw {
     const BATCH: usize = 1000;
 
-    pub(super) async fn new(location: &Location) -> Result<Self> {
-        let name = format!("{}{QUEUE}", DocDbBuilder::DEFAULT_COLLECTION_PREFIX);
-        Ok(Self {
-            messages: location.database().await?.collection(&name),
+    pub(super) async fn new(location: &Location, backlog: u64) -> Result<Self> {
+        let messages = location.database().await?.collection("raw");
+        let index = IndexModel::builder().keys(doc! { "visible_at": 1 });
+        messages.create_index(index.build()).await?;
+        let raw = Self {
+            messages,
+            backlog,
             ids: Arc::default(),
-        })
+        };
+        raw.fill(backlog).await?;
+        Ok(raw)
+    }
+
+    async fn fill(&self, messages: u64) -> Result<()> {
+        in_batches(messages, async |batch| self.insert(batch).await).await
+    }
+
+    async fn insert(&self, messages: u64) -> Result<()> {
+        let messages = (0..messages).map(|_| Self::message());
+        self.messages.insert_many(messages).ordered(false).await?;
+        Ok(())
+    }
+
+    fn message() -> Document {
+        let now = DateTime::now();
+        let mut message = Naive::message();
+        message.insert("_id", MessageId::generate().to_string());
+        message.insert("enqueued_at", now);
+        message.insert("visibility", 30_000_i64);
+        message.insert("max_attempts", 25_i64);
+        message
+    }
+
+    /// Messages per second that one caller leases and acks.
+    pub(super) async fn drain(&self, counted: Duration) -> Result<f64> {
+        self.find_ids().await?;
+        let window = Window::after_warm_up(counted);
+        let work = work(window, 1, self, Self::lease_and_ack).await?;
+        ensure_enough(work.total, self.backlog)?;
+        self.fill(work.total).await?;
+        Ok(work.rate)
     }
 
     /// Finds the ids of the first messages, which a claim would take as well.
-    pub(super) async fn find_ids(&self, messages: u64) -> Result<()> {
-        let documents = self.messages.clone_with_type::<Document>();
-        let found = documents
+    async fn find_ids(&self) -> Result<()> {
+        let found = self
+            .messages
             .find(doc! { "visible_at": { "$lte": DateTime::now() } })
             .sort(doc! { "visible_at": 1 })
-            .projection(doc! { "_id": 1 })
-            .limit(i64::try_from(messages)?);
+            .projection(doc! { "_id": 1 });
         let mut found: Vec<Document> = found.await?.try_collect().await?;
         let ids = found
             .iter_mut()
@@ -132,14 +169,15 @@ impl Raw {
         Ok(())
     }
 
-    pub(super) async fn lease_and_ack(self) -> Result<u64> {
+    async fn lease_and_ack(self) -> Result<u64> {
         let ids: Vec<Bson> = {
             let mut ids = self.ids.lock().expect("not poisoned");
             ensure!(ids.len() >= Self::BATCH, "only {} ids are left", ids.len());
             ids.drain(..Self::BATCH).collect()
         };
         let these = doc! { "_id": { "$in": &ids } };
-        let found = self.messages.find(these.clone());
+        let documents = self.messages.clone_with_type::<RawDocumentBuf>();
+        let found = documents.find(these.clone());
         // One more than there are, so that the server closes the cursor with the first reply.
         let mut found = found.batch_size(Self::BATCH as u32 + 1).await?;
         while found.advance().await? {
@@ -153,15 +191,21 @@ impl Raw {
             "$set": { "lease": nonce, "visible_at": leased_until() },
             "$inc": { "attempts": 1_i64 },
         };
-        let claimed = self.messages.update_many(these, claim).await?;
+        let by_id = Hint::Keys(doc! { "_id": 1 });
+        let claimed = self.messages.update_many(these, claim).hint(by_id);
+        let claimed = claimed.await?.modified_count;
         let ack = doc! { "_id": { "$in": ids }, "lease": nonce };
         let acked = self.messages.delete_many(ack).await?.deleted_count;
         ensure!(
-            (claimed.modified_count, acked) == (Self::BATCH as u64, Self::BATCH as u64),
-            "{} of {} messages claimed, {acked} acked",
-            claimed.modified_count,
+            (claimed, acked) == (Self::BATCH as u64, Self::BATCH as u64),
+            "{claimed} of {} messages claimed, {acked} acked",
             Self::BATCH
         );
         Ok(acked)
+    }
+
+    pub(super) async fn enqueue(self) -> Result<u64> {
+        self.insert(BATCH as u64).await?;
+        Ok(BATCH as u64)
     }
 }

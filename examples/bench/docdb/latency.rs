@@ -53,7 +53,7 @@ async fn compare(report: &mut Report, few: &Backlog, many: &Backlog, what: Strin
     let row = Row::new(
         format!("lease of {BATCH}, {what}"),
         "ms",
-        Target::AtMost(1.3),
+        Target::AtMost(1.2),
     );
     let of_few = async || median_millis(few).await;
     let of_many = async || median_millis(many).await;

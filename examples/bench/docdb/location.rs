@@ -8,7 +8,6 @@ use mongodb::{
     event::{EventHandler, command::CommandEvent},
     options::{ClientOptions, WriteConcern},
 };
-use queue_api::{Batching, Queue};
 use queue_docdb::DocDbBackend;
 use serde::{Deserialize, Serialize};
 
@@ -69,10 +68,4 @@ impl Location {
         options.write_concern = Some(WriteConcern::majority());
         Ok(Client::with_options(options)?.database(&self.database))
     }
-}
-
-/// The queue with concurrent calls combined.
-pub(super) fn batching(backend: &Arc<DocDbBackend>) -> Result<Queue> {
-    let batching = Batching::new(backend.clone());
-    Ok(Queue::new(Arc::new(batching), QUEUE)?)
 }

@@ -97,7 +97,7 @@ async fn measure_on(
             "batches" => batches::one_process(report, scale, &location).await,
             "processes" => batches::processes(report, scale, &location).await,
             "single" => single::lease_and_ack(report, scale, &location).await,
-            "enqueue" => single::enqueue(report, scale, &location).await,
+            "enqueue" => enqueue(report, scale, &location).await,
             "worker" => single::worker(report, scale, &location).await,
             "latency" => latency::measure(report, scale, &location).await,
             "waiting" => waiting::measure(report, scale, &location).await,
@@ -106,6 +106,11 @@ async fn measure_on(
         measured.with_context(|| format!("section {section}"))?;
     }
     Ok(description)
+}
+
+async fn enqueue(report: &mut Report, scale: &Scale, location: &Location) -> Result<()> {
+    batches::enqueue(report, scale, location).await?;
+    single::enqueue(report, scale, location).await
 }
 
 /// Raises the cache of a server that we started. The half gigabyte of the tests does not hold a

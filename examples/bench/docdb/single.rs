@@ -17,9 +17,9 @@ use tokio::sync::oneshot;
 
 use super::{
     Location, Scale,
-    backlog::{Backlog, fill, message},
+    backlog::{Backlog, message},
     baselines::Naive,
-    location::{QUEUE, batching},
+    location::QUEUE,
 };
 use crate::{
     report::{Report, Row, Target},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Tasks, and the targets for lease + ack and for enqueue.
-const TARGETS: [(usize, f64, f64); 2] = [(32, 10.0, 4.0), (256, 15.0, 15.0)];
+const TARGETS: [(usize, f64, f64); 2] = [(32, 12.0, 6.0), (256, 25.0, 20.0)];
 
 /// Enough for a round; the naive queue is as fast with more.
 const NAIVE_BACKLOG: u64 = 40_000;
@@ -41,13 +41,12 @@ pub(super) async fn lease_and_ack(
 ) -> Result<()> {
     let backend = location.backend().await?;
     let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
-    let queue = batching(&backend)?;
     let naive = Naive::new(location, NAIVE_BACKLOG).await?;
     for (tasks, least, _) in TARGETS {
         let baseline = async || naive.drain(scale.counted, tasks).await;
         let measured = async || {
             backlog
-                .drain(scale.counted, tasks, &queue, lease_and_ack_one)
+                .drain(scale.counted, tasks, &backlog.queue, lease_and_ack_one)
                 .await
         };
         let row = row("lease + ack", tasks, least);
@@ -58,9 +57,9 @@ pub(super) async fn lease_and_ack(
 }
 
 pub(super) async fn enqueue(report: &mut Report, scale: &Scale, location: &Location) -> Result<()> {
-    let queue = batching(&location.backend().await?)?;
     // The first enqueue creates the indexes.
-    fill(&queue, 1, Duration::ZERO).await?;
+    let backlog = Backlog::new(&location.backend().await?, QUEUE, 1).await?;
+    let queue = backlog.queue;
     let naive = Naive::new(location, 0).await?;
     for (tasks, _, least) in TARGETS {
         let window = || Window::after_warm_up(scale.counted);
@@ -77,14 +76,13 @@ pub(super) async fn worker(report: &mut Report, scale: &Scale, location: &Locati
     const TASKS: usize = WORKER_CONCURRENCY;
     let backend = location.backend().await?;
     let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
-    let queue = batching(&backend)?;
     let baseline = async || {
         backlog
-            .drain(scale.counted, TASKS, &queue, lease_and_ack_one)
+            .drain(scale.counted, TASKS, &backlog.queue, lease_and_ack_one)
             .await
     };
     let measured = async || {
-        let (rate, handled) = run_worker(queue.clone(), scale.counted).await?;
+        let (rate, handled) = run_worker(backlog.queue.clone(), scale.counted).await?;
         backlog.refill(handled).await?;
         Ok(rate)
     };
