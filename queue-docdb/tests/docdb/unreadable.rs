@@ -179,9 +179,9 @@ async fn early_template(fixture: &Fixture) -> Document {
 async fn check_all(fixture: &Fixture, cases: Vec<Case>, at_once: usize) {
     let cases = stream::iter(cases);
     let cases = &tokio::sync::Mutex::new(Box::pin(cases));
-    let lanes = (0..at_once).map(|lane| async move {
+    let in_turn = (0..at_once).map(|number| async move {
         let mut failed = Vec::new();
-        let bench = Bench::new(fixture, &format!("q{lane}"));
+        let bench = Bench::new(fixture, &format!("q{number}"));
         while let Some(case) = async { cases.lock().await.next().await }.await {
             fixture.backend.delete_queue(&bench.name).await.unwrap();
             let checked = AssertUnwindSafe(check(&bench, &case)).catch_unwind();
@@ -191,7 +191,7 @@ async fn check_all(fixture: &Fixture, cases: Vec<Case>, at_once: usize) {
         }
         failed
     });
-    let failed: Vec<String> = join_all(lanes).await.concat();
+    let failed: Vec<String> = join_all(in_turn).await.concat();
     assert!(failed.is_empty(), "{failed:#?}");
 }
 

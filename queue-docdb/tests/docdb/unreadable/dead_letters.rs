@@ -47,12 +47,12 @@ async fn damaged_dead_letters_hide_no_others() {
         kinds.extend(field_kinds(field));
     }
     kinds.extend(id_kinds());
-    // Several at a time, because each waits for the disk.
+    // Several at a time, because each waits for the server.
     const AT_ONCE: usize = 4;
     let (fixture, kinds, template) = (&fixture, &kinds, &template);
-    let lanes = (0..AT_ONCE).map(|lane| async move {
-        let bench = Bench::new(fixture, &format!("q{lane}"));
-        for (index, kind) in kinds.iter().enumerate().skip(lane).step_by(AT_ONCE) {
+    let in_turn = (0..AT_ONCE).map(|number| async move {
+        let bench = Bench::new(fixture, &format!("q{number}"));
+        for (index, kind) in kinds.iter().enumerate().skip(number).step_by(AT_ONCE) {
             // Making a queue takes longer than the rest.
             fixture.backend.delete_queue(&bench.name).await.unwrap();
             let several = match index {
@@ -64,7 +64,7 @@ async fn damaged_dead_letters_hide_no_others() {
             check_dead(&bench, &kind.what, &documents).await;
         }
     });
-    join_all(lanes).await;
+    join_all(in_turn).await;
 }
 
 async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf]) {
