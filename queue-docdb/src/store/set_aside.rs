@@ -19,8 +19,8 @@ use crate::{
 /// A document that cannot be read.
 #[derive(Clone, Debug)]
 pub(crate) struct Unreadable {
-    /// Selects it. Maybe also others, but none that can be read.
-    filter: Document,
+    /// `None` if no command can contain it.
+    id: Option<Bson>,
     damage: Damage,
     is_set_aside: bool,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Unreadable {
 impl Unreadable {
     pub(crate) fn new(document: &RawDocument, damage: Damage) -> Self {
         Self {
-            filter: filter(document),
+            id: exact_id(document),
             damage,
             is_set_aside: document.get_bool(VISIBLE_AT) == Ok(false),
         }
@@ -46,16 +46,24 @@ impl QueueCollection {
         if documents.is_empty() {
             return Ok(0);
         }
-        for Unreadable { filter, damage, .. } in documents.iter().filter(|it| !it.is_set_aside) {
+        for Unreadable { id, damage, .. } in documents.iter().filter(|it| !it.is_set_aside) {
+            let filter = id
+                .as_ref()
+                .map_or_else(without_exact_id, |id| doc! { ID: id });
             tracing::warn!(
                 collection = self.messages.name(), document = %filter, %damage,
                 "a document cannot be read; it is set aside; repair it and set visible_at, or remove it"
             );
         }
+        let all = documents.len();
+        let ids: Vec<Bson> = documents.into_iter().filter_map(|it| it.id).collect();
+        let others = (ids.len() < all).then(without_exact_id);
+        let ids = (!ids.is_empty()).then(|| doc! { ID: { "$in": ids } });
         let update = doc! { "$set": { VISIBLE_AT: false }, "$unset": { DEAD_KEY: "" } };
-        let statements = documents.into_iter().map(|unreadable| {
-            doc! { "q": unreadable.filter, "u": update.clone(), "multi": true }
-        });
+        let statements = ids
+            .into_iter()
+            .chain(others)
+            .map(|filter| doc! { "q": filter, "u": update.clone(), "multi": true });
         self.update(statements.collect()).await
     }
 
@@ -87,19 +95,15 @@ impl QueueCollection {
     }
 }
 
-/// The server stores strings that are not UTF-8, which no command of the driver can contain, and
-/// documents whose fields look like operators. For them, the filter selects all that calls find and
-/// whose `_id` is not an entry's.
-fn filter(document: &RawDocument) -> Document {
-    match exact_id(document) {
-        Some(id) => doc! { ID: id },
-        None => doc! {
-            "$nor": [{ ID: { "$type": "binData" } }],
-            "$or": [
-                { VISIBLE_AT: { "$type": ["date", "array"] } },
-                { DEAD_KEY: { "$exists": true } },
-            ],
-        },
+/// Selects what calls find and what has no entry's `_id`, for documents whose `_id` no command can
+/// contain: the server stores strings that are not UTF-8, and fields that look like operators.
+fn without_exact_id() -> Document {
+    doc! {
+        "$nor": [{ ID: { "$type": "binData" } }],
+        "$or": [
+            { VISIBLE_AT: { "$type": ["date", "array"] } },
+            { DEAD_KEY: { "$exists": true } },
+        ],
     }
 }
 
