@@ -19,8 +19,8 @@ use crate::{
 /// A document that cannot be read.
 #[derive(Clone, Debug)]
 pub(crate) struct Unreadable {
-    /// `None` if no command can contain it.
-    id: Option<Bson>,
+    /// `None` if no command can contain it. Boxed, because this is an error of many calls.
+    id: Option<Box<Bson>>,
     damage: Damage,
     is_set_aside: bool,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Unreadable {
 impl Unreadable {
     pub(crate) fn new(document: &RawDocument, damage: Damage) -> Self {
         Self {
-            id: exact_id(document),
+            id: exact_id(document).map(Box::new),
             damage,
             is_set_aside: document.get_bool(VISIBLE_AT) == Ok(false),
         }
@@ -49,14 +49,17 @@ impl QueueCollection {
         for Unreadable { id, damage, .. } in documents.iter().filter(|it| !it.is_set_aside) {
             let filter = id
                 .as_ref()
-                .map_or_else(without_exact_id, |id| doc! { ID: id });
+                .map_or_else(without_exact_id, |id| doc! { ID: &**id });
             tracing::warn!(
                 collection = self.messages.name(), document = %filter, %damage,
                 "a document cannot be read; it is set aside; repair it and set visible_at, or remove it"
             );
         }
         let all = documents.len();
-        let ids: Vec<Bson> = documents.into_iter().filter_map(|it| it.id).collect();
+        let ids: Vec<Bson> = documents
+            .into_iter()
+            .filter_map(|it| it.id.map(|id| *id))
+            .collect();
         let others = (ids.len() < all).then(without_exact_id);
         let ids = (!ids.is_empty()).then(|| doc! { ID: { "$in": ids } });
         let update = doc! { "$set": { VISIBLE_AT: false }, "$unset": { DEAD_KEY: "" } };
