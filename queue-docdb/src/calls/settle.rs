@@ -151,7 +151,7 @@ impl QueueCollection {
                 }
             }
             if !open.is_empty() {
-                // Each time somebody else has written.
+                // Each time another call has written.
                 retries.contended().await?;
             }
         }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::document::instant;
 
-/// What is wrong with a document that this library did not write, or that somebody changed.
+/// What is wrong with a document that this library did not write, or that an operator changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged: {0}")]
 pub(crate) struct Damage(pub(crate) &'static str);

@@ -39,7 +39,7 @@ impl QueueCollection {
             match contents {
                 Contents::Missing => {}
                 Contents::Deleted(_) => {
-                    // It is a queue again, unless somebody drops it first.
+                    // It is a queue again, unless another process drops it first.
                     let filter = doc! { "_id": inspect::id(), DROPPING: { "$exists": false } };
                     let revival = doc! { "q": filter, "u": { "$unset": { DELETED: "" } } };
                     self.update(vec![revival]).await?;

@@ -4,7 +4,7 @@
 //! revisions of what it writes, so a revision never comes back. After a write, a document has
 //!
 //! - the revision that was seen plus the call's number: the write was carried out;
-//! - another one: somebody else wrote, before or after. Then its contents may tell.
+//! - another one: another call wrote, before or after. Then its contents may tell.
 //!
 //! `written.rs` makes these conclusions.
 //!

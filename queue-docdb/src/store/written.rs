@@ -10,7 +10,7 @@ use crate::document::entry::{Entry, Part};
 pub(crate) enum Written {
     /// It was carried out, and a majority has it.
     Yes,
-    /// Somebody else wrote first.
+    /// Another call wrote first.
     No,
     /// It was not carried out when the call looked, but may still be.
     NotYet,
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Two extensions, of which the server matched one. Somebody has written both entries since: the
+    /// Two extensions, of which the server matched one. Other calls have written both entries since: the
     /// first one with the extension in it, the second one instead of it.
     #[test]
     fn an_extension_that_was_made_does_not_stand_for_another_one() {

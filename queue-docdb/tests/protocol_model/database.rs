@@ -1,4 +1,4 @@
-//! The server: documents, statements, and what is true whatever anybody was told.
+//! The server: documents, statements, and what is true whatever a call was answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
