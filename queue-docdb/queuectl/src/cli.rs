@@ -1,0 +1,219 @@
+//! Commands, arguments and flags.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use jiff::fmt::friendly::SpanParser;
+use queue_api::QueueName;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 database not reachable, 5 denied,
+6 not confirmed, 7 invalid input data, 130 and 143 stopped by SIGINT and SIGTERM.";
+
+/// See and steer the job queues of queue-docdb in MongoDB and Amazon DocumentDB.
+#[derive(Parser)]
+#[command(name = "queuectl", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What applies to all commands.
+#[derive(Args)]
+pub(crate) struct Global {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+    /// How results are printed: tables for people, or one JSON object a line.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "QUEUECTL_OUTPUT"
+    )]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+/// How to reach the database. A flag comes before its environment variable, and that before the
+/// profile.
+#[derive(Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectArgs {
+    /// A profile of the profile file.
+    #[arg(long, global = true, env = "QUEUECTL_PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// The profile file [default: queuectl/config.toml in $XDG_CONFIG_HOME or ~/.config].
+    #[arg(long, global = true, env = "QUEUECTL_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// The connection string, mongodb://… or mongodb+srv://…, without a password.
+    ///
+    /// Other users of the machine can see the command line. Put the password into the file of
+    /// --password-file. A URI in a profile or in QUEUECTL_URI may contain it.
+    #[arg(long, global = true, env = "QUEUECTL_URI", hide_env_values = true)]
+    pub(crate) uri: Option<String>,
+    /// The database with the queues [default: the database that the URI names].
+    #[arg(long, global = true, env = "QUEUECTL_DATABASE", value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// What the collections of the queues begin with [default: queue.].
+    #[arg(long, global = true, env = "QUEUECTL_PREFIX")]
+    pub(crate) prefix: Option<String>,
+    /// A PEM file with the certificate authorities to trust. It turns TLS on.
+    #[arg(long, global = true, env = "QUEUECTL_CA_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// A file with the password of the URI's user [default: ask on the terminal].
+    #[arg(long, global = true, env = "QUEUECTL_PASSWORD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) password_file: Option<PathBuf>,
+    /// How long a call of the database may take [default: 10s].
+    #[arg(long, global = true, env = "QUEUECTL_TIMEOUT", value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// List all queues with their numbers of messages.
+    Queues(QueuesArgs),
+    /// Count the messages of a queue by state.
+    Stats(StatsArgs),
+    /// Show the next messages of a queue without leasing them.
+    Peek(PeekArgs),
+    /// Remove the messages of a queue permanently.
+    Purge(PurgeArgs),
+    /// Delete a queue with all its messages and dead letters.
+    Delete(DeleteArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page.
+    Man(ManArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct QueuesArgs {
+    /// How long to look for the change of depth; 0s does not look.
+    ///
+    /// The change is that of ready, delayed and leased messages together, a second. It is the
+    /// net change: a queue does not count what comes in and what goes out, so a queue that gets
+    /// and finishes 100 messages a second shows 0.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub(crate) look: Duration,
+}
+
+#[derive(Args)]
+pub(crate) struct StatsArgs {
+    /// The queue.
+    pub(crate) queue: QueueName,
+    /// Count again after each interval, until interrupted.
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = duration)]
+    pub(crate) watch: Option<Duration>,
+}
+
+#[derive(Args)]
+pub(crate) struct PeekArgs {
+    /// The queue.
+    pub(crate) queue: QueueName,
+    /// How many messages to show, 1 to 1000.
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
+    pub(crate) max: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct PurgeArgs {
+    /// The queue.
+    pub(crate) queue: QueueName,
+    /// Which messages to remove.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// Ready, delayed and leased messages.
+    #[default]
+    Live,
+    /// Dead letters.
+    Dead,
+    /// Both.
+    All,
+}
+
+impl What {
+    pub(crate) fn has_live(self) -> bool {
+        self != Self::Dead
+    }
+
+    pub(crate) fn has_dead(self) -> bool {
+        self != Self::Live
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct DeleteArgs {
+    /// The queue.
+    pub(crate) queue: QueueName,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
+}
+
+/// For what cannot be undone.
+#[derive(Args)]
+pub(crate) struct ConfirmArgs {
+    /// Do not ask. Needed if the standard input is no terminal.
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+pub(crate) struct ManArgs {
+    /// Write the pages of all commands into this folder instead.
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// A duration such as `1m 30s`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = SpanParser::new().parse_unsigned_duration(text);
+    parsed.map_err(|_| {
+        format!(
+            "{text:?} is not a duration; it must be numbers with units, such as 500ms, 30s or \
+             1h 30m"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_mistake() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["30", "-5s", "soon", ""] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! One file for each command.
+
+mod delete;
+mod documents;
+mod peek;
+mod purge;
+mod queues;
+mod stats;
+
+use crate::{
+    cli::{Command, Global},
+    connect,
+    failure::Result,
+    output::Output,
+};
+
+pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
+    let mut output = Output::new(global.output);
+    // These need no database.
+    match &command {
+        Command::Completions(args) => return documents::completions(args),
+        Command::Man(args) => return documents::man(args),
+        _ => {}
+    }
+    let connection = connect::connect(global.connect).await?;
+    match command {
+        Command::Queues(args) => queues::run(&connection, &mut output, args).await,
+        Command::Stats(args) => stats::run(&connection, &mut output, args).await,
+        Command::Peek(args) => peek::run(&connection, &mut output, args).await,
+        Command::Purge(args) => purge::run(&connection, &mut output, args).await,
+        Command::Delete(args) => delete::run(&connection, &mut output, args).await,
+        Command::Completions(_) | Command::Man(_) => Ok(()),
+    }
+}

@@ -1,0 +1,56 @@
+//! `purge`: removes messages.
+
+use std::fmt;
+
+use queue_api::{Purge, QueueName};
+use serde::Serialize;
+
+use crate::{
+    cli::{PurgeArgs, What},
+    confirm::confirm,
+    connect::Connection,
+    failure::Result,
+    find_queue::must_exist,
+    output::{Output, count},
+};
+
+#[derive(Serialize)]
+pub(super) struct Removed {
+    pub(super) queue: QueueName,
+    /// The number of messages.
+    pub(super) removed: u64,
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let messages = count(self.removed, "message");
+        write!(f, "removed {messages} of queue {}", self.queue)
+    }
+}
+
+pub(super) async fn run(
+    connection: &Connection,
+    output: &mut Output,
+    args: PurgeArgs,
+) -> Result<()> {
+    let (admin, queue) = (&connection.admin, args.queue);
+    must_exist(connection, &queue).await?;
+    let stats = admin.stats(&queue).await?;
+    let live = stats.ready + stats.delayed + stats.leased;
+    let live = count(live, "live message");
+    let dead = count(stats.dead, "dead letter");
+    let what = match args.what {
+        What::Live => live,
+        What::Dead => dead,
+        What::All => format!("{live} and {dead}"),
+    };
+    confirm(&args.confirm, &format!("remove {what} of queue {queue}"))?;
+    let mut removed = 0;
+    if args.what.has_live() {
+        removed += admin.purge(&queue, Purge::Live).await?;
+    }
+    if args.what.has_dead() {
+        removed += admin.purge(&queue, Purge::Dead).await?;
+    }
+    output.summary(&Removed { queue, removed })
+}

@@ -1,0 +1,63 @@
+#![doc = include_str!("../README.md")]
+
+mod cli;
+mod commands;
+mod confirm;
+mod connect;
+mod failure;
+mod find_queue;
+mod output;
+mod profile;
+mod record;
+mod secret;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::{
+    cli::Cli,
+    failure::{Exit, Failure},
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage_error(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
+    let checked = connect::check_command_line(&cli.global.connect, &matches);
+    let done = match checked {
+        Ok(()) => commands::run(cli.global, cli.command).await,
+        Err(failure) => Err(failure),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { exit, text }) => {
+            if !text.is_empty() {
+                eprintln!("error: {}", secret::redact(&text));
+            }
+            exit.into()
+        }
+    }
+}
+
+/// Prints help, or what is wrong with the command line. A mistyped flag may leave a URI with a
+/// password where another argument is expected, and clap quotes it.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    if secret::redact(&text) == text {
+        // In colours, if the terminal has them. A closed output is no news.
+        let _ = error.print();
+    } else {
+        eprint!("{}", secret::redact(&text));
+    }
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ => Exit::Usage.into(),
+    }
+}

@@ -1,0 +1,146 @@
+//! Passwords: where they come from, and that no text shows them.
+
+use std::{fs, io::IsTerminal, path::Path};
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::failure::{Failure, Result};
+
+/// A URI that may contain a password. It has no `Debug` and no `Display`.
+pub(crate) struct SecretUri(String);
+
+/// The mechanisms of the driver that need no password.
+const WITHOUT_PASSWORD: [&str; 4] = ["MONGODB-X509", "MONGODB-AWS", "MONGODB-OIDC", "GSSAPI"];
+
+impl SecretUri {
+    pub(crate) fn new(uri: String) -> Self {
+        Self(uri)
+    }
+
+    /// The text before the `@`. An `@` may stand in an unescaped password, so the last one counts.
+    fn user_info(&self) -> Option<&str> {
+        let (_, rest) = self.0.split_once("://")?;
+        let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
+        Some(rest.rsplit_once('@')?.0)
+    }
+
+    pub(crate) fn has_password(&self) -> bool {
+        self.user_info().is_some_and(|user| user.contains(':'))
+    }
+
+    fn is_without_password(&self) -> bool {
+        let (_, options) = self.0.split_once('?').unwrap_or_default();
+        let mut options = options.split('&').filter_map(|it| it.split_once('='));
+        options.any(|(name, value)| {
+            name.eq_ignore_ascii_case("authMechanism") && WITHOUT_PASSWORD.contains(&value)
+        })
+    }
+
+    /// The URI with its password: its own, or that of the file, or the one that the user types.
+    pub(crate) fn complete(self, file: Option<&Path>) -> Result<String> {
+        let user = self.user_info().filter(|user| !user.is_empty());
+        let Some(user) = user.map(str::to_owned) else {
+            return match file {
+                Some(file) => Err(Failure::usage(format!(
+                    "there is a password file, {}, but the URI names no user; write \
+                     mongodb://USER@HOST",
+                    file.display()
+                ))),
+                None => Ok(self.0),
+            };
+        };
+        if self.has_password() {
+            return match file {
+                Some(file) => Err(Failure::usage(format!(
+                    "there are two passwords, one in the URI and one in {}; remove one of them",
+                    file.display()
+                ))),
+                None => Ok(self.0),
+            };
+        }
+        let password = match file {
+            Some(file) => read(file)?,
+            None if self.is_without_password() => return Ok(self.0),
+            None => ask(&user)?,
+        };
+        let password = utf8_percent_encode(&password, NON_ALPHANUMERIC);
+        // The user's own part of the URI, which may contain an unescaped `@` too.
+        let end = self.0.find("://").map_or(0, |at| at + 3) + user.len();
+        let (before, after) = self.0.split_at(end);
+        Ok(format!("{before}:{password}{after}"))
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    let name = file.display();
+    let bytes = fs::read(file).map_err(|error| {
+        Failure::usage(format!("cannot read the password file {name}: {error}"))
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("the password file {name} is not UTF-8 text")))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        return Err(Failure::usage(format!("the password file {name} is empty")));
+    }
+    Ok(password.to_owned())
+}
+
+/// Asks on the terminal, also while the standard input is a file.
+fn ask(user: &str) -> Result<String> {
+    if !std::io::stderr().is_terminal() {
+        return Err(Failure::usage(format!(
+            "there is no password for user {user}, and no terminal to ask on; set --password-file \
+             or QUEUECTL_PASSWORD_FILE, or password_file in the profile"
+        )));
+    }
+    let question = format!("Password of {user}");
+    let asked = dialoguer::Password::new()
+        .with_prompt(question)
+        .report(false)
+        .interact();
+    asked.map_err(|error| Failure::usage(format!("cannot read the password: {error}")))
+}
+
+/// The text with the password of each URI in it replaced. Errors of libraries may quote a URI.
+pub(crate) fn redact(text: &str) -> String {
+    let mut redacted = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        redacted.push_str(before);
+        redacted.push_str("://");
+        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
+        let (uri, next) = after.split_at(after.find(is_end).unwrap_or(after.len()));
+        let user = uri
+            .rsplit_once('@')
+            .map(|(user, hosts)| (user.split_once(':'), hosts));
+        match user {
+            Some((Some((user, _)), hosts)) => redacted.push_str(&format!("{user}:***@{hosts}")),
+            _ => redacted.push_str(uri),
+        }
+        rest = next;
+    }
+    redacted + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_uris_are_found() {
+        let has = |uri: &str| SecretUri::new(uri.to_owned()).has_password();
+        assert!(has("mongodb://ada:x@host/db"));
+        assert!(has("mongodb://ada:a/b@c@host"));
+        assert!(!has("mongodb://ada@host:27017/db"));
+        assert!(!has("mongodb://host:27017/?appName=a:b@c"));
+    }
+
+    #[test]
+    fn no_text_keeps_a_password() {
+        let text = "a 'mongodb://ada:s3@cr/et@host/db' and \"mongodb+srv://h/x\", http://b:c@d";
+        let expected = "a 'mongodb://ada:***@host/db' and \"mongodb+srv://h/x\", http://b:***@d";
+        assert_eq!(redact(text), expected);
+        assert_eq!(redact("no URI: at all@"), "no URI: at all@");
+    }
+}

@@ -1,0 +1,165 @@
+//! How the program reaches a database, and that no text shows a password.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use crate::fixture::{Done, ESCAPED_SECRET, Fixture, SECRET, bare};
+
+fn run(args: &[&str]) -> Done {
+    Done::of(&mut bare(args))
+}
+
+#[test]
+fn a_password_on_the_command_line_is_refused() {
+    let uri = format!("mongodb://ada:{ESCAPED_SECRET}@localhost");
+    let places = [
+        "--password-file",
+        "QUEUECTL_PASSWORD_FILE",
+        "profile",
+        "QUEUECTL_URI",
+    ];
+    run(&["--uri", &uri, "queues"]).fails(2, &places);
+    run(&["queues", &format!("--uri={uri}")]).fails(2, &places);
+    // Mistyped, so that clap quotes it.
+    run(&["queues", &uri]).fails(2, &["unexpected argument", "ada:***@localhost"]);
+    run(&["--ury", &uri, "queues"]).fails(2, &[]);
+    run(&[&uri]).fails(2, &[]);
+    run(&["peek", &uri]).fails(2, &[]);
+    let unescaped = format!("mongodb://ada:{SECRET}@localhost");
+    run(&["--uri", &unescaped, "queues"]).fails(2, &places);
+    run(&["queues", &unescaped]).fails(2, &[]);
+}
+
+#[tokio::test]
+async fn flags_come_before_the_environment_and_that_before_the_profile() {
+    let fixture = Fixture::new().await;
+    fixture.store("mail", &["a"]).await;
+    let folder = &fixture.folder;
+    let config = folder.path().join("config.toml");
+    let database = fixture.database.name();
+    let text = format!(
+        "default = \"here\"\n\
+         [profiles.here]\nuri = \"{uri}\"\ndatabase = \"{database}\"\n\
+         password_file = \"password\"\n\
+         [profiles.elsewhere]\nuri = \"{with_password}\"\ndatabase = \"elsewhere\"\n\
+         prefix = \"q.\"\n",
+        uri = fixture.uri,
+        with_password = fixture
+            .uri
+            .replace("ada@", &format!("ada:{ESCAPED_SECRET}@")),
+    );
+    fs::write(&config, text).expect("a file");
+    let of_file = |args: &[&str]| {
+        let mut command = bare(args);
+        command.env("QUEUECTL_CONFIG", &config);
+        command
+    };
+    let found = |done: Done| done.succeeds().out.contains("mail");
+    let look = ["queues", "--look=0s"];
+    assert!(found(Done::of(&mut of_file(&look))));
+    assert!(!found(Done::of(
+        of_file(&look).env("QUEUECTL_PROFILE", "elsewhere")
+    )));
+    let flag = ["queues", "--look=0s", "--profile", "here"];
+    assert!(found(Done::of(
+        of_file(&flag).env("QUEUECTL_PROFILE", "elsewhere")
+    )));
+    let database = [
+        "queues",
+        "--look=0s",
+        "--database",
+        database,
+        "--prefix=queue.",
+    ];
+    let mut elsewhere = of_file(&database);
+    elsewhere
+        .env("QUEUECTL_PROFILE", "elsewhere")
+        .env("QUEUECTL_DATABASE", "other");
+    assert!(found(Done::of(&mut elsewhere)));
+
+    let home = folder.path().join("queuectl");
+    fs::create_dir(&home).expect("a folder");
+    fs::rename(&config, home.join("config.toml")).expect("moved");
+    fs::rename(folder.path().join("password"), home.join("password")).expect("moved");
+    assert!(found(Done::of(
+        bare(&look).env("XDG_CONFIG_HOME", folder.path())
+    )));
+    let unknown =
+        Done::of(bare(&["--profile", "her", "queues"]).env("XDG_CONFIG_HOME", folder.path()));
+    unknown.fails(2, &["no profile \"her\"", "elsewhere, here"]);
+}
+
+#[test]
+fn mistakes_of_settings_are_named() {
+    run(&["queues"]).fails(2, &["there is no URI", "QUEUECTL_URI"]);
+    run(&["--profile=x", "queues"]).fails(2, &["\"x\"", "no profile file"]);
+    run(&["--config=/no/such.toml", "queues"]).fails(2, &["/no/such.toml", "No such file"]);
+    run(&["--uri=http://x", "queues"]).fails(2, &["mongodb://"]);
+    run(&["--uri=mongodb://x", "queues"]).fails(2, &["names a database"]);
+    let local = ["--uri=mongodb://ada@localhost", "--database=d", "queues"];
+    run(&local).fails(2, &["no password for user ada", "no terminal"]);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).expect("a file");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let with_file = |path: &str| run(&[&local[..], &["--password-file", path]].concat());
+    with_file("/no/such").fails(2, &["cannot read the password file /no/such"]);
+    with_file(&file("empty", b"\n")).fails(2, &["is empty"]);
+    with_file(&file("bytes", b"\xff\n")).fails(2, &["not UTF-8"]);
+    let locked = file("locked", SECRET.as_bytes());
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).expect("locked");
+    // Root may read it.
+    if fs::read(&locked).is_err() {
+        with_file(&locked).fails(2, &["Permission denied"]);
+    }
+    let good = file("good", SECRET.as_bytes());
+    let no_user = [
+        "--uri=mongodb://localhost",
+        "--database=d",
+        "queues",
+        "--password-file",
+        &good,
+    ];
+    run(&no_user).fails(2, &["names no user"]);
+
+    let profile = |text: String| {
+        let path = file("config.toml", text.as_bytes());
+        run(&["--config", &path, "queues"])
+    };
+    profile(format!(
+        "default = \"a\"\n[profiles.a]\nuri = \"mongodb://ada:{ESCAPED_SECRET}@h\n"
+    ))
+    .fails(2, &["config.toml, line 3"]);
+    profile(format!(
+        "default = \"a\"\n[profiles.a]\npassword = \"{SECRET}\"\n"
+    ))
+    .fails(2, &["line 3", "unknown field `password`"]);
+    profile("default = \"a\"\n[profiles.a]\nuri = \"mongodb://h\"\ntimeout = \"9\"\n".to_owned())
+        .fails(2, &["\"9\" is not a duration"]);
+    profile(format!(
+        "default = \"a\"\n[profiles.a]\nuri = \"mongodb://ada:{ESCAPED_SECRET}@h\"\npassword_file = \"good\"\n"
+    ))
+    .fails(2, &["two passwords"]);
+}
+
+#[test]
+fn a_database_that_is_away_is_told_from_a_mistake() {
+    // A port that is free: nothing listens once it is dropped.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = port.local_addr().expect("an address").port();
+    let uri = format!("mongodb://ada:{ESCAPED_SECRET}@127.0.0.1:{port}/shop");
+    let mut command = bare(&["queues", "--timeout=500ms"]);
+    Done::of(command.env("QUEUECTL_URI", uri)).fails(4, &["127.0.0.1"]);
+}
+
+#[tokio::test]
+async fn credentials_that_are_refused_have_a_code_of_their_own() {
+    let fixture = Fixture::new().await;
+    fs::write(fixture.folder.path().join("wrong"), "not the password").expect("a file");
+    let done = fixture
+        .run(&["queues", "--password-file=wrong"])
+        .fails(5, &["refuses this user"]);
+    assert!(!done.err.contains("not the password"), "{}", done.err);
+}

@@ -1,0 +1,7 @@
+//! Tests of the program: they run it against a real MongoDB, and read what it prints.
+
+mod connecting;
+mod fixture;
+mod looking;
+mod removing;
+mod usage;
