@@ -17,7 +17,6 @@ use crate::{
         clock::Time,
         collection::{Access, QueueCollection},
         error::{StoreError, during},
-        inspect::Contents,
         retry::Deadline,
     },
     watch::{WakeMode, Watch},
@@ -357,16 +356,8 @@ impl QueueAdmin for DocDbBackend {
             .filter_map(|name| self.direct.shared.prefix.queue(name))
         {
             let collection = self.direct.collection("list queues", &queue)?;
-            let contents = collection.inspect().await;
-            let is_queue = match contents.map_err(during("list queues"))? {
-                Contents::Foreign(_) | Contents::Missing | Contents::Dropping => false,
-                Contents::Deleted(_) => {
-                    let has_entries = collection.has_entries().await;
-                    has_entries.map_err(during("list queues"))?
-                }
-                _ => true,
-            };
-            if is_queue {
+            let is_queue = collection.is_queue().await;
+            if is_queue.map_err(during("list queues"))? {
                 queues.push(queue);
             }
         }

@@ -7,6 +7,7 @@ mod builder;
 mod calls;
 mod connect;
 mod document;
+mod inspection;
 mod names;
 mod state;
 mod store;

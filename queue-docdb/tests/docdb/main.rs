@@ -22,6 +22,7 @@ mod failing_server;
 mod fixture;
 mod foreign;
 mod forwarder;
+mod inspection;
 mod late_messages;
 mod locked;
 mod long_names;
@@ -110,6 +111,7 @@ fn main() -> ExitCode {
         documents::tests(),
         engines::tests(),
         foreign::tests(),
+        inspection::tests(),
         late_messages::tests(),
         locked::tests(),
         long_names::tests(),

@@ -1,0 +1,64 @@
+//! Looks at a queue's collection, for tools.
+
+use queue_api::{QueueName, Result};
+
+use crate::{
+    backend::DocDbBackend,
+    store::{
+        collection::QueueCollection,
+        error::{StoreError, during},
+        index::Index,
+        inspect::Contents,
+    },
+};
+
+impl DocDbBackend {
+    /// Whether the queue exists: whether `list_queues` lists it. It changes nothing.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](queue_api::ErrorKind::InvalidInput): the database has no room for the name.
+    /// Otherwise, the server did not answer or refused.
+    pub async fn queue_exists(&self, queue: &QueueName) -> Result<bool> {
+        let queue = self.direct.collection("inspect queue", queue)?;
+        queue.is_queue().await.map_err(during("inspect queue"))
+    }
+
+    /// The names of the indexes that the queue lacks. It changes nothing; the next enqueue or lease
+    /// makes them. A queue that does not exist lacks none.
+    ///
+    /// # Errors
+    /// - [`InvalidInput`](queue_api::ErrorKind::InvalidInput): the collection is another program's,
+    ///   the queue is of another schema, or an index is in the way of the queue's own.
+    /// - [`Denied`](queue_api::ErrorKind::Denied): the user may not list indexes.
+    pub async fn missing_indexes(&self, queue: &QueueName) -> Result<Vec<&'static str>> {
+        let queue = self.direct.collection("inspect queue", queue)?;
+        queue
+            .missing_indexes()
+            .await
+            .map_err(during("inspect queue"))
+    }
+}
+
+impl QueueCollection {
+    pub(crate) async fn is_queue(&self) -> Result<bool, StoreError> {
+        match self.inspect().await? {
+            Contents::Foreign(_) | Contents::Missing | Contents::Dropping => Ok(false),
+            Contents::Deleted(_) => self.has_entries().await,
+            _ => Ok(true),
+        }
+    }
+
+    async fn missing_indexes(&self) -> Result<Vec<&'static str>, StoreError> {
+        if self.check_now().await? == Contents::Missing {
+            return Ok(Vec::new());
+        }
+        let existing = self.indexes().await?;
+        let mut missing = Vec::new();
+        for index in Index::of_queue(self.state.knowledge.is_keyed()) {
+            if !index.is_among(&existing, self.messages.name())? {
+                missing.push(index.name());
+            }
+        }
+        Ok(missing)
+    }
+}
