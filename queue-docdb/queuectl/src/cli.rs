@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use jiff::fmt::friendly::SpanParser;
 use queue_api::QueueName;
 
+use crate::commands::{bench::BenchArgs, doctor::DoctorArgs};
+
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 database not reachable, 5 denied,
 6 not confirmed, 7 invalid input data, 130 and 143 stopped by SIGINT and SIGTERM.";
@@ -89,6 +91,12 @@ pub(crate) enum Command {
     Purge(PurgeArgs),
     /// Delete a queue with all its messages and dead letters.
     Delete(DeleteArgs),
+    /// Check the connection, the servers and a queue, and say what to do.
+    ///
+    /// It changes nothing. The exit code is 1 if a check failed; a warning is no failure.
+    Doctor(DoctorArgs),
+    /// Measure a short load on a queue of its own, which is removed afterwards.
+    Bench(BenchArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
     /// Print the manual page.

@@ -1,6 +1,6 @@
 //! The connection, from flags, environment and profile.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgMatches, parser::ValueSource};
 use queue_api::{Admin, Queue, QueueName};
@@ -17,7 +17,7 @@ const APPLICATION_NAME: &str = concat!("queuectl/", env!("CARGO_PKG_VERSION"));
 
 /// The queues of one database.
 pub(crate) struct Connection {
-    backend: Arc<DocDbBackend>,
+    pub(crate) backend: Arc<DocDbBackend>,
     pub(crate) admin: Admin,
     /// The database and the prefix, for messages.
     pub(crate) place: String,
@@ -44,42 +44,81 @@ pub(crate) fn check_command_line(args: &ConnectArgs, matches: &ArgMatches) -> Re
     Ok(())
 }
 
-pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
-    let profile = profile::find(&args)?;
-    let uri = args.uri.or(profile.uri).ok_or_else(|| {
-        let text = "there is no URI; set --uri, QUEUECTL_URI, or a profile with --profile or \
-                    QUEUECTL_PROFILE";
-        Failure::usage(text)
-    })?;
-    let password_file = args.password_file.or(profile.password_file);
-    let uri = SecretUri::new(uri).complete(password_file.as_deref())?;
-    let profile_timeout = profile.timeout.as_deref().map(duration).transpose();
-    let profile_timeout = profile_timeout
-        .map_err(|text| Failure::usage(format!("timeout of the profile: {text}")))?;
+/// What flags, environment and profile say.
+pub(crate) struct Settings {
+    /// With its password.
+    pub(crate) uri: String,
+    pub(crate) database: Option<String>,
+    pub(crate) prefix: String,
+    pub(crate) ca_file: Option<PathBuf>,
+    timeout: Option<Duration>,
+}
 
-    let mut builder = DocDbBackend::builder(uri)
-        .application_name(APPLICATION_NAME)
-        .without_change_stream();
-    let mut place = "this database".to_owned();
-    if let Some(database) = args.database.or(profile.database) {
-        place = format!("database {database}");
-        builder = builder.database(database);
+impl Settings {
+    pub(crate) fn of(args: ConnectArgs) -> Result<Self> {
+        let profile = profile::find(&args)?;
+        let uri = args.uri.or(profile.uri).ok_or_else(|| {
+            let text = "there is no URI; set --uri, QUEUECTL_URI, or a profile with --profile or \
+                        QUEUECTL_PROFILE";
+            Failure::usage(text)
+        })?;
+        let password_file = args.password_file.or(profile.password_file);
+        let uri = SecretUri::new(uri).complete(password_file.as_deref())?;
+        let profile_timeout = profile.timeout.as_deref().map(duration).transpose();
+        let profile_timeout = profile_timeout
+            .map_err(|text| Failure::usage(format!("timeout of the profile: {text}")))?;
+        let prefix = args.prefix.or(profile.prefix);
+        Ok(Self {
+            uri,
+            database: args.database.or(profile.database),
+            prefix: prefix.unwrap_or_else(|| DocDbBuilder::DEFAULT_COLLECTION_PREFIX.to_owned()),
+            ca_file: args.ca_file.or(profile.ca_file),
+            timeout: args.timeout.or(profile_timeout),
+        })
     }
-    let prefix = args.prefix.or(profile.prefix);
-    let prefix = prefix.unwrap_or_else(|| DocDbBuilder::DEFAULT_COLLECTION_PREFIX.to_owned());
-    place += &format!(" with prefix {prefix:?}");
-    builder = builder.collection_prefix(prefix);
-    if let Some(file) = args.ca_file.or(profile.ca_file) {
-        builder = builder.ca_file(file);
+
+    pub(crate) fn builder(&self) -> DocDbBuilder {
+        let mut builder = DocDbBackend::builder(&self.uri)
+            .application_name(APPLICATION_NAME)
+            .collection_prefix(&self.prefix)
+            .without_change_stream();
+        if let Some(database) = &self.database {
+            builder = builder.database(database);
+        }
+        if let Some(file) = &self.ca_file {
+            builder = builder.ca_file(file);
+        }
+        if let Some(timeout) = self.timeout {
+            builder = builder.operation_timeout(timeout);
+        }
+        builder
     }
-    if let Some(timeout) = args.timeout.or(profile_timeout) {
-        builder = builder.operation_timeout(timeout);
+
+    /// The database and the prefix, for messages.
+    fn place(&self) -> String {
+        let database = match &self.database {
+            Some(database) => format!("database {database}"),
+            None => "this database".to_owned(),
+        };
+        format!("{database} with prefix {:?}", self.prefix)
     }
-    let backend = Arc::new(builder.connect().await?);
-    let admin = Admin::new(backend.clone());
-    Ok(Connection {
-        backend,
-        admin,
-        place,
-    })
+}
+
+pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
+    Connection::open(&Settings::of(args)?).await
+}
+
+impl Connection {
+    async fn open(settings: &Settings) -> Result<Self> {
+        Ok(Self::new(settings.builder().connect().await?, settings))
+    }
+
+    pub(crate) fn new(backend: DocDbBackend, settings: &Settings) -> Self {
+        let backend = Arc::new(backend);
+        Self {
+            admin: Admin::new(backend.clone()),
+            backend,
+            place: settings.place(),
+        }
+    }
 }

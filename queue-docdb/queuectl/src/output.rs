@@ -62,6 +62,15 @@ impl Output {
         Ok(self.out.flush()?)
     }
 
+    /// What follows is a table of its own.
+    pub(crate) fn new_table(&mut self) -> Result<()> {
+        if self.format == Format::Table {
+            writeln!(self.out)?;
+        }
+        self.has_header = false;
+        Ok(())
+    }
+
     /// The result of a command that does something: a sentence, or an object.
     pub(crate) fn summary(&mut self, summary: &(impl Serialize + Display)) -> Result<()> {
         match self.format {

@@ -1,6 +1,8 @@
 //! One file for each command.
 
+pub(crate) mod bench;
 mod delete;
+pub(crate) mod doctor;
 mod documents;
 mod peek;
 mod purge;
@@ -22,6 +24,10 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Man(args) => return documents::man(args),
         _ => {}
     }
+    // It goes on where a connection fails.
+    if let Command::Doctor(args) = command {
+        return doctor::run(global.connect, &mut output, args).await;
+    }
     let connection = connect::connect(global.connect).await?;
     match command {
         Command::Queues(args) => queues::run(&connection, &mut output, args).await,
@@ -29,6 +35,7 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Peek(args) => peek::run(&connection, &mut output, args).await,
         Command::Purge(args) => purge::run(&connection, &mut output, args).await,
         Command::Delete(args) => delete::run(&connection, &mut output, args).await,
-        Command::Completions(_) | Command::Man(_) => Ok(()),
+        Command::Bench(args) => bench::run(&connection, &mut output, args).await,
+        Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => Ok(()),
     }
 }

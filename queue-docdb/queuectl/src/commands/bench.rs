@@ -1,0 +1,279 @@
+//! `bench`: a short load on a queue of its own, to compare servers and to report figures.
+
+use std::{fmt, num::NonZeroUsize, time::Duration};
+
+use clap::Args;
+use jiff::Timestamp;
+use queue_api::{Limits, NewMessage, Queue, QueueName, Receipt};
+use queue_docdb::mongodb::bson::doc;
+use serde::Serialize;
+use tokio::{signal::unix::SignalKind, time::Instant};
+use uuid::Uuid;
+
+use crate::{
+    cli::duration,
+    connect::Connection,
+    failure::{Exit, Failure, Result},
+    output::{Column, Output, Row},
+};
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// How long each measurement takes. There are two for each batch size, and one of single calls.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    time: Duration,
+    /// Messages a batch.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        value_delimiter = ',',
+        default_value = "1,10,100,500"
+    )]
+    batch: Vec<NonZeroUsize>,
+    /// Bytes of each payload.
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    payload: usize,
+}
+
+/// What to paste into a report.
+#[derive(Serialize)]
+struct Conditions {
+    queuectl: &'static str,
+    server: String,
+    /// Of the fastest of five pings.
+    round_trip_ms: f64,
+    payload_bytes: usize,
+    at: Timestamp,
+}
+
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "queuectl {}, {}, round trip {:.2} ms, payloads of {} bytes, {}\n\
+             one caller, on a queue of its own, which is removed\n",
+            self.queuectl, self.server, self.round_trip_ms, self.payload_bytes, self.at
+        )
+    }
+}
+
+/// Messages a second.
+#[derive(Serialize)]
+struct Rate {
+    batch: usize,
+    enqueued_per_second: f64,
+    /// Leased and acked.
+    finished_per_second: f64,
+}
+
+impl Row for Rate {
+    const COLUMNS: &[Column] = &[
+        Column::Number("BATCH"),
+        Column::Number("ENQUEUED/S"),
+        Column::Number("LEASED AND ACKED/S"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.batch.to_string(),
+            format!("{:.0}", self.enqueued_per_second),
+            format!("{:.0}", self.finished_per_second),
+        ]
+    }
+}
+
+/// Of calls with one message, in milliseconds.
+#[derive(Serialize)]
+struct Latency {
+    call: &'static str,
+    calls: usize,
+    median_ms: f64,
+    p99_ms: f64,
+    longest_ms: f64,
+}
+
+impl Latency {
+    fn of(call: &'static str, mut took: Vec<Duration>) -> Self {
+        took.sort();
+        let at = |share: f64| {
+            let place = (took.len() as f64 * share) as usize;
+            let found = took.get(place.min(took.len().saturating_sub(1)));
+            found.map_or(0.0, |took| took.as_secs_f64() * 1e3)
+        };
+        Self {
+            call,
+            calls: took.len(),
+            median_ms: at(0.5),
+            p99_ms: at(0.99),
+            longest_ms: at(1.0),
+        }
+    }
+}
+
+impl Row for Latency {
+    const COLUMNS: &[Column] = &[
+        Column::Text("CALL"),
+        Column::Number("CALLS"),
+        Column::Number("MEDIAN MS"),
+        Column::Number("P99 MS"),
+        Column::Number("LONGEST MS"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let numbers = [self.median_ms, self.p99_ms, self.longest_ms];
+        let mut cells = vec![self.call.to_owned(), self.calls.to_string()];
+        cells.extend(numbers.map(|ms| format!("{ms:.2}")));
+        cells
+    }
+}
+
+pub(super) async fn run(
+    connection: &Connection,
+    output: &mut Output,
+    args: BenchArgs,
+) -> Result<()> {
+    check(&args, connection.admin.backend().limits())?;
+    let name = format!("queuectl-bench-{}", Uuid::new_v4().simple());
+    let queue = QueueName::new(&name)?;
+    let interrupted = interrupted()?;
+    let done = tokio::select! {
+        done = measure(connection, output, &queue, &args) => done,
+        exit = interrupted => Err(Failure::new(exit, format!("stopped; queue {name} is removed"))),
+    };
+    let removed = connection.admin.delete_queue(&queue).await;
+    // An error of the measurement comes first.
+    done.and(removed.map_err(|error| {
+        let text = format!("queue {name} may be left: {error:#}");
+        Failure::new(Exit::Failed, text)
+    }))
+}
+
+fn check(args: &BenchArgs, limits: Limits) -> Result<()> {
+    let most = limits.max_batch.get();
+    if let Some(batch) = args.batch.iter().find(|batch| batch.get() > most) {
+        let text = format!("--batch has {batch}; a batch has 1 to {most} messages");
+        return Err(Failure::usage(text));
+    }
+    if args.time.is_zero() {
+        return Err(Failure::usage("--time is 0s; it must be longer"));
+    }
+    Ok(())
+}
+
+fn interrupted() -> Result<impl Future<Output = Exit>> {
+    let on = |kind| {
+        let failed = |error| Failure::new(Exit::Failed, format!("cannot handle signals: {error}"));
+        tokio::signal::unix::signal(kind).map_err(failed)
+    };
+    let (mut interrupt, mut terminate) =
+        (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => Exit::Interrupted,
+            _ = terminate.recv() => Exit::Terminated,
+        }
+    })
+}
+
+async fn measure(
+    connection: &Connection,
+    output: &mut Output,
+    name: &QueueName,
+    args: &BenchArgs,
+) -> Result<()> {
+    output.summary(&conditions(connection, args).await?)?;
+    let queue = connection.queue(name)?;
+    // Makes the collection, which is not measured.
+    connection.backend.prepare(name).await?;
+    let payload = vec![b'x'; args.payload];
+    let mut rates = Vec::new();
+    for batch in args.batch.iter().map(|batch| batch.get()) {
+        let messages = vec![NewMessage::new(payload.clone()); batch];
+        let (mut enqueued, began) = (0, Instant::now());
+        while began.elapsed() < args.time {
+            queue.enqueue_batch(&messages).await?;
+            enqueued += batch;
+        }
+        let enqueued_per_second = enqueued as f64 / began.elapsed().as_secs_f64();
+        let finished_per_second = finish(&queue, batch, args.time).await?;
+        connection.admin.purge(name, queue_api::Purge::Live).await?;
+        rates.push(Rate {
+            batch,
+            enqueued_per_second,
+            finished_per_second,
+        });
+    }
+    output.rows(&rates)?;
+    output.new_table()?;
+    output.rows(&latencies(&queue, &NewMessage::new(payload), args.time).await?)
+}
+
+/// Leases and acks until the queue is empty or the time is over.
+async fn finish(queue: &Queue, batch: usize, time: Duration) -> Result<f64> {
+    let options = queue_api::LeaseOptions::new(batch);
+    let (mut finished, began) = (0, Instant::now());
+    while began.elapsed() < time {
+        let leased = queue.lease_batch(&options).await?;
+        if leased.is_empty() {
+            break;
+        }
+        let receipts: Vec<Receipt> = leased.into_iter().map(|it| it.receipt).collect();
+        let acked = queue.ack_batch(&receipts).await?;
+        finished += acked.iter().filter(|it| it.is_applied()).count();
+    }
+    Ok(finished as f64 / began.elapsed().as_secs_f64())
+}
+
+async fn latencies(queue: &Queue, message: &NewMessage, time: Duration) -> Result<[Latency; 3]> {
+    let [mut enqueues, mut leases, mut acks] = [const { Vec::new() }; 3];
+    let all = Instant::now();
+    while all.elapsed() < time {
+        let began = Instant::now();
+        queue.enqueue(message).await?;
+        enqueues.push(began.elapsed());
+        let began = Instant::now();
+        let leased = queue.lease().await?;
+        leases.push(began.elapsed());
+        let began = Instant::now();
+        if let Some(leased) = leased {
+            let _ = queue.ack(&leased.receipt).await?;
+            acks.push(began.elapsed());
+        }
+    }
+    Ok([
+        Latency::of("enqueue", enqueues),
+        Latency::of("lease", leases),
+        Latency::of("ack", acks),
+    ])
+}
+
+async fn conditions(connection: &Connection, args: &BenchArgs) -> Result<Conditions> {
+    let admin = connection.backend.client().database("admin");
+    let command = async |command| {
+        let done = admin.run_command(command).await;
+        done.map_err(|error| {
+            Failure::new(Exit::Failed, format!("the server does not answer: {error}"))
+        })
+    };
+    let version = command(doc! { "buildInfo": 1 }).await?;
+    let version = version.get_str("version").unwrap_or("of unknown version");
+    let hello = command(doc! { "hello": 1 }).await?;
+    let kind = match (hello.get_str("setName"), hello.get_array("hosts")) {
+        (Ok(_), Ok(hosts)) => format!("replica set of {}", hosts.len()),
+        _ if hello.get_str("msg").is_ok() => "sharded".to_owned(),
+        _ => "standalone".to_owned(),
+    };
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let began = Instant::now();
+        command(doc! { "ping": 1 }).await?;
+        fastest = fastest.min(began.elapsed());
+    }
+    Ok(Conditions {
+        queuectl: env!("CARGO_PKG_VERSION"),
+        server: format!("server version {version}, {kind}"),
+        round_trip_ms: fastest.as_secs_f64() * 1e3,
+        payload_bytes: args.payload,
+        at: crate::output::timestamp(super::doctor::wall_clock()),
+    })
+}
