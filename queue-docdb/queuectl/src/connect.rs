@@ -7,7 +7,8 @@ use queue_api::{Admin, Queue, QueueName};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
 
 use crate::{
-    cli::{ConnectArgs, duration},
+    cli::ConnectArgs,
+    duration,
     failure::{Failure, Result},
     profile,
     secret::SecretUri,
@@ -23,7 +24,6 @@ pub(crate) struct Connection {
     pub(crate) place: String,
 }
 
-#[allow(dead_code, reason = "for commands that come next")]
 impl Connection {
     pub(crate) fn queue(&self, name: &QueueName) -> Result<Queue> {
         Ok(Queue::new(self.backend.clone(), name)?)
@@ -53,7 +53,7 @@ pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
     })?;
     let password_file = args.password_file.or(profile.password_file);
     let uri = SecretUri::new(uri).complete(password_file.as_deref())?;
-    let profile_timeout = profile.timeout.as_deref().map(duration).transpose();
+    let profile_timeout = profile.timeout.as_deref().map(duration::parse).transpose();
     let profile_timeout = profile_timeout
         .map_err(|text| Failure::usage(format!("timeout of the profile: {text}")))?;
 

@@ -8,7 +8,6 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The exit codes. Scripts depend on them: README.md lists them, and they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the codes of commands that come next")]
 pub(crate) enum Exit {
     /// Any other reason.
     Failed = 1,
@@ -28,6 +27,16 @@ pub(crate) enum Exit {
     Interrupted = 130,
     /// As shells report SIGTERM.
     Terminated = 143,
+}
+
+impl Exit {
+    /// The signal that it stands for.
+    pub(crate) fn signal(self) -> &'static str {
+        match self {
+            Self::Terminated => "SIGTERM",
+            _ => "SIGINT",
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

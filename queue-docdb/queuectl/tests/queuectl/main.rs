@@ -1,7 +1,12 @@
 //! Tests of the program: they run it against a real MongoDB, and read what it prints.
 
 mod connecting;
+mod dead_letters;
+mod enqueueing;
 mod fixture;
+mod interrupted;
 mod looking;
+mod moving;
 mod removing;
+mod terminal;
 mod usage;
