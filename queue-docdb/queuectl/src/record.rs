@@ -164,9 +164,13 @@ impl From<PeekedMessage> for Record {
             attempts,
             enqueued_at,
             ready_at,
+            max_attempts,
+            visibility_timeout,
             ..
         } = message;
         Self {
+            max_attempts: Some(max_attempts),
+            visibility_timeout: Some(visibility_timeout),
             state: Some(state),
             ready_at: Some(timestamp(ready_at)),
             ..Self::new(id, payload, headers, attempts, enqueued_at)
@@ -184,9 +188,13 @@ impl From<DeadLetter> for Record {
             enqueued_at,
             died_at,
             reason,
+            max_attempts,
+            visibility_timeout,
             ..
         } = letter;
         Self {
+            max_attempts: Some(max_attempts),
+            visibility_timeout: Some(visibility_timeout),
             state: Some(State::Dead),
             died_at: Some(timestamp(died_at)),
             reason: Some(reason.to_string()),

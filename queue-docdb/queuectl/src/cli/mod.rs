@@ -12,7 +12,7 @@ pub(crate) use self::{
     dead::{
         DeadCommand, ExtentArgs, FilterArgs, ListArgs, Order, RedriveArgs, RemoveArgs, ShowArgs,
     },
-    transfer::{EnqueueArgs, ImportArgs, ImportDead, InputFormat, MoveArgs},
+    transfer::{EnqueueArgs, ExportArgs, ImportArgs, ImportDead, InputFormat, MoveArgs},
 };
 
 use crate::duration;
@@ -109,6 +109,12 @@ pub(crate) enum Command {
     /// is lost when this stops. To go on, repeat the command. A lease call makes messages without
     /// attempts left dead letters of the first queue.
     Move(MoveArgs),
+    /// Write the messages of a queue as JSON lines, without leasing them.
+    ///
+    /// Messages that are in the queue all the time are written exactly once. For one consistent
+    /// state, stop consumers and producers meanwhile. SIGINT and SIGTERM stop after the page under
+    /// way.
+    Export(ExportArgs),
     /// Put exported messages into a queue, with their ids.
     ///
     /// Attempts and the time of the enqueue begin anew. A message that was delayed or leased is

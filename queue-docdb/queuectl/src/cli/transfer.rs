@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, ValueHint};
 use queue_api::QueueName;
 
+use super::What;
 use crate::duration;
 
 #[derive(Args)]
@@ -96,6 +97,24 @@ pub(crate) enum ImportDead {
     Skip,
     /// Enqueue them as new messages, which are ready.
     Enqueue,
+}
+
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    /// The queue.
+    pub(crate) queue: QueueName,
+    /// The file to write [default: the standard output].
+    ///
+    /// While it is not complete, FILE.part beside it says how far it is. The same command goes on
+    /// from there.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Which messages to export.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) what: What,
+    /// Begin again, and overwrite the file.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args)]

@@ -4,6 +4,7 @@ mod dead;
 mod delete;
 mod documents;
 mod enqueue;
+mod export;
 mod feed;
 mod import;
 mod move_messages;
@@ -35,6 +36,7 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Enqueue(args) => enqueue::run(&connection, &mut output, args).await,
         Command::Dead(command) => dead::run(&connection, &mut output, command).await,
         Command::Move(args) => move_messages::run(&connection, &mut output, args).await,
+        Command::Export(args) => export::run(&connection, &mut output, args).await,
         Command::Import(args) => import::run(&connection, &mut output, args).await,
         Command::Purge(args) => purge::run(&connection, &mut output, args).await,
         Command::Delete(args) => delete::run(&connection, &mut output, args).await,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, OpenOptions},
     io::Write,
     process::{Child, Stdio},
     time::Duration,
@@ -23,8 +23,9 @@ fn start(fixture: &Fixture, args: &[&str]) -> Child {
     piped.spawn().expect("it starts")
 }
 
+/// The program may have ended, but not been waited for.
 fn signal(program: &Child, signal: Signal) {
-    kill_process(Pid::from_child(program), signal).expect("it runs");
+    kill_process(Pid::from_child(program), signal).expect("sent");
 }
 
 /// Waits until the queue has this many live messages.
@@ -173,5 +174,62 @@ async fn move_loses_nothing_when_it_is_stopped_or_killed() {
         assert_eq!(live(&fixture, "to").await, stored);
         let payloads = payloads(&fixture, "to").await;
         assert_eq!(payloads, (0..stored).map(|n| n.to_string()).collect());
+    }
+}
+
+#[tokio::test]
+async fn export_goes_on_where_it_was_stopped_or_killed() {
+    let fixture = Fixture::new().await;
+    let messages: Vec<_> = (0..20_000).map(|n| message(&n.to_string())).collect();
+    fixture
+        .queue("q")
+        .enqueue_batch(&messages)
+        .await
+        .expect("stored");
+    let path = |name: &str| fixture.folder.path().join(name);
+    for (sent, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let mut is_interrupted = false;
+        // It may be complete before the signal.
+        for _ in 0..20 {
+            let mut program = start(&fixture, &["export", "q", "file", "--force"]);
+            let has_begun = || {
+                let part = fs::read(path("file.part")).unwrap_or_default();
+                let part = serde_json::from_slice::<serde_json::Value>(&part).unwrap_or_default();
+                part["messages"].as_u64() > Some(0)
+            };
+            while program.try_wait().expect("a look").is_none() {
+                if has_begun() {
+                    signal(&program, sent);
+                    break;
+                }
+                pause().await;
+            }
+            let output = program.wait_with_output().expect("it ends");
+            is_interrupted = output.status.code() == code;
+            if is_interrupted {
+                break;
+            }
+        }
+        assert!(is_interrupted, "{sent:?}: it was always complete before");
+        // As if it had been killed while it wrote a page.
+        let file = OpenOptions::new().append(true).open(path("file"));
+        file.expect("the file")
+            .write_all(b"{\"id\":\"half")
+            .expect("written");
+
+        let done = fixture.json("exported", &["export", "q", "file"]);
+        assert_eq!(done[0]["exported"], 20_000);
+        let text = fs::read_to_string(path("file")).expect("the file");
+        let id = |line: &str| -> String {
+            let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            record["id"].as_str().expect("an id").to_owned()
+        };
+        let ids: Vec<_> = text.lines().map(id).collect();
+        assert_eq!(ids.len(), 20_000, "none is there twice");
+        assert_eq!(
+            ids.into_iter().collect::<BTreeSet<_>>().len(),
+            20_000,
+            "none is missing"
+        );
     }
 }

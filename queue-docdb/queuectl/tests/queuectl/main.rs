@@ -3,6 +3,7 @@
 mod connecting;
 mod dead_letters;
 mod enqueueing;
+mod exporting;
 mod fixture;
 mod interrupted;
 mod looking;
