@@ -8,6 +8,7 @@ mod fixture;
 mod interrupted;
 mod looking;
 mod moving;
+mod readme;
 mod removing;
 mod terminal;
 mod usage;
