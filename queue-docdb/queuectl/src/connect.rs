@@ -20,7 +20,7 @@ const APPLICATION_NAME: &str = concat!("queuectl/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct Connection {
     backend: Arc<DocDbBackend>,
     pub(crate) admin: Admin,
-    /// The database and the prefix, for messages.
+    /// The hosts, the database and the prefix, for messages.
     pub(crate) place: String,
 }
 
@@ -52,7 +52,9 @@ pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
         Failure::usage(text)
     })?;
     let password_file = args.password_file.or(profile.password_file);
-    let uri = SecretUri::new(uri).complete(password_file.as_deref())?;
+    let uri = SecretUri::new(uri);
+    let hosts = uri.hosts();
+    let uri = uri.complete(password_file.as_deref())?;
     let profile_timeout = profile.timeout.as_deref().map(duration::parse).transpose();
     let profile_timeout = profile_timeout
         .map_err(|text| Failure::usage(format!("timeout of the profile: {text}")))?;
@@ -60,15 +62,13 @@ pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
     let mut builder = DocDbBackend::builder(uri)
         .application_name(APPLICATION_NAME)
         .without_change_stream();
-    let mut place = "this database".to_owned();
-    if let Some(database) = args.database.or(profile.database) {
-        place = format!("database {database}");
+    let database = args.database.or(profile.database);
+    if let Some(database) = &database {
         builder = builder.database(database);
     }
     let prefix = args.prefix.or(profile.prefix);
     let prefix = prefix.unwrap_or_else(|| DocDbBuilder::DEFAULT_COLLECTION_PREFIX.to_owned());
-    place += &format!(" with prefix {prefix:?}");
-    builder = builder.collection_prefix(prefix);
+    builder = builder.collection_prefix(&prefix);
     if let Some(file) = args.ca_file.or(profile.ca_file) {
         builder = builder.ca_file(file);
     }
@@ -77,6 +77,9 @@ pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
     }
     let backend = Arc::new(builder.connect().await?);
     let admin = Admin::new(backend.clone());
+    let of_uri = || Some(backend.client().default_database()?.name().to_owned());
+    let database = database.or_else(of_uri).unwrap_or_default();
+    let place = format!("database {database} of {hosts} with prefix {prefix:?}");
     Ok(Connection {
         backend,
         admin,

@@ -50,7 +50,7 @@ enum List {
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 struct Position {
     queue: QueueName,
-    /// The database and the prefix.
+    /// The hosts, the database and the prefix.
     place: String,
     list: List,
     with_dead: bool,

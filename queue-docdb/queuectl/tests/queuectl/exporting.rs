@@ -138,12 +138,18 @@ async fn an_output_is_not_overwritten_by_chance() {
     let text = fs::read_to_string(fixture.folder.path().join("mine")).expect("the file");
     assert_eq!(text.lines().count(), 1, "{text}");
     let database = fixture.database.name();
-    let place = format!("database {database} with prefix \\\"queue.\\\"");
-    let part = format!(
-        "{{\"queue\":\"other\",\"place\":\"{place}\",\"list\":\"live\",\"with_dead\":false,\
-         \"token\":null,\"messages\":1,\"bytes\":9}}"
-    );
-    file("part.part", &part);
+    let (_, hosts) = fixture.uri.split_once('@').expect("a user");
+    let (hosts, _) = hosts.split_once('/').expect("an end");
+    let part = serde_json::json!({
+        "queue": "other",
+        "place": format!("database {database} of {hosts} with prefix \"queue.\""),
+        "list": "live",
+        "with_dead": false,
+        "token": null,
+        "messages": 1,
+        "bytes": 9,
+    });
+    file("part.part", &part.to_string());
     export(&["mail", "part"]).fails(2, &["part of an export of queue other"]);
     export(&["other", "part"]).fails(2, &["it has 0 bytes", "9"]);
     export(&["other", "part", "--force"]).succeeds();
