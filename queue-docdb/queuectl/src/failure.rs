@@ -30,12 +30,13 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// The signal that it stands for.
-    pub(crate) fn signal(self) -> &'static str {
-        match self {
+    /// That a signal stopped the command.
+    pub(crate) fn stopped(self) -> Failure {
+        let signal = match self {
             Self::Terminated => "SIGTERM",
             _ => "SIGINT",
-        }
+        };
+        Failure::new(self, format!("stopped by {signal}"))
     }
 }
 
@@ -57,6 +58,12 @@ impl Failure {
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { exit, text }
+    }
+
+    /// Adds how to go on.
+    pub(crate) fn advise(self, advice: &str) -> Self {
+        let text = format!("{}; {advice}", self.text);
+        Self { text, ..self }
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Self {

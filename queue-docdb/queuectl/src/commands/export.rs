@@ -222,8 +222,8 @@ impl Target {
             Some(_) => "repeat the command to go on",
             None => "only an export into a file can go on",
         };
-        let text = format!("stopped by {} after {messages}; {how}", exit.signal());
-        Failure::new(exit, text)
+        exit.stopped()
+            .advise(&format!("{messages} are written; {how}"))
     }
 
     /// Removes the position. Returns the output, if it is a file.

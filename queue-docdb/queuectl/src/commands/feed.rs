@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     connect::Connection,
-    failure::{Exit, Failure, Result},
+    failure::{Exit, Result},
     find_queue::must_exist,
     input::{Ids, Input},
     output::{Output, count},
@@ -50,14 +50,11 @@ pub(super) async fn feed(
     input: impl FnOnce(queue_api::Limits) -> Input,
 ) -> Result<()> {
     if !create {
-        must_exist(connection, &queue)
-            .await
-            .map_err(|missing| match missing.exit {
-                Exit::NotFound => {
-                    Failure::new(missing.exit, format!("{}; --create makes it", missing.text))
-                }
-                _ => missing,
-            })?;
+        let exists = must_exist(connection, &queue).await;
+        exists.map_err(|failure| match failure.exit {
+            Exit::NotFound => failure.advise("--create makes it"),
+            _ => failure,
+        })?;
     }
     let queue = connection.queue(&queue)?;
     let input = input(queue.limits().clone());
@@ -74,7 +71,7 @@ pub(super) async fn feed(
     let ended = loop {
         let read = tokio::select! {
             biased;
-            exit = stop.wait() => break Err(Failure::new(exit, format!("stopped by {}", exit.signal()))),
+            exit = stop.wait() => break Err(exit.stopped()),
             read = batches.recv() => read,
         };
         let batch = match read {
@@ -97,18 +94,12 @@ pub(super) async fn feed(
     };
     drop(progress);
     output.summary(&done)?;
-    ended.map_err(|failure| go_on(failure, done.position))
-}
-
-/// Says how to go on. A repeat from the beginning would enqueue messages again that consumers have
-/// finished meanwhile.
-fn go_on(failure: Failure, position: u64) -> Failure {
-    let Failure { exit, text } = failure;
-    let text = match position {
-        0 => text,
-        _ => format!(
-            "{text}; messages of the input that are done: {position}; go on with --skip {position}"
-        ),
-    };
-    Failure { exit, text }
+    ended.map_err(|failure| match done.position {
+        0 => failure,
+        // A repeat from the beginning would enqueue messages again that consumers have finished
+        // meanwhile.
+        position => failure.advise(&format!(
+            "messages of the input that are done: {position}; go on with --skip {position}"
+        )),
+    })
 }

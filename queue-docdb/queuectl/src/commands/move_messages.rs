@@ -86,8 +86,7 @@ pub(super) async fn run(
     let mut size = FIRST;
     let ended = loop {
         if let Some(exit) = stop.requested() {
-            let text = format!("stopped by {}; repeat the command to go on", exit.signal());
-            break Err(Failure::new(exit, text));
+            break Err(exit.stopped().advise("repeat the command to go on"));
         }
         let left = most - progress.messages();
         let batch = size.min(usize::try_from(left).unwrap_or(size));
@@ -133,9 +132,8 @@ async fn move_batch(
         }
     };
     let acked = from.ack_batch(&receipts).await.map_err(|error| {
-        let Failure { exit, text } = Failure::from(error);
-        let text = format!("{text}; some messages are in both queues until you repeat the command");
-        Failure { exit, text }
+        let advice = "some messages are in both queues until you repeat the command";
+        Failure::from(error).advise(advice)
     })?;
     for outcomes in outcomes.into_iter().zip(acked) {
         match outcomes {
