@@ -45,7 +45,6 @@ pub(crate) enum Call {
     Wait,
     Stats,
     Peek,
-    Messages,
     DeadLetters,
     Purge,
     PurgeDead,
@@ -56,6 +55,8 @@ pub(crate) enum Call {
     Prepare,
     /// An ack and an enqueue.
     Transaction,
+    // Last: the cases of a call are drawn by its number.
+    Messages,
 }
 
 pub(crate) const CALLS: [(Call, &str); 29] = [
@@ -78,7 +79,6 @@ pub(crate) const CALLS: [(Call, &str); 29] = [
     (Call::Wait, "wait"),
     (Call::Stats, "stats"),
     (Call::Peek, "peek"),
-    (Call::Messages, "messages"),
     (Call::DeadLetters, "dead_letters"),
     (Call::Purge, "purge"),
     (Call::PurgeDead, "purge_dead"),
@@ -88,6 +88,7 @@ pub(crate) const CALLS: [(Call, &str); 29] = [
     (Call::ListQueues, "list_queues"),
     (Call::Prepare, "prepare"),
     (Call::Transaction, "transaction"),
+    (Call::Messages, "messages"),
 ];
 
 /// What a call that reads has seen.
