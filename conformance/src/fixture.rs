@@ -7,9 +7,9 @@
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration, time::SystemTime};
 
 use queue_api::{
-    Clock, DeadLetter, DeadLetterPage, Delivery, EnqueueOutcome, LeaseAction, LeaseChange,
-    LeaseOptions, LeaseOutcome, MessageId, NewMessage, PageOptions, PeekedMessage, Purge, Queue,
-    QueueAdmin, QueueBackend, QueueName, QueueStats, Receipt, Redrive,
+    Clock, Delivery, EnqueueOutcome, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome,
+    MessageId, NewMessage, PeekedMessage, Purge, Queue, QueueAdmin, QueueBackend, QueueName,
+    QueueStats, Receipt, Redrive,
 };
 use tokio::time::Instant;
 
@@ -17,6 +17,8 @@ use crate::{
     harness::{Connection, Store, TestTime},
     panic_location::called_from_here,
 };
+
+mod pages;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture {
@@ -374,45 +376,6 @@ impl OneQueue {
         called_from_here(async move {
             let stats = self.backend().stats(&self.name).await;
             stats.expect("stats succeeds")
-        })
-    }
-
-    #[track_caller]
-    pub(crate) fn dead_letters(&self, page: &PageOptions) -> impl Future<Output = DeadLetterPage> {
-        called_from_here(async move {
-            let letters = self.admin().dead_letters(&self.name, page).await;
-            letters.expect("dead_letters succeeds")
-        })
-    }
-
-    #[track_caller]
-    pub(crate) fn all_dead_letters(&self) -> impl Future<Output = Vec<DeadLetter>> {
-        let most = self.backend().limits().max_batch.get().min(100);
-        called_from_here(async move { self.dead_letters_in_pages(most).await })
-    }
-
-    /// All dead letters, in pages of at most `max`.
-    #[track_caller]
-    pub(crate) fn dead_letters_in_pages(
-        &self,
-        max: usize,
-    ) -> impl Future<Output = Vec<DeadLetter>> {
-        /// More than a check needs. A list whose pages do not end has more.
-        const PAGES: usize = 1000;
-        called_from_here(async move {
-            let mut page = PageOptions::new(max);
-            let mut letters = Vec::new();
-            for _ in 0..PAGES {
-                let listed = self.dead_letters(&page).await;
-                let count = listed.len();
-                assert!(count <= max, "asked for {max} dead letters, got {count}");
-                letters.extend(listed.letters);
-                let Some(token) = listed.next else {
-                    return letters;
-                };
-                page = PageOptions::new(max).with_token(token);
-            }
-            panic!("the list of dead letters does not end within {PAGES} pages");
         })
     }
 

@@ -17,7 +17,7 @@ mod transaction;
 mod typed;
 mod types;
 
-pub use admin::{Admin, DeadLetterStream, QueueAdmin};
+pub use admin::{Admin, DeadLetterStream, MessageStream, PageStream, QueueAdmin};
 pub use backend::QueueBackend;
 pub use batching::Batching;
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
@@ -34,8 +34,8 @@ pub use typed::{
 pub use types::{
     DeadLetter, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, Error, ErrorKind, Headers,
     InvalidInput, LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Limits, MAX_REASON_BYTES,
-    MessageId, MessageState, NewMessage, PageOptions, PageToken, PeekedMessage, Purge, QueueName,
-    QueueStats, Receipt, Redrive, Result, millis,
+    MessageId, MessagePage, MessageState, NewMessage, PageOptions, PageToken, PeekedMessage, Purge,
+    QueueName, QueueStats, Receipt, Redrive, Result, millis,
 };
 
 /// Used in the signatures of [`QueueBackend`]. A backend that takes them from here always has the

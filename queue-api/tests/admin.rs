@@ -8,8 +8,9 @@ use std::{
 
 use queue_api::{
     Admin, DeadLetterPage, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions,
-    LeaseOutcome, Limits, MessageId, NewMessage, PageOptions, PageToken, PeekedMessage, Purge,
-    Queue, QueueAdmin, QueueBackend, QueueName, QueueStats, Receipt, Redrive, Result, async_trait,
+    LeaseOutcome, Limits, MessageId, MessagePage, NewMessage, PageOptions, PageToken,
+    PeekedMessage, Purge, Queue, QueueAdmin, QueueBackend, QueueName, QueueStats, Receipt, Redrive,
+    Result, async_trait,
 };
 use queue_memory::MemoryBackend;
 
@@ -25,7 +26,7 @@ struct Small {
 enum Fault {
     SecondPageFails,
     SameTokenForever,
-    PagesHaveOneLetter,
+    PagesHaveOneItem,
 }
 
 #[async_trait]
@@ -66,27 +67,20 @@ impl QueueAdmin for Small {
         self.inner.peek(queue, max).await
     }
 
+    async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
+        let listed = self.inner.messages(queue, &self.begin(page)?).await?;
+        let next = self.next(listed.next.clone());
+        Ok(listed.with_next(next))
+    }
+
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
         self.inner.purge(queue, what).await
     }
 
     async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
-        self.sizes.lock().unwrap().push(page.max());
-        if self.fault == Some(Fault::SecondPageFails) && page.token().is_some() {
-            return Err(Error::new(ErrorKind::Unavailable, "test", "it is away"));
-        }
-        let max = match self.fault {
-            Some(Fault::PagesHaveOneLetter) => 1,
-            _ => page.max(),
-        };
-        let listed = self
-            .inner
-            .dead_letters(queue, &page.clone().with_max(max))
-            .await?;
-        Ok(match self.fault {
-            Some(Fault::SameTokenForever) => listed.with_next(Some(PageToken::new("m1"))),
-            _ => listed,
-        })
+        let listed = self.inner.dead_letters(queue, &self.begin(page)?).await?;
+        let next = self.next(listed.next.clone());
+        Ok(listed.with_next(next))
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
@@ -102,6 +96,27 @@ impl QueueAdmin for Small {
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
         self.inner.list_queues().await
+    }
+}
+
+impl Small {
+    /// The page to list instead.
+    fn begin(&self, page: &PageOptions) -> Result<PageOptions> {
+        self.sizes.lock().unwrap().push(page.max());
+        match self.fault {
+            Some(Fault::SecondPageFails) if page.token().is_some() => {
+                Err(Error::new(ErrorKind::Unavailable, "test", "it is away"))
+            }
+            Some(Fault::PagesHaveOneItem) => Ok(page.clone().with_max(1)),
+            _ => Ok(page.clone()),
+        }
+    }
+
+    fn next(&self, next: Option<PageToken>) -> Option<PageToken> {
+        match self.fault {
+            Some(Fault::SameTokenForever) => Some(PageToken::new("m1")),
+            _ => next,
+        }
     }
 }
 
@@ -137,6 +152,7 @@ async fn sizes_out_of_range_and_names_are_refused_before_a_call() -> Result<()> 
         let page = PageOptions::new(max);
         let errors = [
             admin.peek("q", max).await.map(drop),
+            admin.messages("q", &page).await.map(drop),
             admin.dead_letters("q", &page).await.map(drop),
         ];
         for error in errors.map(Result::unwrap_err) {
@@ -153,6 +169,11 @@ async fn sizes_out_of_range_and_names_are_refused_before_a_call() -> Result<()> 
             .await
             .map(drop),
         admin.all_dead_letters("no name").map(drop),
+        admin
+            .messages("no name", &PageOptions::new(1))
+            .await
+            .map(drop),
+        admin.all_messages("no name").map(drop),
         admin.redrive("no name", &Redrive::All).await.map(drop),
         admin.delete_queue("no name").await,
         admin.stats("no name").await.map(drop),
@@ -166,7 +187,7 @@ async fn sizes_out_of_range_and_names_are_refused_before_a_call() -> Result<()> 
 
 #[tokio::test]
 async fn dead_letters_come_in_pages_and_as_a_stream() -> Result<()> {
-    for fault in [None, Some(Fault::PagesHaveOneLetter)] {
+    for fault in [None, Some(Fault::PagesHaveOneItem)] {
         let (backend, admin) = with_dead_letters(fault).await;
         let expected: Vec<_> = (0..7).map(id).collect();
         let mut listed = Vec::new();
@@ -199,6 +220,36 @@ async fn dead_letters_come_in_pages_and_as_a_stream() -> Result<()> {
 }
 
 #[tokio::test]
+async fn messages_come_in_pages_and_as_a_stream() -> Result<()> {
+    for fault in [None, Some(Fault::PagesHaveOneItem)] {
+        let (backend, admin) = with_dead_letters(fault).await;
+        admin.redrive("q", &Redrive::All).await?;
+        let expected: Vec<_> = (0..7).map(id).collect();
+        let mut listed = Vec::new();
+        let mut page = PageOptions::new(2);
+        loop {
+            let messages = admin.messages("q", &page).await?;
+            listed.extend(messages.iter().map(|message| message.id.clone()));
+            let Some(token) = messages.next else { break };
+            page = page.with_token(token);
+        }
+        assert_eq!(listed, expected);
+
+        sizes(&backend);
+        let mut messages = admin.all_messages("q")?;
+        let mut listed = Vec::new();
+        while let Some(message) = messages.next().await {
+            listed.push(message?.id);
+            let read = backend.sizes.lock().unwrap().len();
+            assert!(read <= listed.len(), "{read} pages for {listed:?}");
+        }
+        assert_eq!(listed, expected);
+        assert!(messages.next().await.is_none(), "it stays at its end");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_first_error_ends_the_stream() -> Result<()> {
     let cases = [
         (Fault::SecondPageFails, ErrorKind::Unavailable, 3),
@@ -225,10 +276,15 @@ async fn the_first_error_ends_the_stream() -> Result<()> {
 async fn a_text_that_is_no_token_is_refused() {
     let (_, admin) = with_dead_letters(None).await;
     let page = PageOptions::new(1).with_token(PageToken::new("\n"));
-    let error = admin.dead_letters("q", &page).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    let text = r#"page token is "\n"; it must be one that this backend returned"#;
-    assert!(error.to_string().contains(text), "{error}");
+    for error in [
+        admin.dead_letters("q", &page).await.map(drop),
+        admin.messages("q", &page).await.map(drop),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let text = r#"page token is "\n"; it must be one that this backend returned"#;
+        assert!(error.to_string().contains(text), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 use mongodb::Database;
 use queue_api::{
     Batching, DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome,
-    Limits, NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName,
-    QueueStats, Receipt, Redrive, Result, async_trait,
+    Limits, MessagePage, NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend,
+    QueueName, QueueStats, Receipt, Redrive, Result, async_trait,
 };
 
 use crate::{
+    calls::peek::Place,
     connect::{Connection, amazon::Engine, runtime::ConnectRuntime},
     names::Prefix,
     state::queues::Queues,
@@ -322,6 +323,13 @@ impl QueueAdmin for DocDbBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
         let queue = self.direct.open_to_read("peek", queue).await?;
         queue.peek(max).await.map_err(during("peek"))
+    }
+
+    async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
+        let from = Place::of(page)?;
+        let queue = self.direct.open_to_read("messages", queue).await?;
+        let listed = queue.live_messages(from, page.max()).await;
+        listed.map_err(during("messages"))
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {

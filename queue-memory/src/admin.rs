@@ -1,8 +1,8 @@
 //! Administration of the queues (M1).
 
 use queue_api::{
-    DeadLetterPage, Error, InvalidInput, MessageId, PageOptions, PageToken, PeekedMessage, Purge,
-    QueueAdmin, QueueName, Redrive, Result, async_trait,
+    DeadLetterPage, Error, InvalidInput, MessageId, MessagePage, PageOptions, PageToken,
+    PeekedMessage, Purge, QueueAdmin, QueueName, Redrive, Result, async_trait,
 };
 
 use crate::{MemoryBackend, queue::MemoryQueue};
@@ -13,13 +13,21 @@ impl QueueAdmin for MemoryBackend {
         Ok(self.with_queue(queue, |queue, now| queue.peek(max, now)))
     }
 
+    /// A token is the last id of the page before.
+    async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
+        let after = last_id("messages", page)?;
+        Ok(self.with_queue(queue, |queue, now| {
+            queue.messages(after.as_ref(), page.max(), now)
+        }))
+    }
+
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
         Ok(self.with_queue(queue, |queue, _| queue.purge(what)))
     }
 
     /// A token is the last id of the page before.
     async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
-        let after = page.token().map(last_id).transpose()?;
+        let after = last_id("dead letters", page)?;
         Ok(self.with_queue(queue, |queue, _| queue.dead_letters(after, page.max())))
     }
 
@@ -37,10 +45,13 @@ impl QueueAdmin for MemoryBackend {
     }
 }
 
-fn last_id(token: &PageToken) -> Result<MessageId> {
-    MessageId::new(token.as_str()).map_err(|_| {
-        let token = format!("{:?}", token.as_str());
-        let wrong = InvalidInput::new("page token", token, "one that this backend returned");
-        Error::invalid_value("dead letters", wrong)
-    })
+fn last_id(operation: &'static str, page: &PageOptions) -> Result<Option<MessageId>> {
+    let read = |token: &PageToken| {
+        MessageId::new(token.as_str()).map_err(|_| {
+            let token = format!("{:?}", token.as_str());
+            let wrong = InvalidInput::new("page token", token, "one that this backend returned");
+            Error::invalid_value(operation, wrong)
+        })
+    };
+    page.token().map(read).transpose()
 }

@@ -67,6 +67,12 @@ impl StoredMessage {
         .with_lease_expires_at(millis::to_time(now.saturating_add(timeout)))
     }
 
+    /// In whole milliseconds, as a lease takes it.
+    fn visibility_timeout(&self) -> Duration {
+        let millis = millis::ceil(self.sent.visibility_timeout_or_default());
+        Duration::from_millis(millis.unsigned_abs())
+    }
+
     /// Whether this is the last delivery, and nothing has settled it.
     pub(crate) fn accepts(&self, presented: &str) -> bool {
         let mut buffer = Uuid::encode_buffer();
@@ -86,6 +92,8 @@ impl StoredMessage {
         )
         .with_headers(self.sent.headers.clone())
         .with_attempts(self.attempts)
+        .with_max_attempts(self.sent.max_attempts_or_default())
+        .with_visibility_timeout(self.visibility_timeout())
         .with_enqueued_at(millis::to_time(self.enqueued_at))
         .with_ready_at(millis::to_time(self.position.ready_at))
     }
@@ -100,6 +108,8 @@ impl DeadMessage {
         )
         .with_headers(self.message.sent.headers.clone())
         .with_attempts(self.message.attempts)
+        .with_max_attempts(self.message.sent.max_attempts_or_default())
+        .with_visibility_timeout(self.message.visibility_timeout())
         .with_enqueued_at(millis::to_time(self.message.enqueued_at))
         .with_died_at(millis::to_time(self.died_at))
     }

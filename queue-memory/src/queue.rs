@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, mem, time::Duration};
 use hashbrown::HashMap;
 use queue_api::{
     DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, LeaseAction, LeaseChange, LeaseOptions,
-    LeaseOutcome, MessageId, NewMessage, PageToken, PeekedMessage, Purge, QueueStats, Receipt,
-    Redrive,
+    LeaseOutcome, MessageId, MessagePage, NewMessage, PageToken, PeekedMessage, Purge, QueueStats,
+    Receipt, Redrive,
     millis::{self, Millis},
 };
 
@@ -196,6 +196,29 @@ impl MemoryQueue {
         let first = self.order.values().take(max);
         let messages = first.filter_map(|id| self.live.get(id));
         messages.map(|message| message.peeked(now)).collect()
+    }
+
+    /// In order of id, because that never changes. It goes through the whole queue, which keeps no
+    /// such order.
+    pub(crate) fn messages(
+        &self,
+        after: Option<&MessageId>,
+        max: usize,
+        now: Millis,
+    ) -> MessagePage {
+        let is_later = |message: &&StoredMessage| after.is_none_or(|id| message.sent.id > *id);
+        let all = self.live.values().map(|message| &**message);
+        let mut later: Vec<&StoredMessage> = all.filter(is_later).collect();
+        let is_last = later.len() <= max;
+        if !is_last {
+            later.select_nth_unstable_by(max, |one, other| one.sent.id.cmp(&other.sent.id));
+            later.truncate(max);
+        }
+        later.sort_unstable_by(|one, other| one.sent.id.cmp(&other.sent.id));
+        let messages: Vec<_> = later.iter().map(|message| message.peeked(now)).collect();
+        let last = messages.last().filter(|_| !is_last);
+        let next = last.map(|message| PageToken::new(message.id.as_str()));
+        MessagePage::new(messages).with_next(next)
     }
 
     pub(crate) fn purge(&mut self, what: Purge) -> u64 {

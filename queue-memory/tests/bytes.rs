@@ -85,6 +85,8 @@ async fn use_names_at_once(backend: &Arc<MemoryBackend>) -> Result<()> {
                 .is_applied()
         );
         assert_eq!(backend.peek(name, 1).await?.len(), 0);
+        let page = PageOptions::new(1);
+        assert_eq!(backend.messages(name, &page).await?.len(), 0);
         assert_eq!(
             backend
                 .dead_letters(name, &PageOptions::new(1))

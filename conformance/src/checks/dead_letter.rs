@@ -96,7 +96,9 @@ pub(super) async fn dead_letters_keep_the_whole_message(fixture: Fixture) {
     assert_eq!(letter.id, message.id);
     assert_eq!(letter.payload, message.payload);
     assert_eq!(letter.headers, message.headers);
-    assert_eq!((letter.attempts, letter.enqueued_at), (1, sent));
+    assert_eq!((letter.attempts, letter.max_attempts), (1, 1));
+    assert_eq!(letter.visibility_timeout, Duration::from_secs(10));
+    assert_eq!(letter.enqueued_at, sent);
     assert_eq!(letter.reason, DeadReason::AttemptsExhausted);
     assert_eq!(letter.died_at, sent + Duration::from_secs(11));
 }

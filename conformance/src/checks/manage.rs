@@ -132,9 +132,8 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
         .await;
     fixture.lease_for(1, 30_000).await;
     fixture.pass(1).await;
-    fixture
-        .store(&[msg("ready").with_header("k", "v"), msg("dead")])
-        .await;
+    let ready = msg("ready").with_header("k", "v").with_max_attempts(7);
+    fixture.store(&[ready, msg("dead")]).await;
     for delivery in fixture.lease(2).await {
         let dead = delivery.id.as_str() == "dead";
         let action = if dead { dead_letter("no") } else { nack(0) };
@@ -157,6 +156,10 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
     );
     assert_eq!(seen[0].payload, "ready");
     assert_eq!(seen[0].headers["k"], "v");
+    assert_eq!(
+        (seen[0].max_attempts, seen[0].visibility_timeout),
+        (7, Duration::from_secs(10))
+    );
     assert_eq!(
         (seen[0].enqueued_at, seen[0].ready_at),
         (fixture.now(), fixture.now())

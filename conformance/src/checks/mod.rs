@@ -16,6 +16,7 @@ mod enqueue;
 mod far_times;
 mod lease;
 mod manage;
+mod pages;
 mod race;
 mod race_admin;
 mod race_dead;
@@ -165,6 +166,9 @@ table! {
         purge_dead_leaves_live_messages deleting_removes_one_queue
         queues_are_listed a_receipt_of_a_purged_message_is_lost
         admin_calls_on_an_unused_queue_do_nothing;
+    M1 Manual admin pages: messages_are_listed_in_pages
+        pages_go_on_while_messages_come_go_and_change more_messages_than_a_batch_are_listed
+        a_made_up_page_token_fails_or_lists;
     M1 Manual admin sizes: three_hundred_queues_are_listed;
     M1 Manual admin race_admin: a_dead_letter_is_redriven_or_purged a_message_is_purged_or_acked
         a_purged_message_is_not_leased a_deleted_queue_can_be_used_at_once;

@@ -156,6 +156,7 @@ async fn errors_of_all_calls(queue: &OneQueue) -> Vec<(&'static str, Option<queu
         let (admin, page) = (queue.admin(), PageOptions::new(1));
         errors.extend([
             ("peek", admin.peek(name, 1).await.err()),
+            ("messages", admin.messages(name, &page).await.err()),
             ("dead_letters", admin.dead_letters(name, &page).await.err()),
             ("redrive", admin.redrive(name, &Redrive::All).await.err()),
             ("purge", admin.purge(name, Purge::Dead).await.err()),

@@ -17,12 +17,12 @@ use crate::fixture::{
 };
 
 /// The size of the largest batch, but not more than a check can afford.
-fn largest_batch(queue: &OneQueue) -> usize {
+pub(super) fn largest_batch(queue: &OneQueue) -> usize {
     queue.backend().limits().max_batch.get().min(1000)
 }
 
 /// Messages that fit into 100 batches, and not more than `most`.
-fn batches(queue: &OneQueue, most: usize) -> Vec<NewMessage> {
+pub(super) fn batches(queue: &OneQueue, most: usize) -> Vec<NewMessage> {
     let count = most.min(100 * largest_batch(queue));
     (0..count).map(|n| msg(&format!("m{n:05}"))).collect()
 }

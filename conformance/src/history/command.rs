@@ -70,6 +70,11 @@ pub(crate) enum Command {
         queue: usize,
         max: usize,
     },
+    /// Lists all live messages, at most `max` on a page.
+    Messages {
+        queue: usize,
+        max: usize,
+    },
 }
 
 /// A message to enqueue.
@@ -156,6 +161,7 @@ fn admin() -> impl Strategy<Value = Command> {
         1 => queue().prop_map(|queue| Command::Delete { queue }),
         1 => Just(Command::List),
         1 => (queue(), 1..4_usize).prop_map(|(queue, max)| Command::DeadLetters { queue, max }),
+        1 => (queue(), 1..4_usize).prop_map(|(queue, max)| Command::Messages { queue, max }),
     ]
 }
 

@@ -17,6 +17,12 @@ impl Player {
                 dead.sort_by(|one, other| one.id.cmp(&other.id));
                 equal("D1: dead letters", dead, self.models[*queue].dead_letters())
             }
+            Command::Messages { queue, max } => {
+                let mut live = self.queue(*queue).messages_in_pages(*max).await;
+                live.sort_by(|one, other| one.id.cmp(&other.id));
+                let expected = self.models[*queue].messages(self.fixture.now());
+                equal("M1: messages", live, expected)
+            }
             Command::Peek { queue, max } => {
                 let on = self.queue(*queue);
                 let seen = on.admin().peek(&on.name, *max).await.map_err(unexpected)?;

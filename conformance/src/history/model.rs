@@ -10,7 +10,7 @@ use std::{
 
 use queue_api::{
     DeadLetter, DeadReason, Delivery, EnqueueOutcome, LeaseAction, LeaseOutcome, MessageId,
-    MessageState, NewMessage, PeekedMessage, Purge, QueueStats, Receipt,
+    NewMessage, PeekedMessage, Purge, QueueStats, Receipt,
 };
 
 mod message;
@@ -338,22 +338,9 @@ impl Model {
             let Some(message) = self.messages.get(id) else {
                 return Err(format!("M1: peek returned {id}, which is not in the queue"));
             };
-            let State::Live { ready_at, receipt } = &message.state else {
+            let Some(expected) = message.peeked(now) else {
                 return Err(format!("M1: peek returned {id}, which is a dead letter"));
             };
-            let expected = PeekedMessage::new(
-                id.clone(),
-                message.sent.payload.clone(),
-                match receipt {
-                    _ if *ready_at <= now => MessageState::Ready,
-                    Some(_) => MessageState::Leased,
-                    None => MessageState::Delayed,
-                },
-            )
-            .with_headers(message.sent.headers.clone())
-            .with_attempts(message.attempts)
-            .with_enqueued_at(message.enqueued_at)
-            .with_ready_at(*ready_at);
             accept!(
                 *peeked == expected,
                 "M1: peek returned {peeked:?}, expected {expected:?}"
@@ -362,19 +349,16 @@ impl Model {
         Ok(())
     }
 
-    /// The expected list of dead letters.
+    /// The expected list of live messages, in order of id.
+    pub(crate) fn messages(&self, now: SystemTime) -> Vec<PeekedMessage> {
+        let messages = self.messages.values();
+        messages.filter_map(|message| message.peeked(now)).collect()
+    }
+
+    /// The expected list of dead letters, in order of id.
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
-        let letter = |(id, message): (&MessageId, &Message)| match &message.state {
-            State::Live { .. } => None,
-            State::Dead { at, reason } => Some(
-                DeadLetter::new(id.clone(), message.sent.payload.clone(), reason.clone())
-                    .with_headers(message.sent.headers.clone())
-                    .with_attempts(message.attempts)
-                    .with_enqueued_at(message.enqueued_at)
-                    .with_died_at(*at),
-            ),
-        };
-        self.messages.iter().filter_map(letter).collect()
+        let messages = self.messages.values();
+        messages.filter_map(Message::dead_letter).collect()
     }
 }
 

@@ -300,6 +300,7 @@ fn touched_by(command: &Command) -> std::ops::Range<usize> {
         | Command::Redrive { queue, .. }
         | Command::Wait { queue, .. }
         | Command::DeadLetters { queue, .. }
+        | Command::Messages { queue, .. }
         | Command::Delete { queue } => *queue..*queue + 1,
     }
 }

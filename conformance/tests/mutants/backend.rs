@@ -8,75 +8,16 @@ use std::{
 };
 
 use queue_api::{
-    Bytes, DeadLetterPage, Delivery, EnqueueOutcome, Error, LeaseAction, LeaseChange, LeaseOptions,
+    Bytes, DeadLetterPage, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseAction, LeaseChange,
+    LeaseOptions,
     LeaseOutcome::{self, Applied, Lost},
-    Limits, MessageId, NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend,
-    QueueName, QueueStats, Receipt, Redrive, Result, async_trait,
+    Limits, MessageId, MessagePage, MessageState, NewMessage, PageOptions, PageToken,
+    PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats, Receipt, Redrive,
+    Result, async_trait,
 };
 use queue_memory::MemoryBackend;
 
-use crate::preconditions;
-
-/// One bug of each kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bug {
-    /// A part of a message is not stored.
-    HeadersLost,
-    /// An enqueue with a stored id is an upsert.
-    DuplicateOverwritesPayload,
-    /// A lease does not guard its message.
-    LeaseLastsOneMillisecond,
-    /// A time is off by one.
-    ExpiryOneMillisecondLate,
-    /// A call that looks in rounds meets a message again whose lease has ended.
-    RoundsRepeatMessages,
-    /// Every delivery is the first attempt.
-    AttemptsNotCounted,
-    /// The right messages come in the wrong order.
-    AnswerSortedById,
-    /// An ack looks at the message of the receipt, not at the delivery.
-    AckIgnoresReceipt,
-    /// The backend panics on unexpected input.
-    LostPanics,
-    /// The outcomes of a batch are not in the order of the batch.
-    OutcomesReversed,
-    /// A release does not take the attempt back.
-    ReleaseCounts,
-    /// A message is delivered without end.
-    MaxAttemptsIgnored,
-    /// The second page leaves out a dead letter.
-    DeadPageSkips,
-    /// A receipt works in every queue.
-    ReceiptsOfAnyQueue,
-    /// A state is counted as another.
-    DelayedCountsAsReady,
-    /// A wait does not return.
-    WaitMissesEnqueue,
-    /// A name that the store reserves: writes fail, and reads say that the queue is empty.
-    ReservedNameIsEmpty,
-    /// A call to one queue changes the others.
-    PurgeEmptiesEveryQueue,
-    /// Two writes with an await point between them: a dropped call makes only the first.
-    AckHidesFirst,
-    /// An administrator's call is two calls, and another one may come between them.
-    RedriveCountsFirst,
-    /// A call ends after a batch, with more to do.
-    RedriveStopsAfterBatch,
-    /// A time has too few bits.
-    ExtensionIsF32,
-    /// A wait depends on something that an administrator may remove.
-    WaitForgetsDeletedQueue,
-    /// A lease reads a message and takes whatever has its id later.
-    LeaseGuardsIdsOnly,
-    /// Looks whether an id is there, and stores it later: two callers store it.
-    EnqueueLooksFirst,
-    /// A queue with nothing but dead letters is not listed.
-    ListMissesDeadLetters,
-    /// Every connection has its own queues.
-    StateLostOnReconnect,
-    /// The backend's own clock does not move.
-    DefaultClockStandsStill,
-}
+use crate::{bug::Bug, preconditions};
 
 /// A clone is another connection to the same queues.
 #[derive(Clone, Debug)]
@@ -169,6 +110,21 @@ impl Mutant {
             outcomes.reverse();
         }
         outcomes
+    }
+
+    /// A token is the number of messages before the page.
+    async fn messages_by_ready_time(
+        &self,
+        queue: &QueueName,
+        page: &PageOptions,
+    ) -> Result<MessagePage> {
+        let place = page.token().and_then(|token| token.as_str().parse().ok());
+        let place: usize = place.unwrap_or(0);
+        let all = self.inner.peek(queue, 10_000).await?;
+        let end = place.saturating_add(page.max());
+        let next = (end < all.len()).then(|| PageToken::new(end.to_string()));
+        let messages = all.into_iter().skip(place).take(page.max());
+        Ok(MessagePage::new(messages.collect()).with_next(next))
     }
 
     async fn ack_in_any_queue(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
@@ -337,6 +293,30 @@ impl QueueAdmin for Mutant {
         self.inner.peek(queue, max).await
     }
 
+    async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
+        if self.has(Bug::MessagesByReadyTime) {
+            return self.messages_by_ready_time(queue, page).await;
+        }
+        let mut listed = self.inner.messages(queue, page).await?;
+        match self.bug {
+            Some(Bug::MessagePageSkips) if page.token().is_some() && !listed.is_empty() => {
+                listed.messages.remove(0);
+            }
+            Some(Bug::MessagesWithoutLeased) => {
+                listed
+                    .messages
+                    .retain(|it| it.state != MessageState::Leased);
+            }
+            Some(Bug::ListedSettingsAreDefaults) => {
+                for message in &mut listed.messages {
+                    message.max_attempts = NewMessage::DEFAULT_MAX_ATTEMPTS;
+                }
+            }
+            _ => {}
+        }
+        Ok(listed)
+    }
+
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
         let purged = self.inner.purge(queue, what).await?;
         if self.has(Bug::PurgeEmptiesEveryQueue) {
@@ -348,6 +328,10 @@ impl QueueAdmin for Mutant {
     }
 
     async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
+        let is_unknown = |token: &PageToken| token.as_str().starts_with("made up");
+        if self.has(Bug::BadTokenIsInternal) && page.token().is_some_and(is_unknown) {
+            return Err(Error::new(ErrorKind::Internal, "dead letters", "not found"));
+        }
         let mut letters = self.inner.dead_letters(queue, page).await?;
         if self.has(Bug::DeadPageSkips) && page.token().is_some() && !letters.is_empty() {
             letters.letters.remove(0);

@@ -4,6 +4,7 @@
 //! `cargo test --test mutants OutcomesReversed` runs one of them.
 
 mod backend;
+mod bug;
 mod preconditions;
 
 use std::{num::NonZeroUsize, process::ExitCode, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use queue_conformance::{
 };
 use queue_memory::MemoryBackend;
 
-use crate::backend::{Bug, Mutant};
+use crate::{backend::Mutant, bug::Bug};
 
 /// Each bug with the checks that must reject it.
 const BUGS: &[(Bug, &[&str])] = &[
@@ -62,6 +63,23 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["after_max_attempts_a_message_becomes_a_dead_letter"],
     ),
     (Bug::DeadPageSkips, &["dead_letters_are_listed_in_pages"]),
+    (Bug::MessagePageSkips, &["messages_are_listed_in_pages"]),
+    (
+        Bug::MessagesByReadyTime,
+        &["pages_go_on_while_messages_come_go_and_change"],
+    ),
+    (
+        Bug::MessagesWithoutLeased,
+        &["messages_are_listed_in_pages", "random_histories"],
+    ),
+    (
+        Bug::ListedSettingsAreDefaults,
+        &["messages_are_listed_in_pages"],
+    ),
+    (
+        Bug::BadTokenIsInternal,
+        &["a_made_up_page_token_fails_or_lists"],
+    ),
     (
         Bug::ReceiptsOfAnyQueue,
         &["a_receipt_is_lost_in_another_queue"],

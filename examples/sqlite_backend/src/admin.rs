@@ -1,8 +1,8 @@
 //! Step 4: administration, on the same columns (M1).
 
 use queue_api::{
-    DeadLetter, DeadLetterPage, DeadReason, MessageState, PageOptions, PageToken, PeekedMessage,
-    Purge, QueueAdmin, QueueName, Redrive, Result, async_trait,
+    DeadLetter, DeadLetterPage, DeadReason, MessagePage, MessageState, PageOptions, PageToken,
+    PeekedMessage, Purge, QueueAdmin, QueueName, Redrive, Result, async_trait,
     millis::{self, Millis},
 };
 use rusqlite::{Row, Transaction, params};
@@ -13,13 +13,19 @@ pub(crate) const PEEK: &str = "
     SELECT * FROM messages WHERE queue = ?1 AND visible_at IS NOT NULL
     ORDER BY visible_at LIMIT ?2";
 
+/// In order of id, which never changes. A ready time does. SQLite compares text by its bytes, as ids
+/// do. The first page starts after the empty text. Without the plus, SQLite might use the index
+/// `ready` and sort.
+pub(crate) const MESSAGES: &str = "
+    SELECT * FROM messages WHERE queue = ?1 AND id > ?2 AND +visible_at IS NOT NULL
+    ORDER BY id LIMIT ?3";
+
 pub(crate) const PURGE_LIVE: &str = "
     DELETE FROM messages WHERE queue = ?1 AND visible_at IS NOT NULL";
 
 pub(crate) const PURGE_DEAD: &str = "
     DELETE FROM messages WHERE queue = ?1 AND visible_at IS NULL";
 
-/// SQLite compares text by its bytes, as ids do. The first page starts after the empty text.
 pub(crate) const DEAD_LETTERS: &str = "
     SELECT * FROM messages WHERE queue = ?1 AND visible_at IS NULL AND id > ?2
     ORDER BY id LIMIT ?3";
@@ -43,6 +49,25 @@ impl QueueAdmin for SqliteBackend {
         self.run("peek", Access::Reads, queue, peek).await
     }
 
+    /// A token is the last id of the page before. A full page may be the last one, so the page after
+    /// it may be empty.
+    async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
+        let page = page.clone();
+        let list = move |tx: QueueTransaction<'_>| {
+            let after = page.token().map_or("", PageToken::as_str);
+            let mut list = tx.transaction.prepare_cached(MESSAGES)?;
+            let messages = list
+                .query_and_then(params![tx.queue, after, limit(page.max())], |row| {
+                    peeked(row, tx.now)
+                })?
+                .collect::<error::Result<Vec<_>>>()?;
+            let last = messages.last().filter(|_| messages.len() == page.max());
+            let next = last.map(|message| PageToken::new(message.id.as_str()));
+            Ok(MessagePage::new(messages).with_next(next))
+        };
+        self.run("messages", Access::Reads, queue, list).await
+    }
+
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
         let sql = match what {
             Purge::Live => PURGE_LIVE,
@@ -52,8 +77,7 @@ impl QueueAdmin for SqliteBackend {
         self.run("purge", Access::Writes, queue, purge).await
     }
 
-    /// A token is the last id of the page before. A full page may be the last one, so the page after
-    /// it may be empty.
+    /// Its pages are as those of live messages.
     async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
         let page = page.clone();
         let list = move |tx: QueueTransaction<'_>| {
@@ -134,6 +158,8 @@ fn peeked(row: &Row<'_>, now: Millis) -> error::Result<PeekedMessage> {
     )
     .with_headers(stored.headers)
     .with_attempts(stored.attempts)
+    .with_max_attempts(stored.max_attempts)
+    .with_visibility_timeout(stored.visibility_timeout)
     .with_enqueued_at(stored.enqueued_at)
     .with_ready_at(millis::to_time(ready_at)))
 }
@@ -148,6 +174,8 @@ fn dead_letter(row: &Row<'_>) -> error::Result<DeadLetter> {
     )
     .with_headers(stored.headers)
     .with_attempts(stored.attempts)
+    .with_max_attempts(stored.max_attempts)
+    .with_visibility_timeout(stored.visibility_timeout)
     .with_enqueued_at(stored.enqueued_at)
     .with_died_at(millis::to_time(row.get("died_at")?)))
 }

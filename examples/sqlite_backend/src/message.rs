@@ -1,8 +1,11 @@
 //! A message as a row of the table.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use queue_api::{Bytes, Codec, Headers, Json, MessageId, millis};
+use queue_api::{
+    Bytes, Codec, Headers, Json, MessageId,
+    millis::{self, Millis},
+};
 use rusqlite::Row;
 
 use crate::error::{Result, StoreError};
@@ -14,6 +17,8 @@ pub(crate) struct Stored {
     pub(crate) payload: Bytes,
     pub(crate) headers: Headers,
     pub(crate) attempts: u32,
+    pub(crate) max_attempts: u32,
+    pub(crate) visibility_timeout: Duration,
     pub(crate) enqueued_at: SystemTime,
 }
 
@@ -22,6 +27,7 @@ impl Stored {
     pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
         let id: String = row.get("id")?;
         let headers: String = row.get("headers")?;
+        let visibility: Millis = row.get("visibility")?;
         Ok(Self {
             id: MessageId::new(&id).map_err(|why| StoreError::damaged("id", why))?,
             payload: row.get::<_, Vec<u8>>("payload")?.into(),
@@ -29,6 +35,8 @@ impl Stored {
                 .decode(&headers.into())
                 .map_err(|why| StoreError::damaged("headers", why))?,
             attempts: row.get("attempts")?,
+            max_attempts: row.get("max_attempts")?,
+            visibility_timeout: Duration::from_millis(visibility.unsigned_abs()),
             enqueued_at: millis::to_time(row.get("enqueued_at")?),
         })
     }

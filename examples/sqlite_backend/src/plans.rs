@@ -26,6 +26,10 @@ fn each_statement_is_one_index_search_without_a_sort() {
         (operations::RELEASE, "receipt (receipt=?"),
         (operations::DEAD_LETTER, "receipt (receipt=?"),
         (admin::PEEK, "ready (queue=?"),
+        (
+            admin::MESSAGES,
+            "sqlite_autoindex_messages_1 (queue=? AND id>?",
+        ),
         (admin::PURGE_LIVE, "ready (queue=?"),
         (admin::PURGE_DEAD, "dead (queue=?"),
         (admin::DEAD_LETTERS, "dead (queue=? AND id>?"),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    DeadLetterPage, PageOptions, PeekedMessage, Purge, QueueBackend, QueueName, Redrive, Result,
+    DeadLetterPage, MessagePage, PageOptions, PeekedMessage, Purge, QueueBackend, QueueName,
+    Redrive, Result,
 };
 
 /// Reads and cleans up queues, and manages dead letters.
@@ -26,6 +27,21 @@ pub trait QueueAdmin: QueueBackend {
     /// # Errors
     /// The store did not answer or refused.
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>>;
+
+    /// Lists live messages, one page at a time. The order is the backend's own, for example by id. It
+    /// does not depend on what changes while a message is live, such as its state.
+    ///
+    /// A message that is live all the time is on exactly one page. It may be leased, extended,
+    /// nacked or released between the calls, and other messages may come and go. A page may be
+    /// shorter than requested. If it is the last one, it has no token. Listing changes nothing.
+    ///
+    /// The handle guarantees: the page has at least 1 and at most `max_batch` messages. The token
+    /// may be any text.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the token cannot be one of this backend.
+    /// Otherwise, the store did not answer or refused.
+    async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage>;
 
     /// Removes messages permanently and returns how many. Receipts of removed messages are
     /// `Lost` from then on.
@@ -84,6 +100,10 @@ macro_rules! forward {
         impl<A: QueueAdmin + ?Sized> QueueAdmin for $pointer<A> {
             async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
                 (**self).peek(queue, max).await
+            }
+
+            async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
+                (**self).messages(queue, page).await
             }
 
             async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {

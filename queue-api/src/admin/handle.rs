@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    DeadLetterPage, DeadLetterStream, Error, InvalidInput, Limits, PageOptions, PeekedMessage,
-    Purge, QueueAdmin, QueueName, QueueStats, Redrive, Result, metrics,
+    DeadLetterPage, DeadLetterStream, Error, InvalidInput, Limits, MessagePage, MessageStream,
+    PageOptions, PeekedMessage, Purge, QueueAdmin, QueueName, QueueStats, Redrive, Result, metrics,
 };
 
 /// Manages the queues of a backend: reads them, cleans them up, and redrives dead letters.
@@ -69,6 +69,60 @@ impl Admin {
         self.backend.peek(&queue, max).await
     }
 
+    /// One page of the list of live messages, in the backend's order. A page may be shorter than
+    /// requested and still have a [`next`](MessagePage::next) one.
+    ///
+    /// A message that is live all the time is on exactly one page, also if it is leased or nacked
+    /// between the calls. Dead letters are in a list of [their own](Self::dead_letters).
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the name is not valid, the page does not
+    /// have 1 to [`Limits::max_batch`] messages, or the token is not one of this backend.
+    /// Otherwise, the store did not answer or refused.
+    pub async fn messages(
+        &self,
+        queue: impl TryInto<QueueName, Error: Into<Error>>,
+        page: &PageOptions,
+    ) -> Result<MessagePage> {
+        let queue = queue.try_into().map_err(Into::into)?;
+        self.check_max("messages", page.max())?;
+        self.backend.messages(&queue, page).await
+    }
+
+    /// All live messages, in the order of their list, as a stream. It holds one page in memory.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use queue_api::{Admin, MessageState, NewMessage, Queue};
+    /// # use queue_memory::MemoryBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> queue_api::Result<()> {
+    /// # let backend = Arc::new(MemoryBackend::new());
+    /// let queue = Queue::new(backend.clone(), "mail")?;
+    /// queue.enqueue(&NewMessage::new("welcome, Ada").with_max_attempts(3)).await?;
+    ///
+    /// let mut messages = Admin::new(backend).all_messages("mail")?;
+    /// while let Some(message) = messages.next().await {
+    ///     let message = message?;
+    ///     assert_eq!(message.payload, "welcome, Ada");
+    ///     assert_eq!((message.state, message.max_attempts), (MessageState::Ready, 3));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the name is not valid.
+    pub fn all_messages(
+        &self,
+        queue: impl TryInto<QueueName, Error: Into<Error>>,
+    ) -> Result<MessageStream> {
+        let queue = queue.try_into().map_err(Into::into)?;
+        let backend = self.backend.clone();
+        Ok(MessageStream::messages(backend, queue, &self.limits))
+    }
+
     /// Removes messages permanently and returns how many. Receipts of removed messages are
     /// [`Lost`](crate::LeaseOutcome::Lost) from then on.
     ///
@@ -113,11 +167,8 @@ impl Admin {
         queue: impl TryInto<QueueName, Error: Into<Error>>,
     ) -> Result<DeadLetterStream> {
         let queue = queue.try_into().map_err(Into::into)?;
-        Ok(DeadLetterStream::new(
-            self.backend.clone(),
-            queue,
-            &self.limits,
-        ))
+        let backend = self.backend.clone();
+        Ok(DeadLetterStream::dead_letters(backend, queue, &self.limits))
     }
 
     /// Makes dead letters ready again, at once and with no attempts counted, and returns how many.

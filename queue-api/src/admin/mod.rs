@@ -4,4 +4,8 @@ mod contract;
 mod handle;
 mod stream;
 
-pub use self::{contract::QueueAdmin, handle::Admin, stream::DeadLetterStream};
+pub use self::{
+    contract::QueueAdmin,
+    handle::Admin,
+    stream::{DeadLetterStream, MessageStream, PageStream},
+};

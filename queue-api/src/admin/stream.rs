@@ -1,4 +1,4 @@
-//! All dead letters of a queue, page by page.
+//! A whole list of a queue, page by page.
 
 use std::{
     fmt,
@@ -12,22 +12,31 @@ use std::{
 use futures_core::Stream;
 
 use crate::{
-    DeadLetter, DeadLetterPage, Error, ErrorKind, Limits, PageOptions, PageToken, QueueAdmin,
+    DeadLetter, Error, ErrorKind, Limits, PageOptions, PageToken, PeekedMessage, QueueAdmin,
     QueueName, Result,
 };
 
-/// How many dead letters are in memory, unless the backend's batches are smaller.
+/// How many items are in memory, unless the backend's batches are smaller.
 const PAGE: usize = 100;
 
-type Call = Pin<Box<dyn Future<Output = Result<DeadLetterPage>> + Send>>;
+/// The items of a page, and where the next one starts.
+type Page<T> = (Vec<T>, Option<PageToken>);
+
+type Call<T> = Pin<Box<dyn Future<Output = Result<Page<T>>> + Send>>;
 
 /// All dead letters of a queue. [`Admin::all_dead_letters`](crate::Admin::all_dead_letters) creates
 /// it.
+pub type DeadLetterStream = PageStream<DeadLetter>;
+
+/// All live messages of a queue. [`Admin::all_messages`](crate::Admin::all_messages) creates it.
+pub type MessageStream = PageStream<PeekedMessage>;
+
+/// All items of a list that is read in pages: a [`DeadLetterStream`] or a [`MessageStream`].
 ///
 /// It reads the next page when the one before has been taken. The first error ends it. Dropping it
 /// loses nothing, because reading changes nothing.
 ///
-/// It is a [`Stream`]. Without a crate for streams, call [`next`](DeadLetterStream::next).
+/// It is a [`Stream`]. Without a crate for streams, call [`next`](PageStream::next).
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -45,55 +54,100 @@ type Call = Pin<Box<dyn Future<Output = Result<DeadLetterPage>> + Send>>;
 /// # }
 /// ```
 #[must_use = "streams do nothing unless polled"]
-pub struct DeadLetterStream {
+pub struct PageStream<T> {
+    list: List<T>,
     backend: Arc<dyn QueueAdmin>,
     queue: QueueName,
     max: usize,
     /// What is left of the current page.
-    letters: vec::IntoIter<DeadLetter>,
-    state: State,
+    items: vec::IntoIter<T>,
+    state: State<T>,
 }
 
-enum State {
+/// A list of a queue, and the call that reads a page of it.
+struct List<T> {
+    operation: &'static str,
+    read: fn(Arc<dyn QueueAdmin>, QueueName, PageOptions) -> Call<T>,
+}
+
+enum State<T> {
     /// The page at this token comes next.
     Idle(Option<PageToken>),
-    Reading(Option<PageToken>, Call),
+    Reading(Option<PageToken>, Call<T>),
     Ended,
 }
 
 impl DeadLetterStream {
-    pub(crate) fn new(backend: Arc<dyn QueueAdmin>, queue: QueueName, limits: &Limits) -> Self {
+    pub(super) fn dead_letters(
+        backend: Arc<dyn QueueAdmin>,
+        queue: QueueName,
+        limits: &Limits,
+    ) -> Self {
+        let list = List {
+            operation: "dead letters",
+            read: |backend, queue, page| {
+                Box::pin(async move {
+                    let read = backend.dead_letters(&queue, &page).await?;
+                    Ok((read.letters, read.next))
+                })
+            },
+        };
+        Self::new(list, backend, queue, limits)
+    }
+}
+
+impl MessageStream {
+    pub(super) fn messages(
+        backend: Arc<dyn QueueAdmin>,
+        queue: QueueName,
+        limits: &Limits,
+    ) -> Self {
+        let list = List {
+            operation: "messages",
+            read: |backend, queue, page| {
+                Box::pin(async move {
+                    let read = backend.messages(&queue, &page).await?;
+                    Ok((read.messages, read.next))
+                })
+            },
+        };
+        Self::new(list, backend, queue, limits)
+    }
+}
+
+impl<T: Unpin> PageStream<T> {
+    fn new(list: List<T>, backend: Arc<dyn QueueAdmin>, queue: QueueName, limits: &Limits) -> Self {
         Self {
+            list,
             backend,
             queue,
             max: limits.max_batch.get().min(PAGE),
-            letters: Vec::new().into_iter(),
+            items: Vec::new().into_iter(),
             state: State::Idle(None),
         }
     }
 
-    /// The next dead letter, or `None` after the last one. Dropping this future loses nothing.
-    pub async fn next(&mut self) -> Option<Result<DeadLetter>> {
+    /// The next item, or `None` after the last one. Dropping this future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<T>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    fn read(&self, token: Option<PageToken>) -> Call {
-        let (backend, queue) = (self.backend.clone(), self.queue.clone());
+    fn read(&self, token: Option<PageToken>) -> Call<T> {
         let mut page = PageOptions::new(self.max);
         if let Some(token) = token {
             page = page.with_token(token);
         }
-        Box::pin(async move { backend.dead_letters(&queue, &page).await })
+        (self.list.read)(self.backend.clone(), self.queue.clone(), page)
     }
 
     /// What follows the page at `token`. A backend that returns the same token again would never
     /// end.
-    fn after(token: Option<PageToken>, next: Option<PageToken>) -> Result<State> {
+    fn after(&self, token: Option<PageToken>, next: Option<PageToken>) -> Result<State<T>> {
         match next {
             None => Ok(State::Ended),
             next if next == token => Err(Error::new(
                 ErrorKind::Internal,
-                "dead letters",
+                self.list.operation,
                 "the backend returned the token of the page that it has just returned",
             )),
             next => Ok(State::Idle(next)),
@@ -101,16 +155,13 @@ impl DeadLetterStream {
     }
 }
 
-impl Stream for DeadLetterStream {
-    type Item = Result<DeadLetter>;
+impl<T: Unpin> Stream for PageStream<T> {
+    type Item = Result<T>;
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<DeadLetter>>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T>>> {
         loop {
-            if let Some(letter) = self.letters.next() {
-                return Poll::Ready(Some(Ok(letter)));
+            if let Some(item) = self.items.next() {
+                return Poll::Ready(Some(Ok(item)));
             }
             match &mut self.state {
                 State::Ended => return Poll::Ready(None),
@@ -123,14 +174,9 @@ impl Stream for DeadLetterStream {
                     let page = ready!(call.as_mut().poll(cx));
                     let token = token.take();
                     self.state = State::Ended;
-                    let page = page.and_then(|page| {
-                        let state = Self::after(token, page.next)?;
-                        Ok((page.letters, state))
-                    });
+                    let page = page.and_then(|(items, next)| Ok((items, self.after(token, next)?)));
                     match page {
-                        Ok((letters, state)) => {
-                            (self.letters, self.state) = (letters.into_iter(), state);
-                        }
+                        Ok((items, state)) => (self.items, self.state) = (items.into_iter(), state),
                         Err(error) => return Poll::Ready(Some(Err(error))),
                     }
                 }
@@ -139,9 +185,10 @@ impl Stream for DeadLetterStream {
     }
 }
 
-impl fmt::Debug for DeadLetterStream {
+impl<T> fmt::Debug for PageStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadLetterStream")
+        f.debug_struct("PageStream")
+            .field("list", &self.list.operation)
             .field("queue", &self.queue)
             .field("backend", &self.backend)
             .finish_non_exhaustive()

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::{Headers, MessageId};
+use crate::{Headers, MessageId, NewMessage};
 
 /// The number of messages in a queue, by state.
 ///
@@ -39,6 +39,10 @@ pub struct PeekedMessage {
     pub headers: Headers,
     /// The number of deliveries so far.
     pub attempts: u32,
+    /// The number of deliveries after which it becomes a dead letter.
+    pub max_attempts: u32,
+    /// How long a lease of it lasts, unless the lease call sets another time.
+    pub visibility_timeout: Duration,
     /// The time of the enqueue.
     pub enqueued_at: SystemTime,
     /// The state, by the backend's clock.
@@ -56,13 +60,16 @@ setters!(QueueStats {
 });
 
 impl PeekedMessage {
-    /// A message without headers or deliveries. Both times are the Unix epoch.
+    /// A message without headers or deliveries and with the default settings. Both times are the
+    /// Unix epoch.
     pub fn new(id: MessageId, payload: impl Into<Bytes>, state: MessageState) -> Self {
         Self {
             id,
             payload: payload.into(),
             headers: Headers::new(),
             attempts: 0,
+            max_attempts: NewMessage::DEFAULT_MAX_ATTEMPTS,
+            visibility_timeout: NewMessage::DEFAULT_VISIBILITY_TIMEOUT,
             enqueued_at: SystemTime::UNIX_EPOCH,
             state,
             ready_at: SystemTime::UNIX_EPOCH,
@@ -73,6 +80,8 @@ impl PeekedMessage {
 setters!(PeekedMessage {
     with_headers headers: Headers,
     with_attempts attempts: u32,
+    with_max_attempts max_attempts: u32,
+    with_visibility_timeout visibility_timeout: Duration,
     with_enqueued_at enqueued_at: SystemTime,
     with_ready_at ready_at: SystemTime,
 });

@@ -1,10 +1,13 @@
 //! Dead letters.
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
-use crate::{Headers, MessageId};
+use crate::{Headers, MessageId, NewMessage};
 
 /// A message that is no longer delivered.
 ///
@@ -20,6 +23,10 @@ pub struct DeadLetter {
     pub headers: Headers,
     /// The number of deliveries.
     pub attempts: u32,
+    /// The number of deliveries that were allowed.
+    pub max_attempts: u32,
+    /// How long a lease of it lasts after a redrive, unless the lease call sets another time.
+    pub visibility_timeout: Duration,
     /// The time of the enqueue.
     pub enqueued_at: SystemTime,
     /// The time at which it became a dead letter.
@@ -29,13 +36,16 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// A dead letter without headers or deliveries. Both times are the Unix epoch.
+    /// A dead letter without headers or deliveries and with the default settings. Both times are
+    /// the Unix epoch.
     pub fn new(id: MessageId, payload: impl Into<Bytes>, reason: DeadReason) -> Self {
         Self {
             id,
             payload: payload.into(),
             headers: Headers::new(),
             attempts: 0,
+            max_attempts: NewMessage::DEFAULT_MAX_ATTEMPTS,
+            visibility_timeout: NewMessage::DEFAULT_VISIBILITY_TIMEOUT,
             enqueued_at: SystemTime::UNIX_EPOCH,
             died_at: SystemTime::UNIX_EPOCH,
             reason,
@@ -46,6 +56,8 @@ impl DeadLetter {
 setters!(DeadLetter {
     with_headers headers: Headers,
     with_attempts attempts: u32,
+    with_max_attempts max_attempts: u32,
+    with_visibility_timeout visibility_timeout: Duration,
     with_enqueued_at enqueued_at: SystemTime,
     with_died_at died_at: SystemTime,
 });

@@ -37,6 +37,6 @@ pub use self::{
     limits::Limits,
     message::{EnqueueOutcome, Headers, NewMessage},
     name::{MessageId, QueueName},
-    page::{DeadLetterPage, PageOptions, PageToken},
+    page::{DeadLetterPage, MessagePage, PageOptions, PageToken},
 };
 pub(crate) use self::{error::write_causes, limits::check_attempts, plain_text::plain_text};

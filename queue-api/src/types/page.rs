@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use crate::{DeadLetter, types::plain_text};
+use crate::{DeadLetter, PeekedMessage, types::plain_text};
 
 /// The place in a list at which its next page starts. Only the backend that returned it knows what
 /// it means.
@@ -66,51 +66,75 @@ impl PageOptions {
     }
 }
 
-/// A page of the list of dead letters. Use it like a slice, or iterate over it.
-///
-/// Only a page without a [`next`](DeadLetterPage::next) is the last one. A page may be shorter than
-/// requested, or empty, and still have a next one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeadLetterPage {
-    /// The dead letters of this page, in the order of the list.
-    pub letters: Vec<DeadLetter>,
-    /// Where the next page starts. `None` if this is the last page.
-    pub next: Option<PageToken>,
+/// A type of page. Its items have a name of their own.
+macro_rules! page {
+    ($(#[$doc:meta])* $page:ident { $(#[$items_doc:meta])* $items:ident: $item:ident }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $page {
+            $(#[$items_doc])*
+            pub $items: Vec<$item>,
+            /// Where the next page starts. `None` if this is the last page.
+            pub next: Option<PageToken>,
+        }
+
+        impl $page {
+            /// The last page.
+            pub fn new($items: Vec<$item>) -> Self {
+                let next = None;
+                Self { $items, next }
+            }
+        }
+
+        setters!($page { with_next next: Option<PageToken> });
+
+        impl Deref for $page {
+            type Target = [$item];
+
+            fn deref(&self) -> &[$item] {
+                &self.$items
+            }
+        }
+
+        impl IntoIterator for $page {
+            type Item = $item;
+            type IntoIter = std::vec::IntoIter<$item>;
+
+            fn into_iter(self) -> Self::IntoIter {
+                self.$items.into_iter()
+            }
+        }
+
+        impl<'a> IntoIterator for &'a $page {
+            type Item = &'a $item;
+            type IntoIter = std::slice::Iter<'a, $item>;
+
+            fn into_iter(self) -> Self::IntoIter {
+                self.$items.iter()
+            }
+        }
+    };
 }
 
-impl DeadLetterPage {
-    /// The last page.
-    pub fn new(letters: Vec<DeadLetter>) -> Self {
-        let next = None;
-        Self { letters, next }
+page! {
+    /// A page of the list of dead letters. Use it like a slice, or iterate over it.
+    ///
+    /// Only a page without a [`next`](DeadLetterPage::next) is the last one. A page may be shorter than
+    /// requested, or empty, and still have a next one.
+    DeadLetterPage {
+        /// The dead letters of this page, in the order of the list.
+        letters: DeadLetter
     }
 }
 
-setters!(DeadLetterPage { with_next next: Option<PageToken> });
-
-impl Deref for DeadLetterPage {
-    type Target = [DeadLetter];
-
-    fn deref(&self) -> &[DeadLetter] {
-        &self.letters
-    }
-}
-
-impl IntoIterator for DeadLetterPage {
-    type Item = DeadLetter;
-    type IntoIter = std::vec::IntoIter<DeadLetter>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.letters.into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a DeadLetterPage {
-    type Item = &'a DeadLetter;
-    type IntoIter = std::slice::Iter<'a, DeadLetter>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.letters.iter()
+page! {
+    /// A page of the list of live messages. Use it like a slice, or iterate over it.
+    ///
+    /// Only a page without a [`next`](MessagePage::next) is the last one. A page may be shorter than
+    /// requested, or empty, and still have a next one.
+    MessagePage {
+        /// The messages of this page, in the order of the list.
+        messages: PeekedMessage
     }
 }

@@ -4,8 +4,8 @@ use std::{fmt, ops::Deref, time::Duration};
 
 use queue_api::{
     DeadLetterPage, Delivery, EnqueueOutcome, LeaseChange, LeaseOptions, LeaseOutcome, Limits,
-    NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats,
-    Receipt, Redrive, Result, async_trait,
+    MessagePage, NewMessage, PageOptions, PeekedMessage, Purge, QueueAdmin, QueueBackend,
+    QueueName, QueueStats, Receipt, Redrive, Result, async_trait,
 };
 
 /// A kind of backend call.
@@ -128,6 +128,10 @@ impl<D: Delegate> QueueBackend for Delegated<D> {
 impl<D: Delegate<Inner: QueueAdmin>> QueueAdmin for Delegated<D> {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
         self.0.inner().peek(queue, max).await
+    }
+
+    async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
+        self.0.inner().messages(queue, page).await
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {

@@ -4,10 +4,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgMatches, parser::ValueSource};
 use queue_api::{Admin, Queue, QueueName};
-use queue_docdb::{DocDbBackend, DocDbBuilder};
+use queue_docdb::{DocDbBackend, DocDbBuilder, mongodb::Database};
 
 use crate::{
-    cli::{ConnectArgs, duration},
+    cli::ConnectArgs,
+    duration,
     failure::{Failure, Result},
     profile,
     secret::SecretUri,
@@ -19,11 +20,12 @@ const APPLICATION_NAME: &str = concat!("queuectl/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct Connection {
     pub(crate) backend: Arc<DocDbBackend>,
     pub(crate) admin: Admin,
-    /// The database and the prefix, for messages.
+    /// The hosts, the database and the prefix, for messages.
     pub(crate) place: String,
+    database: String,
+    pub(crate) prefix: String,
 }
 
-#[allow(dead_code, reason = "for commands that come next")]
 impl Connection {
     pub(crate) fn queue(&self, name: &QueueName) -> Result<Queue> {
         Ok(Queue::new(self.backend.clone(), name)?)
@@ -48,6 +50,8 @@ pub(crate) fn check_command_line(args: &ConnectArgs, matches: &ArgMatches) -> Re
 pub(crate) struct Settings {
     /// With its password.
     pub(crate) uri: String,
+    /// Those of the URI, for messages.
+    hosts: String,
     pub(crate) database: Option<String>,
     pub(crate) prefix: String,
     pub(crate) ca_file: Option<PathBuf>,
@@ -63,13 +67,16 @@ impl Settings {
             Failure::usage(text)
         })?;
         let password_file = args.password_file.or(profile.password_file);
-        let uri = SecretUri::new(uri).complete(password_file.as_deref())?;
-        let profile_timeout = profile.timeout.as_deref().map(duration).transpose();
+        let uri = SecretUri::new(uri);
+        let hosts = uri.hosts();
+        let uri = uri.complete(password_file.as_deref())?;
+        let profile_timeout = profile.timeout.as_deref().map(duration::parse).transpose();
         let profile_timeout = profile_timeout
             .map_err(|text| Failure::usage(format!("timeout of the profile: {text}")))?;
         let prefix = args.prefix.or(profile.prefix);
         Ok(Self {
             uri,
+            hosts,
             database: args.database.or(profile.database),
             prefix: prefix.unwrap_or_else(|| DocDbBuilder::DEFAULT_COLLECTION_PREFIX.to_owned()),
             ca_file: args.ca_file.or(profile.ca_file),
@@ -93,15 +100,6 @@ impl Settings {
         }
         builder
     }
-
-    /// The database and the prefix, for messages.
-    fn place(&self) -> String {
-        let database = match &self.database {
-            Some(database) => format!("database {database}"),
-            None => "this database".to_owned(),
-        };
-        format!("{database} with prefix {:?}", self.prefix)
-    }
 }
 
 pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
@@ -115,10 +113,21 @@ impl Connection {
 
     pub(crate) fn new(backend: DocDbBackend, settings: &Settings) -> Self {
         let backend = Arc::new(backend);
+        let of_uri = backend.client().default_database();
+        let of_uri = of_uri.map(|database| database.name().to_owned());
+        let database = settings.database.clone().or(of_uri).unwrap_or_default();
+        let Settings { hosts, prefix, .. } = settings;
         Self {
             admin: Admin::new(backend.clone()),
+            place: format!("database {database} of {hosts} with prefix {prefix:?}"),
+            prefix: prefix.clone(),
+            database,
             backend,
-            place: settings.place(),
         }
+    }
+
+    /// The database, for what the backend does not show.
+    pub(crate) fn database(&self) -> Database {
+        self.backend.client().database(&self.database)
     }
 }

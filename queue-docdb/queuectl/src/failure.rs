@@ -8,7 +8,6 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The exit codes. Scripts depend on them: README.md lists them, and they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the codes of commands that come next")]
 pub(crate) enum Exit {
     /// Any other reason.
     Failed = 1,
@@ -30,6 +29,17 @@ pub(crate) enum Exit {
     Terminated = 143,
 }
 
+impl Exit {
+    /// That a signal stopped the command.
+    pub(crate) fn stopped(self) -> Failure {
+        let signal = match self {
+            Self::Terminated => "SIGTERM",
+            _ => "SIGINT",
+        };
+        Failure::new(self, format!("stopped by {signal}"))
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -48,6 +58,12 @@ impl Failure {
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { exit, text }
+    }
+
+    /// Adds how to go on.
+    pub(crate) fn advise(self, advice: &str) -> Self {
+        let text = format!("{}; {advice}", self.text);
+        Self { text, ..self }
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Self {

@@ -4,12 +4,16 @@ mod cli;
 mod commands;
 mod confirm;
 mod connect;
+mod duration;
 mod failure;
 mod find_queue;
+mod input;
 mod output;
 mod profile;
+mod progress;
 mod record;
 mod secret;
+mod stop;
 
 use std::process::ExitCode;
 

@@ -5,11 +5,11 @@
 use std::{
     fmt::Display,
     io::{self, BufWriter, Stdout, Write},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use comfy_table::{CellAlignment, ColumnConstraint, Table, Width, presets};
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{cli::Format, failure::Result};
@@ -115,17 +115,6 @@ impl Column {
     }
 }
 
-/// A duration to the second, or to the millisecond if it is short.
-pub(crate) fn short(duration: Duration) -> String {
-    let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    let unit = match duration.as_secs() {
-        0..10 => Unit::Millisecond,
-        _ => Unit::Second,
-    };
-    let rounded = duration.round(unit).unwrap_or(duration);
-    format!("{rounded:#}")
-}
-
 /// A time in RFC 3339. Times of messages have milliseconds.
 pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or_default()
@@ -164,12 +153,5 @@ mod tests {
         assert_eq!(preview("a\x1b[31m\n", 10), "a\\u{1b}[31m\\n");
         assert_eq!(preview("äöü", 2), "äö…");
         assert_eq!(preview("", 2), "");
-    }
-
-    #[test]
-    fn durations_are_short() {
-        assert_eq!(short(Duration::from_millis(1500)), "1s 500ms");
-        assert_eq!(short(Duration::from_millis(90_400)), "1m 30s");
-        assert_eq!(short(Duration::ZERO), "0s");
     }
 }

@@ -3,11 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use jiff::{Timestamp, fmt::serde::unsigned_duration::friendly::compact};
-use queue_api::{Bytes, DeadLetter, Headers, MessageId, MessageState, PeekedMessage};
+use jiff::Timestamp;
+use queue_api::{Bytes, DeadLetter, Headers, MessageId, MessageState, NewMessage, PeekedMessage};
 use serde::{Deserialize, Serialize};
 
-use crate::output::{Column, Row, preview, timestamp};
+use crate::{
+    duration,
+    output::{Column, Row, preview, timestamp},
+};
 
 /// What is absent from the JSON is unknown, or has the default.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -25,13 +28,13 @@ pub(crate) struct Record {
     pub(crate) headers: Headers,
     #[serde(
         default,
-        with = "compact::optional",
+        with = "duration::text",
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) delay: Option<Duration>,
     #[serde(
         default,
-        with = "compact::optional",
+        with = "duration::text",
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) visibility_timeout: Option<Duration>,
@@ -95,7 +98,50 @@ impl Record {
         }
     }
 
-    fn shown_payload(&self) -> String {
+    /// Reads a line of JSON. An error says what is wrong with it.
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
+        let line = str::from_utf8(line)
+            .map_err(|error| format!("byte {} is not UTF-8", error.valid_up_to() + 1))?;
+        serde_json::from_str(line).map_err(|error: serde_json::Error| {
+            let text = error.to_string();
+            // The line is the file's, not the parser's.
+            let end = format!(" at line {} column {}", error.line(), error.column());
+            let what = text.strip_suffix(&end).unwrap_or(&text);
+            format!("column {}: {what}", error.column())
+        })
+    }
+
+    /// The bytes of the payload. An error says what is wrong with them.
+    pub(crate) fn take_payload(&mut self) -> Result<Bytes, String> {
+        match (self.payload.take(), self.payload_base64.take()) {
+            (Some(text), None) => Ok(text.into()),
+            (None, Some(base64)) => {
+                let bytes = BASE64_STANDARD.decode(base64);
+                let bytes = bytes.map_err(|error| format!("payload_base64: {error}"))?;
+                Ok(bytes.into())
+            }
+            (None, None) => Err("it has neither payload nor payload_base64".to_owned()),
+            (Some(_), Some(_)) => {
+                Err("it has both payload and payload_base64; it must have one".to_owned())
+            }
+        }
+    }
+
+    /// The message with the settings of this record, or else with those of `defaults`. If it was
+    /// delayed or leased when it was exported, it is delayed until that time.
+    pub(crate) fn complete(self, mut message: NewMessage, defaults: &Self) -> NewMessage {
+        message.headers.clone_from(&defaults.headers);
+        message.headers.extend(self.headers);
+        let until_ready = self.ready_at.map(|at| Timestamp::now().duration_until(at));
+        // A time that has passed is none.
+        let until_ready = until_ready.and_then(|time| Duration::try_from(time).ok());
+        message.delay = self.delay.or(until_ready).or(defaults.delay);
+        message.visibility_timeout = self.visibility_timeout.or(defaults.visibility_timeout);
+        message.max_attempts = self.max_attempts.or(defaults.max_attempts);
+        message
+    }
+
+    pub(crate) fn shown_payload(&self) -> String {
         match (&self.payload, &self.payload_base64) {
             (Some(text), _) => preview(text, 50),
             (None, Some(base64)) => format!("base64 {}", preview(base64, 43)),
@@ -118,9 +164,13 @@ impl From<PeekedMessage> for Record {
             attempts,
             enqueued_at,
             ready_at,
+            max_attempts,
+            visibility_timeout,
             ..
         } = message;
         Self {
+            max_attempts: Some(max_attempts),
+            visibility_timeout: Some(visibility_timeout),
             state: Some(state),
             ready_at: Some(timestamp(ready_at)),
             ..Self::new(id, payload, headers, attempts, enqueued_at)
@@ -138,9 +188,13 @@ impl From<DeadLetter> for Record {
             enqueued_at,
             died_at,
             reason,
+            max_attempts,
+            visibility_timeout,
             ..
         } = letter;
         Self {
+            max_attempts: Some(max_attempts),
+            visibility_timeout: Some(visibility_timeout),
             state: Some(State::Dead),
             died_at: Some(timestamp(died_at)),
             reason: Some(reason.to_string()),

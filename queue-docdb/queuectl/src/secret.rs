@@ -17,11 +17,19 @@ impl SecretUri {
         Self(uri)
     }
 
-    /// The text before the `@`. An `@` may stand in an unescaped password, so the last one counts.
+    /// The text before the `@`. One may stand in an unescaped password, so the last one counts. In
+    /// an option it is not valid.
     fn user_info(&self) -> Option<&str> {
         let (_, rest) = self.0.split_once("://")?;
-        let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
         Some(rest.rsplit_once('@')?.0)
+    }
+
+    /// The hosts as they stand in the URI.
+    pub(crate) fn hosts(&self) -> String {
+        let (_, rest) = self.0.split_once("://").unwrap_or_default();
+        let (_, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        rest[..end].to_owned()
     }
 
     pub(crate) fn has_password(&self) -> bool {
@@ -133,7 +141,18 @@ mod tests {
         assert!(has("mongodb://ada:x@host/db"));
         assert!(has("mongodb://ada:a/b@c@host"));
         assert!(!has("mongodb://ada@host:27017/db"));
-        assert!(!has("mongodb://host:27017/?appName=a:b@c"));
+        assert!(has("mongodb://ada:a?b@host"));
+        assert!(!has("mongodb://host:27017/?appName=a:b"));
+    }
+
+    #[test]
+    fn hosts_have_no_user() {
+        let hosts = |uri: &str| SecretUri::new(uri.to_owned()).hosts();
+        assert_eq!(
+            hosts("mongodb://ada:a/b?@h1:27017,h2/db?x=y"),
+            "h1:27017,h2"
+        );
+        assert_eq!(hosts("mongodb+srv://host?x=y"), "host");
     }
 
     #[test]

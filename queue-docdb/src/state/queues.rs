@@ -109,6 +109,8 @@ pub(crate) struct QueueState {
     pub(crate) cursor: Cursor,
     pub(crate) held: Held,
     pub(crate) sizes: Sizes,
+    /// The same for pages of messages, which begin where no claim looks.
+    pub(crate) listed_sizes: Sizes,
     /// Notified when a message may be ready sooner than known: by a call of this instance, or by
     /// a change stream.
     pub(crate) shared_poll: SharedPoll,

@@ -1,10 +1,10 @@
-//! How many messages entries have, to know how many of them a claim needs.
+//! How many messages entries have, to know how many of them a call needs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::document::encoding::Stored;
 
-/// The average number of live messages of the entries that the last claim found.
+/// The average number of messages of the entries that the last call found.
 #[derive(Debug)]
 pub(crate) struct Sizes(AtomicUsize);
 
@@ -20,9 +20,13 @@ impl Sizes {
         messages.div_ceil(self.0.load(Ordering::Relaxed)).max(1)
     }
 
-    pub(crate) fn saw(&self, found: &[Stored]) {
-        let messages: usize = found.iter().map(|stored| stored.ids.len()).sum();
-        if let Some(average) = messages.checked_div(found.len()) {
+    pub(crate) fn saw<'a>(&self, found: impl IntoIterator<Item = &'a Stored>) {
+        let (mut messages, mut entries) = (0_usize, 0);
+        for stored in found {
+            messages += stored.ids.len();
+            entries += 1;
+        }
+        if let Some(average) = messages.checked_div(entries) {
             self.0.store(average.max(1), Ordering::Relaxed);
         }
     }

@@ -71,6 +71,14 @@ impl Query {
         query
     }
 
+    /// At most `limit` documents, in order of `_id`.
+    pub(crate) fn in_order_of_id(filter: Document, limit: usize) -> Self {
+        let mut query = Self::unordered(filter, limit);
+        query.options.sort = Some(doc! { "_id": 1 });
+        query.options.hint = Some(Hint::Keys(doc! { "_id": 1 }));
+        query
+    }
+
     /// At most `ids` documents, found by `_id`. Such filters need no hint.
     pub(crate) fn by_ids(filter: Document, ids: usize) -> Self {
         Self::unordered(filter, ids)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mongodb::bson::doc;
-use queue_api::{EnqueueOutcome::Stored, ErrorKind, NewMessage, QueueAdmin};
+use queue_api::{EnqueueOutcome::Stored, ErrorKind, NewMessage, PageOptions, QueueAdmin};
 
 use crate::{
     failing_server::FailingServer,
@@ -165,6 +165,8 @@ async fn reads_and_leases_succeed_while_the_queue_is_deleted() {
                 errors.extend(queue.stats().await.err());
                 errors.extend(queue.wait(Duration::ZERO).await.err());
                 errors.extend(backend.peek(&name(), 9).await.err());
+                let page = PageOptions::new(9);
+                errors.extend(backend.messages(&name(), &page).await.err());
             }
             errors
         }));

@@ -22,10 +22,11 @@ async fn what_cannot_be_read_is_set_aside_and_can_be_repaired() {
     let damage = doc! { "$set": { "visibility": "soon" } };
     fixture.change_document("damaged", damage).await;
     assert_eq!(backend.peek(&name(), 9).await.unwrap().len(), 1);
+    let page = PageOptions::new(9);
+    assert_eq!(backend.messages(&name(), &page).await.unwrap().len(), 1);
     assert_eq!(ids(&lease(&queue, 1).await), ["intact"]);
     let stats = queue.stats().await.unwrap();
     assert_eq!((stats.ready, stats.dead), (0, 1));
-    let page = PageOptions::new(9);
     let letters = backend.dead_letters(&name(), &page).await.unwrap();
     assert_eq!(letters.len(), 0, "it cannot be read, so it is not listed");
     for which in [Redrive::All, Redrive::Ids(vec![id("damaged")])] {

@@ -65,8 +65,9 @@ async fn table(fixture: &Fixture) -> String {
     note("stats");
     backend.peek(&name(), 9).await.unwrap();
     let page = PageOptions::new(9);
+    backend.messages(&name(), &page).await.unwrap();
     backend.dead_letters(&name(), &page).await.unwrap();
-    note("peek, list dead letters");
+    note("peek, list messages, list dead letters");
     backend.redrive(&name(), &Redrive::All).await.unwrap();
     backend.purge(&name(), Purge::Live).await.unwrap();
     note("redrive, purge");

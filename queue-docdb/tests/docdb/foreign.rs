@@ -31,6 +31,7 @@ pub(crate) enum Call {
     Wait,
     Stats,
     Peek,
+    Messages,
     DeadLetters,
     PurgeLive,
     PurgeDead,
@@ -42,7 +43,7 @@ pub(crate) enum Call {
     AckInTransaction,
 }
 
-pub(crate) const CALLS: [Call; 16] = [
+pub(crate) const CALLS: [Call; 17] = [
     Call::Enqueue,
     Call::Lease,
     Call::Ack,
@@ -50,6 +51,7 @@ pub(crate) const CALLS: [Call; 16] = [
     Call::Wait,
     Call::Stats,
     Call::Peek,
+    Call::Messages,
     Call::DeadLetters,
     Call::PurgeLive,
     Call::PurgeDead,
@@ -85,6 +87,10 @@ impl Call {
             Self::Wait => backend.wait(queue, Duration::ZERO).await,
             Self::Stats => backend.stats(queue).await.map(drop),
             Self::Peek => backend.peek(queue, 9).await.map(drop),
+            Self::Messages => {
+                let page = PageOptions::new(9);
+                backend.messages(queue, &page).await.map(drop)
+            }
             Self::DeadLetters => {
                 let page = PageOptions::new(9);
                 backend.dead_letters(queue, &page).await.map(drop)
@@ -343,6 +349,8 @@ async fn reads_work_without_indexes_and_make_none() {
         let page = PageOptions::new(9);
         let letters = backend.dead_letters(&name(), &page).await.unwrap();
         assert_eq!(letters.len(), 1);
+        let messages = backend.messages(&name(), &page).await.unwrap();
+        assert_eq!(messages.len(), 1);
         backend
             .wait(&name(), Duration::from_secs(60))
             .await

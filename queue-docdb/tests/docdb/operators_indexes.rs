@@ -58,7 +58,9 @@ async fn check_all_calls(backend: &DocDbBackend) {
     let stats = queue.stats().await.unwrap();
     assert_eq!((stats.ready, stats.dead), (1, 2));
     assert_eq!(backend.peek(&name(), 9).await.unwrap().len(), 1);
-    let listed = backend.dead_letters(&name(), &PageOptions::new(9)).await;
+    let page = PageOptions::new(9);
+    assert_eq!(backend.messages(&name(), &page).await.unwrap().len(), 1);
+    let listed = backend.dead_letters(&name(), &page).await;
     let listed = listed.unwrap();
     let listed: Vec<_> = listed.iter().map(|letter| letter.id.as_str()).collect();
     assert_eq!(listed, ["a", "b"]);
@@ -137,7 +139,10 @@ async fn check_reads(backend: &DocDbBackend, what: &str) {
     assert!(stats.oldest_ready.is_some(), "{what}");
     let peeked = backend.peek(&name(), 9).await.unwrap();
     assert_eq!(peeked.len(), 1, "{what}");
-    let letters = backend.dead_letters(&name(), &PageOptions::new(9)).await;
+    let page = PageOptions::new(9);
+    let messages = backend.messages(&name(), &page).await.unwrap();
+    assert_eq!(messages.len(), 1, "{what}");
+    let letters = backend.dead_letters(&name(), &page).await;
     let letters = letters.unwrap_or_else(|error| panic!("{what}: {error:?}"));
     assert_eq!(letters.len(), 1, "{what}");
     backend.wait(&name(), MINUTE).await.unwrap();

@@ -213,7 +213,7 @@ async fn all_calls(
     let receipt = Receipt::new("made up");
     let (change, receipts) = (LeaseChange::extend(receipt.clone(), SOON), [receipt]);
     let (changes, new, page) = ([change], [message("a")], PageOptions::new(1));
-    let calls: [Call<'_>; 14] = [
+    let calls: [Call<'_>; 15] = [
         ("enqueue", backend.enqueue(name, &new).map_ok(drop).boxed()),
         ("lease", queue.lease().map_ok(drop).boxed()),
         ("ack", backend.ack(name, &receipts).map_ok(drop).boxed()),
@@ -224,6 +224,10 @@ async fn all_calls(
         ("stats", queue.stats().map_ok(drop).boxed()),
         ("wait", queue.wait(Duration::ZERO).boxed()),
         ("peek", backend.peek(name, 1).map_ok(drop).boxed()),
+        (
+            "messages",
+            backend.messages(name, &page).map_ok(drop).boxed(),
+        ),
         (
             "dead letters",
             backend.dead_letters(name, &page).map_ok(drop).boxed(),

@@ -110,10 +110,11 @@ async fn check_plans_of_all_calls(fixture: &Fixture) {
     queue.stats().await.unwrap();
     queue.wait(MINUTE).await.unwrap();
     backend.peek(&name(), 10).await.unwrap();
-    backend
-        .dead_letters(&name(), &PageOptions::new(10))
-        .await
-        .unwrap();
+    let page = PageOptions::new(10);
+    let first = backend.messages(&name(), &page).await.unwrap();
+    let next = page.clone().with_token(first.next.expect("there are more"));
+    backend.messages(&name(), &next).await.unwrap();
+    backend.dead_letters(&name(), &page).await.unwrap();
     let some = Redrive::Ids(vec![crate::fixture::id("dead1")]);
     assert_eq!(backend.redrive(&name(), &some).await.unwrap(), 1);
     assert_eq!(backend.redrive(&name(), &Redrive::All).await.unwrap(), 199);

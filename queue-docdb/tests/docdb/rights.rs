@@ -131,6 +131,8 @@ async fn users_with_few_rights_use_queues_that_others_made() {
         let page = PageOptions::new(9);
         let letters = backend.dead_letters(&name(), &page).await.unwrap();
         assert_eq!(letters.len(), 1, "{user}");
+        let messages = backend.messages(&name(), &page).await.unwrap();
+        assert_eq!(messages.len(), 1, "{user}");
         backend.wait(&name(), Duration::ZERO).await.unwrap();
     }
     let indexes = secured.documents().list_index_names().await.unwrap();

@@ -8,10 +8,11 @@ use mongodb::{
 };
 use queue_api::{
     EnqueueOutcome::{Duplicate, Stored},
-    LeaseChange, LeaseOptions, NewMessage, Queue, Receipt,
+    LeaseChange, LeaseOptions, NewMessage, PageOptions, Queue, QueueAdmin, Receipt,
 };
+use queue_docdb::DocDbBackend;
 
-use crate::fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, queue_of};
+use crate::fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, name, queue_of};
 
 tests! {
     on_one_thread:
@@ -19,6 +20,7 @@ tests! {
         only_an_index_of_a_queue_with_documents_is_built_by_a_quorum,
         each_call_sends_as_few_commands_as_it_can,
         an_enqueue_of_known_ids_sends_two_commands_more,
+        a_page_of_messages_is_one_find_of_the_entries_that_it_needs,
         claims_on_a_backlog_start_where_the_last_one_did
 }
 
@@ -27,8 +29,8 @@ tests! {
 pub(crate) struct Sent(Arc<Mutex<Vec<Document>>>);
 
 impl Sent {
-    /// The queue of another instance, which has not used it.
-    async fn by_a_new_one(fixture: &Fixture) -> (Self, Queue) {
+    /// Another instance, which has used no queue.
+    async fn by_a_new_backend(fixture: &Fixture) -> (Self, DocDbBackend) {
         let sent = Self::default();
         let seen = sent.clone();
         let watched = fixture.watched(move |event| {
@@ -36,9 +38,15 @@ impl Sent {
                 seen.0.lock().unwrap().push(started.command.clone());
             }
         });
-        let queue = queue_of(&watched.connect().await.unwrap());
+        let backend = watched.connect().await.unwrap();
         sent.take();
-        (sent, queue)
+        (sent, backend)
+    }
+
+    /// The queue of another instance, which has not used it.
+    async fn by_a_new_one(fixture: &Fixture) -> (Self, Queue) {
+        let (sent, backend) = Self::by_a_new_backend(fixture).await;
+        (sent, queue_of(&backend))
     }
 
     /// The same, which has used it before.
@@ -172,6 +180,37 @@ async fn an_enqueue_of_known_ids_sends_two_commands_more() {
     // A refused message that has a document of its own is a duplicate.
     assert_eq!(queue.enqueue(&batch[1]).await.unwrap(), Duplicate);
     assert_eq!(sent.names(), ["insert"]);
+}
+
+async fn a_page_of_messages_is_one_find_of_the_entries_that_it_needs() {
+    let fixture = Fixture::new().await;
+    let sent = (0..100).map(|n| message(&format!("m{n:02}")));
+    let messages: Vec<_> = sent.collect();
+    fixture.queue().enqueue_batch(&messages).await.unwrap();
+    let (sent, backend) = Sent::by_a_new_backend(&fixture).await;
+    let mut page = PageOptions::new(10);
+    let mut listed = Vec::new();
+    loop {
+        let messages = backend.messages(&name(), &page).await.unwrap();
+        let commands = sent.take();
+        let find = commands.last().expect("a find");
+        if page.token().is_some() {
+            assert_eq!(commands.len(), 1, "{commands:?}");
+            // Entries have 16 messages, so a page may begin in one and end in the next one.
+            assert_eq!(find.get_i64("limit"), Ok(2), "{find}");
+        }
+        assert_eq!(find.get_document("hint"), Ok(&doc! { "_id": 1 }));
+        listed.extend(messages.iter().map(|message| message.id.clone()));
+        let Some(token) = messages.next else { break };
+        assert_eq!(
+            messages.messages.len(),
+            10,
+            "a page may end within an entry"
+        );
+        page = page.with_token(token);
+    }
+    let expected: Vec<_> = messages.into_iter().map(|message| message.id).collect();
+    assert_eq!(listed, expected, "entries are in order of their enqueue");
 }
 
 /// The ready time from which a find starts; `None` for the beginning.

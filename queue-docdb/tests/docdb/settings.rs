@@ -69,6 +69,7 @@ async fn use_all(builder: DocDbBuilder) -> Result<(), Error> {
     assert_eq!(backend.peek(&name, 9).await?.len(), 1);
     let page = PageOptions::new(9);
     assert_eq!(backend.dead_letters(&name, &page).await?.len(), 1);
+    assert_eq!(backend.messages(&name, &page).await?.len(), 1);
     assert_eq!(backend.redrive(&name, &Redrive::All).await?, 1);
     backend.list_queues().await?;
     let mut session = backend.start_session().await?;
@@ -328,6 +329,8 @@ async fn the_durations_of_calls_at_their_ends() {
         let changes: Vec<_> = changes.collect();
         backend.change(&name(), &changes).await.unwrap();
         backend.peek(&name(), 9).await.unwrap();
+        let page = PageOptions::new(9);
+        backend.messages(&name(), &page).await.unwrap();
         backend.stats(&name()).await.unwrap();
         backend.purge(&name(), Purge::Live).await.unwrap();
 
@@ -359,6 +362,9 @@ async fn the_counts_and_sizes_of_calls_at_their_ends() {
         queue.enqueue_batch(&ids.map(message)).await.unwrap();
         let expected = count.min(3);
         assert_eq!(backend.peek(&name(), count).await.unwrap().len(), expected);
+        let page = PageOptions::new(count);
+        let listed = backend.messages(&name(), &page).await.unwrap();
+        assert_eq!(listed.len(), expected);
         let options = LeaseOptions::new(count);
         let leased = queue.lease_batch(&options).await;
         let leased = match count {
@@ -376,7 +382,6 @@ async fn the_counts_and_sizes_of_calls_at_their_ends() {
             .map(|each| LeaseChange::dead_letter(each.receipt.clone(), "no"))
             .collect();
         queue.change_batch(&letters).await.unwrap();
-        let page = PageOptions::new(count);
         let listed = backend.dead_letters(&name(), &page).await.unwrap();
         assert_eq!(listed.len(), expected);
         let some = Redrive::Ids(ids.iter().take(count).map(|it| id(it)).collect());

@@ -54,11 +54,14 @@ async fn every_call_takes_any_number_of_messages() {
     applied(queue.dead_letter(&deliveries[0].receipt, "no")).await;
     let page = PageOptions::new(usize::MAX);
     assert_eq!(backend.dead_letters(&name(), &page).await.unwrap().len(), 1);
+    assert_eq!(backend.messages(&name(), &page).await.unwrap().len(), 1);
     assert_eq!(
         backend.lease(&name(), &LeaseOptions::new(0)).await.unwrap(),
         []
     );
     assert_eq!(backend.peek(&name(), 0).await.unwrap(), []);
+    let none = PageOptions::new(0);
+    assert_eq!(backend.messages(&name(), &none).await.unwrap().len(), 0);
     assert_eq!(backend.enqueue(&name(), &[]).await.unwrap(), []);
     assert_eq!(backend.ack(&name(), &[]).await.unwrap(), []);
     assert_eq!(backend.change(&name(), &[]).await.unwrap(), []);

@@ -157,6 +157,22 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// The ids of all live messages, in pages of at most `max`.
+    async fn messages(&self, max: usize) -> Vec<String> {
+        let mut page = PageOptions::new(max);
+        let mut ids = Vec::new();
+        loop {
+            let backend = &self.fixture.backend;
+            let listed = backend.messages(&self.name, &page).await.unwrap();
+            ids.extend(listed.iter().map(|message| message.id.to_string()));
+            let Some(token) = listed.next else {
+                ids.sort();
+                return ids;
+            };
+            page = PageOptions::new(max).with_token(token);
+        }
+    }
+
     /// Fails if a wait ends though nothing becomes ready.
     async fn assert_waits(&self, what: &str) {
         let wait = self.queue.wait(60 * MINUTE);
@@ -372,6 +388,9 @@ async fn check(bench: &Bench<'_>, case: &Case) {
     let peeked = admin.peek(&bench.name, most).await.unwrap();
     let peeked = peeked.iter().map(|it| it.id.to_string());
     assert_eq!(sound(peeked), SOUND, "{what}");
+    for max in [3, most] {
+        assert_eq!(sound(bench.messages(max).await), SOUND, "{what}");
+    }
     queue.wait(MINUTE).await.unwrap();
 
     let leased = bench.lease_all(case).await;

@@ -55,9 +55,11 @@ pub(crate) enum Call {
     Prepare,
     /// An ack and an enqueue.
     Transaction,
+    // Last: the cases of a call are drawn by its number.
+    Messages,
 }
 
-pub(crate) const CALLS: [(Call, &str); 28] = [
+pub(crate) const CALLS: [(Call, &str); 29] = [
     (Call::Enqueue, "enqueue"),
     (Call::EnqueueBatch, "enqueue_batch"),
     (Call::EnqueueAgain, "enqueue_again"),
@@ -86,6 +88,7 @@ pub(crate) const CALLS: [(Call, &str); 28] = [
     (Call::ListQueues, "list_queues"),
     (Call::Prepare, "prepare"),
     (Call::Transaction, "transaction"),
+    (Call::Messages, "messages"),
 ];
 
 /// What a call that reads has seen.
@@ -109,6 +112,8 @@ impl Call {
     pub(crate) fn timeouts(self) -> u32 {
         match self {
             Self::Purge | Self::PurgeDead | Self::Redrive | Self::RedriveIds => 2,
+            // A call for each page.
+            Self::Messages => 3,
             // Four calls, and an abort.
             Self::Transaction => 5,
             _ => 1,
@@ -142,6 +147,7 @@ impl Call {
             | Self::Wait
             | Self::Stats
             | Self::Peek
+            | Self::Messages
             | Self::Purge
             | Self::DeleteQueue
             | Self::ListQueues => return Ok(Vec::new()),
@@ -206,6 +212,7 @@ impl Call {
             }
             Self::Stats => return Ok(Seen::Stats(party.backend.stats(&world.queue).await?)),
             Self::Peek => return Ok(Seen::Live(party.peek().await?)),
+            Self::Messages => return Ok(Seen::Live(party.messages().await?)),
             Self::DeadLetters => return Ok(Seen::Dead(party.dead_letters().await?)),
             Self::Purge => drop(party.purge(Purge::Live).await?),
             Self::PurgeDead => drop(party.purge(Purge::Dead).await?),

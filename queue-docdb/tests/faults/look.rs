@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
 use queue_api::{
-    DeadReason, MessageState, PageOptions, QueueAdmin, QueueBackend, QueueStats, Result,
+    DeadReason, MessageState, PageOptions, PeekedMessage, QueueAdmin, QueueBackend, QueueStats,
+    Result,
 };
 use queue_conformance::record::Millis;
 
@@ -83,16 +84,21 @@ impl Party {
 
     pub(crate) async fn peek(&self) -> Result<BTreeMap<String, Live>> {
         let peeked = self.backend.peek(&self.world.queue, ALL).await?;
-        let live = peeked.into_iter().map(|it| {
-            let ready_at = it.ready_at.duration_since(UNIX_EPOCH);
-            let live = Live {
-                state: it.state,
-                attempts: it.attempts,
-                ready_at: ready_at.map_or(0, |at| at.as_millis() as Millis),
+        Ok(peeked.into_iter().map(live).collect())
+    }
+
+    /// The live messages in two pages or more, so that a token is used.
+    pub(crate) async fn messages(&self) -> Result<BTreeMap<String, Live>> {
+        let mut page = PageOptions::new(1);
+        let mut messages = BTreeMap::new();
+        loop {
+            let listed = self.backend.messages(&self.world.queue, &page).await?;
+            messages.extend(listed.messages.into_iter().map(live));
+            let Some(token) = listed.next else {
+                return Ok(messages);
             };
-            (String::from_utf8_lossy(&it.payload).into_owned(), live)
-        });
-        Ok(live.collect())
+            page = page.with_token(token);
+        }
     }
 
     pub(crate) async fn dead_letters(&self) -> Result<BTreeMap<String, Dead>> {
@@ -113,4 +119,14 @@ impl Party {
         let queues = self.backend.list_queues().await?;
         Ok(queues.contains(&self.world.queue))
     }
+}
+
+fn live(message: PeekedMessage) -> (String, Live) {
+    let ready_at = message.ready_at.duration_since(UNIX_EPOCH);
+    let live = Live {
+        state: message.state,
+        attempts: message.attempts,
+        ready_at: ready_at.map_or(0, |at| at.as_millis() as Millis),
+    };
+    (String::from_utf8_lossy(&message.payload).into_owned(), live)
 }

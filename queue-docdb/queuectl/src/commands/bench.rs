@@ -7,20 +7,21 @@ use jiff::Timestamp;
 use queue_api::{Limits, NewMessage, Queue, QueueName, Receipt};
 use queue_docdb::mongodb::bson::doc;
 use serde::Serialize;
-use tokio::{signal::unix::SignalKind, time::Instant};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    cli::duration,
     connect::Connection,
+    duration,
     failure::{Exit, Failure, Result},
     output::{Column, Output, Row},
+    stop::Stop,
 };
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// How long each measurement takes. There are two for each batch size, and one of single calls.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
     time: Duration,
     /// Messages a batch.
     #[arg(
@@ -135,10 +136,10 @@ pub(super) async fn run(
     check(&args, connection.admin.backend().limits())?;
     let name = format!("queuectl-bench-{}", Uuid::new_v4().simple());
     let queue = QueueName::new(&name)?;
-    let interrupted = interrupted()?;
+    let mut stop = Stop::listen()?;
     let done = tokio::select! {
         done = measure(connection, output, &queue, &args) => done,
-        exit = interrupted => Err(Failure::new(exit, format!("stopped; queue {name} is removed"))),
+        exit = stop.wait() => Err(Failure::new(exit, format!("stopped; queue {name} is removed"))),
     };
     let removed = connection.admin.delete_queue(&queue).await;
     // An error of the measurement comes first.
@@ -158,21 +159,6 @@ fn check(args: &BenchArgs, limits: Limits) -> Result<()> {
         return Err(Failure::usage("--time is 0s; it must be longer"));
     }
     Ok(())
-}
-
-fn interrupted() -> Result<impl Future<Output = Exit>> {
-    let on = |kind| {
-        let failed = |error| Failure::new(Exit::Failed, format!("cannot handle signals: {error}"));
-        tokio::signal::unix::signal(kind).map_err(failed)
-    };
-    let (mut interrupt, mut terminate) =
-        (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => Exit::Interrupted,
-            _ = terminate.recv() => Exit::Terminated,
-        }
-    })
 }
 
 async fn measure(

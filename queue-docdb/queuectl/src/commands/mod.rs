@@ -1,9 +1,15 @@
 //! One file for each command.
 
 pub(crate) mod bench;
+mod dead;
 mod delete;
 pub(crate) mod doctor;
 mod documents;
+mod enqueue;
+mod export;
+mod feed;
+mod import;
+mod move_messages;
 mod peek;
 mod purge;
 mod queues;
@@ -33,6 +39,11 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Queues(args) => queues::run(&connection, &mut output, args).await,
         Command::Stats(args) => stats::run(&connection, &mut output, args).await,
         Command::Peek(args) => peek::run(&connection, &mut output, args).await,
+        Command::Enqueue(args) => enqueue::run(&connection, &mut output, args).await,
+        Command::Dead(command) => dead::run(&connection, &mut output, command).await,
+        Command::Move(args) => move_messages::run(&connection, &mut output, args).await,
+        Command::Export(args) => export::run(&connection, &mut output, args).await,
+        Command::Import(args) => import::run(&connection, &mut output, args).await,
         Command::Purge(args) => purge::run(&connection, &mut output, args).await,
         Command::Delete(args) => delete::run(&connection, &mut output, args).await,
         Command::Bench(args) => bench::run(&connection, &mut output, args).await,

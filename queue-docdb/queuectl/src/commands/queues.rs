@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use crate::{
     cli::QueuesArgs,
     connect::Connection,
+    duration::short,
     failure::Result,
-    output::{Column, Output, Row, short},
+    output::{Column, Output, Row},
 };
 
 /// Calls at a time; fewer than the pool has connections.

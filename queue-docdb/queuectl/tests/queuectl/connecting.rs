@@ -145,6 +145,27 @@ fn mistakes_of_settings_are_named() {
 }
 
 #[test]
+fn the_profiles_of_the_readme_are_valid() {
+    let readme = include_str!("../../README.md");
+    let (_, file) = readme.split_once("```toml\n").expect("an example");
+    let (file, _) = file.split_once("```").expect("its end");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.toml");
+    fs::write(&path, file).expect("a file");
+    let path = path.to_str().expect("UTF-8");
+    run(&["--config", path, "--profile=other", "queues"]).fails(2, &["there are production, test"]);
+    let production = run(&["--config", path, "--profile=production", "queues"]);
+    let password = folder.path().join("production.password");
+    production.fails(
+        2,
+        &[
+            "cannot read the password file",
+            password.to_str().expect("UTF-8"),
+        ],
+    );
+}
+
+#[test]
 fn a_database_that_is_away_is_told_from_a_mistake() {
     // A port that is free: nothing listens once it is dropped.
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

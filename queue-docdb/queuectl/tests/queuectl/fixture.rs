@@ -4,6 +4,7 @@ use std::{
     fs,
     process::{Command, Output, Stdio},
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use jsonschema::Validator;
@@ -115,6 +116,10 @@ impl Fixture {
         command
     }
 
+    pub(crate) fn folder_file(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.folder.path().join(name), content).expect("a file");
+    }
+
     pub(crate) fn run(&self, args: &[&str]) -> Done {
         Done::of(&mut self.command(args))
     }
@@ -129,6 +134,14 @@ impl Fixture {
 pub(crate) fn message(payload: &str) -> NewMessage {
     let id = payload.parse().expect("an id");
     NewMessage::new(payload.to_owned()).with_id(id)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process does something meanwhile"
+)]
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
 }
 
 /// The program without any settings of the machine.

@@ -2,8 +2,15 @@
 
 mod bench;
 mod connecting;
+mod dead_letters;
 mod doctor;
+mod enqueueing;
+mod exporting;
 mod fixture;
+mod interrupted;
 mod looking;
+mod moving;
+mod readme;
 mod removing;
+mod terminal;
 mod usage;

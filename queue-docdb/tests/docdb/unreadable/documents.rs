@@ -102,7 +102,10 @@ impl Kind {
 
     fn changed(&self, template: &Document, number: usize) -> Document {
         let mut document = template.clone();
-        document.insert("_id", Uuid::new());
+        // Before those of messages.
+        let mut id = Uuid::new().bytes();
+        id[0] = 0;
+        document.insert("_id", Uuid::from_bytes(id));
         let messages = document.get_array("messages").map_or(1, Vec::len);
         // They must differ in all documents of a queue.
         let ids = (0..messages).map(|index| format!("{}-{index}", fastrand::u64(..)));

@@ -77,10 +77,8 @@ async fn all(settings: &Settings, mut options: ClientOptions, args: DoctorArgs) 
         checks.extend(AFTER_CONNECT.iter().map(not_checked));
         return checks;
     };
-    let default = options.default_database.as_ref();
-    let name = settings.database.as_ref().or(default);
-    let database = backend.client().database(name.map_or("", String::as_str));
     let connection = Connection::new(backend, settings);
+    let database = connection.database();
     let is_amazon = members
         .iter()
         .filter_map(|member| member.answer.as_ref().ok())
@@ -88,7 +86,7 @@ async fn all(settings: &Settings, mut options: ClientOptions, args: DoctorArgs) 
     checks.push(database::pool(&options, &database).await);
     checks.push(rights::check(&database).await);
     checks.push(database::change_stream(&database, is_amazon).await);
-    checks.push(queues::all(&connection, &database, &settings.prefix).await);
+    checks.push(queues::all(&connection, &database).await);
     if let Some(queue) = &args.queue {
         checks.extend(queues::one(&connection, queue).await);
     }

@@ -20,13 +20,13 @@ const MOST_DATABASES: usize = 100;
 const CALLS: usize = 4;
 
 /// That there are queues at all: a wrong database looks like an empty one.
-pub(super) async fn all(connection: &Connection, database: &Database, prefix: &str) -> Check {
+pub(super) async fn all(connection: &Connection, database: &Database) -> Check {
     const NAME: &str = "queues";
     let queues = match connection.admin.list_queues().await {
         Ok(queues) => queues,
         Err(error) => return Check::failed(NAME, format!("{error:#}")),
     };
-    let name = database.name();
+    let (name, prefix) = (database.name(), connection.prefix.as_str());
     if !queues.is_empty() {
         let found = count(queues.len() as u64, "queue");
         return Check::ok(

@@ -8,7 +8,7 @@ use super::{
     check::Check,
     probe::{Answer, Member},
 };
-use crate::output::short;
+use crate::duration::short;
 
 const ENGINE: &str = "engine";
 const MEMBERS: &str = "members";

@@ -1,12 +1,24 @@
 //! Commands, arguments and flags.
 
+mod dead;
+mod transfer;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use jiff::fmt::friendly::SpanParser;
 use queue_api::QueueName;
 
-use crate::commands::{bench::BenchArgs, doctor::DoctorArgs};
+pub(crate) use self::{
+    dead::{
+        DeadCommand, ExtentArgs, FilterArgs, ListArgs, Order, RedriveArgs, RemoveArgs, ShowArgs,
+    },
+    transfer::{EnqueueArgs, ExportArgs, ImportArgs, ImportDead, InputFormat, MoveArgs},
+};
+
+use crate::{
+    commands::{bench::BenchArgs, doctor::DoctorArgs},
+    duration,
+};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 database not reachable, 5 denied,
@@ -75,7 +87,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long, global = true, env = "QUEUECTL_PASSWORD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) password_file: Option<PathBuf>,
     /// How long a call of the database may take [default: 10s].
-    #[arg(long, global = true, env = "QUEUECTL_TIMEOUT", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, global = true, env = "QUEUECTL_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -87,6 +99,30 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Show the next messages of a queue without leasing them.
     Peek(PeekArgs),
+    /// Put messages into a queue, from files or the standard input.
+    ///
+    /// They go in batches. SIGINT and SIGTERM stop after the batch under way.
+    Enqueue(EnqueueArgs),
+    /// List, show, redrive and remove dead letters.
+    #[command(subcommand)]
+    Dead(DeadCommand),
+    /// Move the ready messages of a queue into another one.
+    ///
+    /// A message keeps its id. It is leased, enqueued into the second queue, and then acked, so none
+    /// is lost when this stops. To go on, repeat the command. A lease call makes messages without
+    /// attempts left dead letters of the first queue.
+    Move(MoveArgs),
+    /// Write the messages of a queue as JSON lines, without leasing them.
+    ///
+    /// Messages that are in the queue all the time are written exactly once. For one consistent
+    /// state, stop consumers and producers meanwhile. SIGINT and SIGTERM stop after the page under
+    /// way.
+    Export(ExportArgs),
+    /// Put exported messages into a queue, with their ids.
+    ///
+    /// Attempts and the time of the enqueue begin anew. A message that was delayed or leased is
+    /// delayed until the same time. SIGINT and SIGTERM stop after the batch under way.
+    Import(ImportArgs),
     /// Remove the messages of a queue permanently.
     Purge(PurgeArgs),
     /// Delete a queue with all its messages and dead letters.
@@ -110,7 +146,7 @@ pub(crate) struct QueuesArgs {
     /// The change is that of ready, delayed and leased messages together, a second. It is the
     /// net change: a queue does not count what comes in and what goes out, so a queue that gets
     /// and finishes 100 messages a second shows 0.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
     pub(crate) look: Duration,
 }
 
@@ -119,7 +155,7 @@ pub(crate) struct StatsArgs {
     /// The queue.
     pub(crate) queue: QueueName,
     /// Count again after each interval, until interrupted.
-    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = duration::parse)]
     pub(crate) watch: Option<Duration>,
 }
 
@@ -194,17 +230,6 @@ pub(crate) struct ManArgs {
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// A duration such as `1m 30s`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = SpanParser::new().parse_unsigned_duration(text);
-    parsed.map_err(|_| {
-        format!(
-            "{text:?} is not a duration; it must be numbers with units, such as 500ms, 30s or \
-             1h 30m"
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -214,14 +239,5 @@ mod tests {
     #[test]
     fn clap_finds_no_mistake() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        for wrong in ["30", "-5s", "soon", ""] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,0 +1,72 @@
+//! The bugs of the wrong backends.
+
+/// One bug of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A part of a message is not stored.
+    HeadersLost,
+    /// An enqueue with a stored id is an upsert.
+    DuplicateOverwritesPayload,
+    /// A lease does not guard its message.
+    LeaseLastsOneMillisecond,
+    /// A time is off by one.
+    ExpiryOneMillisecondLate,
+    /// A call that looks in rounds meets a message again whose lease has ended.
+    RoundsRepeatMessages,
+    /// Every delivery is the first attempt.
+    AttemptsNotCounted,
+    /// The right messages come in the wrong order.
+    AnswerSortedById,
+    /// An ack looks at the message of the receipt, not at the delivery.
+    AckIgnoresReceipt,
+    /// The backend panics on unexpected input.
+    LostPanics,
+    /// The outcomes of a batch are not in the order of the batch.
+    OutcomesReversed,
+    /// A release does not take the attempt back.
+    ReleaseCounts,
+    /// A message is delivered without end.
+    MaxAttemptsIgnored,
+    /// The second page leaves out a dead letter.
+    DeadPageSkips,
+    /// The second page leaves out a message.
+    MessagePageSkips,
+    /// A message that is leased or nacked between two pages moves in the list.
+    MessagesByReadyTime,
+    /// The list leaves out what a consumer has.
+    MessagesWithoutLeased,
+    /// What an export needs is not what was sent.
+    ListedSettingsAreDefaults,
+    /// A token that the backend did not return is a fault of the store.
+    BadTokenIsInternal,
+    /// A receipt works in every queue.
+    ReceiptsOfAnyQueue,
+    /// A state is counted as another.
+    DelayedCountsAsReady,
+    /// A wait does not return.
+    WaitMissesEnqueue,
+    /// A name that the store reserves: writes fail, and reads say that the queue is empty.
+    ReservedNameIsEmpty,
+    /// A call to one queue changes the others.
+    PurgeEmptiesEveryQueue,
+    /// Two writes with an await point between them: a dropped call makes only the first.
+    AckHidesFirst,
+    /// An administrator's call is two calls, and another one may come between them.
+    RedriveCountsFirst,
+    /// A call ends after a batch, with more to do.
+    RedriveStopsAfterBatch,
+    /// A time has too few bits.
+    ExtensionIsF32,
+    /// A wait depends on something that an administrator may remove.
+    WaitForgetsDeletedQueue,
+    /// A lease reads a message and takes whatever has its id later.
+    LeaseGuardsIdsOnly,
+    /// Looks whether an id is there, and stores it later: two callers store it.
+    EnqueueLooksFirst,
+    /// A queue with nothing but dead letters is not listed.
+    ListMissesDeadLetters,
+    /// Every connection has its own queues.
+    StateLostOnReconnect,
+    /// The backend's own clock does not move.
+    DefaultClockStandsStill,
+}

@@ -1,0 +1,263 @@
+//! `dead`: what to do with dead letters.
+
+use std::{collections::HashSet, fmt, time::SystemTime};
+
+use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use jiff::Timestamp;
+use queue_api::{Admin, DeadLetter, MessageId, Purge, QueueName, Redrive};
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        DeadCommand, ExtentArgs, FilterArgs, ListArgs, Order, RedriveArgs, RemoveArgs, ShowArgs,
+    },
+    commands::purge::Removed,
+    confirm::confirm,
+    connect::Connection,
+    failure::{Exit, Failure, Result},
+    find_queue::must_exist,
+    output::{Column, Output, Row, count, preview},
+    record::Record,
+};
+
+/// Rows of a table that have their widths in common.
+const PAGE: usize = 100;
+
+pub(super) async fn run(
+    connection: &Connection,
+    output: &mut Output,
+    command: DeadCommand,
+) -> Result<()> {
+    match command {
+        DeadCommand::List(args) => list(connection, output, args).await,
+        DeadCommand::Show(args) => show(connection, output, args).await,
+        DeadCommand::Redrive(args) => redrive(connection, output, args).await,
+        DeadCommand::Remove(args) => remove(connection, output, args).await,
+    }
+}
+
+async fn list(connection: &Connection, output: &mut Output, args: ListArgs) -> Result<()> {
+    must_exist(connection, &args.queue).await?;
+    let letters = select(&connection.admin, &args.queue, args.filter, &args.extent).await?;
+    let mut pages = letters.map_ok(DeadRow::from).try_chunks(PAGE);
+    let mut is_empty = true;
+    while let Some(rows) = pages.next().await {
+        output.rows(&rows.map_err(|error| Failure::from(error.1))?)?;
+        is_empty = false;
+    }
+    match is_empty {
+        true => output.rows::<DeadRow>(&[]),
+        false => Ok(()),
+    }
+}
+
+async fn show(connection: &Connection, output: &mut Output, args: ShowArgs) -> Result<()> {
+    must_exist(connection, &args.queue).await?;
+    // There is no call for one of them, so this goes through the list.
+    let mut wanted: HashSet<MessageId> = args.ids.into_iter().collect();
+    let mut letters = connection.admin.all_dead_letters(&args.queue)?;
+    while !wanted.is_empty() {
+        match letters.next().await.transpose()? {
+            Some(letter) if wanted.remove(&letter.id) => output.summary(&Shown(letter.into()))?,
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let missing: Vec<_> = wanted.iter().map(MessageId::as_str).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => {
+            let text = format!("not dead letters of {}: {}", args.queue, missing.join(", "));
+            Err(Failure::new(Exit::NotFound, text))
+        }
+    }
+}
+
+async fn redrive(connection: &Connection, output: &mut Output, args: RedriveArgs) -> Result<()> {
+    let (admin, queue) = (&connection.admin, args.queue);
+    must_exist(connection, &queue).await?;
+    // An id that is named twice is one.
+    let ids: HashSet<MessageId> = args.ids.into_iter().collect();
+    let asked = ids.len() as u64;
+    let redriven = if args.all {
+        admin.redrive(&queue, &Redrive::All).await?
+    } else if asked > 0 {
+        admin
+            .redrive(&queue, &Redrive::Ids(ids.into_iter().collect()))
+            .await?
+    } else if args.filter.is_empty() && args.extent.limit.is_none() {
+        let text = "which dead letters? Name ids, filters, --limit, or --all";
+        return Err(Failure::usage(text));
+    } else {
+        let letters = select(admin, &queue, args.filter, &args.extent).await?;
+        let batch = connection.queue(&queue)?.limits().max_batch.get();
+        let mut batches = letters.map_ok(|letter| letter.id).try_chunks(batch);
+        let mut redriven = 0;
+        while let Some(ids) = batches.next().await {
+            let ids = ids.map_err(|error| Failure::from(error.1))?;
+            redriven += admin.redrive(&queue, &Redrive::Ids(ids)).await?;
+        }
+        redriven
+    };
+    output.summary(&Redriven {
+        queue: queue.clone(),
+        redriven,
+    })?;
+    match asked.saturating_sub(redriven) {
+        0 => Ok(()),
+        missing => {
+            let ids = count(missing, "id");
+            let text = format!("{ids} of {asked} named no dead letter of queue {queue}");
+            Err(Failure::new(Exit::NotFound, text))
+        }
+    }
+}
+
+async fn remove(connection: &Connection, output: &mut Output, args: RemoveArgs) -> Result<()> {
+    let (admin, queue) = (&connection.admin, args.queue);
+    must_exist(connection, &queue).await?;
+    let dead = count(admin.stats(&queue).await?.dead, "dead letter");
+    confirm(&args.confirm, &format!("remove {dead} of queue {queue}"))?;
+    let removed = admin.purge(&queue, Purge::Dead).await?;
+    output.summary(&Removed { queue, removed })
+}
+
+/// The dead letters that pass the filter. Only the order `newest` holds more than a page in memory,
+/// and no more than twice the limit.
+async fn select(
+    admin: &Admin,
+    queue: &QueueName,
+    filter: FilterArgs,
+    extent: &ExtentArgs,
+) -> Result<impl Stream<Item = queue_api::Result<DeadLetter>> + Unpin> {
+    let now = Timestamp::now();
+    let passes = move |letter: &DeadLetter| future::ready(passes(&filter, letter, now));
+    let mut found = admin.all_dead_letters(queue)?.try_filter(passes);
+    let limit = extent.limit.unwrap_or(usize::MAX);
+    if extent.order == Order::Oldest {
+        return Ok(found.take(limit).left_stream());
+    }
+    let newest_first = |letters: &mut Vec<DeadLetter>| {
+        letters.sort_by_key(|letter: &DeadLetter| std::cmp::Reverse(letter.died_at));
+        letters.truncate(limit);
+    };
+    let mut newest = Vec::new();
+    while let Some(letter) = found.try_next().await? {
+        newest.push(letter);
+        if newest.len() / 2 > limit {
+            newest_first(&mut newest);
+        }
+    }
+    newest_first(&mut newest);
+    Ok(stream::iter(newest.into_iter().map(Ok)).right_stream())
+}
+
+fn passes(filter: &FilterArgs, letter: &DeadLetter, now: Timestamp) -> bool {
+    let dead_for = SystemTime::from(now).duration_since(letter.died_at);
+    let dead_for = dead_for.unwrap_or_default();
+    let reason = letter.reason.to_string();
+    filter
+        .reason
+        .as_ref()
+        .is_none_or(|text| reason.contains(text.as_str()))
+        && filter.older_than.is_none_or(|least| dead_for > least)
+        && filter.newer_than.is_none_or(|most| dead_for < most)
+        && filter
+            .headers
+            .iter()
+            .all(|(name, value)| letter.headers.get(name) == Some(value))
+}
+
+#[derive(Serialize)]
+struct Redriven {
+    queue: QueueName,
+    redriven: u64,
+}
+
+impl fmt::Display for Redriven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = count(self.redriven, "dead letter");
+        write!(f, "redrove {letters} of queue {}", self.queue)
+    }
+}
+
+/// A line of the list.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct DeadRow(Record);
+
+impl From<DeadLetter> for DeadRow {
+    fn from(letter: DeadLetter) -> Self {
+        Self(letter.into())
+    }
+}
+
+impl Row for DeadRow {
+    const COLUMNS: &[Column] = &[
+        Column::Text("ID"),
+        Column::Text("DIED AT"),
+        Column::Number("ATTEMPTS"),
+        Column::Text("REASON"),
+        Column::Text("PAYLOAD"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let Self(record) = self;
+        vec![
+            record
+                .id
+                .as_ref()
+                .map(MessageId::to_string)
+                .unwrap_or_default(),
+            record.died_at.map(|at| at.to_string()).unwrap_or_default(),
+            record.attempts.unwrap_or_default().to_string(),
+            preview(record.reason.as_deref().unwrap_or_default(), 50),
+            record.shown_payload(),
+        ]
+    }
+}
+
+/// All of a dead letter.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Shown(Record);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(record) = self;
+        let fields = [
+            ("id", record.id.as_ref().map(MessageId::to_string)),
+            ("reason", record.reason.as_deref().map(multiline)),
+            ("died at", record.died_at.map(|at| at.to_string())),
+            ("enqueued at", record.enqueued_at.map(|at| at.to_string())),
+            (
+                "attempts",
+                record.attempts.map(|attempts| attempts.to_string()),
+            ),
+        ];
+        for (name, value) in fields {
+            writeln!(f, "{name}: {}", value.unwrap_or_default())?;
+        }
+        for (name, value) in &record.headers {
+            let (name, value) = (preview(name, usize::MAX), preview(value, usize::MAX));
+            writeln!(f, "header {name}: {value}")?;
+        }
+        match (&record.payload, &record.payload_base64) {
+            (_, Some(base64)) => writeln!(f, "payload in base64: {base64}"),
+            (payload, _) => writeln!(
+                f,
+                "payload: {}",
+                multiline(payload.as_deref().unwrap_or(""))
+            ),
+        }
+    }
+}
+
+/// Text with its lines, and without what else a terminal obeys.
+fn multiline(text: &str) -> String {
+    let lines: Vec<_> = text
+        .split('\n')
+        .map(|line| preview(line, usize::MAX))
+        .collect();
+    lines.join("\n")
+}

@@ -1,0 +1,105 @@
+//! What `enqueue` and `import` share: an input goes into a queue, batch after batch.
+
+use std::fmt;
+
+use queue_api::{EnqueueOutcome, QueueName};
+use serde::Serialize;
+
+use crate::{
+    connect::Connection,
+    failure::{Exit, Result},
+    find_queue::must_exist,
+    input::{Ids, Input},
+    output::{Output, count},
+    progress::Progress,
+    stop::Stop,
+};
+
+#[derive(Serialize)]
+struct Enqueued {
+    queue: QueueName,
+    stored: u64,
+    /// Messages whose ids were in the queue already.
+    duplicates: u64,
+    /// How many messages of the input are done, with those that were skipped.
+    position: u64,
+    #[serde(skip)]
+    is_derived: bool,
+}
+
+impl fmt::Display for Enqueued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stored = count(self.stored, "message");
+        write!(f, "enqueued {stored} into queue {}", self.queue)?;
+        if self.duplicates > 0 {
+            let duplicates = self.duplicates;
+            write!(f, "; {duplicates} more were there already, by their ids")?;
+            if self.is_derived {
+                f.write_str(" (--new-ids enqueues the same input again)")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn feed(
+    connection: &Connection,
+    output: &mut Output,
+    queue: QueueName,
+    create: bool,
+    input: impl FnOnce(queue_api::Limits) -> Input,
+) -> Result<()> {
+    if !create {
+        let exists = must_exist(connection, &queue).await;
+        exists.map_err(|failure| match failure.exit {
+            Exit::NotFound => failure.advise("--create makes it"),
+            _ => failure,
+        })?;
+    }
+    let queue = connection.queue(&queue)?;
+    let input = input(queue.limits().clone());
+    let mut stop = Stop::listen()?;
+    let mut progress = Progress::new(input.size()?);
+    let mut done = Enqueued {
+        queue: queue.name().clone(),
+        stored: 0,
+        duplicates: 0,
+        position: input.skip,
+        is_derived: matches!(input.ids, Ids::Derived(_)),
+    };
+    let mut batches = input.read();
+    let ended = loop {
+        let read = tokio::select! {
+            biased;
+            exit = stop.wait() => break Err(exit.stopped()),
+            read = batches.recv() => read,
+        };
+        let batch = match read {
+            None => break Ok(()),
+            Some(Err(failure)) => break Err(failure),
+            Some(Ok(batch)) => batch,
+        };
+        match queue.enqueue_batch(&batch.messages).await {
+            Ok(outcomes) => {
+                let stored = outcomes.iter().filter(|it| **it == EnqueueOutcome::Stored);
+                let stored = stored.count() as u64;
+                let messages = outcomes.len() as u64;
+                done.stored += stored;
+                done.duplicates += messages - stored;
+                done.position = batch.end;
+                progress.advance(messages, batch.bytes);
+            }
+            Err(error) => break Err(error.into()),
+        }
+    };
+    drop(progress);
+    output.summary(&done)?;
+    ended.map_err(|failure| match done.position {
+        0 => failure,
+        // A repeat from the beginning would enqueue messages again that consumers have finished
+        // meanwhile.
+        position => failure.advise(&format!(
+            "messages of the input that are done: {position}; go on with --skip {position}"
+        )),
+    })
+}

@@ -1,0 +1,28 @@
+//! `import`: what `export` wrote, into a queue.
+
+use crate::{
+    cli::{ImportArgs, InputFormat},
+    commands::feed::feed,
+    connect::Connection,
+    failure::Result,
+    input::{Ids, Input, or_stdin},
+    output::Output,
+    record::Record,
+};
+
+pub(super) async fn run(
+    connection: &Connection,
+    output: &mut Output,
+    args: ImportArgs,
+) -> Result<()> {
+    let input = |limits| Input {
+        files: or_stdin(args.files),
+        format: InputFormat::Json,
+        ids: Ids::Required,
+        defaults: Record::default(),
+        dead: args.dead,
+        skip: args.skip.skip,
+        limits,
+    };
+    feed(connection, output, args.queue, args.create, input).await
+}
