@@ -14,6 +14,7 @@ mod progress;
 mod record;
 mod secret;
 mod stop;
+mod top;
 
 use std::process::ExitCode;
 

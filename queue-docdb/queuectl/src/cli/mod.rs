@@ -18,6 +18,7 @@ pub(crate) use self::{
 use crate::{
     commands::{bench::BenchArgs, doctor::DoctorArgs},
     duration,
+    top::TopArgs,
 };
 
 const AFTER_HELP: &str = "\
@@ -131,6 +132,11 @@ pub(crate) enum Command {
     ///
     /// It changes nothing. The exit code is 1 if a check failed; a warning is no failure.
     Doctor(DoctorArgs),
+    /// Watch all queues live, open one, and redrive, purge or delete.
+    ///
+    /// NET/S is the net change of ready, delayed and leased messages. A queue does not count what
+    /// comes in and what goes out.
+    Top(TopArgs),
     /// Measure a short load on a queue of its own, which is removed afterwards.
     Bench(BenchArgs),
     /// Print a completion script for a shell.

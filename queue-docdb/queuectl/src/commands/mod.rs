@@ -15,11 +15,13 @@ mod purge;
 mod queues;
 mod stats;
 
+pub(crate) use self::queues::pause;
 use crate::{
     cli::{Command, Global},
     connect,
     failure::Result,
     output::Output,
+    top,
 };
 
 pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
@@ -34,6 +36,10 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
     if let Command::Doctor(args) = command {
         return doctor::run(global.connect, &mut output, args).await;
     }
+    // It counts its commands.
+    if let Command::Top(args) = command {
+        return top::run(global.connect, args).await;
+    }
     let connection = connect::connect(global.connect).await?;
     match command {
         Command::Queues(args) => queues::run(&connection, &mut output, args).await,
@@ -47,6 +53,6 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Purge(args) => purge::run(&connection, &mut output, args).await,
         Command::Delete(args) => delete::run(&connection, &mut output, args).await,
         Command::Bench(args) => bench::run(&connection, &mut output, args).await,
-        Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => Ok(()),
+        Command::Completions(_) | Command::Man(_) | Command::Doctor(_) | Command::Top(_) => Ok(()),
     }
 }

@@ -124,6 +124,6 @@ async fn take_all(connection: &Connection, queues: Vec<QueueName>) -> Result<Vec
     clippy::disallowed_methods,
     reason = "the user waits for it, and no queue's clock counts here"
 )]
-pub(super) async fn pause(time: Duration) {
+pub(crate) async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }

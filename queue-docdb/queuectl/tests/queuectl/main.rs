@@ -13,4 +13,5 @@ mod moving;
 mod readme;
 mod removing;
 mod terminal;
+mod top;
 mod usage;

@@ -120,7 +120,7 @@ async fn ask(options: &ClientOptions, host: ServerAddress) -> Result<Answer, Dri
     clippy::disallowed_methods,
     reason = "this machine's clock is what is checked and reported"
 )]
-pub(in crate::commands) fn wall_clock() -> SystemTime {
+pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
