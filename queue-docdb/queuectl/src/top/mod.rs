@@ -46,7 +46,7 @@ use crate::{
 const SNAPSHOT: (u16, u16) = (80, 24);
 
 /// Looks at each queue of a snapshot, so that it has a change, and how long they may take.
-const SNAPSHOT_LOOKS: usize = 5;
+const SNAPSHOT_LOOKS: usize = 12;
 const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
