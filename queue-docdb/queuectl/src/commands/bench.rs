@@ -136,17 +136,44 @@ pub(super) async fn run(
     check(&args, connection.admin.backend().limits())?;
     let name = format!("queuectl-bench-{}", Uuid::new_v4().simple());
     let queue = QueueName::new(&name)?;
-    let mut stop = Stop::listen()?;
-    let done = tokio::select! {
-        done = measure(connection, output, &queue, &args) => done,
-        exit = stop.wait() => Err(Failure::new(exit, format!("stopped; queue {name} is removed"))),
-    };
+    let stop = Stop::listen()?;
+    let done = measure(connection, output, &queue, &args, &stop).await;
     let removed = connection.admin.delete_queue(&queue).await;
-    // An error of the measurement comes first.
-    done.and(removed.map_err(|error| {
+    removed.map_err(|error| {
         let text = format!("queue {name} may be left: {error:#}");
         Failure::new(Exit::Failed, text)
-    }))
+    })?;
+    done
+}
+
+/// A measurement. A signal ends it between two calls, because a call that is dropped may go on, and
+/// store messages after the queue was removed.
+struct Measurement<'a> {
+    began: Instant,
+    time: Duration,
+    stop: &'a Stop,
+}
+
+impl<'a> Measurement<'a> {
+    fn begin(time: Duration, stop: &'a Stop) -> Self {
+        let began = Instant::now();
+        Self { began, time, stop }
+    }
+
+    fn goes_on(&self) -> bool {
+        self.began.elapsed() < self.time && self.stop.requested().is_none()
+    }
+
+    /// Messages a second until now.
+    fn end(self, messages: usize) -> Result<f64> {
+        match self.stop.requested() {
+            Some(exit) => Err(Failure::new(
+                exit,
+                "stopped; the queue of the measurement is removed",
+            )),
+            None => Ok(messages as f64 / self.began.elapsed().as_secs_f64()),
+        }
+    }
 }
 
 fn check(args: &BenchArgs, limits: Limits) -> Result<()> {
@@ -166,6 +193,7 @@ async fn measure(
     output: &mut Output,
     name: &QueueName,
     args: &BenchArgs,
+    stop: &Stop,
 ) -> Result<()> {
     output.summary(&conditions(connection, args).await?)?;
     let queue = connection.queue(name)?;
@@ -175,13 +203,14 @@ async fn measure(
     let mut rates = Vec::new();
     for batch in args.batch.iter().map(|batch| batch.get()) {
         let messages = vec![NewMessage::new(payload.clone()); batch];
-        let (mut enqueued, began) = (0, Instant::now());
-        while began.elapsed() < args.time {
+        let (mut enqueued, measured) = (0, Measurement::begin(args.time, stop));
+        while measured.goes_on() {
             queue.enqueue_batch(&messages).await?;
             enqueued += batch;
         }
-        let enqueued_per_second = enqueued as f64 / began.elapsed().as_secs_f64();
-        let finished_per_second = finish(&queue, batch, args.time).await?;
+        let enqueued_per_second = measured.end(enqueued)?;
+        let finished_per_second =
+            finish(&queue, batch, Measurement::begin(args.time, stop)).await?;
         connection.admin.purge(name, queue_api::Purge::Live).await?;
         rates.push(Rate {
             batch,
@@ -191,14 +220,15 @@ async fn measure(
     }
     output.rows(&rates)?;
     output.new_table()?;
-    output.rows(&latencies(&queue, &NewMessage::new(payload), args.time).await?)
+    let measured = Measurement::begin(args.time, stop);
+    output.rows(&latencies(&queue, &NewMessage::new(payload), measured).await?)
 }
 
 /// Leases and acks until the queue is empty or the time is over.
-async fn finish(queue: &Queue, batch: usize, time: Duration) -> Result<f64> {
+async fn finish(queue: &Queue, batch: usize, measured: Measurement<'_>) -> Result<f64> {
     let options = queue_api::LeaseOptions::new(batch);
-    let (mut finished, began) = (0, Instant::now());
-    while began.elapsed() < time {
+    let mut finished = 0;
+    while measured.goes_on() {
         let leased = queue.lease_batch(&options).await?;
         if leased.is_empty() {
             break;
@@ -207,13 +237,16 @@ async fn finish(queue: &Queue, batch: usize, time: Duration) -> Result<f64> {
         let acked = queue.ack_batch(&receipts).await?;
         finished += acked.iter().filter(|it| it.is_applied()).count();
     }
-    Ok(finished as f64 / began.elapsed().as_secs_f64())
+    measured.end(finished)
 }
 
-async fn latencies(queue: &Queue, message: &NewMessage, time: Duration) -> Result<[Latency; 3]> {
+async fn latencies(
+    queue: &Queue,
+    message: &NewMessage,
+    measured: Measurement<'_>,
+) -> Result<[Latency; 3]> {
     let [mut enqueues, mut leases, mut acks] = [const { Vec::new() }; 3];
-    let all = Instant::now();
-    while all.elapsed() < time {
+    while measured.goes_on() {
         let began = Instant::now();
         queue.enqueue(message).await?;
         enqueues.push(began.elapsed());
@@ -226,6 +259,7 @@ async fn latencies(queue: &Queue, message: &NewMessage, time: Duration) -> Resul
             acks.push(began.elapsed());
         }
     }
+    measured.end(acks.len())?;
     Ok([
         Latency::of("enqueue", enqueues),
         Latency::of("lease", leases),

@@ -17,7 +17,10 @@ use tokio::{
 };
 
 use super::{details, meter::Meter, state::Wanted, update::Event};
-use crate::{commands::pause, connect::Connection};
+use crate::{
+    commands::{doctor::words, pause},
+    connect::Connection,
+};
 
 /// How often each is looked at, if the budget allows it.
 const NAMES: Duration = Duration::from_secs(5);
@@ -262,5 +265,5 @@ impl Poller {
 }
 
 fn unavailable(error: queue_docdb::mongodb::error::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "top", error.to_string())
+    Error::new(ErrorKind::Unavailable, "top", words(&error))
 }

@@ -125,7 +125,7 @@ pub(crate) fn wall_clock() -> SystemTime {
 }
 
 /// What the server said, or why there was no answer.
-pub(super) fn words(error: &DriverError) -> String {
+pub(crate) fn words(error: &DriverError) -> String {
     match &*error.kind {
         DriverKind::Command(command) => command.message.clone(),
         DriverKind::ServerSelection { message, .. } => match message.split_once("Error: ") {
