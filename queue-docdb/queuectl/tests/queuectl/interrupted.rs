@@ -154,9 +154,9 @@ async fn move_loses_nothing_when_it_is_stopped_or_killed() {
             &["move", "from", "to", "--create", "--output=json"],
         );
         wait_for(&fixture, "to", 1).await;
-        // As long as messages come in, it goes on.
-        let mut stored = 2000;
         signal(&program, sent);
+        // Producers go on.
+        let mut stored = 2000;
         while program.try_wait().expect("a look").is_none() {
             from.enqueue_batch(&short_lived(stored..stored + 100))
                 .await
@@ -164,7 +164,7 @@ async fn move_loses_nothing_when_it_is_stopped_or_killed() {
             stored += 100;
         }
         let status = program.wait_with_output().expect("it ends").status;
-        // It may have had the time to move all.
+        // It may have had the time to move all that it found.
         assert!(status.code() == code || status.success(), "{status}");
 
         while live(&fixture, "from").await > 0 {
