@@ -1,4 +1,4 @@
-#![doc = include_str!("../README.md")]
+//! The program `queuectl`: see and steer the queues of queue-docdb. README.md is its manual.
 
 mod cli;
 mod commands;

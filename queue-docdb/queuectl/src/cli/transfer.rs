@@ -123,7 +123,7 @@ pub(crate) struct MoveArgs {
     pub(crate) from: QueueName,
     /// The queue to put them into.
     pub(crate) to: QueueName,
-    /// Move at most so many messages [default: all that are ready].
+    /// Move at most so many messages [default: as many as are ready at the beginning].
     #[arg(long, value_name = "COUNT")]
     pub(crate) max: Option<u64>,
     /// Make the second queue if it does not exist.

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt, time::SystemTime};
 
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
 use jiff::Timestamp;
-use queue_api::{Admin, DeadLetter, MessageId, Purge, QueueName, Redrive};
+use queue_api::{DeadLetter, MessageId, Purge, QueueName, Redrive};
 use serde::Serialize;
 
 use crate::{
@@ -38,7 +38,8 @@ pub(super) async fn run(
 
 async fn list(connection: &Connection, output: &mut Output, args: ListArgs) -> Result<()> {
     must_exist(connection, &args.queue).await?;
-    let letters = select(&connection.admin, &args.queue, args.filter, &args.extent).await?;
+    let letters = connection.admin.all_dead_letters(&args.queue)?;
+    let letters = select(letters, args.filter, &args.extent).await?;
     let mut pages = letters.map_ok(DeadRow::from).try_chunks(PAGE);
     let mut is_empty = true;
     while let Some(rows) = pages.next().await {
@@ -89,7 +90,12 @@ async fn redrive(connection: &Connection, output: &mut Output, args: RedriveArgs
         let text = "which dead letters? Name ids, filters, --limit, or --all";
         return Err(Failure::usage(text));
     } else {
-        let letters = select(admin, &queue, args.filter, &args.extent).await?;
+        // What dies again meanwhile would be found again, and this would never end.
+        let dead = admin.stats(&queue).await?.dead;
+        let letters = admin
+            .all_dead_letters(&queue)?
+            .take(usize::try_from(dead).unwrap_or(usize::MAX));
+        let letters = select(letters, args.filter, &args.extent).await?;
         let batch = connection.queue(&queue)?.limits().max_batch.get();
         let mut batches = letters.map_ok(|letter| letter.id).try_chunks(batch);
         let mut redriven = 0;
@@ -125,14 +131,13 @@ async fn remove(connection: &Connection, output: &mut Output, args: RemoveArgs) 
 /// The dead letters that pass the filter. Only the order `newest` holds more than a page in memory,
 /// and no more than twice the limit.
 async fn select(
-    admin: &Admin,
-    queue: &QueueName,
+    letters: impl Stream<Item = queue_api::Result<DeadLetter>> + Unpin,
     filter: FilterArgs,
     extent: &ExtentArgs,
 ) -> Result<impl Stream<Item = queue_api::Result<DeadLetter>> + Unpin> {
     let now = Timestamp::now();
     let passes = move |letter: &DeadLetter| future::ready(passes(&filter, letter, now));
-    let mut found = admin.all_dead_letters(queue)?.try_filter(passes);
+    let mut found = letters.try_filter(passes);
     let limit = extent.limit.unwrap_or(usize::MAX);
     if extent.order == Order::Oldest {
         return Ok(found.take(limit).left_stream());

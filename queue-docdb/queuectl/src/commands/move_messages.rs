@@ -79,9 +79,10 @@ pub(super) async fn run(
     }
     let stop = Stop::listen()?;
     let (from, to) = (connection.queue(&args.from)?, connection.queue(&args.to)?);
-    let most = args.max.unwrap_or(u64::MAX);
-    let total = from.stats().await?.ready.min(most);
-    let mut progress = Progress::new(Some(total));
+    // It ends also while producers go on.
+    let ready = from.stats().await?.ready;
+    let most = args.max.map_or(ready, |max| max.min(ready));
+    let mut progress = Progress::new(Some(most));
     let mut counts = Counts::default();
     let mut size = FIRST;
     let ended = loop {

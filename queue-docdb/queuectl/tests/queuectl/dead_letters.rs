@@ -1,11 +1,11 @@
 //! `dead`.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use queue_api::NewMessage;
 use serde_json::Value;
 
-use crate::fixture::{Fixture, message};
+use crate::fixture::{Done, Fixture, message};
 
 /// Three dead letters, in this order of death.
 async fn three_dead(fixture: &Fixture) {
@@ -138,6 +138,36 @@ async fn filters_reach_every_page() {
     let args = ["dead", "redrive", "mail", "--reason=attempts exhausted"];
     assert_eq!(fixture.json("redriven", &args)[0]["redriven"], 2500);
     assert_eq!(queue.stats().await.expect("stats").ready, 2500);
+}
+
+/// A consumer makes each message a dead letter again, as soon as it is redriven.
+#[tokio::test]
+async fn a_redrive_ends_although_all_die_again() {
+    let fixture = Fixture::new().await;
+    let queue = fixture.queue("mail");
+    let messages: Vec<_> = (0..1500).map(|n| message(&n.to_string())).collect();
+    queue.enqueue_batch(&messages).await.expect("stored");
+    let kill = async || loop {
+        let options = queue_api::LeaseOptions::new(1000);
+        let deliveries = queue.lease_batch(&options).await.expect("leased");
+        let dead = |delivery: &queue_api::Delivery| {
+            queue_api::LeaseChange::dead_letter(delivery.receipt.clone(), "again")
+        };
+        let changes: Vec<_> = deliveries.iter().map(dead).collect();
+        queue.change_batch(&changes).await.expect("changed");
+        if deliveries.is_empty() {
+            break;
+        }
+    };
+    kill().await;
+    let args = ["--output=json", "dead", "redrive", "mail", "--reason=again"];
+    let mut command = fixture.command(&args);
+    let mut program = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    while program.try_wait().expect("a look").is_none() {
+        kill().await;
+    }
+    let done = Done::from(program.wait_with_output().expect("it ends")).succeeds();
+    assert_eq!(done.json("redriven")[0]["redriven"], 1500);
 }
 
 #[tokio::test]

@@ -4,12 +4,18 @@ use std::{
     collections::BTreeSet,
     fs::{self, OpenOptions},
     io::Write,
+    net::SocketAddr,
     process::{Child, Stdio},
     time::Duration,
 };
 
 use queue_api::NewMessage;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use crate::fixture::{Done, ESCAPED_SECRET, Fixture, SECRET, message, pause};
 
@@ -108,6 +114,84 @@ async fn stop_and_go_on(
     assert_eq!(payloads(&fixture, "q").await.len(), 6000, "none is missing");
 }
 
+/// Passes connections on to the database, until it is dropped.
+struct Forwarder {
+    address: SocketAddr,
+    _connections: JoinSet<()>,
+}
+
+impl Forwarder {
+    async fn to(database: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut all = JoinSet::new();
+        all.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server = TcpStream::connect(&database).await.expect("the database");
+                connections.spawn(async move {
+                    // Each end may close it.
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self {
+            address,
+            _connections: all,
+        }
+    }
+}
+
+#[tokio::test]
+async fn enqueue_goes_on_after_the_database_was_away() {
+    let fixture = Fixture::new().await;
+    let line = |n| format!("message {n}");
+    let (_, hosts) = fixture.uri.split_once('@').expect("a user");
+    let (host, _) = hosts.split_once('/').expect("an end");
+    let forwarder = Forwarder::to(host.to_owned()).await;
+    let uri = fixture.uri.replace(host, &forwarder.address.to_string());
+
+    let args = [
+        "enqueue",
+        "q",
+        "--create",
+        "--output=json",
+        "--timeout=5s",
+        "--label=input",
+    ];
+    let mut command = fixture.command(&args);
+    let piped = command.env("QUEUECTL_URI", uri).stdin(Stdio::piped());
+    let piped = piped.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = piped.spawn().expect("it starts");
+    let mut input = program.stdin.take().expect("a pipe");
+    input
+        .write_all(lines(0..1500, &line).as_bytes())
+        .expect("written");
+    wait_for(&fixture, "q", 1500).await;
+    drop(forwarder);
+    input
+        .write_all(lines(1500..2000, &line).as_bytes())
+        .expect("written");
+    drop(input);
+    let ended = tokio::task::spawn_blocking(|| program.wait_with_output());
+    let done = Done::from(ended.await.expect("no panic").expect("it ends"));
+    done.has_no_secret();
+    // The last answer may have been on its way.
+    let position = done.json("enqueued")[0]["position"]
+        .as_u64()
+        .expect("a count");
+    let skip = format!("--skip {position}");
+    done.fails(4, &["enqueue: ", &skip]);
+
+    fixture.folder_file("input", lines(0..2000, &line));
+    let rest = fixture.json("enqueued", &["enqueue", "q", "input", "--skip=1500"]);
+    assert_eq!(
+        (&rest[0]["stored"], &rest[0]["position"]),
+        (&500.into(), &2000.into())
+    );
+    assert_eq!(payloads(&fixture, "q").await.len(), 2000);
+}
+
 /// The payloads of all messages, which this takes out of the queue.
 async fn payloads(fixture: &Fixture, queue: &str) -> BTreeSet<String> {
     let options = queue_api::LeaseOptions::new(100_000);
@@ -154,9 +238,9 @@ async fn move_loses_nothing_when_it_is_stopped_or_killed() {
             &["move", "from", "to", "--create", "--output=json"],
         );
         wait_for(&fixture, "to", 1).await;
-        // As long as messages come in, it goes on.
-        let mut stored = 2000;
         signal(&program, sent);
+        // Producers go on.
+        let mut stored = 2000;
         while program.try_wait().expect("a look").is_none() {
             from.enqueue_batch(&short_lived(stored..stored + 100))
                 .await
@@ -164,7 +248,7 @@ async fn move_loses_nothing_when_it_is_stopped_or_killed() {
             stored += 100;
         }
         let status = program.wait_with_output().expect("it ends").status;
-        // It may have had the time to move all.
+        // It may have had the time to move all that it found.
         assert!(status.code() == code || status.success(), "{status}");
 
         while live(&fixture, "from").await > 0 {

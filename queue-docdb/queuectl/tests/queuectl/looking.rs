@@ -128,6 +128,9 @@ async fn a_queue_that_does_not_exist_is_an_error_with_the_nearest() {
         );
     }
     fixture
+        .run(&["peek", "mail", "--max=0"])
+        .fails(2, &["max is 0", "1 to 1000"]);
+    fixture
         .run(&["peek", "zzz"])
         .fails(3, &["`queuectl queues` lists the 2"]);
     // An empty one exists.
