@@ -2,18 +2,17 @@
 
 use anyhow::Result;
 use queue_api::Queue;
-use serde::{Deserialize, Serialize};
 
 use super::{
     Location, Scale,
     backlog::{Backlog, lease_and_ack, message},
     baselines::Raw,
+    consumers::Consumers,
     location::QUEUE,
 };
 use crate::{
-    child::{self, Child, Orders, Role},
     report::{Report, Row, Target},
-    window::{Window, Work, work},
+    window::{Window, work},
 };
 
 pub(super) const BATCH: usize = 500;
@@ -76,39 +75,16 @@ async fn enqueue_batch(queue: Queue) -> Result<u64> {
     Ok(queue.enqueue_batch(&batch).await?.len() as u64)
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Order {
-    batch: usize,
-    window: Window,
-}
-
+/// Beside one process.
 pub(super) async fn processes(
     report: &mut Report,
     scale: &Scale,
     location: &Location,
 ) -> Result<()> {
     let backlog = Backlog::new(&location.backend().await?, QUEUE, scale.backlog).await?;
-    let mut children = Vec::new();
-    for _ in 0..16 {
-        children.push(Child::start(&Role::Consumer(location.clone()))?);
-    }
-    for child in &mut children {
-        child.answer::<()>().await?; // it is connected
-    }
+    let mut consumers = Consumers::start(location).await?;
     for ((batch, with_target, least), counts) in TARGETS.into_iter().zip(scale.processes) {
-        let measure = async |processes| {
-            let window = Window::after_warm_up(scale.counted);
-            for child in &mut children[..processes] {
-                child.order(&Order { batch, window }).await?;
-            }
-            let mut works = Vec::new();
-            for child in &mut children[..processes] {
-                works.push(child.answer().await?);
-            }
-            let work: Work = works.into_iter().sum();
-            backlog.refill(work.total).await?;
-            Ok(work.rate)
-        };
+        let measure = async |processes| consumers.drain(&backlog, scale, processes, batch).await;
         let mut figures = report.rounds(counts, measure).await?;
         let one = figures.remove(0);
         for (&processes, figures) in counts[1..].iter().zip(figures) {
@@ -125,19 +101,4 @@ pub(super) async fn processes(
         }
     }
     Ok(())
-}
-
-/// The program of a child: works through each window that the parent sends.
-pub(crate) async fn consume(location: &Location, mut orders: Orders) -> Result<()> {
-    let queue = Backlog::new(&location.backend().await?, QUEUE, 0)
-        .await?
-        .queue;
-    // The first call checks the queue's version, which is not to be measured.
-    queue.stats().await?;
-    child::tell(&())?;
-    loop {
-        let Order { batch, window } = orders.next().await?;
-        let context = (queue.clone(), batch);
-        child::tell(&work(window, 1, &context, lease_and_ack).await?)?;
-    }
 }

@@ -23,6 +23,9 @@ const LEASES: usize = 20;
 /// How many messages are ready in the baseline, and behind invisible ones.
 const FEW: u64 = 10_000;
 
+/// In milliseconds.
+const MOST_COUNTING: f64 = 300.0;
+
 /// Longer than any run.
 const INVISIBLE: Duration = Duration::from_secs(24 * 3600);
 
@@ -36,6 +39,7 @@ pub(super) async fn measure(report: &mut Report, scale: &Scale, location: &Locat
         let what = format!("{} ready", HumanCount(size));
         compare(report, &few, &ready, what).await?;
     }
+    count(report, &ready, scale).await?;
     let invisible = Backlog::new(&backend, "invisible", FEW).await?;
     let mut stored = 0;
     for &size in scale.backlogs {
@@ -47,6 +51,25 @@ pub(super) async fn measure(report: &mut Report, scale: &Scale, location: &Locat
         compare(report, &few, &invisible, what).await?;
     }
     Ok(())
+}
+
+/// The time in which the messages are counted. It grows with their number.
+async fn count(report: &mut Report, backlog: &Backlog, scale: &Scale) -> Result<()> {
+    let size = scale.backlogs.last().copied().unwrap_or_default();
+    let measure = async || {
+        let began = nanos();
+        let stats = backlog.queue.stats().await?;
+        let millis = (nanos() - began) as f64 / 1e6;
+        ensure!(
+            stats.ready == size,
+            "{} of {size} messages counted",
+            stats.ready
+        );
+        Ok(millis)
+    };
+    let name = format!("stats, {} ready", HumanCount(size));
+    let row = Row::new(name, "ms", Target::AtMost(MOST_COUNTING));
+    report.measure(row, measure).await
 }
 
 async fn compare(report: &mut Report, few: &Backlog, many: &Backlog, what: String) -> Result<()> {

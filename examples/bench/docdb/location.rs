@@ -8,7 +8,7 @@ use mongodb::{
     event::{EventHandler, command::CommandEvent},
     options::{ClientOptions, WriteConcern},
 };
-use queue_docdb::DocDbBackend;
+use queue_docdb::{DocDbBackend, DocDbBuilder};
 use serde::{Deserialize, Serialize};
 
 /// The queue of a section.
@@ -34,7 +34,15 @@ pub(super) enum WakeMode {
 
 impl Location {
     pub(super) async fn backend(&self) -> Result<Arc<DocDbBackend>> {
-        self.connect(None).await
+        self.connect(|builder| builder).await
+    }
+
+    /// A backend that puts so many messages into a document.
+    pub(super) async fn backend_with_entries_of(
+        &self,
+        messages: usize,
+    ) -> Result<Arc<DocDbBackend>> {
+        self.connect(|builder| builder.entry_size(messages)).await
     }
 
     /// A backend whose commands `handler` sees.
@@ -42,17 +50,16 @@ impl Location {
         &self,
         handler: impl Fn(CommandEvent) + Send + Sync + 'static,
     ) -> Result<Arc<DocDbBackend>> {
-        self.connect(Some(EventHandler::callback(handler))).await
+        let handler = EventHandler::callback(handler);
+        self.connect(|builder| builder.command_event_handler(handler))
+            .await
     }
 
     async fn connect(
         &self,
-        handler: Option<EventHandler<CommandEvent>>,
+        with: impl FnOnce(DocDbBuilder) -> DocDbBuilder,
     ) -> Result<Arc<DocDbBackend>> {
-        let mut builder = DocDbBackend::builder(&self.uri).database(&self.database);
-        if let Some(handler) = handler {
-            builder = builder.command_event_handler(handler);
-        }
+        let mut builder = with(DocDbBackend::builder(&self.uri).database(&self.database));
         if self.wake_mode == WakeMode::Polling {
             builder = builder.without_change_stream();
         }

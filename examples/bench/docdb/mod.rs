@@ -3,6 +3,8 @@
 mod backlog;
 mod baselines;
 mod batches;
+mod consumers;
+mod entries;
 mod latency;
 pub(crate) mod location;
 mod single;
@@ -14,15 +16,16 @@ use anyhow::{Context as _, Result, bail};
 use mongodb::{Client, bson::doc};
 use mongodb_test_server::{MongoServer, Source};
 
-pub(crate) use batches::consume;
+pub(crate) use consumers::consume;
 pub(crate) use waiting::listen;
 
 use crate::report::Report;
 use location::Location;
 
-pub(crate) const SECTIONS: [&str; 7] = [
+pub(crate) const SECTIONS: [&str; 8] = [
     "batches",
     "processes",
+    "entries",
     "single",
     "enqueue",
     "worker",
@@ -49,7 +52,7 @@ pub(crate) struct Scale {
 pub(crate) const QUICK: Scale = Scale {
     rounds: 3,
     counted: Duration::from_millis(700),
-    backlog: 100_000,
+    backlog: 250_000,
     processes: [&[1, 4], &[1, 4, 16]],
     backlogs: &[50_000, 150_000],
     wakes: 80,
@@ -96,6 +99,7 @@ async fn measure_on(
         let measured = match *section {
             "batches" => batches::one_process(report, scale, &location).await,
             "processes" => batches::processes(report, scale, &location).await,
+            "entries" => entries::measure(report, scale, &location).await,
             "single" => single::lease_and_ack(report, scale, &location).await,
             "enqueue" => enqueue(report, scale, &location).await,
             "worker" => single::worker(report, scale, &location).await,

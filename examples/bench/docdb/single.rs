@@ -34,6 +34,9 @@ const NAIVE_BACKLOG: u64 = 40_000;
 
 const WORKER_CONCURRENCY: usize = 64;
 
+/// In milliseconds.
+const LONGEST_HANDLER: u64 = 20;
+
 pub(super) async fn lease_and_ack(
     report: &mut Report,
     scale: &Scale,
@@ -76,20 +79,26 @@ pub(super) async fn worker(report: &mut Report, scale: &Scale, location: &Locati
     const TASKS: usize = WORKER_CONCURRENCY;
     let backend = location.backend().await?;
     let backlog = Backlog::new(&backend, QUEUE, scale.backlog).await?;
-    let baseline = async || {
-        backlog
-            .drain(scale.counted, TASKS, &backlog.queue, lease_and_ack_one)
-            .await
-    };
-    let measured = async || {
-        let (rate, handled) = run_worker(backlog.queue.clone(), scale.counted).await?;
-        backlog.refill(handled).await?;
-        Ok(rate)
-    };
-    let name = format!("worker, concurrency {TASKS}, empty handler");
-    let row = Row::new(name, "messages/s", Target::AtLeast(0.8));
-    let name = format!("single calls, {TASKS} tasks");
-    report.compare(row, &name, baseline, measured).await
+    for (longest, handlers) in [
+        (0, "empty handlers"),
+        (LONGEST_HANDLER, "handlers of 0 to 20 ms"),
+    ] {
+        let baseline = async || {
+            let context = (backlog.queue.clone(), longest);
+            let drained = backlog.drain(scale.counted, TASKS, &context, handle_one);
+            drained.await
+        };
+        let measured = async || {
+            let (rate, handled) = run_worker(backlog.queue.clone(), scale.counted, longest).await?;
+            backlog.refill(handled).await?;
+            Ok(rate)
+        };
+        let name = format!("worker, concurrency {TASKS}, {handlers}");
+        let row = Row::new(name, "messages/s", Target::AtLeast(0.8));
+        let name = format!("single calls, {TASKS} tasks");
+        report.compare(row, &name, baseline, measured).await?;
+    }
+    Ok(())
 }
 
 fn row(calls: &str, tasks: usize, least: f64) -> Row {
@@ -101,12 +110,24 @@ fn row(calls: &str, tasks: usize, least: f64) -> Row {
 }
 
 async fn lease_and_ack_one(queue: Queue) -> Result<u64> {
+    handle_one((queue, 0)).await
+}
+
+/// Leases a message, takes up to `longest` milliseconds for it, and acks it.
+async fn handle_one((queue, longest): (Queue, u64)) -> Result<u64> {
     let Some(delivery) = queue.lease().await? else {
         return Ok(0);
     };
+    take_up_to(longest).await;
     let outcome = queue.ack(&delivery.receipt).await?;
     ensure!(outcome == LeaseOutcome::Applied, "the ack was {outcome:?}");
     Ok(1)
+}
+
+async fn take_up_to(longest: u64) {
+    if longest > 0 {
+        pause(Duration::from_millis(fastrand::u64(0..=longest))).await;
+    }
 }
 
 async fn enqueue_one(queue: Queue) -> Result<u64> {
@@ -115,12 +136,16 @@ async fn enqueue_one(queue: Queue) -> Result<u64> {
 }
 
 /// Returns messages per second, and how many messages were handled in all.
-async fn run_worker(queue: Queue, counted: Duration) -> Result<(f64, u64)> {
+async fn run_worker(queue: Queue, counted: Duration, longest: u64) -> Result<(f64, u64)> {
     let handled = Arc::new(AtomicU64::new(0));
     let count = handled.clone();
     let handler = move |_: String, _: Context| {
-        count.fetch_add(1, Ordering::Relaxed);
-        async { Ok::<_, String>(()) }
+        let count = count.clone();
+        async move {
+            take_up_to(longest).await;
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, String>(())
+        }
     };
     let worker = Worker::new(queue, handler).with_concurrency(WORKER_CONCURRENCY);
     let (stop, stopped) = oneshot::channel::<()>();

@@ -1,6 +1,7 @@
 //! What a lease call takes of the entries that it finds. No database.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     time::Duration,
 };
@@ -51,6 +52,14 @@ pub(crate) struct TakenEntry {
     until: DateTime,
 }
 
+/// A part of an entry whose messages are ready.
+struct Ready {
+    at: Millis,
+    size: usize,
+    /// Of the entry.
+    index: usize,
+}
+
 impl<'a> Claim<'a> {
     pub(crate) fn new(options: &'a LeaseOptions) -> Self {
         Self {
@@ -95,19 +104,23 @@ impl<'a> Claim<'a> {
         self.nonce = Uuid::new();
         let now = now.timestamp_millis();
         let ready = |(index, stored): (usize, &Stored)| {
-            let times = stored.entry.parts.iter().filter_map(|part| part.ready_at());
-            let ready = times.filter(|at| *at <= now);
-            ready
-                .map(|at| (at, index))
-                .collect::<Vec<(Millis, usize)>>()
+            let parts = stored.entry.parts.iter();
+            let ready = parts.filter_map(|part| {
+                let at = part.ready_at().filter(|at| *at <= now)?;
+                Some(Ready {
+                    at,
+                    size: part.numbers.len(),
+                    index,
+                })
+            });
+            ready.collect::<Vec<_>>()
         };
-        let mut ready: Vec<_> = entries.iter().enumerate().flat_map(ready).collect();
-        ready.sort_unstable();
+        let ready = entries.iter().enumerate().flat_map(ready).collect();
         let mut wanted = self.wanted();
         let mut touched: Vec<Option<TakenEntry>> = Vec::new();
         touched.resize_with(entries.len(), || None);
         let mut entries: Vec<Option<Stored>> = entries.into_iter().map(Some).collect();
-        for (at, index) in ready {
+        for Ready { at, index, .. } in in_order(ready, wanted) {
             if wanted == 0 {
                 break;
             }
@@ -208,6 +221,35 @@ impl<'a> Claim<'a> {
     }
 }
 
+/// The order in which a claim of `wanted` messages takes them: by ready time. Of those that are ready
+/// since the same millisecond, what fits comes first, and then the smallest part. So most claims take
+/// whole entries, which cost less.
+fn in_order(mut ready: Vec<Ready>, mut wanted: usize) -> Vec<Ready> {
+    ready.sort_unstable_by_key(|it| (it.at, Reverse(it.size), it.index));
+    let mut in_order = Vec::with_capacity(ready.len());
+    let mut too_large: Vec<Ready> = Vec::new();
+    let mut ready = ready.into_iter().peekable();
+    while let Some(next) = ready.next() {
+        let is_last = ready.peek().is_none_or(|after| after.at != next.at);
+        if next.size <= wanted {
+            wanted -= next.size;
+            in_order.push(next);
+        } else {
+            too_large.push(next);
+        }
+        if is_last {
+            too_large.sort_unstable_by_key(|it| (it.size, it.index));
+            wanted -= too_large
+                .iter()
+                .map(|it| it.size)
+                .sum::<usize>()
+                .min(wanted);
+            in_order.append(&mut too_large);
+        }
+    }
+    in_order
+}
+
 impl TakenEntry {
     pub(crate) fn entry(&self) -> Uuid {
         self.stored.id
@@ -239,5 +281,33 @@ impl TakenEntry {
             .with_visibility_timeout(visibility)
             .with_lease_expires_at(self.until.to_system_time());
         Some(delivery)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(ready: &[(Millis, usize)], wanted: usize) -> Vec<usize> {
+        let ready = ready.iter().enumerate();
+        let ready = ready.map(|(index, &(at, size))| Ready { at, size, index });
+        let in_order = in_order(ready.collect(), wanted);
+        in_order.into_iter().map(|it| it.index).collect()
+    }
+
+    #[test]
+    fn entries_of_one_millisecond_are_taken_whole_if_they_fit() {
+        let left_over = [(5, 5), (5, 16), (5, 16), (5, 16)];
+        assert_eq!(order(&left_over, 32), [1, 2, 0, 3]);
+        assert_eq!(order(&left_over, 37), [1, 2, 0, 3]);
+        // A part that is not whole any more is used up before another one is taken apart.
+        assert_eq!(order(&left_over, 34), [1, 2, 0, 3]);
+        assert_eq!(order(&left_over, 2), [0, 1, 2, 3]);
+        assert_eq!(order(&left_over, 10), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_earlier_ready_time_comes_first() {
+        assert_eq!(order(&[(6, 16), (5, 2), (7, 4)], 20), [1, 0, 2]);
     }
 }

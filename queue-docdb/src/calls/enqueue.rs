@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mongodb::bson::{DateTime, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use queue_api::{EnqueueOutcome, MessageId, NewMessage};
 
 use crate::{
     document::{
-        encoding::{NewEntry, Stored, id_filter, key},
+        encoding::{NewEntry, Stored, id_value, key},
         fields::{BORN, ID, IDS, MESSAGES},
     },
     store::{
@@ -20,6 +20,12 @@ use crate::{
 
 /// The most bytes of documents in a command. Servers accept a command of 16 MiB.
 const FULL: usize = 15 << 20;
+
+/// More than the fields of an entry take beside its messages.
+const ENTRY_FIELDS: usize = 512;
+
+/// More than the names, types and lengths take that surround a message or a header.
+const FRAME: usize = 64;
 
 /// The most payload bytes of an entry of several messages. Each write of an entry may rewrite all of
 /// them.
@@ -50,8 +56,8 @@ impl QueueCollection {
         let mut open = drafts(messages, &first_uses(messages), self.entry_shape(), now);
         let mut retries = self.deadline.retries();
         while !open.is_empty() {
-            let rest = open.split_off(first_part(&open));
-            let inserted = self.insert_drafts(&open).await;
+            let rest = open.split_off(first_part(&open, messages));
+            let inserted = self.insert_once(documents(&open, messages)).await;
             // Also after an error: some may have been stored.
             self.state.shared_poll.notify();
             let Inserted {
@@ -166,7 +172,7 @@ impl QueueCollection {
                 doc! { ID: { "$in": keys } }
             }
             false => {
-                let ids: Vec<_> = ids.iter().map(|id| id_filter(id)).collect();
+                let ids: Vec<_> = ids.iter().map(|id| id_value(id)).collect();
                 doc! { IDS: { "$in": ids } }
             }
         };
@@ -185,11 +191,6 @@ impl QueueCollection {
                 is_keyed: false,
             },
         }
-    }
-
-    async fn insert_drafts(&self, drafts: &[Draft]) -> Result<Inserted, StoreError> {
-        let documents: Vec<_> = drafts.iter().map(|draft| &draft.entry.document).collect();
-        self.insert_once(&documents).await
     }
 
     /// Whether a majority has all of these entries. If so, this call has stored them, because an
@@ -246,12 +247,9 @@ pub(crate) fn drafts(
     full.extend(open.into_values().map(|(group, _)| group));
     // In the order of the call.
     full.sort_unstable();
-    let draft = |indexes: Vec<usize>| {
-        let entry: Vec<&NewMessage> = indexes.iter().map(|&index| &messages[index]).collect();
-        Draft {
-            entry: NewEntry::new(&entry, shape.is_keyed, now),
-            indexes,
-        }
+    let draft = |indexes: Vec<usize>| Draft {
+        entry: NewEntry::new(&messages[indexes[0]], shape.is_keyed, now),
+        indexes,
     };
     full.into_iter().map(draft).collect()
 }
@@ -262,18 +260,33 @@ fn weight(message: &NewMessage) -> usize {
     message.payload.len() + headers
 }
 
+pub(crate) fn documents(drafts: &[Draft], messages: &[NewMessage]) -> Vec<Document> {
+    let document = |draft: &Draft| {
+        let of_entry: Vec<_> = draft.indexes.iter().map(|&at| &messages[at]).collect();
+        draft.entry.document(&of_entry)
+    };
+    drafts.iter().map(document).collect()
+}
+
 /// How many of these fit into the next command, at least one.
-pub(crate) fn first_part(drafts: &[Draft]) -> usize {
-    let mut weight = 0;
+pub(crate) fn first_part(drafts: &[Draft], messages: &[NewMessage]) -> usize {
+    let mut size = 0;
     let fits = |draft: &&Draft| {
-        weight += draft.entry.document.as_bytes().len();
-        weight <= FULL
+        let of_entry = draft.indexes.iter().map(|&at| &messages[at]);
+        size += ENTRY_FIELDS + of_entry.map(encoded_size).sum::<usize>();
+        size <= FULL
     };
     drafts
         .iter()
         .take_while(fits)
         .count()
         .clamp(1, drafts.len().max(1))
+}
+
+/// The bytes of a message in a document, or a few more.
+fn encoded_size(message: &NewMessage) -> usize {
+    let frames = FRAME * (1 + message.headers.len());
+    weight(message) + message.id.as_str().len() + frames
 }
 
 fn store(drafts: &[Draft], outcomes: &mut [EnqueueOutcome]) {

@@ -11,7 +11,7 @@ use mongodb::{
 use queue_api::{EnqueueOutcome, LeaseOutcome, MessageId, NewMessage, Receipt};
 
 use super::{
-    enqueue::{Draft, drafts, first_part, first_uses},
+    enqueue::{Draft, documents, drafts, first_part, first_uses},
     settle::{acks, write},
     uses::{decide, trace},
 };
@@ -83,7 +83,7 @@ impl QueueCollection {
         let drafts = drafts(messages, &new, self.entry_shape(), self.now().await);
         let mut rest = drafts.as_slice();
         while !rest.is_empty() {
-            let (part, later) = rest.split_at(first_part(rest));
+            let (part, later) = rest.split_at(first_part(rest, messages));
             self.insert_in_session(session, part, messages).await?;
             rest = later;
         }
@@ -101,8 +101,7 @@ impl QueueCollection {
         messages: &[NewMessage],
     ) -> Result<(), StoreError> {
         // No write concern: that is the commit's.
-        let documents = drafts.iter().map(|draft| &draft.entry.document);
-        let command = self.insert_command(documents)?;
+        let command = self.insert_command(documents(drafts, messages));
         let refused = match self.run_in_session(session, command).await {
             Ok(reply) => read_insert_reply(&reply, drafts.len())?.refused,
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),

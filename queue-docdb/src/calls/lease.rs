@@ -65,7 +65,9 @@ struct Round {
     is_unknown: bool,
     /// The entries of a claim that took too long and was not carried out.
     slow: Vec<Uuid>,
+    /// It saw all that is ready from its place on.
     saw_all: bool,
+    has_leased: bool,
 }
 
 /// What a round found.
@@ -83,19 +85,19 @@ impl QueueCollection {
         let mut claim = Claim::new(options);
         let (mut extra, mut lost_rounds) = (0, 0);
         let mut most = usize::MAX;
-        let (mut is_first, mut is_unknown) = (true, false);
+        let (mut from_head, mut is_unknown) = (false, false);
         let mut retries = self.deadline.retries();
         while claim.wanted() > 0 {
-            let needed = (self.state.sizes.entries(claim.wanted()) + extra).min(most);
-            // The rest may lie before the place where the first round began.
-            let place = match is_first {
-                true => Place {
+            // One more: the last claim may have left only a few messages of the first entry.
+            let probably = self.state.sizes.entries(claim.wanted()).saturating_add(1);
+            let needed = probably.min(claim.wanted()).saturating_add(extra).min(most);
+            let place = match from_head {
+                true => Place::HEAD,
+                false => Place {
                     from: self.state.cursor.begin(),
                     skip: self.state.contention.skip(needed),
                 },
-                false => Place::HEAD,
             };
-            is_first = false;
             let round = match self.claim(&mut claim, place, needed).await {
                 Ok(round) => round,
                 // An error would hide what is leased already until its timeout, and another try
@@ -110,6 +112,8 @@ impl QueueCollection {
                 }
             };
             extra = (extra + round.buried).min(MOST_EXTRA);
+            // The rest may lie before the place where this round began.
+            from_head |= round.saw_all || !round.has_leased;
             is_unknown |= round.is_unknown;
             most = match round.slow.as_slice() {
                 [] => most,
@@ -126,7 +130,7 @@ impl QueueCollection {
                 if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
                     break;
                 }
-            } else if round.saw_all && !round.is_unknown {
+            } else if round.saw_all && place.is_head() && !round.is_unknown {
                 break;
             }
         }
@@ -149,7 +153,7 @@ impl QueueCollection {
         self.remember(&found, place, began);
         let mut round = Round {
             buried: found.unreadable.len(),
-            saw_all: found.saw_all && place.is_head() && found.unreadable.is_empty(),
+            saw_all: found.saw_all && found.unreadable.is_empty(),
             ..Round::default()
         };
         self.set_aside(found.unreadable).await?;
@@ -185,6 +189,7 @@ impl QueueCollection {
         if is_slow {
             round.slow = open;
         }
+        round.has_leased = !leased.is_empty() && !round.is_lost;
         claim.deliver(leased);
         if !round.is_lost && !round.is_unknown {
             self.state.contention.won();
@@ -215,7 +220,7 @@ impl QueueCollection {
         needed: usize,
     ) -> Result<Found, StoreError> {
         // Entries whose messages this call has met may be ready again.
-        let limit = needed + claim.met_entries();
+        let limit = needed.saturating_add(claim.met_entries());
         let mut filter = ready(now, place.from);
         let mut passed_over = self.state.held.entries();
         passed_over.extend(claim.met_again(now));

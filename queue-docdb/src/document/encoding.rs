@@ -3,8 +3,7 @@
 use std::{collections::HashSet, time::SystemTime};
 
 use mongodb::bson::{
-    Binary, Bson, DateTime, Document, RawArrayBuf, RawBinaryRef, RawBson, RawBsonRef, RawDocument,
-    RawDocumentBuf, Uuid, doc, spec::BinarySubtype,
+    Binary, Bson, DateTime, Document, RawBsonRef, RawDocument, Uuid, doc, spec::BinarySubtype,
 };
 use queue_api::{Bytes, Headers, Limits, MessageId, NewMessage, millis};
 
@@ -45,13 +44,14 @@ pub(crate) struct Message {
     pub(crate) headers: Headers,
 }
 
-/// A document that is to be inserted.
+/// What an entry that is to be inserted has beside its messages. Sent again, it is the same.
 #[derive(Clone, Debug)]
 pub(crate) struct NewEntry {
     pub(crate) id: Uuid,
     /// If its `_id` may come again.
     pub(crate) born: Option<i64>,
-    pub(crate) document: RawDocumentBuf,
+    rev: i64,
+    enqueued_at: DateTime,
 }
 
 /// No document that this library writes is larger. A server refuses a write that makes one of nearly
@@ -62,36 +62,42 @@ const LARGEST: usize = 15 << 20;
 const FIRST_REVISIONS: i64 = 1 << 62;
 
 impl NewEntry {
-    /// The entry of messages that are enqueued `now` and have the same settings.
-    pub(crate) fn new(messages: &[&NewMessage], is_keyed: bool, now: DateTime) -> Self {
-        let first = messages.first().expect("an entry has messages");
+    /// An entry of messages that are enqueued `now`.
+    pub(crate) fn new(first: &NewMessage, is_keyed: bool, now: DateTime) -> Self {
         let (id, born) = match is_keyed {
             true => (key(&first.id), Some(fastrand::i64(..))),
             false => (Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes()), None),
         };
-        let mut ids = RawArrayBuf::new();
-        let mut bodies = RawArrayBuf::new();
-        for message in messages {
-            ids.push(id_value(&message.id));
-            bodies.push(body(message));
+        Self {
+            id,
+            born,
+            rev: fastrand::i64(1..FIRST_REVISIONS),
+            enqueued_at: now,
         }
-        let mut document = RawDocumentBuf::new();
-        document.append(ID, Binary::from_uuid(id));
-        document.append(IDS, ids);
-        document.append(REV, fastrand::i64(1..FIRST_REVISIONS));
+    }
+
+    /// The document, with these messages of the same settings.
+    pub(crate) fn document(&self, messages: &[&NewMessage]) -> Document {
+        let first = messages.first().expect("an entry has messages");
+        let ids: Vec<Bson> = messages.iter().map(|it| id_value(&it.id)).collect();
+        let bodies: Vec<Bson> = messages.iter().map(|it| body(it).into()).collect();
         let delay = millis::ceil(first.delay_or_default());
-        document.append(VISIBLE_AT, instant::after(now, delay));
-        document.append(ATTEMPTS, 0_i64);
-        document.append(COUNT, i64::try_from(messages.len()).unwrap_or(i64::MAX));
-        document.append(ENQUEUED_AT, now);
-        let visibility = millis::ceil(first.visibility_timeout_or_default());
-        document.append(VISIBILITY, visibility);
-        document.append(MAX_ATTEMPTS, i64::from(first.max_attempts_or_default()));
-        if let Some(born) = born {
-            document.append(BORN, born);
+        let mut document = doc! {
+            ID: self.id,
+            IDS: ids,
+            REV: self.rev,
+            VISIBLE_AT: instant::after(self.enqueued_at, delay),
+            ATTEMPTS: 0_i64,
+            COUNT: i64::try_from(messages.len()).unwrap_or(i64::MAX),
+            ENQUEUED_AT: self.enqueued_at,
+            VISIBILITY: millis::ceil(first.visibility_timeout_or_default()),
+            MAX_ATTEMPTS: i64::from(first.max_attempts_or_default()),
+        };
+        if let Some(born) = self.born {
+            document.insert(BORN, born);
         }
-        document.append(MESSAGES, bodies);
-        Self { id, born, document }
+        document.insert(MESSAGES, bodies);
+        document
     }
 }
 
@@ -103,44 +109,31 @@ pub(crate) fn key(id: &MessageId) -> Uuid {
     Uuid::from_bytes(key.into_bytes())
 }
 
-fn body(message: &NewMessage) -> RawDocumentBuf {
-    let mut body = RawDocumentBuf::new();
-    // By reference: payloads may be large.
-    let payload = RawBinaryRef {
+fn body(message: &NewMessage) -> Document {
+    let payload = Binary {
         subtype: BinarySubtype::Generic,
-        bytes: &message.payload,
+        bytes: message.payload.to_vec(),
     };
-    body.append_ref(PAYLOAD, RawBsonRef::Binary(payload));
+    let mut body = doc! { PAYLOAD: payload };
     if !message.headers.is_empty() {
-        let mut headers = RawArrayBuf::new();
-        for (name, value) in &message.headers {
-            let mut pair = RawArrayBuf::new();
-            pair.push(name.as_str());
-            pair.push(value.as_str());
-            headers.push(pair);
-        }
-        body.append(HEADERS, headers);
+        let pair = |(name, value): (&String, &String)| vec![name.clone(), value.clone()];
+        body.insert(
+            HEADERS,
+            message.headers.iter().map(pair).collect::<Vec<_>>(),
+        );
     }
     body
 }
 
 /// The message id as the index keeps it: a UUID takes 16 bytes instead of 36.
-pub(crate) fn id_value(id: &MessageId) -> RawBson {
+pub(crate) fn id_value(id: &MessageId) -> Bson {
     let text = id.as_str();
     match uuid::Uuid::try_parse(text) {
         // Only if it comes back as the same text.
         Ok(uuid) if uuid.hyphenated().to_string() == text => {
-            RawBson::Binary(Binary::from_uuid(Uuid::from_bytes(uuid.into_bytes())))
+            Uuid::from_bytes(uuid.into_bytes()).into()
         }
-        _ => RawBson::String(text.to_owned()),
-    }
-}
-
-/// The same for a filter.
-pub(crate) fn id_filter(id: &MessageId) -> Bson {
-    match id_value(id) {
-        RawBson::Binary(binary) => Bson::Binary(binary),
-        _ => Bson::String(id.as_str().to_owned()),
+        _ => text.into(),
     }
 }
 
@@ -244,7 +237,7 @@ impl Stored {
                 let before = self.entry.numbers();
                 let left = self.ids.iter().zip(before);
                 let left = left.filter(|(_, number)| numbers.binary_search(number).is_ok());
-                put(IDS, Some(left.map(|(id, _)| id_filter(id)).collect()));
+                put(IDS, Some(left.map(|(id, _)| id_value(id)).collect()));
             }
             if !self.entry.is_parted {
                 put(ATTEMPTS, None);

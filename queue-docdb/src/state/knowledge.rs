@@ -35,7 +35,8 @@ impl Knowledge {
         self.current().is_some_and(|known| known.has_indexes)
     }
 
-    /// Whether messages are found by `_id`. It stays known longer, because a queue does not change it.
+    /// Whether messages are found by `_id`. It stays known: a queue does not change it, and a call
+    /// that is under way relies on it.
     pub(crate) fn is_keyed(&self) -> bool {
         self.lock().is_some_and(|known| known.is_keyed)
     }
@@ -66,8 +67,12 @@ impl Knowledge {
         }
     }
 
+    /// Forgets what another call may have changed, so that the next call looks again.
     pub(crate) fn forget(&self) {
-        *self.lock() = None;
+        if let Some(known) = &mut *self.lock() {
+            known.until = Instant::now();
+            known.has_indexes = false;
+        }
     }
 
     fn current(&self) -> Option<Known> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::bson::{Document, doc};
 
 use crate::store::{
     collection::QueueCollection,
@@ -46,24 +46,17 @@ impl QueueCollection {
     /// sends it twice if the application's client has retryable writes on.
     pub(crate) async fn insert_once(
         &self,
-        documents: &[&RawDocumentBuf],
+        documents: Vec<Document>,
     ) -> Result<Inserted, StoreError> {
-        let mut command = self.insert_command(documents.iter().copied())?;
+        let sent = documents.len();
+        let mut command = self.insert_command(documents);
         command.insert("writeConcern", doc! { "w": "majority" });
-        let sent = self.database.run_command(command);
-        read_insert_reply(&self.deadline.run(sent).await?, documents.len())
+        let answer = self.database.run_command(command);
+        read_insert_reply(&self.deadline.run(answer).await?, sent)
     }
 
-    /// The documents are decoded, because the oldest supported driver takes no raw command.
-    pub(crate) fn insert_command<'a>(
-        &self,
-        documents: impl Iterator<Item = &'a RawDocumentBuf>,
-    ) -> Result<Document, StoreError> {
-        let documents = documents
-            .map(|document| Document::try_from(document.as_ref()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        Ok(doc! { "insert": self.messages.name(), "documents": documents, "ordered": false })
+    pub(crate) fn insert_command(&self, documents: Vec<Document>) -> Document {
+        doc! { "insert": self.messages.name(), "documents": documents, "ordered": false }
     }
 }
 

@@ -128,15 +128,18 @@ impl QueueCollection {
                     .is_ok_and(|what| what == "schema")
             };
             if found.get_document("_id").is_ok_and(has_version_id) {
-                contents(encoding::count(found, "version"))
+                None
             } else if encoding::is_entry(found) {
-                Contents::Unversioned
+                Some(Contents::Unversioned)
             } else {
-                Contents::Foreign("has documents of another program")
+                Some(Contents::Foreign("has documents of another program"))
             }
         };
-        let first = self.first(Document::new(), read).await?;
-        Ok(first.unwrap_or(Contents::Empty))
+        match self.first(Document::new(), read).await? {
+            None => Ok(Contents::Empty),
+            Some(None) => Ok(self.version().await?.unwrap_or(Contents::Empty)),
+            Some(Some(contents)) => Ok(contents),
+        }
     }
 
     async fn version(&self) -> Result<Option<Contents>, StoreError> {

@@ -1,7 +1,7 @@
 //! Documents that another program changed.
 
 use mongodb::bson::doc;
-use queue_api::{LeaseOutcome, PageOptions, QueueAdmin, Redrive};
+use queue_api::{LeaseChange, LeaseOutcome, PageOptions, QueueAdmin, Redrive};
 
 use crate::fixture::{Fixture, applied, id, ids, lease, message, name};
 
@@ -50,17 +50,16 @@ async fn a_damaged_document_is_not_in_the_way_of_other_receipts() {
     for each in ["damaged", "intact"] {
         queue.enqueue(&message(each)).await.unwrap();
     }
-    let receipts: Vec<_> = lease(&queue, 2)
-        .await
-        .into_iter()
-        .map(|it| it.receipt)
+    let deliveries = lease(&queue, 2).await.into_iter();
+    let releases: Vec<_> = deliveries
+        .map(|it| LeaseChange::release(it.receipt))
         .collect();
     let damage = doc! { "$set": { "visibility": "soon" } };
     fixture.change_document("damaged", damage).await;
-    let outcomes = queue.ack_batch(&receipts).await.unwrap();
+    let outcomes = queue.change_batch(&releases).await.unwrap();
     assert_eq!(outcomes, [LeaseOutcome::Lost, LeaseOutcome::Applied]);
     let stats = queue.stats().await.unwrap();
-    assert_eq!((stats.leased, stats.dead), (0, 1));
+    assert_eq!((stats.ready, stats.leased, stats.dead), (1, 0, 1));
 }
 
 async fn numbers_of_other_types_are_read() {

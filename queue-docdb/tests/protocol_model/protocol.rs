@@ -310,24 +310,31 @@ impl<'a> Wire<'a> {
         let mut done = Done::default();
         let (mut open, mut doubtful) = (self.call.uses.clone(), Vec::new());
         let is_ack = matches!(self.call.op, Op::All(Action::Ack) | Op::One(Action::Ack));
-        let whole = match open.as_slice() {
-            [uses] if is_ack && bug == Bug::AckOfSome => Some(uses[0].held.nonce),
-            [uses] if is_ack => uses::whole_claim(uses),
-            _ => None,
+        // `MOST_DELETES`. There, the two entries stand for more than that.
+        let is_more = open.len() > 1 && self.run.is_keyed();
+        let whole = |uses: &Vec<Use>| match bug {
+            _ if !is_ack || is_more => None,
+            Bug::AckOfSome => Some(uses[0].held.nonce),
+            _ => uses::whole_claim(uses),
         };
-        if let Some(nonce) = whole {
-            // `delete_claimed`
-            let mut doc = new_doc(0, &[0], self.run);
-            doc.id = open[0][0].held.entry;
-            let applied = open[0].iter().map(|it| (it.clone(), LeaseOutcome::Applied));
-            let delete = self.statement(&doc, Guard::Lease(nonce), None, applied.collect());
-            match self.ask(Request::Write(vec![delete.clone()]))?.hits {
-                None => doubtful.push(doc.id),
-                Some(hits) if hits == [true] => {
-                    done.settle(&delete);
-                    return Ok(done);
+        if let Some(nonces) = open.iter().map(whole).collect::<Option<Vec<_>>>() {
+            // `delete_claimed`, one after another: no entry tells of another one.
+            for (uses, nonce) in open.clone().iter().zip(nonces) {
+                let mut doc = new_doc(0, &[0], self.run);
+                doc.id = uses[0].held.entry;
+                let applied = uses.iter().map(|it| (it.clone(), LeaseOutcome::Applied));
+                let delete = self.statement(&doc, Guard::Lease(nonce), None, applied.collect());
+                match self.ask(Request::Write(vec![delete.clone()]))?.hits {
+                    None => doubtful.push(doc.id),
+                    Some(hits) if hits == [true] => {
+                        done.settle(&delete);
+                        open.retain(|other| other[0].held.entry != doc.id);
+                    }
+                    Some(_) => {}
                 }
-                Some(_) => {}
+            }
+            if open.is_empty() {
+                return Ok(done);
             }
         }
         while self.tries < TRIES {
