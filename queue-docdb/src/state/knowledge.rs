@@ -83,3 +83,18 @@ impl Knowledge {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_under_way_still_knows_how_messages_are_found() {
+        let knowledge = Knowledge::default();
+        knowledge.learn_queue(true);
+        knowledge.learn_indexes();
+        knowledge.forget();
+        assert!(!knowledge.is_queue() && !knowledge.is_ready());
+        assert!(knowledge.is_keyed());
+    }
+}
