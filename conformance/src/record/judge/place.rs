@@ -131,17 +131,20 @@ impl<'a> Place<'a> {
             .steps
             .iter()
             .filter_map(|step| match &step.action {
-                Action::Deliver { delivery, .. } => Some((step.call, &delivery.receipt)),
+                Action::Deliver { delivery, .. } => Some((step.call, *delivery)),
                 _ => None,
             })
             .collect();
-        for (n, (call, receipt)) in delivered.iter().enumerate() {
+        for (n, (call, delivery)) in delivered.iter().enumerate() {
             for (later, other) in &delivered[n + 1..] {
-                if other == receipt {
+                if other.receipt == delivery.receipt {
+                    let receipt = &delivery.receipt;
                     let why = format!("L3: two deliveries have the receipt {receipt}");
                     return breach(why, [*call, *later]);
                 }
-                if (&later.by, later.number) == (&call.by, call.number) {
+                let is_same_call = (&later.by, later.number) == (&call.by, call.number);
+                // An id that is stored again is another message, whose order the search looks for.
+                if is_same_call && other.id == delivery.id {
                     return breach("L4: one call delivered the message twice", [*call]);
                 }
             }
