@@ -1,6 +1,8 @@
 //! The calls, command by command, as in the code that each function names. What they decide is decided
 //! by `entry.rs`, `uses.rs` and `written.rs`.
 
+use std::collections::HashMap;
+
 use mongodb::bson::Uuid;
 use queue_api::LeaseOutcome;
 
@@ -308,7 +310,7 @@ impl<'a> Wire<'a> {
     fn settle(&mut self) -> Result<Done, Stop> {
         let bug = self.run.bug;
         let mut done = Done::default();
-        let (mut open, mut doubtful) = (self.call.uses.clone(), Vec::new());
+        let (mut open, mut doubtful) = (self.call.uses.clone(), HashMap::new());
         let is_ack = matches!(self.call.op, Op::All(Action::Ack) | Op::One(Action::Ack));
         let whole = match open.as_slice() {
             [uses] if is_ack && bug == Bug::AckOfSome => Some(uses[0].held.nonce),
@@ -322,7 +324,7 @@ impl<'a> Wire<'a> {
             let applied = open[0].iter().map(|it| (it.clone(), LeaseOutcome::Applied));
             let delete = self.statement(&doc, Guard::Lease(nonce), None, applied.collect());
             match self.ask(Request::Write(vec![delete.clone()]))?.hits {
-                None => doubtful.push(doc.id),
+                None => drop(doubtful.insert(doc.id, None)),
                 Some(hits) if hits == [true] => {
                     done.settle(&delete);
                     return Ok(done);
@@ -336,7 +338,10 @@ impl<'a> Wire<'a> {
             let absent = open.iter().filter(|uses| find(uses).is_none()).flatten();
             let absent: Vec<Use> = absent.cloned().collect();
             let mut outcome = LeaseOutcome::Lost;
-            if absent.iter().any(|it| doubtful.contains(&it.held.entry)) {
+            if absent
+                .iter()
+                .any(|it| doubtful.contains_key(&it.held.entry))
+            {
                 match bug {
                     Bug::GoneIsApplied => outcome = LeaseOutcome::Applied,
                     Bug::LostAfterDoubt => {}
@@ -356,7 +361,9 @@ impl<'a> Wire<'a> {
                     continue;
                 };
                 let (after, outcomes) = uses::decide(&doc.entry, uses);
-                let is_doubtful = doubtful.contains(&doc.id) && bug != Bug::LostAfterDoubt;
+                let before = doubtful.get(&doc.id);
+                let is_doubtful = before.is_some_and(|before| *before != Some(doc.rev));
+                let is_doubtful = is_doubtful && bug != Bug::LostAfterDoubt;
                 if is_doubtful && uses::has_lost(uses, &outcomes) {
                     return Err(Stop::Uncertain);
                 }
@@ -381,7 +388,9 @@ impl<'a> Wire<'a> {
                         done.settle(write);
                     }
                     Written::No => {}
-                    Written::NotYet | Written::Unknown => doubtful.push(write.doc.id),
+                    Written::NotYet | Written::Unknown => {
+                        doubtful.entry(write.doc.id).or_insert(Some(write.doc.rev));
+                    }
                 }
             }
             if open.is_empty() {
