@@ -101,6 +101,7 @@ impl Event {
 /// The queue of a case, with its clock and its log.
 #[derive(Debug)]
 pub(crate) struct World {
+    pub(crate) database: String,
     pub(crate) queue: QueueName,
     pub(crate) clock: Arc<ManualClock>,
     events: Mutex<Vec<Event>>,
@@ -109,8 +110,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(database: &str) -> Self {
         Self {
+            database: database.to_owned(),
             queue: QueueName::new("mail").expect("a name"),
             clock: Arc::new(ManualClock::new()),
             events: Mutex::default(),
