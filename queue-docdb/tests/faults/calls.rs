@@ -282,20 +282,21 @@ impl Party {
     async fn transact(&self, leased: &[Leased]) -> Result<()> {
         let copies = self.world.copies(&["next"]);
         let (number, began, clock_from) = (self.world.number(), moment(), self.world.now());
-        let done = self.commit(leased, &copies).await;
-        let answers = done.as_ref().ok().cloned().flatten();
-        let (acked, stored) = answers.unzip();
-        let uses = leased.iter().cloned().map(|it| (it, ReceiptAction::Ack));
-        let settle = What::Settle {
-            uses: uses.collect(),
-            answer: acked,
-        };
-        let enqueue = What::Enqueue {
-            copies,
-            answer: stored,
-        };
-        for what in [settle, enqueue] {
-            self.world.push(Event {
+        let uses: Vec<_> = leased
+            .iter()
+            .map(|it| (it.clone(), ReceiptAction::Ack))
+            .collect();
+        let events = |answers: Option<Outcomes>| {
+            let (acked, stored) = answers.unzip();
+            let settle = What::Settle {
+                uses: uses.clone(),
+                answer: acked,
+            };
+            let enqueue = What::Enqueue {
+                copies: copies.clone(),
+                answer: stored,
+            };
+            [settle, enqueue].map(|what| Event {
                 by: self.name,
                 number,
                 began,
@@ -304,8 +305,14 @@ impl Party {
                 clock_to: self.world.now(),
                 what,
                 is_in_transaction: true,
-            });
-        }
+            })
+        };
+        events(None).iter().for_each(|it| self.world.announce(it));
+        let done = self.commit(leased, &copies).await;
+        let answers = done.as_ref().ok().cloned().flatten();
+        events(answers)
+            .into_iter()
+            .for_each(|it| self.world.push(it));
         done.map(drop)
     }
 

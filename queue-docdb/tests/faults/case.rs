@@ -30,7 +30,7 @@ const SILENCE_GRACE: Duration = Duration::from_millis(700);
 const BUSY: u32 = 20;
 
 /// A call that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(40);
+pub(crate) const HANGS: Duration = Duration::from_secs(40);
 
 /// How often a call is repeated after an error. Connections that the fault has broken may each fail
 /// one.
@@ -243,7 +243,8 @@ impl Case {
             let why = format!("X1: the error is not retryable: {error:?}");
             report.wrong.push(why);
         }
-        let is_harmless = report.met.is_empty() || self.faults == [Fault::Pause];
+        let is_harmless =
+            report.met.is_empty() || matches!(self.faults[..], [Fault::Pause | Fault::PauseAfter]);
         let is_alone = self.adversary == Adversary::Nothing && !is_disturbed;
         if is_harmless && is_alone {
             let why = format!("nothing happened, and the call failed: {error:?}");
@@ -317,32 +318,36 @@ impl Case {
         Ok(())
     }
 
-    /// Acks everything that can be leased, and returns what is left. Dead letters are removed.
     async fn drain(&self, other: &Party, report: &mut Report) -> Result<Look> {
-        let mut error: Option<Error> = None;
-        let began = Instant::now();
-        while began.elapsed() < LONGEST_DRAIN {
-            other.world.clock.advance(Duration::from_secs(3600));
-            match other.lease(100).await {
-                Ok(leased) if !leased.is_empty() => {
-                    error = other.ack(leased).await.err();
-                }
-                Ok(_) => {
-                    let look = other.look(self.call).await?;
-                    if look.live.is_empty() {
-                        other.backend.purge(&other.world.queue, Purge::Dead).await?;
-                        return Ok(look);
-                    }
-                    pause(Duration::from_millis(50)).await;
-                }
-                Err(failed) => error = Some(failed),
-            }
-        }
-        let look = other.look(self.call).await?;
-        let why = format!("E1: {:?} cannot be leased: {error:?}", look.live);
-        report.wrong.push(why);
-        Ok(look)
+        drain(self.call, other, &mut report.wrong).await
     }
+}
+
+/// Acks everything that can be leased, and returns what is left. Dead letters are removed.
+pub(crate) async fn drain(call: Call, other: &Party, wrong: &mut Vec<String>) -> Result<Look> {
+    let mut error: Option<Error> = None;
+    let began = Instant::now();
+    while began.elapsed() < LONGEST_DRAIN {
+        other.world.clock.advance(Duration::from_secs(3600));
+        match other.lease(100).await {
+            Ok(leased) if !leased.is_empty() => {
+                error = other.ack(leased).await.err();
+            }
+            Ok(_) => {
+                let look = other.look(call).await?;
+                if look.live.is_empty() {
+                    other.backend.purge(&other.world.queue, Purge::Dead).await?;
+                    return Ok(look);
+                }
+                pause(Duration::from_millis(50)).await;
+            }
+            Err(failed) => error = Some(failed),
+        }
+    }
+    let look = other.look(call).await?;
+    let why = format!("E1: {:?} cannot be leased: {error:?}", look.live);
+    wrong.push(why);
+    Ok(look)
 }
 
 impl Default for Report {

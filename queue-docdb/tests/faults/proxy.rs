@@ -346,6 +346,7 @@ impl Connection<'_> {
                 Reply::Lose
             }
             Fault::ResetAfter => Reply::Close,
+            Fault::PauseAfter => Reply::Late(Duration::ZERO),
             Fault::ReplyLate(timeout) => Reply::Late(timeout.passed()),
             Fault::Error { place, .. } => {
                 let is_part = matches!(place, Place::Part | Place::Statement);

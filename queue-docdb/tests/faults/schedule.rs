@@ -16,6 +16,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) enum Fault {
     /// The message waits until the adversary has moved.
     Pause,
+    /// The request is carried out. Its reply waits.
+    PauseAfter,
     /// The request does not arrive. The connection stays open and silent.
     RequestLost,
     /// The request is carried out. Its connection is silent from then on.
@@ -88,8 +90,9 @@ const PLACES: [(Place, &str); 6] = [
     (Place::Concern, "concern"),
 ];
 
-const PLAIN: [(Fault, &str); 17] = [
+const PLAIN: [(Fault, &str); 18] = [
     (Fault::Pause, "pause"),
+    (Fault::PauseAfter, "pause_after"),
     (Fault::RequestLost, "request_lost"),
     (Fault::ReplyLost, "reply_lost"),
     (Fault::ResetBefore, "reset_before"),

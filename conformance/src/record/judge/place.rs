@@ -155,10 +155,15 @@ impl<'a> Place<'a> {
     /// How each call may have counted the message, by the step of the call. A call that is not there
     /// was not about it.
     pub(super) fn counted(&self) -> Vec<(&'a Call, Vec<Counted>)> {
+        let counts = |step: &Step| step.is_certain && !step.action.counts().is_empty();
+        // All orders are many.
+        if !self.steps.iter().any(counts) {
+            return Vec::new();
+        }
         let counted = counted(&self.steps, &self.unknown_leases);
         let steps = self.steps.iter().enumerate();
         steps
-            .filter(|(_, step)| step.is_certain && !step.action.counts().is_empty())
+            .filter(|(_, step)| counts(step))
             .map(|(n, step)| {
                 // If there are too many orders to look at, everything is possible.
                 let all = || step.action.counts().to_vec();
