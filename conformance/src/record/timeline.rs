@@ -99,7 +99,7 @@ fn describe(operation: &Operation, clock_start: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::judge::judge, *};
-    use crate::record::event::{ReceiptAction, RecordedDelivery};
+    use crate::record::event::{ManageCall, ReceiptAction, RecordedDelivery};
 
     fn call(number: u64, (began, ended): (u64, u64), operation: Operation) -> Call {
         Call {
@@ -188,6 +188,59 @@ mod tests {
         };
         assert!(leased(&[("r1", 1)]).is_empty());
         let text = leased(&[("r1", 1), ("r2", 2)])[0].to_string();
+        assert!(text.contains("==> L4: one call delivered"), "{text}");
+    }
+
+    /// A purge and another enqueue of the id, while one call leases. Both take effect within it.
+    #[test]
+    fn one_call_may_meet_two_messages_of_an_id() {
+        let store = |copy: &str| Operation::Enqueue {
+            id: copy.to_owned(),
+            delay: 0,
+            answered: true,
+        };
+        let leased = |copies: [&str; 2]| {
+            let mut leased = lease(1000, &[("r1", 1), ("r2", 1)]);
+            if let Operation::Lease {
+                answer: Some(answer),
+                ..
+            } = &mut leased
+            {
+                for (delivery, copy) in answer.iter_mut().zip(copies) {
+                    copy.clone_into(&mut delivery.id);
+                }
+            }
+            leased
+        };
+        let mut last = ack("r2", true);
+        if let Operation::Settle { id, .. } = &mut last {
+            "q/m#2".clone_into(id);
+        }
+        let judged = |purge: (u64, u64), copies| {
+            judge(&[
+                call(1, (0, 10), store("q/m#1")),
+                call(2, (20, 90), leased(copies)),
+                call(
+                    3,
+                    purge,
+                    Operation::Manage {
+                        queue: "q".to_owned(),
+                        call: ManageCall::PurgeLive(Some(1)),
+                    },
+                ),
+                call(4, (40, 50), store("q/m#2")),
+                call(5, (95, 99), last.clone()),
+            ])
+        };
+        let copies = ["q/m#1", "q/m#2"];
+        assert!(judged((25, 45), copies).is_empty());
+        for (purge, why) in [
+            ((12, 15), "removed before the lease began"),
+            ((60, 70), "not removed until the second was stored"),
+        ] {
+            assert!(!judged(purge, copies).is_empty(), "{why}");
+        }
+        let text = judged((25, 45), ["q/m#2", "q/m#2"])[0].to_string();
         assert!(text.contains("==> L4: one call delivered"), "{text}");
     }
 }

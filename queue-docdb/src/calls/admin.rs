@@ -54,17 +54,22 @@ impl QueueCollection {
         // What comes later stays, or the purge might never end.
         let began = self.now().await;
         let end = instant::after(began, PURGE_MARGIN);
-        let mut purged = 0;
+        let mut purged = self.purge_once(&what, began, end).await?;
+        let mut step = self.next_step();
+        let mut retries = step.deadline.retries();
         loop {
-            purged += self.purge_once(&what, began, end).await?;
             // A failover may undo what the last look showed: that another purge has removed the rest.
-            // After an error, it may be another server that answers, so look again.
-            let step = self.next_step();
-            let mut retries = step.deadline.retries();
             let version = unchanged(doc! { ID: inspect::id() });
             match step.update_again(vec![version], &retries).await {
                 Ok(_) => return Ok(purged),
                 Err(error) => retries.after(error).await?,
+            }
+            // It may be another server that answers now.
+            let more = self.purge_once(&what, began, end).await?;
+            if more > 0 {
+                purged += more;
+                step = self.next_step();
+                retries = step.deadline.retries();
             }
         }
     }
@@ -124,7 +129,9 @@ impl QueueCollection {
 
     async fn purge_set_aside(&self) -> Result<u64, StoreError> {
         self.set_aside_hidden().await?;
-        self.delete(vec![doc! { "q": are_set_aside(), "limit": 0 }])
+        // The letters before may have taken longer than one step.
+        self.next_step()
+            .delete(vec![doc! { "q": are_set_aside(), "limit": 0 }])
             .await
     }
 

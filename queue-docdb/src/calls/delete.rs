@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{DateTime, doc};
 
 use crate::store::{
     collection::QueueCollection,
@@ -45,37 +45,33 @@ impl QueueCollection {
         }
         let deleted = DateTime::from_system_time(wall_clock());
         let mark = doc! { "q": { "_id": inspect::id() }, "u": { "$set": { DELETED: deleted } } };
-        self.mark(mark).await?;
+        // A mark may be written twice.
+        self.update_repeatedly(vec![mark]).await?;
         self.state.knowledge.forget();
         self.remove_all().await
     }
 
-    /// Writes a mark, and returns how many documents it matched. A mark may be written twice.
-    async fn mark(&self, mark: Document) -> Result<u64, StoreError> {
-        let mut retries = self.deadline.retries();
+    async fn remove_all(&self) -> Result<(), StoreError> {
+        let mut tries = 1;
         loop {
-            match self.update_again(vec![mark.clone()], &retries).await {
-                Ok(matched) => return Ok(matched),
-                Err(error) => retries.after(error).await?,
+            let removed = self.next_step().remove_all_within_step().await;
+            let is_slow = matches!(removed, Err(StoreError::TimedOut(_)));
+            // If nothing is left, only a majority is missing.
+            if !is_slow || tries == MOST_TRIES || !self.next_step().has_entries().await? {
+                return removed;
             }
+            tries += 1;
         }
     }
 
-    async fn remove_all(&self) -> Result<(), StoreError> {
+    async fn remove_all_within_step(&self) -> Result<(), StoreError> {
         let all = doc! { "q": { "_id": { "$ne": inspect::id() } }, "limit": 0 };
-        let mut tries = 0;
+        let mut retries = self.deadline.retries();
         loop {
-            let step = self.next_step();
-            let mut retries = step.deadline.retries();
             // Also if it removes nothing, the answer is that of a majority.
-            match step.delete(vec![all.clone()]).await {
+            match self.delete_again(vec![all.clone()], &retries).await {
                 Ok(_) => return Ok(()),
-                Err(error @ StoreError::TimedOut(_)) if tries == MOST_TRIES => return Err(error),
-                Err(StoreError::TimedOut(_)) => tries += 1,
-                Err(error) => {
-                    tries += 1;
-                    retries.after(error).await?;
-                }
+                Err(error) => retries.after(error).await?,
             }
         }
     }
@@ -84,7 +80,7 @@ impl QueueCollection {
     async fn drop_deleted(&self, at: DateTime) -> Result<(), StoreError> {
         let filter = doc! { "_id": inspect::id(), DELETED: at };
         let mark = doc! { "q": filter, "u": { "$set": { DROPPING: true } } };
-        match self.mark(mark).await? {
+        match self.update_repeatedly(vec![mark]).await? {
             0 => Ok(()),
             _ => self.drop_collection().await,
         }

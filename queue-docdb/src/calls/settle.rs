@@ -1,9 +1,6 @@
 //! Ack and change: each entry is read, changed by all receipts that concern it, and written back.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
 use mongodb::bson::{DateTime, Uuid, doc};
@@ -30,6 +27,10 @@ use crate::{
 /// look costs a round trip.
 const MOST_DELETES: usize = 4;
 
+/// The entries that a write of this call may have changed, with the revision that the first such write
+/// saw. `None` if it saw none.
+type Doubtful = HashMap<Uuid, Option<i64>>;
+
 /// The uses of a call, by entry, in order.
 pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
 
@@ -37,7 +38,7 @@ impl QueueCollection {
     pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
         let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
         let mut open = acks(receipts);
-        let mut doubtful = HashSet::new();
+        let mut doubtful = Doubtful::new();
         let claims = open
             .iter()
             .map(|(entry, uses)| Some((*entry, whole_claim(uses)?)));
@@ -58,7 +59,7 @@ impl QueueCollection {
                     Ok(false) => {}
                     Err(error) if error.effect() == Effect::None => return Err(error),
                     Err(error) => {
-                        doubtful.insert(*entry);
+                        doubtful.insert(*entry, None);
                         self.deadline.retries().after(error).await?;
                     }
                 }
@@ -87,7 +88,7 @@ impl QueueCollection {
                 });
             }
         }
-        let settled = self.settle(&mut open, HashSet::new(), &mut outcomes).await;
+        let settled = self.settle(&mut open, Doubtful::new(), &mut outcomes).await;
         // All but a dead letter may be ready sooner than before; also if the answer is an error.
         self.state.shared_poll.notify();
         settled?;
@@ -101,12 +102,11 @@ impl QueueCollection {
         Ok(self.delete_again(vec![statement], &tries).await? == 1)
     }
 
-    /// Reads, decides and writes until every use has an outcome. `doubtful` are entries that an
-    /// earlier write of this call may have changed.
+    /// Reads, decides and writes until every use has an outcome.
     async fn settle(
         &self,
         open: &mut Uses,
-        mut doubtful: HashSet<Uuid>,
+        mut doubtful: Doubtful,
         outcomes: &mut [LeaseOutcome],
     ) -> Result<(), StoreError> {
         let mut retries = self.deadline.retries();
@@ -116,7 +116,7 @@ impl QueueCollection {
             // Nobody can lease or settle their messages any more.
             for id in set_aside {
                 open.remove(&id);
-                if doubtful.contains(&id) {
+                if doubtful.contains_key(&id) {
                     return Err(StoreError::Uncertain);
                 }
             }
@@ -125,7 +125,7 @@ impl QueueCollection {
                 .filter(|id| !found.contains_key(id))
                 .copied()
                 .collect();
-            if absent.iter().any(|id| doubtful.contains(id)) {
+            if absent.iter().any(|id| doubtful.contains_key(id)) {
                 return Err(StoreError::Uncertain);
             }
             if self.are_absent(&absent).await? {
@@ -140,8 +140,11 @@ impl QueueCollection {
                     continue;
                 };
                 let (after, outcomes) = decide(&stored.entry, uses);
-                // The write whose answer was lost may be what has used the receipt.
-                if doubtful.contains(id) && has_lost(uses, &outcomes) {
+                // The write whose answer was lost may be what has used the receipt. It has not if the entry
+                // is still as it was before.
+                let before = doubtful.get(id);
+                let is_doubtful = before.is_some_and(|before| *before != Some(stored.rev));
+                if is_doubtful && has_lost(uses, &outcomes) {
                     return Err(StoreError::Uncertain);
                 }
                 writes.push(write(stored, &after, trace(uses)));
@@ -158,7 +161,7 @@ impl QueueCollection {
                     }
                     Written::No => {}
                     Written::NotYet | Written::Unknown => {
-                        doubtful.insert(write.id);
+                        doubtful.entry(write.id).or_insert(Some(write.seen));
                     }
                 }
             }

@@ -293,12 +293,21 @@ impl QueueCollection {
         if statements.is_empty() {
             return Ok(0);
         }
+        // They change nothing.
+        self.update_repeatedly(statements).await
+    }
+
+    /// Sends update statements that may take effect twice, until the server answers. Returns how many
+    /// documents the last ones matched.
+    pub(crate) async fn update_repeatedly(
+        &self,
+        statements: Vec<Document>,
+    ) -> Result<u64, StoreError> {
         let mut retries = self.deadline.retries();
         loop {
-            // It changes nothing, so it may be sent again after any error.
             match self.update_again(statements.clone(), &retries).await {
                 Err(error) => retries.after(error).await?,
-                held => return held,
+                matched => return matched,
             }
         }
     }

@@ -42,7 +42,7 @@ impl QueueCollection {
                     // It is a queue again, unless another process drops it first.
                     let filter = doc! { "_id": inspect::id(), DROPPING: { "$exists": false } };
                     let revival = doc! { "q": filter, "u": { "$unset": { DELETED: "" } } };
-                    self.update(vec![revival]).await?;
+                    self.update_repeatedly(vec![revival]).await?;
                     contents = self.check_now().await?;
                     continue;
                 }

@@ -67,7 +67,7 @@ impl QueueCollection {
             .into_iter()
             .chain(others)
             .map(|filter| doc! { "q": filter, "u": update.clone(), "multi": true });
-        self.update(statements.collect()).await
+        self.update_repeatedly(statements.collect()).await
     }
 
     /// These entries, without their messages. Those that cannot be read are set aside; their ids are

@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use mongodb::ClientSession;
+use mongodb::{
+    ClientSession,
+    bson::{DateTime, Document, doc},
+    error::UNKNOWN_TRANSACTION_COMMIT_RESULT,
+};
 use queue_api::{
     EnqueueOutcome, Error, ErrorKind, LeaseOutcome, MessageId, NewMessage, Purge, QueueBackend,
     QueueTransaction, Receipt, Redrive, Result,
@@ -11,8 +15,10 @@ use queue_conformance::record::{ReceiptAction, moment};
 use tokio::time::timeout;
 
 use crate::{
+    adversary::Adversary,
     log::{Copy, DELAY, Event, Leased, Party, What},
     look::{Dead, Live},
+    proxy::pause,
     schedule::TIMEOUT,
 };
 
@@ -57,9 +63,13 @@ pub(crate) enum Call {
     Transaction,
     // Last: the cases of a call are drawn by its number.
     Messages,
+    /// The queue was deleted.
+    EnqueueDeleted,
+    /// The first document cannot be read.
+    LeaseDamaged,
 }
 
-pub(crate) const CALLS: [(Call, &str); 29] = [
+pub(crate) const CALLS: [(Call, &str); 31] = [
     (Call::Enqueue, "enqueue"),
     (Call::EnqueueBatch, "enqueue_batch"),
     (Call::EnqueueAgain, "enqueue_again"),
@@ -89,6 +99,8 @@ pub(crate) const CALLS: [(Call, &str); 29] = [
     (Call::Prepare, "prepare"),
     (Call::Transaction, "transaction"),
     (Call::Messages, "messages"),
+    (Call::EnqueueDeleted, "enqueue_deleted"),
+    (Call::LeaseDamaged, "lease_damaged"),
 ];
 
 /// What a call that reads has seen.
@@ -102,9 +114,18 @@ pub(crate) enum Seen {
 }
 
 impl Call {
-    /// Whether the queue does not exist before.
+    /// Whether the queue does not exist before, or is deleted, and the process does not know it.
     pub(crate) fn is_first(self) -> bool {
-        matches!(self, Self::EnqueueFirst | Self::Prepare)
+        matches!(
+            self,
+            Self::EnqueueFirst | Self::EnqueueDeleted | Self::Prepare
+        )
+    }
+
+    /// Whether the judges can tell what came of both. A purge counts a damaged document, which they do
+    /// not know.
+    pub(crate) fn fits(self, adversary: Adversary) -> bool {
+        self != Self::LeaseDamaged || adversary != Adversary::PurgeDead
     }
 
     /// How many operation timeouts the call may last: one for each step of a long call, and for each
@@ -112,6 +133,8 @@ impl Call {
     pub(crate) fn timeouts(self) -> u32 {
         match self {
             Self::Purge | Self::PurgeDead | Self::Redrive | Self::RedriveIds => 2,
+            // A mark, a removal, and a look at what is left.
+            Self::DeleteQueue => 3,
             // A call for each page.
             Self::Messages => 3,
             // Four calls, and an abort.
@@ -124,6 +147,16 @@ impl Call {
     pub(crate) async fn prepare(self, other: &Party) -> Result<Vec<Leased>> {
         match self {
             Self::EnqueueFirst | Self::Prepare | Self::Enqueue | Self::EnqueueBatch => {
+                return Ok(Vec::new());
+            }
+            Self::EnqueueDeleted => {
+                other.send(&["a"]).await?;
+                other.delete_queue().await?;
+                return Ok(Vec::new());
+            }
+            Self::LeaseDamaged => {
+                other.damage().await?;
+                other.send(&["a", "b"]).await?;
                 return Ok(Vec::new());
             }
             Self::EnqueueAgain => {
@@ -182,11 +215,13 @@ impl Call {
         match self {
             Self::Enqueue => drop(party.enqueue(world.copies(&["a"])).await?),
             Self::EnqueueBatch => drop(party.enqueue(world.copies(&["a", "b", "c"])).await?),
-            Self::EnqueueAgain | Self::EnqueueFirst => {
+            Self::EnqueueAgain | Self::EnqueueFirst | Self::EnqueueDeleted => {
                 party.enqueue(world.copies(&["a", "b"])).await?;
             }
             Self::Lease => drop(party.lease(1).await?),
-            Self::LeaseBatch | Self::LeaseBurying => drop(party.lease(2).await?),
+            Self::LeaseBatch | Self::LeaseBurying | Self::LeaseDamaged => {
+                drop(party.lease(2).await?)
+            }
             Self::Ack | Self::AckBatch | Self::AckMixed => {
                 party.settle(all(ReceiptAction::Ack)).await?;
             }
@@ -247,20 +282,21 @@ impl Party {
     async fn transact(&self, leased: &[Leased]) -> Result<()> {
         let copies = self.world.copies(&["next"]);
         let (number, began, clock_from) = (self.world.number(), moment(), self.world.now());
-        let done = self.commit(leased, &copies).await;
-        let answers = done.as_ref().ok().cloned().flatten();
-        let (acked, stored) = answers.unzip();
-        let uses = leased.iter().cloned().map(|it| (it, ReceiptAction::Ack));
-        let settle = What::Settle {
-            uses: uses.collect(),
-            answer: acked,
-        };
-        let enqueue = What::Enqueue {
-            copies,
-            answer: stored,
-        };
-        for what in [settle, enqueue] {
-            self.world.push(Event {
+        let uses: Vec<_> = leased
+            .iter()
+            .map(|it| (it.clone(), ReceiptAction::Ack))
+            .collect();
+        let events = |answers: Option<Outcomes>| {
+            let (acked, stored) = answers.unzip();
+            let settle = What::Settle {
+                uses: uses.clone(),
+                answer: acked,
+            };
+            let enqueue = What::Enqueue {
+                copies: copies.clone(),
+                answer: stored,
+            };
+            [settle, enqueue].map(|what| Event {
                 by: self.name,
                 number,
                 began,
@@ -269,8 +305,14 @@ impl Party {
                 clock_to: self.world.now(),
                 what,
                 is_in_transaction: true,
-            });
-        }
+            })
+        };
+        events(None).iter().for_each(|it| self.world.announce(it));
+        let done = self.commit(leased, &copies).await;
+        let answers = done.as_ref().ok().cloned().flatten();
+        events(answers)
+            .into_iter()
+            .for_each(|it| self.world.push(it));
         done.map(drop)
     }
 
@@ -298,11 +340,20 @@ impl Party {
             return Ok(None);
         }
         // The driver waits for its answer without end.
-        match timeout(TIMEOUT, session.commit_transaction()).await {
+        match timeout(TIMEOUT, commit(&mut session)).await {
             Ok(committed) => committed.map_err(failed)?,
             Err(_) => return Err(Error::new(ErrorKind::TimedOut, "commit", "no answer")),
         }
         Ok(Some(outcomes))
+    }
+
+    /// Stores a document of another program's, which a lease call finds first.
+    async fn damage(&self) -> Result<()> {
+        let database = self.backend.client().database(&self.world.database);
+        let collection = database.collection::<Document>(&format!("queue.{}", self.world.queue));
+        let damaged = doc! { "visible_at": DateTime::from_millis(0) };
+        collection.insert_one(damaged).await.map_err(failed)?;
+        Ok(())
     }
 }
 
@@ -311,6 +362,19 @@ type Outcomes = (Vec<LeaseOutcome>, Vec<EnqueueOutcome>);
 /// The application does not know what was done, and begins again.
 fn failed(error: mongodb::error::Error) -> Error {
     Error::new(ErrorKind::Unavailable, "transaction", "failed").with_source(error)
+}
+
+/// Repeats the commit after lost answers, as the documentation asks of applications. Until then, the
+/// transaction may hold what it has changed.
+async fn commit(session: &mut ClientSession) -> mongodb::error::Result<()> {
+    loop {
+        match session.commit_transaction().await {
+            Err(error) if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
+                pause(Duration::from_millis(50)).await;
+            }
+            committed => return committed,
+        }
+    }
 }
 
 async fn abort(session: &mut ClientSession) {

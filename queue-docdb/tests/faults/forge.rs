@@ -14,13 +14,14 @@ const STEPPED_DOWN: i32 = 189;
 
 /// The answer to a command that was not carried out.
 pub(crate) fn refusal(fault: Fault, command: &Command) -> Document {
-    let Fault::Error {
-        code,
-        place,
-        has_label,
-    } = fault
-    else {
-        return doc! { "ok": 1 };
+    let (code, place, has_label) = match fault {
+        Fault::Error {
+            code,
+            place,
+            has_label,
+        } => (code, place, has_label),
+        Fault::Refusing(code) => (code, Place::Refused, false),
+        _ => return doc! { "ok": 1 },
     };
     if place == Place::Statements {
         let count = i32::try_from(command.statements()).unwrap_or(i32::MAX);

@@ -17,6 +17,7 @@ use queue_api::{
 };
 use queue_conformance::record::{Millis, Moment, ReceiptAction, moment};
 use queue_docdb::DocDbBackend;
+use serde::{Deserialize, Serialize};
 
 /// The visibility timeout of all messages.
 pub(crate) const VISIBILITY: Duration = NewMessage::DEFAULT_VISIBILITY_TIMEOUT;
@@ -35,7 +36,7 @@ pub(crate) struct Copy {
 }
 
 /// A delivery.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Leased {
     pub(crate) id: String,
     pub(crate) payload: String,
@@ -101,21 +102,41 @@ impl Event {
 /// The queue of a case, with its clock and its log.
 #[derive(Debug)]
 pub(crate) struct World {
+    pub(crate) database: String,
     pub(crate) queue: QueueName,
     pub(crate) clock: Arc<ManualClock>,
     events: Mutex<Vec<Event>>,
     numbers: AtomicU64,
     copies: AtomicU64,
+    /// Told of each call before it is made and again when it has returned.
+    announce: Option<fn(&Event)>,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(database: &str) -> Self {
         Self {
+            database: database.to_owned(),
             queue: QueueName::new("mail").expect("a name"),
             clock: Arc::new(ManualClock::new()),
             events: Mutex::default(),
             numbers: AtomicU64::new(1),
             copies: AtomicU64::new(0),
+            announce: None,
+        }
+    }
+
+    /// The same in another process, whose messages have other numbers.
+    pub(crate) fn of_child(database: &str, announce: fn(&Event)) -> Self {
+        Self {
+            copies: AtomicU64::new(1000),
+            announce: Some(announce),
+            ..Self::new(database)
+        }
+    }
+
+    pub(crate) fn announce(&self, event: &Event) {
+        if let Some(announce) = self.announce {
+            announce(event);
         }
     }
 
@@ -139,6 +160,7 @@ impl World {
     }
 
     pub(crate) fn push(&self, event: Event) {
+        self.announce(&event);
         self.events.lock().expect("no panic").push(event);
     }
 
@@ -222,16 +244,18 @@ impl Party {
     async fn log<T>(
         &self,
         call: impl Future<Output = Result<T>>,
-        what: impl FnOnce(Option<&T>) -> What,
+        what: impl Fn(Option<&T>) -> What,
     ) -> Result<T> {
         let mut pending = Pending {
             by: self,
             number: self.world.number(),
             began: moment(),
             clock_from: self.world.now(),
-            what: Some(what),
+            what,
+            has_ended: false,
             answer: PhantomData,
         };
+        self.world.announce(&pending.event(None));
         let answer = call.await;
         pending.end(answer.as_ref().ok());
         answer
@@ -241,7 +265,7 @@ impl Party {
         let messages: Vec<NewMessage> = copies.iter().map(Copy::message).collect();
         let call = self.backend.enqueue(&self.world.queue, &messages);
         let what = |answer: Option<&Vec<_>>| What::Enqueue {
-            copies,
+            copies: copies.clone(),
             answer: answer.cloned(),
         };
         self.log(call, what).await
@@ -275,7 +299,7 @@ impl Party {
             }
         };
         let what = |answer: Option<&Vec<_>>| What::Settle {
-            uses,
+            uses: uses.clone(),
             answer: answer.cloned(),
         };
         self.log(call, what).await
@@ -313,35 +337,38 @@ impl Party {
 }
 
 /// A call under way.
-struct Pending<'a, T, F: FnOnce(Option<&T>) -> What> {
+struct Pending<'a, T, F: Fn(Option<&T>) -> What> {
     by: &'a Party,
     number: u64,
     began: Moment,
     clock_from: Millis,
-    /// Until it has ended.
-    what: Option<F>,
+    what: F,
+    has_ended: bool,
     answer: PhantomData<T>,
 }
 
-impl<T, F: FnOnce(Option<&T>) -> What> Pending<'_, T, F> {
-    fn end(&mut self, answer: Option<&T>) {
-        let Some(what) = self.what.take() else {
-            return;
-        };
-        self.by.world.push(Event {
+impl<T, F: Fn(Option<&T>) -> What> Pending<'_, T, F> {
+    fn event(&self, answer: Option<&T>) -> Event {
+        Event {
             by: self.by.name,
             number: self.number,
             began: self.began,
             returned: moment(),
             clock_from: self.clock_from,
             clock_to: self.by.world.now(),
-            what: what(answer),
+            what: (self.what)(answer),
             is_in_transaction: false,
-        });
+        }
+    }
+
+    fn end(&mut self, answer: Option<&T>) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.by.world.push(self.event(answer));
+        }
     }
 }
 
-impl<T, F: FnOnce(Option<&T>) -> What> Drop for Pending<'_, T, F> {
+impl<T, F: Fn(Option<&T>) -> What> Drop for Pending<'_, T, F> {
     fn drop(&mut self) {
         self.end(None);
     }

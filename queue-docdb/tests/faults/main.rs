@@ -1,12 +1,15 @@
 //! The fault explorer: every message of every call meets every fault, and other processes make the
-//! worst move meanwhile. It knows the contract and the wire, and nothing of the backend's inside.
+//! worst move meanwhile. Processes are killed and suspended there, too. It knows the contract and the wire, and nothing of the backend's inside.
 //!
 //! CONTRIBUTING.md says how to run it and how to read its table.
 
 mod adversary;
 mod calls;
+mod cancelled;
 mod case;
+mod child;
 mod codes;
+mod fates;
 mod forge;
 mod log;
 mod look;
@@ -26,7 +29,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future, stream};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -38,6 +41,8 @@ use crate::{
     adversary::Adversary,
     calls::{CALLS, Call},
     case::{Case, Report},
+    child::child_main,
+    fates::{FATES, Fate},
     plan::Share,
     server::{CLIENTS, Server},
     table::Table,
@@ -93,6 +98,21 @@ impl Run {
         report
     }
 
+    /// Runs the cases of all calls, in which a process meets this fate.
+    async fn fate(&self, fate: Fate) -> Result<(), Failed> {
+        let explored = CALLS
+            .into_iter()
+            .map(async |(call, _)| fates::explore(fate, call, self.share, &self.permits).await);
+        let (mut met, mut wrong) = (0, Vec::new());
+        for explored in future::join_all(explored).await {
+            let (cases, why) = explored.map_err(|error| format!("{error:#}"))?;
+            met += cases;
+            wrong.extend(why);
+        }
+        println!("{fate}: {met} cases");
+        failed_unless_empty(&wrong)
+    }
+
     /// What a call sends when nothing happens, by both kinds of clients. Then all its cases.
     async fn call(&self, call: Call) -> Result<(), Failed> {
         let mut requests = Vec::new();
@@ -134,6 +154,13 @@ impl Run {
     }
 }
 
+fn failed_unless_empty(wrong: &[String]) -> Result<(), Failed> {
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(wrong.join("\n\n").into()),
+    }
+}
+
 fn failure(case: &Case, report: &Report) -> String {
     format!(
         "{CASES}={case} cargo test -p queue-docdb --test faults\nmet: {:?}, answer: {:?}\n{}",
@@ -161,6 +188,9 @@ fn alone(name: &str) -> Trial {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = child_main() {
+        return ended;
+    }
     let arguments = Arguments::from_args();
     let wanted = env::var(CASES).unwrap_or_default();
     let share = match wanted.as_str() {
@@ -183,11 +213,20 @@ fn main() -> ExitCode {
         let run = run.clone();
         Trial::test(name, move || runtime().block_on(run.call(call)))
     });
+    let fates = FATES.into_iter().map(|(fate, name)| {
+        let run = run.clone();
+        Trial::test(name, move || runtime().block_on(run.fate(fate)))
+    });
+    let cancelled = Trial::test("a_thousand_tasks_cancelled_at_once", || {
+        let wrong = runtime().block_on(cancelled::cancel_all());
+        failed_unless_empty(&wrong.map_err(|error| format!("{error:#}"))?)
+    });
+    let trials: Vec<Trial> = fates.chain([cancelled]).chain(trials).collect();
     let mut arguments = arguments;
     // They share the permits.
-    arguments.test_threads = Some(CALLS.len());
+    arguments.test_threads = Some(trials.len());
     let began = Instant::now();
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         println!("{}", run.table.lock().expect("no panic"));
         println!("{SEED}={seed}, in {:.0?}", began.elapsed());

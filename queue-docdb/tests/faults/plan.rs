@@ -47,10 +47,11 @@ pub(crate) fn cases(
     });
     let points: Vec<Point> = points.collect();
     let mut rng = Rng::with_seed(seed ^ (call as u64) << 32);
-    let cases = match share {
+    let mut cases = match share {
         Share::Quick => quick(call, &points, &mut rng),
         Share::All => all(&points, &mut rng),
     };
+    cases.retain(|(_, _, adversary)| call.fits(*adversary));
     let cases = cases.into_iter().map(|(point, faults, adversary)| Case {
         call,
         client: point.client,
@@ -101,6 +102,9 @@ fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<
             cases.push((point, faults, adversary));
         }
     }
+    // One silent connection may only cost a part of a call, whichever command it meets.
+    let own = points.iter().filter(|it| it.client == ClientKind::Own);
+    cases.extend(own.map(|point| (point, vec![Fault::ReplyLost], Adversary::Nothing)));
     let passing = codes::all()
         .into_iter()
         .filter(|it| codes::is_retryable(*it));

@@ -61,6 +61,8 @@ struct Plan {
     /// The first fault meets the request after so many others, the second the next one.
     skip: usize,
     faults: VecDeque<Fault>,
+    /// What every request meets from now on.
+    lasting: Option<Fault>,
     /// The requests that met a fault.
     met: Vec<String>,
     held: Duration,
@@ -133,6 +135,7 @@ impl Proxy {
         let (met, held) = {
             let mut plan = self.shared.plan();
             plan.faults.clear();
+            plan.lasting = None;
             (std::mem::take(&mut plan.met), plan.held)
         };
         self.go_on();
@@ -165,15 +168,12 @@ impl Shared {
         if !plan.is_armed || command.is_cleanup() {
             return None;
         }
-        let request = Request {
-            name: command.name().to_owned(),
-            statements: command.statements(),
-            is_change: command.is_change(),
-            is_in_transaction: command.is_in_transaction(),
-            is_durable: command.is_durable(),
-        };
+        let request = command.request();
         let is_due = plan.seen.len() >= plan.skip;
         plan.seen.push(request.clone());
+        if let Some(lasting) = plan.lasting {
+            return lasting.fits(&request).then_some(lasting);
+        }
         if !is_due {
             return None;
         }
@@ -182,6 +182,7 @@ impl Shared {
             return None;
         }
         plan.met.push(request.name);
+        plan.lasting = fault.lasts().then_some(fault);
         Some(fault)
     }
 
@@ -264,7 +265,8 @@ impl Connection<'_> {
             let message = match Message::read(&mut from_client).await {
                 Ok(message) => message,
                 Err(gone) => {
-                    if is_monitor && *self.shared.is_silent.borrow() {
+                    let is_silent = *self.shared.is_silent.borrow();
+                    if is_monitor && is_silent && self.shared.plan().lasting.is_none() {
                         self.shared.outlast_adversary().await;
                         self.shared.is_silent.send_replace(false);
                     }
@@ -315,12 +317,13 @@ impl Connection<'_> {
                 *self.shared.late.lock().expect("no panic") = Some(message);
                 return Err(aborted());
             }
-            Fault::SilenceBefore => {
+            Fault::SilenceBefore | Fault::Gone => {
                 self.shared.is_silent.send_replace(true);
                 self.shared.strike().await;
                 return self.shared.outlast_silence().await;
             }
-            Fault::Error {
+            Fault::Refusing(_)
+            | Fault::Error {
                 place: Place::Refused | Place::Statements,
                 ..
             } => {
@@ -337,12 +340,13 @@ impl Connection<'_> {
                 let reply = forge::undone(undone, fault == Fault::Undone);
                 return self.answer(&message.reply(&reply)).await;
             }
-            Fault::ReplyLost => Reply::Lose,
+            Fault::ReplyLost | Fault::NoMajority => Reply::Lose,
             Fault::SilenceAfter => {
                 self.shared.is_silent.send_replace(true);
                 Reply::Lose
             }
             Fault::ResetAfter => Reply::Close,
+            Fault::PauseAfter => Reply::Late(Duration::ZERO),
             Fault::ReplyLate(timeout) => Reply::Late(timeout.passed()),
             Fault::Error { place, .. } => {
                 let is_part = matches!(place, Place::Part | Place::Statement);

@@ -16,6 +16,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) enum Fault {
     /// The message waits until the adversary has moved.
     Pause,
+    /// The request is carried out. Its reply waits.
+    PauseAfter,
     /// The request does not arrive. The connection stays open and silent.
     RequestLost,
     /// The request is carried out. Its connection is silent from then on.
@@ -43,6 +45,12 @@ pub(crate) enum Fault {
     Undone,
     /// The same, and the client is not told. Only what the client does not want a majority to have.
     UndoneUnnoticed,
+    /// From here until the call ends, nothing arrives and all connections are silent.
+    Gone,
+    /// From here until the call ends, no majority answers: writes are carried out without a reply.
+    NoMajority,
+    /// From here until the call ends, the server refuses every request with this code.
+    Refusing(i32),
 }
 
 /// A time limit of the clients.
@@ -82,8 +90,9 @@ const PLACES: [(Place, &str); 6] = [
     (Place::Concern, "concern"),
 ];
 
-const PLAIN: [(Fault, &str); 13] = [
+const PLAIN: [(Fault, &str); 18] = [
     (Fault::Pause, "pause"),
+    (Fault::PauseAfter, "pause_after"),
     (Fault::RequestLost, "request_lost"),
     (Fault::ReplyLost, "reply_lost"),
     (Fault::ResetBefore, "reset_before"),
@@ -96,6 +105,11 @@ const PLAIN: [(Fault, &str); 13] = [
     (Fault::SilenceAfter, "silence_after"),
     (Fault::Undone, "undone"),
     (Fault::UndoneUnnoticed, "undone_unnoticed"),
+    (Fault::Gone, "gone"),
+    (Fault::NoMajority, "no_majority"),
+    // A server that is not the primary, and one that ends commands after it began with them.
+    (Fault::Refusing(10107), "refusing.10107"),
+    (Fault::Refusing(11601), "refusing.11601"),
 ];
 
 /// One code for each way in which a server and a driver treat errors: not primary, stepped down,
@@ -180,6 +194,7 @@ impl Fault {
                 "commitTransaction" => !is_durable,
                 _ => is_change && !is_in_transaction && !is_durable,
             },
+            Self::NoMajority => is_change && is_durable,
             Self::Error { code, place, .. } => match place {
                 Place::Refused => true,
                 // An error ends a transaction, so nothing of it is done.
@@ -196,6 +211,11 @@ impl Fault {
     /// Whether one connection is silent and the others work.
     pub(crate) fn is_one_silence(self) -> bool {
         matches!(self, Self::RequestLost | Self::ReplyLost)
+    }
+
+    /// Whether it lasts until the call has ended.
+    pub(crate) fn lasts(self) -> bool {
+        matches!(self, Self::Gone | Self::NoMajority | Self::Refusing(_))
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {

@@ -1,6 +1,9 @@
 //! The server of all cases, and the clients of a case.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use mongodb::{
     Client,
@@ -102,9 +105,19 @@ impl Server {
         database: &str,
         world: &Arc<World>,
     ) -> queue_api::Result<Party> {
+        Self::subject(proxy.address(), kind, TIMEOUT, database, world).await
+    }
+
+    /// The same, in any process.
+    pub(crate) async fn subject(
+        address: &str,
+        kind: ClientKind,
+        timeout: Duration,
+        database: &str,
+        world: &Arc<World>,
+    ) -> queue_api::Result<Party> {
         let uri = format!(
-            "mongodb://{}/?directConnection=true&heartbeatFrequencyMS={}&connectTimeoutMS={}",
-            proxy.address(),
+            "mongodb://{address}/?directConnection=true&heartbeatFrequencyMS={}&connectTimeoutMS={}",
             HEARTBEAT.as_millis(),
             CONNECT_TIMEOUT.as_millis()
         );
@@ -118,13 +131,13 @@ impl Server {
                 options.retry_writes = Some(true);
                 options.retry_reads = Some(true);
                 options.write_concern = Some(WriteConcern::nodes(1));
-                options.server_selection_timeout = Some(TIMEOUT / 2);
+                options.server_selection_timeout = Some(timeout / 2);
                 let client = Client::with_options(options).expect("valid options");
                 DocDbBackend::from_database(client.database(database))
             }
         };
         let backend = backend
-            .operation_timeout(TIMEOUT)
+            .operation_timeout(timeout)
             .clock(world.clock.clone());
         party("subject", backend, world).await
     }

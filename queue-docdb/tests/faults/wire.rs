@@ -8,6 +8,8 @@ use std::io;
 use mongodb::bson::{Bson, Document, RawDocument};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::schedule::Request;
+
 const HEADER: usize = 16;
 
 /// The handshake of a new connection.
@@ -152,6 +154,16 @@ pub(crate) struct Command(pub(crate) Document);
 impl Command {
     pub(crate) fn name(&self) -> &str {
         self.0.keys().next().map_or("", String::as_str)
+    }
+
+    pub(crate) fn request(&self) -> Request {
+        Request {
+            name: self.name().to_owned(),
+            statements: self.statements(),
+            is_change: self.is_change(),
+            is_in_transaction: self.is_in_transaction(),
+            is_durable: self.is_durable(),
+        }
     }
 
     /// Whether the driver sends it to look at the server or to set up a connection.

@@ -1,6 +1,8 @@
 //! The calls, command by command, as in the code that each function names. What they decide is decided
 //! by `entry.rs`, `uses.rs` and `written.rs`.
 
+use std::collections::HashMap;
+
 use mongodb::bson::Uuid;
 use queue_api::LeaseOutcome;
 
@@ -308,7 +310,7 @@ impl<'a> Wire<'a> {
     fn settle(&mut self) -> Result<Done, Stop> {
         let bug = self.run.bug;
         let mut done = Done::default();
-        let (mut open, mut doubtful) = (self.call.uses.clone(), Vec::new());
+        let (mut open, mut doubtful) = (self.call.uses.clone(), HashMap::new());
         let is_ack = matches!(self.call.op, Op::All(Action::Ack) | Op::One(Action::Ack));
         // `MOST_DELETES`. There, the two entries stand for more than that.
         let is_more = open.len() > 1 && self.run.is_keyed();
@@ -325,7 +327,7 @@ impl<'a> Wire<'a> {
                 let applied = uses.iter().map(|it| (it.clone(), LeaseOutcome::Applied));
                 let delete = self.statement(&doc, Guard::Lease(nonce), None, applied.collect());
                 match self.ask(Request::Write(vec![delete.clone()]))?.hits {
-                    None => doubtful.push(doc.id),
+                    None => drop(doubtful.insert(doc.id, None)),
                     Some(hits) if hits == [true] => {
                         done.settle(&delete);
                         open.retain(|other| other[0].held.entry != doc.id);
@@ -343,7 +345,10 @@ impl<'a> Wire<'a> {
             let absent = open.iter().filter(|uses| find(uses).is_none()).flatten();
             let absent: Vec<Use> = absent.cloned().collect();
             let mut outcome = LeaseOutcome::Lost;
-            if absent.iter().any(|it| doubtful.contains(&it.held.entry)) {
+            if absent
+                .iter()
+                .any(|it| doubtful.contains_key(&it.held.entry))
+            {
                 match bug {
                     Bug::GoneIsApplied => outcome = LeaseOutcome::Applied,
                     Bug::LostAfterDoubt => {}
@@ -363,7 +368,9 @@ impl<'a> Wire<'a> {
                     continue;
                 };
                 let (after, outcomes) = uses::decide(&doc.entry, uses);
-                let is_doubtful = doubtful.contains(&doc.id) && bug != Bug::LostAfterDoubt;
+                let before = doubtful.get(&doc.id);
+                let is_doubtful = before.is_some_and(|before| *before != Some(doc.rev));
+                let is_doubtful = is_doubtful && bug != Bug::LostAfterDoubt;
                 if is_doubtful && uses::has_lost(uses, &outcomes) {
                     return Err(Stop::Uncertain);
                 }
@@ -388,7 +395,9 @@ impl<'a> Wire<'a> {
                         done.settle(write);
                     }
                     Written::No => {}
-                    Written::NotYet | Written::Unknown => doubtful.push(write.doc.id),
+                    Written::NotYet | Written::Unknown => {
+                        doubtful.entry(write.doc.id).or_insert(Some(write.doc.rev));
+                    }
                 }
             }
             if open.is_empty() {

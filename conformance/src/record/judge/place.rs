@@ -131,17 +131,20 @@ impl<'a> Place<'a> {
             .steps
             .iter()
             .filter_map(|step| match &step.action {
-                Action::Deliver { delivery, .. } => Some((step.call, &delivery.receipt)),
+                Action::Deliver { delivery, .. } => Some((step.call, *delivery)),
                 _ => None,
             })
             .collect();
-        for (n, (call, receipt)) in delivered.iter().enumerate() {
+        for (n, (call, delivery)) in delivered.iter().enumerate() {
             for (later, other) in &delivered[n + 1..] {
-                if other == receipt {
+                if other.receipt == delivery.receipt {
+                    let receipt = &delivery.receipt;
                     let why = format!("L3: two deliveries have the receipt {receipt}");
                     return breach(why, [*call, *later]);
                 }
-                if (&later.by, later.number) == (&call.by, call.number) {
+                let is_same_call = (&later.by, later.number) == (&call.by, call.number);
+                // An id that is stored again is another message, whose order the search looks for.
+                if is_same_call && other.id == delivery.id {
                     return breach("L4: one call delivered the message twice", [*call]);
                 }
             }
@@ -152,10 +155,15 @@ impl<'a> Place<'a> {
     /// How each call may have counted the message, by the step of the call. A call that is not there
     /// was not about it.
     pub(super) fn counted(&self) -> Vec<(&'a Call, Vec<Counted>)> {
+        let counts = |step: &Step| step.is_certain && !step.action.counts().is_empty();
+        // All orders are many.
+        if !self.steps.iter().any(counts) {
+            return Vec::new();
+        }
         let counted = counted(&self.steps, &self.unknown_leases);
         let steps = self.steps.iter().enumerate();
         steps
-            .filter(|(_, step)| step.is_certain && !step.action.counts().is_empty())
+            .filter(|(_, step)| counts(step))
             .map(|(n, step)| {
                 // If there are too many orders to look at, everything is possible.
                 let all = || step.action.counts().to_vec();
