@@ -4,6 +4,7 @@
 //! CONTRIBUTING.md says how to run it and how to read its table.
 
 mod adversary;
+mod agenda;
 mod calls;
 mod cancelled;
 mod case;

@@ -9,7 +9,7 @@ use crate::{
     calls::{CALLS, Call},
     case::Case,
     codes,
-    schedule::{CODES, Fault, Request},
+    schedule::{CODES, Fault, Place, Request},
     server::ClientKind,
 };
 
@@ -20,6 +20,13 @@ pub(crate) enum Share {
     Quick,
     All,
 }
+
+/// A server that is not the primary.
+const TURNED_AWAY: Fault = Fault::Error {
+    code: 10107,
+    place: Place::Refused,
+    has_label: false,
+};
 
 /// How many second faults are drawn for each request and first fault.
 const SECONDS: usize = 8;
@@ -105,6 +112,10 @@ fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<
     // One silent connection may only cost a part of a call, whichever command it meets.
     let own = points.iter().filter(|it| it.client == ClientKind::Own);
     cases.extend(own.map(|point| (point, vec![Fault::ReplyLost], Adversary::Nothing)));
+    // A driver that repeats a command by itself reports only the second error.
+    let handed_in = points.iter().filter(|it| it.client == ClientKind::HandedIn);
+    let twice = vec![Fault::ResetAfter, TURNED_AWAY];
+    cases.extend(handed_in.map(|point| (point, twice.clone(), Adversary::Nothing)));
     let passing = codes::all()
         .into_iter()
         .filter(|it| codes::is_retryable(*it));

@@ -1,7 +1,7 @@
 //! A proxy between one client and a server, which inflicts the faults of a case.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -18,9 +18,10 @@ use tokio::{
 };
 
 use crate::{
+    agenda::Agenda,
     forge,
     schedule::{Fault, Place, Request},
-    undo::run_and_undo,
+    undo::{Shown, run_and_undo},
     wire::{Command, Message},
 };
 
@@ -36,12 +37,14 @@ pub(crate) struct Proxy {
 
 struct Shared {
     server: String,
-    plan: Mutex<Plan>,
+    agenda: Mutex<Agenda>,
     /// All connections are silent.
     is_silent: watch::Sender<bool>,
     turn: watch::Sender<Turn>,
     /// A request that is to arrive late.
     late: Mutex<Option<Message>>,
+    /// A write that is to be undone.
+    shown: Mutex<Option<Shown>>,
 }
 
 /// Whose turn it is.
@@ -50,22 +53,6 @@ enum Turn {
     BeforeTheFault,
     Adversary,
     AfterTheAdversary,
-}
-
-/// What is to happen.
-#[derive(Default)]
-struct Plan {
-    is_armed: bool,
-    /// The requests since then.
-    seen: Vec<Request>,
-    /// The first fault meets the request after so many others, the second the next one.
-    skip: usize,
-    faults: VecDeque<Fault>,
-    /// What every request meets from now on.
-    lasting: Option<Fault>,
-    /// The requests that met a fault.
-    met: Vec<String>,
-    held: Duration,
 }
 
 /// What happens to the reply of a request that was delivered.
@@ -83,10 +70,11 @@ impl Proxy {
         let address = listener.local_addr().expect("an address").to_string();
         let shared = Arc::new(Shared {
             server,
-            plan: Mutex::default(),
+            agenda: Mutex::default(),
             is_silent: watch::Sender::new(false),
             turn: watch::Sender::new(Turn::BeforeTheFault),
             late: Mutex::default(),
+            shown: Mutex::default(),
         });
         let all = shared.clone();
         let task = tokio::spawn(async move {
@@ -109,11 +97,11 @@ impl Proxy {
 
     /// From now on requests count. After `skip` of them, each of the next meets a fault.
     pub(crate) fn arm(&self, skip: usize, faults: &[Fault]) {
-        *self.shared.plan() = Plan {
+        *self.shared.agenda() = Agenda {
             is_armed: true,
             skip,
             faults: faults.iter().copied().collect(),
-            ..Plan::default()
+            ..Agenda::default()
         };
     }
 
@@ -133,21 +121,22 @@ impl Proxy {
     /// the client was held.
     pub(crate) async fn heal(&self) -> (Vec<String>, Duration) {
         let (met, held) = {
-            let mut plan = self.shared.plan();
-            plan.faults.clear();
-            plan.lasting = None;
-            (std::mem::take(&mut plan.met), plan.held)
+            let mut agenda = self.shared.agenda();
+            agenda.faults.clear();
+            agenda.lasting = None;
+            (std::mem::take(&mut agenda.met), agenda.held)
         };
         self.go_on();
         self.shared.is_silent.send_replace(false);
         // The server may be gone.
         let _ = self.shared.deliver_late().await;
+        let _ = self.shared.undo_shown().await;
         (met, held)
     }
 
     /// The requests since the proxy was armed.
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.shared.plan().seen.clone()
+        self.shared.agenda().seen.clone()
     }
 }
 
@@ -158,32 +147,8 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().expect("no panic")
-    }
-
-    /// The fault that this request meets.
-    fn meet(&self, command: &Command) -> Option<Fault> {
-        let mut plan = self.plan();
-        if !plan.is_armed || command.is_cleanup() {
-            return None;
-        }
-        let request = command.request();
-        let is_due = plan.seen.len() >= plan.skip;
-        plan.seen.push(request.clone());
-        if let Some(lasting) = plan.lasting {
-            return lasting.fits(&request).then_some(lasting);
-        }
-        if !is_due {
-            return None;
-        }
-        let fault = plan.faults.pop_front()?;
-        if !fault.fits(&request) {
-            return None;
-        }
-        plan.met.push(request.name);
-        plan.lasting = fault.lasts().then_some(fault);
-        Some(fault)
+    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+        self.agenda.lock().expect("no panic")
     }
 
     /// Now the adversary moves, if this is the first fault. Returns when it has.
@@ -200,7 +165,7 @@ impl Shared {
         }
         let began = Instant::now();
         self.outlast_adversary().await;
-        self.plan().held += began.elapsed();
+        self.agenda().held += began.elapsed();
     }
 
     async fn outlast_adversary(&self) {
@@ -219,6 +184,17 @@ impl Shared {
         }
         let _ = self.is_silent.subscribe().wait_for(|silent| !silent).await;
         Err(io::ErrorKind::ConnectionAborted.into())
+    }
+
+    fn take_shown(&self) -> Option<Shown> {
+        self.shown.lock().expect("no panic").take()
+    }
+
+    async fn undo_shown(&self) -> io::Result<()> {
+        match self.take_shown() {
+            Some(shown) => shown.undo().await,
+            None => Ok(()),
+        }
     }
 
     async fn deliver_late(&self) -> io::Result<()> {
@@ -266,7 +242,7 @@ impl Connection<'_> {
                 Ok(message) => message,
                 Err(gone) => {
                     let is_silent = *self.shared.is_silent.borrow();
-                    if is_monitor && is_silent && self.shared.plan().lasting.is_none() {
+                    if is_monitor && is_silent && self.shared.agenda().lasting.is_none() {
                         self.shared.outlast_adversary().await;
                         self.shared.is_silent.send_replace(false);
                     }
@@ -280,11 +256,20 @@ impl Connection<'_> {
                 self.shared.outlast_adversary().await;
                 self.shared.outlast_silence().await?;
                 self.shared.deliver_late().await?;
-                if let Some(fault) = self.shared.meet(&command) {
+                let fault = self.shared.agenda().meet(&command);
+                if let Some(fault) = fault {
                     self.inflict(fault, message, command, &mut to_server)
                         .await?;
                     continue;
                 }
+                if command.name() == "find"
+                    && let Some(shown) = self.shared.take_shown()
+                {
+                    let reply = shown.find(&command).await?;
+                    self.answer(&message.reply(&reply)).await?;
+                    continue;
+                }
+                self.shared.undo_shown().await?;
             }
             message.write(&mut to_server).await?;
         }
@@ -315,6 +300,12 @@ impl Connection<'_> {
             Fault::RequestLate => {
                 self.shared.strike().await;
                 *self.shared.late.lock().expect("no panic") = Some(message);
+                return Err(aborted());
+            }
+            Fault::ShownUndone => {
+                self.shared.strike().await;
+                let shown = Shown::run(&self.shared.server, &command).await?;
+                *self.shared.shown.lock().expect("no panic") = Some(shown);
                 return Err(aborted());
             }
             Fault::SilenceBefore | Fault::Gone => {

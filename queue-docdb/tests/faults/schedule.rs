@@ -45,6 +45,9 @@ pub(crate) enum Fault {
     Undone,
     /// The same, and the client is not told. Only what the client does not want a majority to have.
     UndoneUnnoticed,
+    /// The request is carried out and the connection ends. The next find shows what it did, and then it
+    /// is undone.
+    ShownUndone,
     /// From here until the call ends, nothing arrives and all connections are silent.
     Gone,
     /// From here until the call ends, no majority answers: writes are carried out without a reply.
@@ -90,7 +93,7 @@ const PLACES: [(Place, &str); 6] = [
     (Place::Concern, "concern"),
 ];
 
-const PLAIN: [(Fault, &str); 18] = [
+const PLAIN: [(Fault, &str); 19] = [
     (Fault::Pause, "pause"),
     (Fault::PauseAfter, "pause_after"),
     (Fault::RequestLost, "request_lost"),
@@ -105,6 +108,7 @@ const PLAIN: [(Fault, &str); 18] = [
     (Fault::SilenceAfter, "silence_after"),
     (Fault::Undone, "undone"),
     (Fault::UndoneUnnoticed, "undone_unnoticed"),
+    (Fault::ShownUndone, "shown_undone"),
     (Fault::Gone, "gone"),
     (Fault::NoMajority, "no_majority"),
     // A server that is not the primary, and one that ends commands after it began with them.
@@ -194,6 +198,7 @@ impl Fault {
                 "commitTransaction" => !is_durable,
                 _ => is_change && !is_in_transaction && !is_durable,
             },
+            Self::ShownUndone => statements > 0 && !is_in_transaction,
             Self::NoMajority => is_change && is_durable,
             Self::Error { code, place, .. } => match place {
                 Place::Refused => true,

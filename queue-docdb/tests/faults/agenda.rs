@@ -1,0 +1,49 @@
+//! Which requests of a call meet which fault.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    schedule::{Fault, Request},
+    wire::Command,
+};
+
+/// What is to happen.
+#[derive(Default)]
+pub(crate) struct Agenda {
+    pub(crate) is_armed: bool,
+    /// The requests since then.
+    pub(crate) seen: Vec<Request>,
+    /// The first fault meets the request after so many others, the second the next one.
+    pub(crate) skip: usize,
+    pub(crate) faults: VecDeque<Fault>,
+    /// What every request meets from now on.
+    pub(crate) lasting: Option<Fault>,
+    /// The requests that met a fault.
+    pub(crate) met: Vec<String>,
+    pub(crate) held: Duration,
+}
+
+impl Agenda {
+    /// The fault that this request meets.
+    pub(crate) fn meet(&mut self, command: &Command) -> Option<Fault> {
+        if !self.is_armed || command.is_cleanup() {
+            return None;
+        }
+        let request = command.request();
+        let is_due = self.seen.len() >= self.skip;
+        self.seen.push(request.clone());
+        if let Some(lasting) = self.lasting {
+            return lasting.fits(&request).then_some(lasting);
+        }
+        if !is_due {
+            return None;
+        }
+        let fault = self.faults.pop_front()?;
+        if !fault.fits(&request) {
+            return None;
+        }
+        self.met.push(request.name);
+        self.lasting = fault.lasts().then_some(fault);
+        Some(fault)
+    }
+}
