@@ -1,7 +1,6 @@
 //! What a lease call takes of the entries that it finds. No database.
 
 use std::{
-    cmp::Reverse,
     collections::{HashMap, HashSet},
     time::Duration,
 };
@@ -53,9 +52,12 @@ pub(crate) struct TakenEntry {
 }
 
 /// A part of an entry whose messages are ready.
+#[derive(Clone, Copy)]
 struct Ready {
     at: Millis,
     size: usize,
+    /// Whether its entry is in parts.
+    is_parted: bool,
     /// Of the entry.
     index: usize,
 }
@@ -110,6 +112,7 @@ impl<'a> Claim<'a> {
                 Some(Ready {
                     at,
                     size: part.numbers.len(),
+                    is_parted: stored.entry.is_parted,
                     index,
                 })
             });
@@ -222,32 +225,28 @@ impl<'a> Claim<'a> {
 }
 
 /// The order in which a claim of `wanted` messages takes them: by ready time. Of those that are ready
-/// since the same millisecond, what fits comes first, and then the smallest part. So most claims take
-/// whole entries, which cost less.
-fn in_order(mut ready: Vec<Ready>, mut wanted: usize) -> Vec<Ready> {
-    ready.sort_unstable_by_key(|it| (it.at, Reverse(it.size), it.index));
-    let mut in_order = Vec::with_capacity(ready.len());
-    let mut too_large: Vec<Ready> = Vec::new();
-    let mut ready = ready.into_iter().peekable();
-    while let Some(next) = ready.next() {
-        let is_last = ready.peek().is_none_or(|after| after.at != next.at);
-        if next.size <= wanted {
-            wanted -= next.size;
-            in_order.push(next);
-        } else {
-            too_large.push(next);
-        }
-        if is_last {
-            too_large.sort_unstable_by_key(|it| (it.size, it.index));
-            wanted -= too_large
-                .iter()
-                .map(|it| it.size)
-                .sum::<usize>()
-                .min(wanted);
-            in_order.append(&mut too_large);
+/// since the same millisecond, entries that are in parts come last if the claim then takes no other
+/// entry apart. Whole entries cost less.
+fn in_order(mut ready: Vec<Ready>, wanted: usize) -> Vec<Ready> {
+    ready.sort_unstable_by_key(|it| (it.at, it.index));
+    if takes_one_apart(&ready, wanted) {
+        let index_order = ready.clone();
+        ready.sort_unstable_by_key(|it| (it.at, it.is_parted, it.index));
+        if takes_one_apart(&ready, wanted) {
+            return index_order;
         }
     }
-    in_order
+    ready
+}
+
+fn takes_one_apart(ready: &[Ready], mut wanted: usize) -> bool {
+    for part in ready {
+        match wanted.checked_sub(part.size) {
+            Some(left) => wanted = left,
+            None => return wanted > 0,
+        }
+    }
+    false
 }
 
 impl TakenEntry {
@@ -288,26 +287,32 @@ impl TakenEntry {
 mod tests {
     use super::*;
 
+    /// Entries of more than 15 messages are whole.
     fn order(ready: &[(Millis, usize)], wanted: usize) -> Vec<usize> {
         let ready = ready.iter().enumerate();
-        let ready = ready.map(|(index, &(at, size))| Ready { at, size, index });
+        let ready = ready.map(|(index, &(at, size))| Ready {
+            at,
+            size,
+            is_parted: size < 16,
+            index,
+        });
         let in_order = in_order(ready.collect(), wanted);
         in_order.into_iter().map(|it| it.index).collect()
     }
 
     #[test]
-    fn entries_of_one_millisecond_are_taken_whole_if_they_fit() {
+    fn entries_of_one_millisecond_are_taken_whole_if_that_is_possible() {
         let left_over = [(5, 5), (5, 16), (5, 16), (5, 16)];
-        assert_eq!(order(&left_over, 32), [1, 2, 0, 3]);
-        assert_eq!(order(&left_over, 37), [1, 2, 0, 3]);
-        // A part that is not whole any more is used up before another one is taken apart.
-        assert_eq!(order(&left_over, 34), [1, 2, 0, 3]);
-        assert_eq!(order(&left_over, 2), [0, 1, 2, 3]);
-        assert_eq!(order(&left_over, 10), [0, 1, 2, 3]);
+        assert_eq!(order(&left_over, 32), [1, 2, 3, 0]);
+        assert_eq!(order(&left_over, 37), [0, 1, 2, 3]);
+        for wanted in [1, 10, 34, 53, 100] {
+            assert_eq!(order(&left_over, wanted), [0, 1, 2, 3], "{wanted}");
+        }
     }
 
     #[test]
     fn an_earlier_ready_time_comes_first() {
-        assert_eq!(order(&[(6, 16), (5, 2), (7, 4)], 20), [1, 0, 2]);
+        assert_eq!(order(&[(6, 16), (5, 2), (6, 16)], 16), [1, 0, 2]);
+        assert_eq!(order(&[(6, 16), (7, 2), (7, 16)], 32), [0, 2, 1]);
     }
 }

@@ -49,6 +49,7 @@ impl QueueCollection {
             let deletes = claims
                 .iter()
                 .map(|(entry, nonce)| self.delete_claimed(*entry, *nonce));
+            let mut failed = None;
             for ((entry, _), deleted) in claims.iter().zip(join_all(deletes).await) {
                 match deleted {
                     Ok(true) => {
@@ -57,12 +58,16 @@ impl QueueCollection {
                         }
                     }
                     Ok(false) => {}
-                    Err(error) if error.effect() == Effect::None => return Err(error),
                     Err(error) => {
-                        doubtful.insert(*entry, None);
-                        self.deadline.retries().after(error).await?;
+                        if error.effect() == Effect::Unknown {
+                            doubtful.insert(*entry, None);
+                        }
+                        failed = Some(error);
                     }
                 }
+            }
+            if let Some(error) = failed {
+                self.deadline.retries().after(error).await?;
             }
         }
         self.settle(&mut open, doubtful, &mut outcomes).await?;
@@ -113,7 +118,7 @@ impl QueueCollection {
         while !open.is_empty() {
             let ids = open.keys().copied().collect();
             let (found, set_aside) = self.entries_or_set_aside(ids).await?;
-            // Nobody can lease or settle their messages any more.
+            // No call can lease or settle their messages any more.
             for id in set_aside {
                 open.remove(&id);
                 if doubtful.contains_key(&id) {
