@@ -62,7 +62,7 @@ pub(crate) const QUICK: Scale = Scale {
 pub(crate) const FULL: Scale = Scale {
     rounds: 5,
     counted: Duration::from_secs(2),
-    backlog: 400_000,
+    backlog: 600_000,
     processes: [&[1, 2, 4, 8, 16], &[1, 4, 16]],
     backlogs: &[100_000, 1_000_000],
     wakes: 500,
