@@ -4,7 +4,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{ArgMatches, parser::ValueSource};
 use queue_api::{Admin, Queue, QueueName};
-use queue_docdb::{DocDbBackend, DocDbBuilder, mongodb::Database};
+use queue_docdb::{
+    DocDbBackend, DocDbBuilder,
+    mongodb::{
+        Database,
+        bson::{Document, doc},
+    },
+};
 
 use crate::{
     cli::ConnectArgs,
@@ -24,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) place: String,
     database: String,
     pub(crate) prefix: String,
+    /// How long a call may take.
+    pub(crate) timeout: Duration,
 }
 
 impl Connection {
@@ -102,6 +110,12 @@ impl Settings {
     }
 }
 
+/// The filter for the names of collections that begin with the prefix. A prefix may have a dot.
+pub(crate) fn collections_of(prefix: &str) -> Document {
+    let pattern = format!("^{}", prefix.replace('.', "\\."));
+    doc! { "name": { "$regex": pattern } }
+}
+
 pub(crate) async fn connect(args: ConnectArgs) -> Result<Connection> {
     Connection::open(&Settings::of(args)?).await
 }
@@ -121,6 +135,9 @@ impl Connection {
             admin: Admin::new(backend.clone()),
             place: format!("database {database} of {hosts} with prefix {prefix:?}"),
             prefix: prefix.clone(),
+            timeout: settings
+                .timeout
+                .unwrap_or(DocDbBuilder::DEFAULT_OPERATION_TIMEOUT),
             database,
             backend,
         }

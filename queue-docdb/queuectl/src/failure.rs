@@ -83,7 +83,7 @@ impl From<queue_api::Error> for Failure {
     }
 }
 
-/// An error of the standard output. A reader that has seen enough, such as `head`, is no news.
+/// An error of the standard output. A reader that has seen enough, such as `head`, is not an error.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

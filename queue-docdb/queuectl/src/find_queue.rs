@@ -1,6 +1,6 @@
 //! A queue that must exist. The backend takes every name for an empty queue.
 
-use queue_api::{PageOptions, QueueName};
+use queue_api::QueueName;
 
 use crate::{
     connect::Connection,
@@ -14,20 +14,11 @@ const ALIKE: f64 = 0.8;
 
 /// Fails if there is no such queue, with the names that are nearest.
 pub(crate) async fn must_exist(connection: &Connection, queue: &QueueName) -> Result<()> {
-    let admin = &connection.admin;
-    // Listing all queues looks into each of them, so it comes last.
-    let exists = !admin.peek(queue, 1).await?.is_empty()
-        || !admin
-            .dead_letters(queue, &PageOptions::new(1))
-            .await?
-            .is_empty();
-    if exists {
+    if connection.backend.queue_exists(queue).await? {
         return Ok(());
     }
-    let queues = admin.list_queues().await?;
-    if queues.contains(queue) {
-        return Ok(());
-    }
+    // For the suggestions. It looks into each queue.
+    let queues = connection.admin.list_queues().await?;
     let place = &connection.place;
     let hint = match nearest(queue, &queues) {
         names if !names.is_empty() => format!("did you mean {}?", names.join(" or ")),

@@ -37,8 +37,8 @@ const STDIN: &str = "-";
 
 const STDIN_LABEL: &[u8] = b"stdin";
 
-const DEAD: &str = "it is a dead letter, and no queue takes a message as dead; --dead says whether \
-                    to skip it, or to enqueue it as ready";
+const DEAD: &str = "it is a dead letter, and no queue takes a message as dead; import with \
+                    --dead=skip leaves it out, with --dead=enqueue it becomes ready";
 
 /// What to read, and what the messages get.
 pub(crate) struct Input {
@@ -164,10 +164,16 @@ impl Reader<'_> {
                 break;
             }
             self.batch.bytes += line.len() as u64;
+            let is_cut = line.len() == most && !line.ends_with(b"\n");
             if line.pop_if(|last| *last == b'\n').is_some() {
                 line.pop_if(|last| *last == b'\r');
             }
             self.take(path, number, line)?;
+            if is_cut {
+                // It is left out, so what follows of it is no line of its own.
+                let rest = source.skip_until(b'\n').map_err(failed)?;
+                self.batch.bytes += rest as u64;
+            }
         }
         Ok(())
     }
@@ -175,7 +181,8 @@ impl Reader<'_> {
     /// Adds a message to the batch.
     fn take(&mut self, path: &Path, line: u64, content: Vec<u8>) -> Result<(), Ended> {
         let is_json = self.input.format == InputFormat::Json;
-        if is_json && content.trim_ascii().is_empty() {
+        let is_short = content.len() <= self.input.longest();
+        if is_json && is_short && content.trim_ascii().is_empty() {
             return Ok(());
         }
         if self.batch.end >= self.input.skip {

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod confirm;
 mod connect;
+mod depth;
 mod duration;
 mod failure;
 mod find_queue;
@@ -56,7 +57,7 @@ async fn main() -> ExitCode {
 fn usage_error(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     if secret::redact(&text) == text {
-        // In colours, if the terminal has them. A closed output is no news.
+        // In colours, if the terminal has them. A closed output is not an error.
         let _ = error.print();
     } else {
         eprint!("{}", secret::redact(&text));

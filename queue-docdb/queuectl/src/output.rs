@@ -120,7 +120,7 @@ pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or_default()
 }
 
-/// Text of a message for a table: short, on one line, and without what a terminal obeys.
+/// Text of a message for a table: short, on one line, and without control characters.
 pub(crate) fn preview(text: &str, most: usize) -> String {
     let mut shown: String = text.chars().take(most).flat_map(escape).collect();
     if text.chars().nth(most).is_some() {

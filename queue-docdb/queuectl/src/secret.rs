@@ -110,25 +110,24 @@ fn ask(user: &str) -> Result<String> {
     asked.map_err(|error| Failure::usage(format!("cannot read the password: {error}")))
 }
 
-/// The text with the password of each URI in it replaced. Errors of libraries may quote a URI.
+/// The text with the passwords of URIs in it replaced. Errors of libraries may quote a URI.
+///
+/// A password may contain every character, so all counts as one up to the last `@` of the line.
 pub(crate) fn redact(text: &str) -> String {
-    let mut redacted = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("://") {
-        redacted.push_str(before);
-        redacted.push_str("://");
-        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
-        let (uri, next) = after.split_at(after.find(is_end).unwrap_or(after.len()));
-        let user = uri
-            .rsplit_once('@')
-            .map(|(user, hosts)| (user.split_once(':'), hosts));
-        match user {
-            Some((Some((user, _)), hosts)) => redacted.push_str(&format!("{user}:***@{hosts}")),
-            _ => redacted.push_str(uri),
-        }
-        rest = next;
+    text.split_inclusive('\n').map(redact_line).collect()
+}
+
+fn redact_line(line: &str) -> String {
+    let password = || {
+        let user = line.find("://")? + 3;
+        let begin = user + line[user..].find(':')?;
+        let end = begin + line[begin..].rfind('@')?;
+        Some((&line[..begin], &line[end..]))
+    };
+    match password() {
+        Some((before, after)) => format!("{before}:***{after}"),
+        None => line.to_owned(),
     }
-    redacted + rest
 }
 
 #[cfg(test)]
@@ -157,9 +156,15 @@ mod tests {
 
     #[test]
     fn no_text_keeps_a_password() {
-        let text = "a 'mongodb://ada:s3@cr/et@host/db' and \"mongodb+srv://h/x\", http://b:c@d";
-        let expected = "a 'mongodb://ada:***@host/db' and \"mongodb+srv://h/x\", http://b:***@d";
-        assert_eq!(redact(text), expected);
+        for password in ["s3@cr/et", "pa ss", "it's", "\"", "a`b", "a:b://c@d"] {
+            let text = format!("a 'mongodb://ada:{password}@host/db' is wrong\nas http://h/x");
+            let expected = "a 'mongodb://ada:***@host/db' is wrong\nas http://h/x";
+            assert_eq!(redact(&text), expected);
+        }
+        let two = "\"mongodb://ada:x@h\" and 'mongodb+srv://bob:y@h'\nhttp://b:c@d";
+        let expected = "\"mongodb://ada:***@h'\nhttp://b:***@d";
+        assert_eq!(redact(two), expected);
+        assert_eq!(redact("mongodb://ada@h:1/x"), "mongodb://ada@h:1/x");
         assert_eq!(redact("no URI: at all@"), "no URI: at all@");
     }
 }

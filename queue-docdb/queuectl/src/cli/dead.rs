@@ -85,10 +85,10 @@ pub(crate) struct RedriveArgs {
     /// The queue.
     pub(crate) queue: QueueName,
     /// The ids [default: those that the filters name, or --all].
-    #[arg(conflicts_with_all = ["all", "reason", "headers", "older_than", "newer_than", "limit"])]
+    #[arg(conflicts_with_all = ["all", "reason", "headers", "older_than", "newer_than", "limit", "order"])]
     pub(crate) ids: Vec<MessageId>,
     /// All of them.
-    #[arg(long, conflicts_with_all = ["reason", "headers", "older_than", "newer_than", "limit"])]
+    #[arg(long, conflicts_with_all = ["reason", "headers", "older_than", "newer_than", "limit", "order"])]
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,

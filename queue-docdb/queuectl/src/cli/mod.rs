@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use queue_api::QueueName;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     dead::{
@@ -25,7 +26,7 @@ const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 database not reachable, 5 denied,
 6 not confirmed, 7 invalid input data, 130 and 143 stopped by SIGINT and SIGTERM.";
 
-/// See and steer the job queues of queue-docdb in MongoDB and Amazon DocumentDB.
+/// Manage the job queues of queue-docdb in MongoDB and Amazon DocumentDB.
 #[derive(Parser)]
 #[command(name = "queuectl", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -110,13 +111,15 @@ pub(crate) enum Command {
     /// Move the ready messages of a queue into another one.
     ///
     /// A message keeps its id. It is leased, enqueued into the second queue, and then acked, so none
-    /// is lost when this stops. To go on, repeat the command. A lease call makes messages without
+    /// is lost when this stops. To go on, repeat the command. A message whose id the second queue
+    /// already has, also as a dead letter, is removed from the first queue. A lease call makes messages without
     /// attempts left dead letters of the first queue.
     Move(MoveArgs),
     /// Write the messages of a queue as JSON lines, without leasing them.
     ///
     /// Messages that are in the queue all the time are written exactly once. For one consistent
-    /// state, stop consumers and producers meanwhile. SIGINT and SIGTERM stop after the page under
+    /// state, stop consumers and producers meanwhile. With --what all: A message that dies or is
+    /// redriven meanwhile may be written twice or not at all. SIGINT and SIGTERM stop after the page under
     /// way.
     Export(ExportArgs),
     /// Put exported messages into a queue, with their ids.
@@ -147,13 +150,13 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct QueuesArgs {
-    /// How long to look for the change of depth; 0s does not look.
+    /// The time between two counts, which show the change of depth; 0s counts once.
     ///
     /// The change is that of ready, delayed and leased messages together, a second. It is the
     /// net change: a queue does not count what comes in and what goes out, so a queue that gets
     /// and finishes 100 messages a second shows 0.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
-    pub(crate) look: Duration,
+    pub(crate) interval: Duration,
 }
 
 #[derive(Args)]
@@ -185,7 +188,8 @@ pub(crate) struct PurgeArgs {
     pub(crate) confirm: ConfirmArgs,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum What {
     /// Ready, delayed and leased messages.
     #[default]
@@ -203,6 +207,15 @@ impl What {
 
     pub(crate) fn has_dead(self) -> bool {
         self != Self::Live
+    }
+
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Dead => "dead",
+            Self::All => "all",
+        }
     }
 }
 

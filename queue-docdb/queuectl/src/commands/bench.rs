@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroUsize, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
-use queue_api::{Limits, NewMessage, Queue, QueueName, Receipt};
+use queue_api::{EnqueueOutcome, Limits, MessageId, NewMessage, Queue, QueueName, Receipt};
 use queue_docdb::mongodb::bson::doc;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -65,6 +65,8 @@ struct Rate {
     enqueued_per_second: f64,
     /// Leased and acked.
     finished_per_second: f64,
+    /// Of these, how many a lease call gave on average.
+    finished_per_lease: f64,
 }
 
 impl Row for Rate {
@@ -139,11 +141,18 @@ pub(super) async fn run(
     let stop = Stop::listen()?;
     let done = measure(connection, output, &queue, &args, &stop).await;
     let removed = connection.admin.delete_queue(&queue).await;
-    removed.map_err(|error| {
-        let text = format!("queue {name} may be left: {error:#}");
-        Failure::new(Exit::Failed, text)
-    })?;
-    done
+    both(done, removed, &queue)
+}
+
+/// The end of the measurement, and that of its queue.
+fn both(done: Result<()>, removed: queue_api::Result<()>, queue: &QueueName) -> Result<()> {
+    let left = removed.map_err(|error| format!("queue {queue} may be left: {error:#}"));
+    match (done, left) {
+        (Ok(()), Ok(())) => Ok(()),
+        (Ok(()), Err(left)) => Err(Failure::new(Exit::Failed, left)),
+        (Err(failure), Ok(())) => Err(failure.advise("the queue of the measurement is removed")),
+        (Err(failure), Err(left)) => Err(failure.advise(&left)),
+    }
 }
 
 /// A measurement. A signal ends it between two calls, because a call that is dropped may go on, and
@@ -167,10 +176,7 @@ impl<'a> Measurement<'a> {
     /// Messages a second until now.
     fn end(self, messages: usize) -> Result<f64> {
         match self.stop.requested() {
-            Some(exit) => Err(Failure::new(
-                exit,
-                "stopped; the queue of the measurement is removed",
-            )),
+            Some(exit) => Err(exit.stopped()),
             None => Ok(messages as f64 / self.began.elapsed().as_secs_f64()),
         }
     }
@@ -183,7 +189,7 @@ fn check(args: &BenchArgs, limits: Limits) -> Result<()> {
         return Err(Failure::usage(text));
     }
     if args.time.is_zero() {
-        return Err(Failure::usage("--time is 0s; it must be longer"));
+        return Err(Failure::usage("--time is 0s; it must be at least 1ms"));
     }
     Ok(())
 }
@@ -197,58 +203,69 @@ async fn measure(
 ) -> Result<()> {
     output.summary(&conditions(connection, args).await?)?;
     let queue = connection.queue(name)?;
-    // Makes the collection, which is not measured.
-    connection.backend.prepare(name).await?;
-    let payload = vec![b'x'; args.payload];
+    let template = NewMessage::new(vec![b'x'; args.payload]);
+    // The first enqueue makes the queue, which is not measured.
+    queue.enqueue(&fresh(&template)).await?;
     let mut rates = Vec::new();
     for batch in args.batch.iter().map(|batch| batch.get()) {
-        let messages = vec![NewMessage::new(payload.clone()); batch];
         let (mut enqueued, measured) = (0, Measurement::begin(args.time, stop));
         while measured.goes_on() {
-            queue.enqueue_batch(&messages).await?;
-            enqueued += batch;
+            let messages: Vec<_> = (0..batch).map(|_| fresh(&template)).collect();
+            let outcomes = queue.enqueue_batch(&messages).await?;
+            let stored = outcomes.iter().filter(|it| **it == EnqueueOutcome::Stored);
+            enqueued += stored.count();
         }
         let enqueued_per_second = measured.end(enqueued)?;
-        let finished_per_second =
+        let (finished_per_second, finished_per_lease) =
             finish(&queue, batch, Measurement::begin(args.time, stop)).await?;
         connection.admin.purge(name, queue_api::Purge::Live).await?;
         rates.push(Rate {
             batch,
             enqueued_per_second,
             finished_per_second,
+            finished_per_lease,
         });
     }
     output.rows(&rates)?;
     output.new_table()?;
     let measured = Measurement::begin(args.time, stop);
-    output.rows(&latencies(&queue, &NewMessage::new(payload), measured).await?)
+    output.rows(&latencies(&queue, &template, measured).await?)
 }
 
-/// Leases and acks until the queue is empty or the time is over.
-async fn finish(queue: &Queue, batch: usize, measured: Measurement<'_>) -> Result<f64> {
+/// A message with an id of its own. The second of two with one id would not be stored.
+fn fresh(template: &NewMessage) -> NewMessage {
+    template.clone().with_id(MessageId::generate())
+}
+
+/// Leases and acks until the queue is empty or the time is over. Returns how many messages a second,
+/// and a lease.
+async fn finish(queue: &Queue, batch: usize, measured: Measurement<'_>) -> Result<(f64, f64)> {
     let options = queue_api::LeaseOptions::new(batch);
-    let mut finished = 0;
+    let (mut finished, mut leases) = (0, 0);
     while measured.goes_on() {
         let leased = queue.lease_batch(&options).await?;
         if leased.is_empty() {
             break;
         }
+        leases += 1;
         let receipts: Vec<Receipt> = leased.into_iter().map(|it| it.receipt).collect();
         let acked = queue.ack_batch(&receipts).await?;
         finished += acked.iter().filter(|it| it.is_applied()).count();
     }
-    measured.end(finished)
+    let per_second = measured.end(finished)?;
+    Ok((per_second, finished as f64 / f64::from(leases.max(1))))
 }
 
 async fn latencies(
     queue: &Queue,
-    message: &NewMessage,
+    template: &NewMessage,
     measured: Measurement<'_>,
 ) -> Result<[Latency; 3]> {
     let [mut enqueues, mut leases, mut acks] = [const { Vec::new() }; 3];
     while measured.goes_on() {
+        let message = fresh(template);
         let began = Instant::now();
-        queue.enqueue(message).await?;
+        queue.enqueue(&message).await?;
         enqueues.push(began.elapsed());
         let began = Instant::now();
         let leased = queue.lease().await?;
@@ -296,4 +313,38 @@ async fn conditions(connection: &Connection, args: &BenchArgs) -> Result<Conditi
         payload_bytes: args.payload,
         at: crate::output::timestamp(super::doctor::wall_clock()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_api::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_removal_hides_no_other() {
+        let queue = QueueName::new("bench").expect("a name");
+        let measured = || Err(Failure::new(Exit::Unreachable, "no answer"));
+        let removed = || Err(Error::new(ErrorKind::Denied, "delete", "not allowed"));
+        let failure = both(measured(), removed(), &queue).expect_err("both failed");
+        assert_eq!(failure.exit, Exit::Unreachable);
+        let text = &failure.text;
+        assert!(
+            text.starts_with("no answer; queue bench may be left: "),
+            "{text}"
+        );
+        assert!(text.contains("not allowed"), "{text}");
+        let failure = both(Ok(()), removed(), &queue).expect_err("one failed");
+        assert!(
+            failure.text.starts_with("queue bench may be left: "),
+            "{}",
+            failure.text
+        );
+        let failure = both(measured(), Ok(()), &queue).expect_err("one failed");
+        assert_eq!(
+            failure.text,
+            "no answer; the queue of the measurement is removed"
+        );
+        assert!(both(Ok(()), Ok(()), &queue).is_ok());
+    }
 }

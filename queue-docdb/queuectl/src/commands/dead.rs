@@ -10,10 +10,12 @@ use serde::Serialize;
 use crate::{
     cli::{
         DeadCommand, ExtentArgs, FilterArgs, ListArgs, Order, RedriveArgs, RemoveArgs, ShowArgs,
+        What,
     },
     commands::purge::Removed,
     confirm::confirm,
     connect::Connection,
+    depth::contents,
     failure::{Exit, Failure, Result},
     find_queue::must_exist,
     output::{Column, Output, Row, count, preview},
@@ -75,40 +77,28 @@ async fn show(connection: &Connection, output: &mut Output, args: ShowArgs) -> R
 }
 
 async fn redrive(connection: &Connection, output: &mut Output, args: RedriveArgs) -> Result<()> {
-    let (admin, queue) = (&connection.admin, args.queue);
+    let queue = args.queue;
     must_exist(connection, &queue).await?;
     // An id that is named twice is one.
     let ids: HashSet<MessageId> = args.ids.into_iter().collect();
     let asked = ids.len() as u64;
-    let redriven = if args.all {
-        admin.redrive(&queue, &Redrive::All).await?
+    let mut redriven = 0;
+    let ended = if args.all {
+        redrive_one(connection, &queue, Redrive::All, &mut redriven).await
     } else if asked > 0 {
-        admin
-            .redrive(&queue, &Redrive::Ids(ids.into_iter().collect()))
-            .await?
+        let ids = Redrive::Ids(ids.into_iter().collect());
+        redrive_one(connection, &queue, ids, &mut redriven).await
     } else if args.filter.is_empty() && args.extent.limit.is_none() {
-        let text = "which dead letters? Name ids, filters, --limit, or --all";
+        let text = "no dead letters are named; name ids, a filter, --limit or --all";
         return Err(Failure::usage(text));
     } else {
-        // What dies again meanwhile would be found again, and this would never end.
-        let dead = admin.stats(&queue).await?.dead;
-        let letters = admin
-            .all_dead_letters(&queue)?
-            .take(usize::try_from(dead).unwrap_or(usize::MAX));
-        let letters = select(letters, args.filter, &args.extent).await?;
-        let batch = connection.queue(&queue)?.limits().max_batch.get();
-        let mut batches = letters.map_ok(|letter| letter.id).try_chunks(batch);
-        let mut redriven = 0;
-        while let Some(ids) = batches.next().await {
-            let ids = ids.map_err(|error| Failure::from(error.1))?;
-            redriven += admin.redrive(&queue, &Redrive::Ids(ids)).await?;
-        }
-        redriven
+        redrive_selected(connection, &queue, args.filter, &args.extent, &mut redriven).await
     };
     output.summary(&Redriven {
         queue: queue.clone(),
         redriven,
     })?;
+    ended?;
     match asked.saturating_sub(redriven) {
         0 => Ok(()),
         missing => {
@@ -119,11 +109,46 @@ async fn redrive(connection: &Connection, output: &mut Output, args: RedriveArgs
     }
 }
 
+/// One call of the store.
+async fn redrive_one(
+    connection: &Connection,
+    queue: &QueueName,
+    which: Redrive,
+    redriven: &mut u64,
+) -> Result<()> {
+    *redriven += connection.admin.redrive(queue, &which).await?;
+    Ok(())
+}
+
+/// Those that the filter selects, batch after batch. An error leaves the count of those before it.
+async fn redrive_selected(
+    connection: &Connection,
+    queue: &QueueName,
+    filter: FilterArgs,
+    extent: &ExtentArgs,
+    redriven: &mut u64,
+) -> Result<()> {
+    let admin = &connection.admin;
+    // What dies again meanwhile would be found again, and this would never end.
+    let dead = admin.stats(queue).await?.dead;
+    let letters = admin
+        .all_dead_letters(queue)?
+        .take(usize::try_from(dead).unwrap_or(usize::MAX));
+    let letters = select(letters, filter, extent).await?;
+    let batch = connection.queue(queue)?.limits().max_batch.get();
+    let mut batches = letters.map_ok(|letter| letter.id).try_chunks(batch);
+    while let Some(ids) = batches.next().await {
+        let ids = ids.map_err(|error| Failure::from(error.1))?;
+        redrive_one(connection, queue, Redrive::Ids(ids), redriven).await?;
+    }
+    Ok(())
+}
+
 async fn remove(connection: &Connection, output: &mut Output, args: RemoveArgs) -> Result<()> {
     let (admin, queue) = (&connection.admin, args.queue);
     must_exist(connection, &queue).await?;
-    let dead = count(admin.stats(&queue).await?.dead, "dead letter");
-    confirm(&args.confirm, &format!("remove {dead} of queue {queue}"))?;
+    let what = contents(&admin.stats(&queue).await?, What::Dead);
+    confirm(&args.confirm, &format!("remove {what} of queue {queue}"))?;
     let removed = admin.purge(&queue, Purge::Dead).await?;
     output.summary(&Removed { queue, removed })
 }
@@ -258,7 +283,7 @@ impl fmt::Display for Shown {
     }
 }
 
-/// Text with its lines, and without what else a terminal obeys.
+/// Text with its lines, and without other control characters.
 fn multiline(text: &str) -> String {
     let lines: Vec<_> = text
         .split('\n')

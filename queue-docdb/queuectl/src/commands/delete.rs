@@ -6,12 +6,13 @@ use queue_api::QueueName;
 use serde::Serialize;
 
 use crate::{
-    cli::DeleteArgs,
+    cli::{DeleteArgs, What},
     confirm::confirm,
     connect::Connection,
+    depth::contents,
     failure::Result,
     find_queue::must_exist,
-    output::{Output, count},
+    output::Output,
 };
 
 #[derive(Serialize)]
@@ -34,12 +35,8 @@ pub(super) async fn run(
     let (admin, queue) = (&connection.admin, args.queue);
     must_exist(connection, &queue).await?;
     let stats = admin.stats(&queue).await?;
-    let live = count(stats.ready + stats.delayed + stats.leased, "live message");
-    let dead = count(stats.dead, "dead letter");
-    confirm(
-        &args.confirm,
-        &format!("delete queue {queue} with {live} and {dead}"),
-    )?;
+    let what = contents(&stats, What::All);
+    confirm(&args.confirm, &format!("delete queue {queue} with {what}"))?;
     admin.delete_queue(&queue).await?;
     let deleted = true;
     output.summary(&Deleted { queue, deleted })

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{EnqueueArgs, ImportDead, InputFormat},
-    commands::feed::feed,
+    commands::enqueue_input::enqueue_input,
     connect::Connection,
     failure::{Failure, Result},
     input::{Ids, Input, or_stdin},
@@ -38,9 +38,9 @@ pub(super) async fn run(
         format: args.format,
         ids,
         defaults,
-        dead: ImportDead::Enqueue,
+        dead: ImportDead::Refuse,
         skip: args.skip.skip,
         limits,
     };
-    feed(connection, output, args.queue, args.create, input).await
+    enqueue_input(connection, output, args.queue, args.create, input).await
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cli::{ExportArgs, What},
     connect::Connection,
+    depth::depth,
     failure::{Exit, Failure, Result},
     find_queue::must_exist,
     output::{Output, count},
@@ -52,8 +53,8 @@ struct Position {
     queue: QueueName,
     /// The hosts, the database and the prefix.
     place: String,
+    what: What,
     list: List,
-    with_dead: bool,
     /// Where the next page starts.
     token: Option<String>,
     messages: u64,
@@ -72,11 +73,11 @@ pub(super) async fn run(
     let begin = Position {
         queue: queue.clone(),
         place: connection.place.clone(),
+        what: args.what,
         list: match args.what {
             What::Dead => List::Dead,
             What::Live | What::All => List::Live,
         },
-        with_dead: args.what.has_dead(),
         token: None,
         messages: 0,
         bytes: 0,
@@ -86,7 +87,7 @@ pub(super) async fn run(
         None => Target::standard_output(begin),
     };
     let stats = admin.stats(queue).await?;
-    let live = stats.ready + stats.delayed + stats.leased;
+    let live = depth(&stats);
     let total = match args.what {
         What::Live => live,
         What::Dead => stats.dead,
@@ -99,8 +100,11 @@ pub(super) async fn run(
             drop(progress);
             return Err(target.stopped(exit));
         }
-        let (records, next) = read(admin, &target.position).await?;
-        is_complete = target.write(&records, next)?;
+        let page = read(admin, &target.position).await;
+        let (records, next) = page.map_err(|failure| target.resumable(failure))?;
+        is_complete = target
+            .write(&records, next)
+            .map_err(|failure| target.resumable(failure))?;
         progress.advance(records.len() as u64, target.position.messages);
     }
     drop(progress);
@@ -190,20 +194,18 @@ impl Target {
 
     /// Writes a page and then the position behind it. Returns whether it was the last one.
     fn write(&mut self, records: &[Record], next: Option<PageToken>) -> Result<bool> {
-        for record in records {
-            let mut line = serde_json::to_vec(record).map_err(io::Error::from)?;
-            line.push(b'\n');
-            self.out.write_all(&line)?;
-            self.position.bytes += line.len() as u64;
-        }
-        self.out.flush()?;
+        let written = self.write_lines(records);
+        self.position.bytes += written.map_err(|error| match &self.files {
+            Some(files) => cannot("write", &files.output, &error),
+            None => error.into(),
+        })?;
         self.position.messages += records.len() as u64;
         let is_last = match next {
             Some(next) => {
                 self.position.token = Some(next.as_str().to_owned());
                 false
             }
-            None if self.position.list == List::Live && self.position.with_dead => {
+            None if self.position.list == List::Live && self.position.what.has_dead() => {
                 self.position.list = List::Dead;
                 self.position.token = None;
                 false
@@ -214,6 +216,27 @@ impl Target {
             files.save(&self.position)?;
         }
         Ok(is_last)
+    }
+
+    /// Returns the number of bytes.
+    fn write_lines(&mut self, records: &[Record]) -> io::Result<u64> {
+        let mut bytes = 0;
+        for record in records {
+            let mut line = serde_json::to_vec(record)?;
+            line.push(b'\n');
+            self.out.write_all(&line)?;
+            bytes += line.len() as u64;
+        }
+        self.out.flush()?;
+        Ok(bytes)
+    }
+
+    /// The failure, with how to go on. The standard output cannot.
+    fn resumable(&self, failure: Failure) -> Failure {
+        match self.files {
+            Some(_) => failure.advise("repeat the command to go on"),
+            None => failure,
+        }
     }
 
     fn stopped(&self, exit: Exit) -> Failure {
@@ -253,16 +276,13 @@ impl Files {
             let part = self.part.display();
             self.refused(&format!("{part} is not valid: {error}"))
         })?;
-        let is_same = (&position.queue, &position.place, position.with_dead)
-            == (&begin.queue, &begin.place, begin.with_dead)
-            && (begin.list == List::Live || position.list == List::Dead);
+        let is_same = (&position.queue, &position.place, position.what)
+            == (&begin.queue, &begin.place, begin.what);
         if !is_same {
             let (queue, place) = (&position.queue, &position.place);
-            let dead = match (position.list, position.with_dead) {
-                (List::Live, false) => "",
-                _ => " with dead letters",
-            };
-            let text = format!("it is part of an export of queue {queue}{dead} in {place}");
+            let what = position.what.name();
+            let text =
+                format!("it is part of an export of queue {queue} with --what {what} in {place}");
             return Err(self.refused(&text));
         }
         let length = fs::metadata(&self.output).map_or(0, |metadata| metadata.len());

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{ImportArgs, InputFormat},
-    commands::feed::feed,
+    commands::enqueue_input::enqueue_input,
     connect::Connection,
     failure::Result,
     input::{Ids, Input, or_stdin},
@@ -24,5 +24,5 @@ pub(super) async fn run(
         skip: args.skip.skip,
         limits,
     };
-    feed(connection, output, args.queue, args.create, input).await
+    enqueue_input(connection, output, args.queue, args.create, input).await
 }

@@ -30,7 +30,8 @@ const BATCH_BYTES: usize = 4 << 20;
 #[derive(Default, Serialize)]
 struct Counts {
     moved: u64,
-    /// Messages that the second queue had already, so that they were only acked.
+    /// Messages whose ids the second queue had already, also as dead letters, so that they were only
+    /// acked.
     duplicates: u64,
     /// Messages that are in the second queue, and that a consumer leased from the first one
     /// meanwhile.
@@ -43,15 +44,28 @@ struct Moved {
     to: QueueName,
     #[serde(flatten)]
     counts: Counts,
+    /// Ready messages of the first queue, if a lease came back empty too early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    still_ready: Option<u64>,
 }
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to, counts } = self;
+        let Self {
+            from,
+            to,
+            counts,
+            still_ready,
+        } = self;
         let moved = count(counts.moved, "message");
         write!(f, "moved {moved} from queue {from} into queue {to}")?;
         if counts.duplicates > 0 {
-            write!(f, "; {} of them were there already", counts.duplicates)?;
+            let duplicates = counts.duplicates;
+            write!(
+                f,
+                "; {duplicates} of them were there already, by their ids, and are removed from \
+                 queue {from}"
+            )?;
         }
         if counts.lost > 0 {
             let lost = count(counts.lost, "message");
@@ -60,7 +74,10 @@ impl fmt::Display for Moved {
                 "; a consumer took {lost} meanwhile, which are in both queues"
             )?;
         }
-        Ok(())
+        match still_ready {
+            None | Some(0) => Ok(()),
+            Some(ready) => write!(f, "; {ready} are still ready, repeat the command"),
+        }
     }
 }
 
@@ -85,6 +102,7 @@ pub(super) async fn run(
     let mut progress = Progress::new(Some(most));
     let mut counts = Counts::default();
     let mut size = FIRST;
+    let mut still_ready = None;
     let ended = loop {
         if let Some(exit) = stop.requested() {
             break Err(exit.stopped().advise("repeat the command to go on"));
@@ -95,10 +113,17 @@ pub(super) async fn run(
             break Ok(());
         }
         let deliveries = match from.lease_batch(&LeaseOptions::new(batch)).await {
-            Ok(deliveries) if deliveries.is_empty() => break Ok(()),
             Ok(deliveries) => deliveries,
             Err(error) => break Err(error.into()),
         };
+        if deliveries.is_empty() {
+            // Consumers may have them, or a lease gave way to others.
+            match from.stats().await {
+                Ok(stats) => still_ready = Some(stats.ready),
+                Err(error) => break Err(error.into()),
+            }
+            break Ok(());
+        }
         size = next_size(&deliveries);
         let messages = deliveries.len() as u64;
         if let Err(failure) = move_batch(&from, &to, deliveries, &mut counts).await {
@@ -111,6 +136,7 @@ pub(super) async fn run(
         from: args.from,
         to: args.to,
         counts,
+        still_ready,
     })?;
     ended
 }
@@ -129,7 +155,8 @@ async fn move_batch(
             // if this fails.
             let changes: Vec<_> = receipts.into_iter().map(LeaseChange::release).collect();
             let _ = from.change_batch(&changes).await;
-            return Err(error.into());
+            let advice = "some messages may be in both queues until you repeat the command";
+            return Err(Failure::from(error).advise(advice));
         }
     };
     let acked = from.ack_batch(&receipts).await.map_err(|error| {
@@ -164,4 +191,28 @@ fn next_size(deliveries: &[Delivery]) -> usize {
     let bytes: usize = deliveries.iter().map(|each| each.payload.len()).sum();
     let average = bytes / deliveries.len().max(1);
     (BATCH_BYTES / average.max(1)).clamp(1, LARGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_still_ready_is_said() {
+        let name = |name| QueueName::new(name).expect("a name");
+        let said = |still_ready| {
+            Moved {
+                from: name("a"),
+                to: name("b"),
+                counts: Counts::default(),
+                still_ready,
+            }
+            .to_string()
+        };
+        let moved = "moved 0 messages from queue a into queue b";
+        assert_eq!(said(None), moved);
+        assert_eq!(said(Some(0)), moved);
+        let more = format!("{moved}; 7 are still ready, repeat the command");
+        assert_eq!(said(Some(7)), more);
+    }
 }

@@ -6,9 +6,10 @@ use queue_api::{Purge, QueueName};
 use serde::Serialize;
 
 use crate::{
-    cli::{PurgeArgs, What},
+    cli::PurgeArgs,
     confirm::confirm,
     connect::Connection,
+    depth::contents,
     failure::Result,
     find_queue::must_exist,
     output::{Output, count},
@@ -36,14 +37,7 @@ pub(super) async fn run(
     let (admin, queue) = (&connection.admin, args.queue);
     must_exist(connection, &queue).await?;
     let stats = admin.stats(&queue).await?;
-    let live = stats.ready + stats.delayed + stats.leased;
-    let live = count(live, "live message");
-    let dead = count(stats.dead, "dead letter");
-    let what = match args.what {
-        What::Live => live,
-        What::Dead => dead,
-        What::All => format!("{live} and {dead}"),
-    };
+    let what = contents(&stats, args.what);
     confirm(&args.confirm, &format!("remove {what} of queue {queue}"))?;
     let mut removed = 0;
     if args.what.has_live() {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::{
     cli::QueuesArgs,
     connect::Connection,
+    depth::depth,
     duration::short,
     failure::Result,
     output::{Column, Output, Row},
@@ -27,7 +28,7 @@ pub(super) struct QueueRow {
     leased: u64,
     dead: u64,
     oldest_ready_seconds: Option<f64>,
-    /// The net change of ready, delayed and leased together. Absent if there was no look.
+    /// The net change of ready, delayed and leased together. Absent if there was no interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     depth_change_per_second: Option<f64>,
 }
@@ -78,7 +79,7 @@ impl Sample {
     pub(super) fn row(&self, before: Option<&Self>) -> QueueRow {
         let change = before.map(|before| {
             let seconds = self.at.duration_since(before.at).as_secs_f64();
-            (self.depth() as f64 - before.depth() as f64) / seconds
+            (depth(&self.stats) as f64 - depth(&before.stats) as f64) / seconds
         });
         QueueRow {
             queue: self.queue.clone(),
@@ -90,10 +91,6 @@ impl Sample {
             depth_change_per_second: change,
         }
     }
-
-    fn depth(&self) -> u64 {
-        self.stats.ready + self.stats.delayed + self.stats.leased
-    }
 }
 
 pub(super) async fn run(
@@ -103,10 +100,10 @@ pub(super) async fn run(
 ) -> Result<()> {
     let queues = connection.admin.list_queues().await?;
     let first = take_all(connection, queues.clone()).await?;
-    let rows: Vec<_> = if args.look.is_zero() || first.is_empty() {
+    let rows: Vec<_> = if args.interval.is_zero() || first.is_empty() {
         first.iter().map(|sample| sample.row(None)).collect()
     } else {
-        pause(args.look).await;
+        pause(args.interval).await;
         let now = take_all(connection, queues).await?;
         let pairs = now.iter().zip(&first);
         pairs.map(|(now, first)| now.row(Some(first))).collect()

@@ -113,13 +113,10 @@ fn draw_list(app: &App, frame: &mut Frame<'_>, area: Rect) {
 
 fn row<'a>(name: &'a QueueName, line: &'a Line) -> Row<'a> {
     let name = Cell::from(name.as_str());
-    let Some(stats) = &line.stats else {
-        let text = if line.error.is_some() {
-            "not readable"
-        } else {
-            "…"
-        };
-        return Row::new([name, right(text.to_owned())]);
+    let stats = match (&line.stats, &line.error) {
+        (Some(stats), None) => stats,
+        (_, Some(_)) => return Row::new([name, right("not readable".to_owned())]),
+        (None, None) => return Row::new([name, right("…".to_owned())]),
     };
     let net = match line.net() {
         None => String::new(),

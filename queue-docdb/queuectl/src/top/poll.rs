@@ -18,8 +18,8 @@ use tokio::{
 
 use super::{details, meter::Meter, state::Wanted, update::Event};
 use crate::{
-    commands::{doctor::words, pause},
-    connect::Connection,
+    commands::{doctor::error_text, pause},
+    connect::{Connection, collections_of},
 };
 
 /// How often each is looked at, if the budget allows it.
@@ -33,9 +33,6 @@ const EXISTENCE: Duration = Duration::from_secs(60);
 
 /// Of so many looks, one is at a queue that is not on the screen.
 const TURNS: u64 = 4;
-
-/// Without an answer for so long, the connection counts as lost.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Poller {
     connection: Arc<Connection>,
@@ -55,7 +52,7 @@ pub(super) struct Poller {
 /// When a collection was looked at.
 #[derive(Default)]
 struct Seen {
-    /// And whether it was a queue.
+    /// When it is to be checked again, and whether it was a queue.
     checked: Option<(Instant, bool)>,
     counted: Option<Instant>,
 }
@@ -98,10 +95,11 @@ impl Poller {
                 pause(Duration::from_millis(50)).await;
                 continue;
             };
-            let answer = match timeout(PATIENCE, self.take(&look)).await {
+            let most = self.connection.timeout;
+            let answer = match timeout(most, self.take(&look)).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    let text = format!("no answer for {PATIENCE:?}");
+                    let text = format!("no answer for {most:?}");
                     Err(Error::new(ErrorKind::TimedOut, "top", text))
                 }
             };
@@ -126,16 +124,26 @@ impl Poller {
 
     async fn failed(&mut self, look: &Look, error: Error) {
         let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut);
+        if let Look::Existence(queue) = look {
+            // Also now, so that one collection does not keep the others from their turn.
+            let seen = self.collections.entry(queue.clone()).or_default();
+            let was_queue = seen.checked.is_some_and(|(_, is_queue)| is_queue);
+            // Of another schema, or not allowed: it is not shown.
+            let (after, is_queue) = match is_away {
+                true => (NAMES, was_queue),
+                false => (EXISTENCE, false),
+            };
+            seen.checked = Some((Instant::now() + after, is_queue));
+        }
+        // One slow queue says nothing about the connection. Without one, the look at the names
+        // fails too.
+        let is_slow = error.kind() == ErrorKind::TimedOut;
         match look {
-            Look::Stats(queue) | Look::Details(queue) if !is_away => {
+            Look::Stats(queue) | Look::Details(queue) if !is_away || is_slow => {
                 self.send(Event::Unreadable(queue.clone(), format!("{error:#}")))
                     .await;
             }
-            Look::Existence(queue) if !is_away => {
-                // Of another schema, or not allowed: it is not shown.
-                let seen = self.collections.entry(queue.clone()).or_default();
-                seen.checked = Some((Instant::now(), false));
-            }
+            Look::Existence(_) if !is_away || is_slow => {}
             _ => {
                 self.is_lost = true;
                 self.send(Event::Lost(format!("{error:#}"))).await;
@@ -167,7 +175,7 @@ impl Poller {
         let unchecked = self
             .collections
             .iter()
-            .find(|(_, seen)| is_due(seen.checked.map(|(at, _)| at), EXISTENCE));
+            .find(|(_, seen)| seen.checked.is_none_or(|(at, _)| now >= at));
         if let Some((queue, _)) = unchecked {
             return Some(Look::Existence(queue.clone()));
         }
@@ -211,7 +219,7 @@ impl Poller {
             Look::Existence(queue) => {
                 let is_queue = self.connection.backend.queue_exists(queue).await?;
                 let seen = self.collections.entry(queue.clone()).or_default();
-                seen.checked = Some((Instant::now(), is_queue));
+                seen.checked = Some((Instant::now() + EXISTENCE, is_queue));
                 Ok(self.queues())
             }
             Look::Stats(queue) => {
@@ -244,8 +252,7 @@ impl Poller {
 
     /// The collections that may be queues, by one command. `Admin::list_queues` looks into each.
     async fn names(&self) -> Result<BTreeSet<QueueName>, Error> {
-        let pattern = format!("^{}", self.connection.prefix.replace('.', "\\."));
-        let filter = doc! { "name": { "$regex": pattern } };
+        let filter = collections_of(&self.connection.prefix);
         let names = self.database.list_collection_names().filter(filter).await;
         let names = names.map_err(unavailable)?;
         let names = names
@@ -265,5 +272,5 @@ impl Poller {
 }
 
 fn unavailable(error: queue_docdb::mongodb::error::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "top", words(&error))
+    Error::new(ErrorKind::Unavailable, "top", error_text(&error))
 }

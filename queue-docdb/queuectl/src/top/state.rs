@@ -8,6 +8,8 @@ use std::{
 use queue_api::{QueueName, QueueStats};
 use tokio::time::Instant;
 
+use crate::depth::depth;
+
 /// Depths that a sparkline has at most.
 const HISTORY: usize = 60;
 
@@ -163,11 +165,6 @@ impl Line {
         let samples = self.samples.iter().skip(skipped);
         samples.map(|(_, depth)| *depth).collect()
     }
-}
-
-/// Live messages.
-fn depth(stats: &QueueStats) -> u64 {
-    stats.ready + stats.delayed + stats.leased
 }
 
 impl App {

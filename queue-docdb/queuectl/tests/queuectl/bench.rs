@@ -28,6 +28,14 @@ async fn bench_measures_and_removes_its_queue() {
             assert!(rate[field].as_f64().expect("a number") > 1.0, "{rate}");
         }
     }
+    // A batch whose messages had one id would be one message.
+    let per_lease = |rate: usize| {
+        found[rate]["finished_per_lease"]
+            .as_f64()
+            .expect("a number")
+    };
+    assert_eq!(per_lease(1), 1.0);
+    assert!(per_lease(2) > 1.0, "{}", found[2]);
     for (latency, call) in found[3..].iter().zip(["enqueue", "lease", "ack"]) {
         assert_eq!(latency["call"], call);
         assert!(latency["calls"].as_u64().expect("a count") > 0, "{latency}");
@@ -97,6 +105,6 @@ async fn settings_of_bench_are_checked() {
         .fails(2, &["--batch"]);
     fixture
         .run(&["bench", "--time", "0s"])
-        .fails(2, &["--time is 0s"]);
+        .fails(2, &["--time is 0s; it must be at least 1ms"]);
     leaves_nothing(&fixture).await;
 }

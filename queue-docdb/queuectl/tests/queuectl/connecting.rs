@@ -54,18 +54,18 @@ async fn flags_come_before_the_environment_and_that_before_the_profile() {
         command
     };
     let found = |done: Done| done.succeeds().out.contains("mail");
-    let look = ["queues", "--look=0s"];
-    assert!(found(Done::of(&mut of_file(&look))));
+    let queues = ["queues", "--interval=0s"];
+    assert!(found(Done::of(&mut of_file(&queues))));
     assert!(!found(Done::of(
-        of_file(&look).env("QUEUECTL_PROFILE", "elsewhere")
+        of_file(&queues).env("QUEUECTL_PROFILE", "elsewhere")
     )));
-    let flag = ["queues", "--look=0s", "--profile", "here"];
+    let flag = ["queues", "--interval=0s", "--profile", "here"];
     assert!(found(Done::of(
         of_file(&flag).env("QUEUECTL_PROFILE", "elsewhere")
     )));
     let database = [
         "queues",
-        "--look=0s",
+        "--interval=0s",
         "--database",
         database,
         "--prefix=queue.",
@@ -81,7 +81,7 @@ async fn flags_come_before_the_environment_and_that_before_the_profile() {
     fs::rename(&config, home.join("config.toml")).expect("moved");
     fs::rename(folder.path().join("password"), home.join("password")).expect("moved");
     assert!(found(Done::of(
-        bare(&look).env("XDG_CONFIG_HOME", folder.path())
+        bare(&queues).env("XDG_CONFIG_HOME", folder.path())
     )));
     let unknown =
         Done::of(bare(&["--profile", "her", "queues"]).env("XDG_CONFIG_HOME", folder.path()));

@@ -96,8 +96,13 @@ async fn redrive_takes_ids_filters_or_all() {
         rows[0]["redriven"].as_u64().expect("a count")
     };
     let run = |args: &[&str]| fixture.run(&[&["dead", "redrive", "mail"], args].concat());
-    run(&[]).fails(2, &["--all"]);
+    run(&[]).fails(
+        2,
+        &["no dead letters are named; name ids, a filter, --limit or --all"],
+    );
     run(&["a", "--all"]).fails(2, &["cannot be used with"]);
+    run(&["a", "--order=newest"]).fails(2, &["cannot be used with"]);
+    run(&["--all", "--order=newest"]).fails(2, &["cannot be used with"]);
     run(&["a", "--reason=x"]).fails(2, &["cannot be used with"]);
     assert_eq!(
         redrive(&["--reason=recipient", "--limit=1", "--order=newest"]),

@@ -181,7 +181,7 @@ async fn input_that_is_wrong_has_its_line() {
     };
     let good = "{\"id\":\"good\",\"payload\":\"x\"}\n";
     let after_good = |line: &[u8]| json(&[good.as_bytes(), line].concat());
-    after_good(b"{\"payload\":").fails(7, &["in, line 2: column 11: EOF", "go on with --skip 1"]);
+    after_good(b"{\"payload\":").fails(7, &["in, line 2: column 11: EOF", "resume with --skip 1"]);
     assert_eq!(
         fixture.payloads("q").await,
         ["there", "x"],
@@ -196,6 +196,8 @@ async fn input_that_is_wrong_has_its_line() {
     after_good(b"{\"payload\":\"\",\"id\":\"\"}").fails(7, &["is not a message id"]);
     after_good(b"{\"payload\":\"\",\"max_attempts\":0}").fails(7, &["max_attempts is 0"]);
     after_good(b"{\"payload\":\"\",\"delay\":\"9999h\"}").fails(7, &["delay is", "at most"]);
+    let dead = b"{\"payload\":\"\",\"state\":\"dead\"}";
+    after_good(dead).fails(7, &["line 2: it is a dead letter", "--dead=enqueue"]);
     after_good(b"[1]").fails(7, &["line 2", "invalid"]);
 
     let most = queue_api::Limits::STANDARD.max_payload_bytes;
@@ -204,6 +206,15 @@ async fn input_that_is_wrong_has_its_line() {
     fixture
         .run(&["enqueue", "q", "large"])
         .fails(7, &["large, line 1", &too_long]);
+    // The line is longer than two others together. Its end is not a message.
+    let content = format!("{}\nlast\n", "x".repeat(2 * most + 10));
+    fixture.folder_file("long", content);
+    fixture
+        .run(&["enqueue", "q", "long"])
+        .fails(7, &["long, line 1", &too_long]);
+    let skipped = fixture.enqueue(&["skipped", "--create", "long", "--skip=1"]);
+    assert_eq!(counts(&skipped), [1, 0, 2]);
+    assert_eq!(fixture.payloads("skipped").await, ["last"]);
     fixture
         .run(&["enqueue", "q", "large", "--format=files"])
         .fails(7, &["large: it is", &too_long]);

@@ -143,16 +143,46 @@ async fn an_output_is_not_overwritten_by_chance() {
     let part = serde_json::json!({
         "queue": "other",
         "place": format!("database {database} of {hosts} with prefix \"queue.\""),
-        "list": "live",
-        "with_dead": false,
+        "what": "dead",
+        "list": "dead",
         "token": null,
         "messages": 1,
         "bytes": 9,
     });
     file("part.part", &part.to_string());
-    export(&["mail", "part"]).fails(2, &["part of an export of queue other"]);
-    export(&["other", "part"]).fails(2, &["it has 0 bytes", "9"]);
+    let other = "part of an export of queue other with --what dead";
+    export(&["mail", "part", "--what=dead"]).fails(2, &[other]);
+    // Both have read live messages, dead letters or neither so far.
+    export(&["other", "part", "--what=all"]).fails(2, &[other]);
+    export(&["other", "part", "--what=live"]).fails(2, &[other]);
+    export(&["other", "part", "--what=dead"]).fails(2, &["it has 0 bytes", "9"]);
     export(&["other", "part", "--force"]).succeeds();
+}
+
+#[tokio::test]
+async fn an_export_without_room_says_how_to_go_on() {
+    let fixture = Fixture::new().await;
+    let large = "x".repeat(100_000);
+    let message = NewMessage::new(large);
+    fixture
+        .queue("mail")
+        .enqueue(&message)
+        .await
+        .expect("stored");
+    // A file that grows beyond the limit is an error of the write, as on a full disk.
+    let limited = "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\"";
+    let program = fixture.command(&["export", "mail", "file"]);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", limited]).arg(program.get_program());
+    shell
+        .args(program.get_args())
+        .current_dir(fixture.folder.path());
+    for (name, value) in program.get_envs() {
+        shell.env(name, value.expect("no variable is removed"));
+    }
+    Done::of(&mut shell).fails(1, &["cannot write file: ", "; repeat the command to go on"]);
+    let done = fixture.json("exported", &["export", "mail", "file"]);
+    assert_eq!(done[0]["exported"], 1);
 }
 
 #[tokio::test]

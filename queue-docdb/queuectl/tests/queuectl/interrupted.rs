@@ -145,6 +145,32 @@ impl Forwarder {
 #[tokio::test]
 async fn enqueue_goes_on_after_the_database_was_away() {
     let fixture = Fixture::new().await;
+    away_after_1500(&fixture, "--label=input").await;
+    let rest = fixture.json("enqueued", &["enqueue", "q", "input", "--skip=1500"]);
+    assert_eq!(
+        (&rest[0]["stored"], &rest[0]["position"]),
+        (&500.into(), &2000.into())
+    );
+    assert_eq!(payloads(&fixture, "q").await.len(), 2000);
+}
+
+#[tokio::test]
+async fn a_failed_batch_with_new_ids_may_be_stored() {
+    let fixture = Fixture::new().await;
+    let said = away_after_1500(&fixture, "--new-ids").await;
+    let (_, most) = said.split_once("; up to ").expect("a count");
+    let (most, rest) = most.split_once(' ').expect("a count");
+    assert!(
+        (1..=1000).contains(&most.parse::<u64>().expect("a number")),
+        "{said}"
+    );
+    let advice = "more may be stored; a repeat enqueues those again; messages of the input";
+    assert!(rest.starts_with(advice), "{said}");
+}
+
+/// Enqueues 2000 lines, which the file `input` has too. The database is away after 1500 of them.
+/// Returns the error.
+async fn away_after_1500(fixture: &Fixture, ids: &str) -> String {
     let line = |n| format!("message {n}");
     let (_, hosts) = fixture.uri.split_once('@').expect("a user");
     let (host, _) = hosts.split_once('/').expect("an end");
@@ -157,7 +183,7 @@ async fn enqueue_goes_on_after_the_database_was_away() {
         "--create",
         "--output=json",
         "--timeout=5s",
-        "--label=input",
+        ids,
     ];
     let mut command = fixture.command(&args);
     let piped = command.env("QUEUECTL_URI", uri).stdin(Stdio::piped());
@@ -167,7 +193,7 @@ async fn enqueue_goes_on_after_the_database_was_away() {
     input
         .write_all(lines(0..1500, &line).as_bytes())
         .expect("written");
-    wait_for(&fixture, "q", 1500).await;
+    wait_for(fixture, "q", 1500).await;
     drop(forwarder);
     input
         .write_all(lines(1500..2000, &line).as_bytes())
@@ -180,16 +206,9 @@ async fn enqueue_goes_on_after_the_database_was_away() {
     let position = done.json("enqueued")[0]["position"]
         .as_u64()
         .expect("a count");
-    let skip = format!("--skip {position}");
-    done.fails(4, &["enqueue: ", &skip]);
-
+    let skip = format!("resume with --skip {position}");
     fixture.folder_file("input", lines(0..2000, &line));
-    let rest = fixture.json("enqueued", &["enqueue", "q", "input", "--skip=1500"]);
-    assert_eq!(
-        (&rest[0]["stored"], &rest[0]["position"]),
-        (&500.into(), &2000.into())
-    );
-    assert_eq!(payloads(&fixture, "q").await.len(), 2000);
+    done.fails(4, &["enqueue: ", &skip]).err
 }
 
 /// The payloads of all messages, which this takes out of the queue.

@@ -19,7 +19,7 @@ async fn queues_shows_each_state() {
     fixture.queue("mail").lease().await.expect("leased");
     fixture.store_dead("old", message("x"), "broken").await;
 
-    let rows = fixture.json("queue", &["queues", "--look", "100ms"]);
+    let rows = fixture.json("queue", &["queues", "--interval", "100ms"]);
     assert_eq!(rows.len(), 2);
     let counts = |row: &serde_json::Value| {
         ["ready", "delayed", "leased", "dead"].map(|state| row[state].as_u64().expect("a count"))
@@ -36,7 +36,7 @@ async fn queues_shows_each_state() {
     assert!(rows[0]["oldest_ready_seconds"].is_number());
     assert!(rows[1]["oldest_ready_seconds"].is_null());
 
-    let table = fixture.run(&["queues", "--look", "0s"]).succeeds().out;
+    let table = fixture.run(&["queues", "--interval", "0s"]).succeeds().out;
     let lines: Vec<Vec<_>> = table
         .lines()
         .map(|line| line.split_whitespace().collect())

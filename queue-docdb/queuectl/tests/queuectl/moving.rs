@@ -72,3 +72,34 @@ async fn a_limit_and_duplicates_are_counted() {
         .run(&["move", "form", "to"])
         .fails(3, &["did you mean from?"]);
 }
+
+#[tokio::test]
+async fn a_message_that_is_there_already_is_removed_from_the_first_queue() {
+    let fixture = Fixture::new().await;
+    fixture.store_dead("to", message("dead"), "broken").await;
+    fixture.store("to", &["ready"]).await;
+    fixture.store("from", &["dead", "ready", "new"]).await;
+    let said = fixture.run(&["move", "from", "to"]).succeeds().out;
+    let removed = "; 2 of them were there already, by their ids, and are removed from queue from";
+    assert!(said.contains(removed), "{said}");
+    let stats = async |queue| fixture.admin().stats(queue).await.expect("stats");
+    let (from, to) = (stats("from").await, stats("to").await);
+    assert_eq!((from.ready, from.dead), (0, 0));
+    assert_eq!((to.ready, to.dead), (2, 1));
+}
+
+#[tokio::test]
+async fn a_failed_enqueue_says_that_a_repeat_is_needed() {
+    let fixture = Fixture::new().await;
+    fixture.store("from", &["a", "b"]).await;
+    let other = fixture.backend.client().database(fixture.database.name());
+    let other = other.collection("queue.to");
+    let own = queue_docdb::mongodb::bson::doc! { "name": "another program's" };
+    other.insert_one(own).await.expect("stored");
+    fixture.run(&["move", "from", "to", "--create"]).fails(
+        2,
+        &["some messages may be in both queues until you repeat the command"],
+    );
+    let stats = fixture.admin().stats("from").await.expect("stats");
+    assert_eq!(stats.ready, 2, "their leases are released");
+}

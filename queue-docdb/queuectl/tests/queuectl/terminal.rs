@@ -73,7 +73,7 @@ async fn on_terminal(
 async fn a_password_is_asked_for_and_not_shown() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
-    let mut command = fixture.command(&["queues", "--look=0s"]);
+    let mut command = fixture.command(&["queues", "--interval=0s"]);
     command.env_remove("QUEUECTL_PASSWORD_FILE");
     let (done, _) = converse(&mut command, "Password of ada", &format!("{SECRET}\n")).await;
     assert!(done.succeeds().out.contains("mail"));

@@ -25,7 +25,7 @@ const SIZE: PtySize = PtySize {
 };
 
 /// Longer than anything takes, also on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(120);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 struct Screen {
     /// Closes the terminal with the program.
@@ -82,7 +82,7 @@ impl Screen {
     fn shows(&self, parts: &[&str]) -> impl Future<Output = String> {
         let (place, parts) = (std::panic::Location::caller(), parts.to_vec());
         async move {
-            let seen = tokio::time::timeout(PATIENCE, async {
+            let seen = tokio::time::timeout(ANSWER_TIMEOUT, async {
                 loop {
                     let text = self.text();
                     if parts.iter().all(|part| text.contains(part)) {
@@ -104,7 +104,7 @@ impl Screen {
             }
             pause().await;
         };
-        let left = tokio::time::timeout(PATIENCE, async {
+        let left = tokio::time::timeout(ANSWER_TIMEOUT, async {
             while self
                 .parser
                 .lock()
@@ -291,7 +291,7 @@ async fn a_connection_that_is_lost_comes_back() {
     assert!(text.contains("mail"), "what was known stays:\n{text}");
     set.thaw(primary).await.expect("thawed");
     mail.enqueue(&message("b")).await.expect("stored");
-    let back = tokio::time::timeout(PATIENCE, async {
+    let back = tokio::time::timeout(ANSWER_TIMEOUT, async {
         loop {
             let text = screen.text();
             if !text.contains("lost") && row(&text, "mail")[1] == "2" {

@@ -35,7 +35,7 @@ fn a_wrong_command_line_is_an_error_of_usage() {
     run(&["quues"]).fails(2, &["unrecognized subcommand 'quues'", "queues"]);
     run(&["peek"]).fails(2, &["<QUEUE>"]);
     run(&["peek", "no name"]).fails(2, &["\"no name\" is not a queue name"]);
-    run(&["queues", "--look", "30"]).fails(2, &["\"30\" is not a duration", "500ms"]);
+    run(&["queues", "--interval", "30"]).fails(2, &["\"30\" is not a duration", "500ms"]);
     run(&["queues", "--output", "xml"]).fails(2, &["table", "json"]);
     run(&["queues", "--timeout", "soon"]).fails(2, &["\"soon\" is not a duration"]);
 }

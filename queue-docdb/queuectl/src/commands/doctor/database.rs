@@ -9,7 +9,7 @@ use queue_docdb::mongodb::{
 };
 use tokio::time::timeout;
 
-use super::{check::Check, probe::words};
+use super::{check::Check, probe::error_text};
 
 const POOL: &str = "pool";
 const CHANGE_STREAM: &str = "change stream";
@@ -66,7 +66,7 @@ pub(super) async fn change_stream(database: &Database, is_amazon: bool) -> Check
         Ok(Ok(_)) => {
             return Check::ok(CHANGE_STREAM, "opens: waits learn of new messages at once");
         }
-        Ok(Err(error)) => words(&error),
+        Ok(Err(error)) => error_text(&error),
         Err(_) => format!("no answer within {TIMEOUT:?}"),
     };
     let text = format!("does not open, so waits ask the queue again, every 2 s at least: {why}");

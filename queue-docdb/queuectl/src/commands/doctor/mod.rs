@@ -13,7 +13,7 @@ use queue_api::QueueName;
 use queue_docdb::mongodb::options::{ClientOptions, Tls};
 
 use self::check::{Check, Outcome};
-pub(crate) use self::probe::{wall_clock, words};
+pub(crate) use self::probe::{error_text, wall_clock};
 use crate::{
     cli::ConnectArgs,
     connect::{Connection, Settings},

@@ -68,7 +68,7 @@ async fn ask_all(options: &ClientOptions, hosts: Vec<ServerAddress>) -> Vec<Memb
     join_all(hosts.into_iter().map(async |host| {
         let address = host.to_string();
         let answer = ask(options, host).await;
-        let answer = answer.map_err(|error| words(&error));
+        let answer = answer.map_err(|error| error_text(&error));
         Member { address, answer }
     }))
     .await
@@ -125,7 +125,7 @@ pub(crate) fn wall_clock() -> SystemTime {
 }
 
 /// What the server said, or why there was no answer.
-pub(crate) fn words(error: &DriverError) -> String {
+pub(crate) fn error_text(error: &DriverError) -> String {
     match &*error.kind {
         DriverKind::Command(command) => command.message.clone(),
         DriverKind::ServerSelection { message, .. } => match message.split_once("Error: ") {

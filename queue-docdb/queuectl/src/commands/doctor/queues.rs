@@ -2,16 +2,17 @@
 
 use futures::{StreamExt, stream};
 use queue_api::QueueName;
-use queue_docdb::{
-    DocDbBackend,
-    mongodb::{
-        Database,
-        bson::{Document, doc},
-    },
-};
+use queue_docdb::{DocDbBackend, mongodb::Database};
 
 use super::check::Check;
-use crate::{connect::Connection, failure::Failure, find_queue::must_exist, output::count};
+use crate::{
+    cli::What,
+    connect::{Connection, collections_of},
+    depth::contents,
+    failure::Failure,
+    find_queue::must_exist,
+    output::count,
+};
 
 /// How many other databases are looked into.
 const MOST_DATABASES: usize = 100;
@@ -54,10 +55,8 @@ async fn elsewhere(database: &Database, prefix: &str) -> Vec<String> {
         .filter(|name| name != database.name())
         .filter(|name| !["admin", "config", "local"].contains(&name.as_str()))
         .take(MOST_DATABASES);
-    // As queue-docdb escapes it.
-    let pattern = format!("^{}", prefix.replace('.', "\\."));
     let looks = stream::iter(names).map(|name| {
-        let filter: Document = doc! { "name": { "$regex": &pattern } };
+        let filter = collections_of(prefix);
         let other = client.database(&name);
         async move {
             let found = other.list_collection_names().filter(filter).await;
@@ -102,10 +101,9 @@ pub(super) async fn one(connection: &Connection, queue: &QueueName) -> Vec<Check
             Check::not_checked(NAMES[2], other),
         ];
     }
-    let live = count(stats.ready + stats.delayed + stats.leased, "live message");
-    let dead = count(stats.dead, "dead letter");
+    let contents = contents(&stats, What::All);
     vec![
-        Check::ok(NAMES[0], format!("{queue} has {live} and {dead}")),
+        Check::ok(NAMES[0], format!("{queue} has {contents}")),
         Check::ok(NAMES[1], "the one that this version reads and writes"),
         indexes,
     ]

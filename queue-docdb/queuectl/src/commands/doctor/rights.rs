@@ -5,7 +5,7 @@ use queue_docdb::mongodb::{
     bson::{Bson, Document, doc},
 };
 
-use super::{check::Check, probe::words};
+use super::{check::Check, probe::error_text};
 
 const NAME: &str = "rights";
 
@@ -31,7 +31,7 @@ pub(super) async fn check(database: &Database) -> Check {
     let reply = match database.run_command(command).await {
         Ok(reply) => reply,
         Err(error) => {
-            let why = format!("the server does not tell: {}", words(&error));
+            let why = format!("the server does not tell: {}", error_text(&error));
             return Check::not_checked(NAME, why);
         }
     };
@@ -47,8 +47,11 @@ pub(super) async fn check(database: &Database) -> Check {
         .collect();
     if users.is_empty() {
         return match may_read_users(database).await {
-            true => Check::warning(NAME, "no user: the server lets everyone do everything")
-                .advise("turn access control on, unless only this machine reaches the server"),
+            true => Check::warning(
+                NAME,
+                "no user: access control is off: every client has all rights",
+            )
+            .advise("turn access control on, unless only this machine reaches the server"),
             false => Check::failed(NAME, "no user, and the server wants one")
                 .advise("name a user in the URI: mongodb://USER@HOST"),
         };

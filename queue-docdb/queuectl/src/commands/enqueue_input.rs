@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     connect::Connection,
-    failure::{Exit, Result},
+    failure::{Exit, Failure, Result},
     find_queue::must_exist,
     input::{Ids, Input},
     output::{Output, count},
@@ -42,7 +42,7 @@ impl fmt::Display for Enqueued {
     }
 }
 
-pub(super) async fn feed(
+pub(super) async fn enqueue_input(
     connection: &Connection,
     output: &mut Output,
     queue: QueueName,
@@ -67,6 +67,7 @@ pub(super) async fn feed(
         position: input.skip,
         is_derived: matches!(input.ids, Ids::Derived(_)),
     };
+    let is_new = matches!(input.ids, Ids::New);
     let mut batches = input.read();
     let ended = loop {
         let read = tokio::select! {
@@ -89,7 +90,16 @@ pub(super) async fn feed(
                 done.position = batch.end;
                 progress.advance(messages, batch.bytes);
             }
-            Err(error) => break Err(error.into()),
+            Err(error) => {
+                let failure = Failure::from(error);
+                let most = batch.messages.len();
+                break Err(match is_new {
+                    false => failure,
+                    true => failure.advise(&format!(
+                        "up to {most} more may be stored; a repeat enqueues those again"
+                    )),
+                });
+            }
         }
     };
     drop(progress);
@@ -99,7 +109,7 @@ pub(super) async fn feed(
         // A repeat from the beginning would enqueue messages again that consumers have finished
         // meanwhile.
         position => failure.advise(&format!(
-            "messages of the input that are done: {position}; go on with --skip {position}"
+            "messages of the input that are done: {position}; resume with --skip {position}"
         )),
     })
 }
