@@ -45,7 +45,7 @@ impl Recorder {
         }
     }
 
-    /// Calls while nobody else makes any. So the counts after each are exact.
+    /// Calls while no other worker makes any. So the counts after each are exact.
     pub(super) async fn work_alone(&mut self, program: &Program, calls: usize) {
         for n in 0..calls {
             let queue = &program.queues[0];
@@ -162,7 +162,7 @@ impl Recorder {
             .collect()
     }
 
-    /// A wait during another call. After that it is dropped: nobody else may be left to wake it.
+    /// A wait during another call. After that it is dropped: no other worker may be left to wake it.
     async fn wait_a_little(&mut self, queue: &QueueName) {
         let (backend, waited) = (self.connection.backend.clone(), queue.clone());
         let wait = tokio::spawn(async move { backend.wait(&waited, Duration::MAX).await });

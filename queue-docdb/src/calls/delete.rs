@@ -29,7 +29,7 @@ impl QueueCollection {
         match contents {
             Contents::Missing => return Ok(()),
             Contents::Dropping => return self.drop_collection().await,
-            // One whose creation was interrupted, or nobody's.
+            // A queue whose creation was interrupted, or an empty collection.
             Contents::Empty => {
                 let indexes = self.indexes().await?;
                 return match Index::Claim.is_among(&indexes, self.messages.name())? {

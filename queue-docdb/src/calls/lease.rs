@@ -1,5 +1,5 @@
-//! Lease: find entries that are ready, decide what to take of them, and write that if nobody else
-//! has written since.
+//! Lease: find entries that are ready, decide what to take of them, and write that if no other
+//! call has written since.
 
 use std::time::Duration;
 

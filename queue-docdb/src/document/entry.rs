@@ -1,7 +1,7 @@
 //! What may happen to the messages of an entry: the contract for a few messages that share a
 //! document. Pure: no clock, no database.
 //!
-//! A call reads an entry, changes it here, and writes it back if nobody else has written since.
+//! A call reads an entry, changes it here, and writes it back if no other call has written since.
 
 use mongodb::bson::Uuid;
 

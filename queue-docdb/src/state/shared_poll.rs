@@ -309,7 +309,7 @@ mod tests {
             };
             assert_eq!(over.number, number);
             assert_eq!(began.elapsed(), TURN_TIMEOUT * (number as u32 - 1));
-            // Nobody polls it either.
+            // No wait polls it either.
             std::mem::forget(over);
         }
         // The slow poll ends after all, and serves those that wait.

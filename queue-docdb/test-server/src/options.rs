@@ -88,7 +88,7 @@ impl ServerOptions {
         self
     }
 
-    /// Leaves the replica set without a configuration, as if nobody had called `rs.initiate()`.
+    /// Leaves the replica set without a configuration, as before `rs.initiate()`.
     pub fn without_initiation(mut self) -> Self {
         self.deployment = Deployment::Uninitiated;
         self

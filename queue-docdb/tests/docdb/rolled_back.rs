@@ -122,7 +122,7 @@ async fn begin(case: Arc<Case>, primary: Client) -> Pending {
     let start = |case: Arc<Case>| {
         task::spawn_local(async move {
             let answer = case.make().await;
-            // So that nobody waits for an answer after the call has ended.
+            // So that no call waits for an answer after the call has ended.
             case.answered.notify_one();
             answer
         })

@@ -31,7 +31,7 @@ tests! {
     on_threads:
         the_other_waits_look_soon_although_the_server_is_slow,
         a_message_for_many_workers_takes_as_few_commands_as_for_one,
-        every_wait_returns_while_nobody_leases_the_message,
+        every_wait_returns_while_no_call_leases_the_message,
         one_poll_serves_all_waits
 }
 
@@ -146,7 +146,7 @@ fn waits(queue: &Queue, count: usize) -> Vec<JoinHandle<queue_api::Result<()>>> 
 }
 
 /// A wait that returns gives no promise to lease: its caller may be dropped.
-async fn every_wait_returns_while_nobody_leases_the_message() {
+async fn every_wait_returns_while_no_call_leases_the_message() {
     let fixture = Fixture::new().await;
     let (counts, queue) = counted(&fixture).await;
     let waits = waits(&queue, WORKERS);

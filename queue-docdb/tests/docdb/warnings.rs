@@ -2,7 +2,7 @@
 //!
 //! The subscriber is global and set before the first test. A subscriber of one test may miss events:
 //! if another thread meets the place of an event first, while no subscriber is set, tracing remembers
-//! that nobody is interested.
+//! that no subscriber is interested.
 
 use std::cell::Cell;
 

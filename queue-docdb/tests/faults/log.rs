@@ -175,7 +175,7 @@ impl World {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The last delivery of each message that a party got and nobody has settled for certain.
+    /// The last delivery of each message that a party got and that is not settled for certain.
     pub(crate) fn held(&self) -> Vec<Leased> {
         let mut held: HashMap<String, Leased> = HashMap::new();
         for event in self.events() {

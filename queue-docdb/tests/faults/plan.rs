@@ -80,7 +80,7 @@ fn adversaries() -> impl Iterator<Item = Adversary> {
     ADVERSARIES.into_iter().map(|(adversary, _)| adversary)
 }
 
-/// Each kind of fault, once with nobody else and once with an adversary and maybe a second fault, at
+/// Each kind of fault, once alone and once with an adversary and maybe a second fault, at
 /// drawn requests. Each code of a refusal that passes, once in one of the calls.
 fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
     let mut classes: BTreeMap<String, Vec<(&Point, Fault)>> = BTreeMap::new();

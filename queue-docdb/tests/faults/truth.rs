@@ -167,7 +167,9 @@ impl Facts<'_> {
             .collect();
         for (payload, live) in &self.after.live {
             if live.state == MessageState::Leased && !known.contains(payload.as_str()) {
-                wrong.push(format!("L4: {payload} is leased to nobody: {live:?}"));
+                wrong.push(format!(
+                    "L4: {payload} is leased, and no party has it: {live:?}"
+                ));
             }
         }
     }
@@ -368,7 +370,7 @@ impl Facts<'_> {
     }
 }
 
-/// The messages that were stored, and that nobody may have removed. `last` is what is left in the end.
+/// The messages that were stored, and that no call may have removed. `last` is what is left in the end.
 pub(crate) fn lost(events: &[Event], last: &Look) -> Vec<String> {
     let is_removal = |event: &Event| matches!(event.what, What::Purge { .. } | What::Delete { .. });
     if events.iter().any(is_removal) {

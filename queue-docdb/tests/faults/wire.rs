@@ -122,7 +122,7 @@ impl Message {
         Self::new(0, self.id(), document)
     }
 
-    /// A command of nobody's driver.
+    /// A command of no known driver.
     pub(crate) fn command(document: &Document) -> Self {
         Self::new(1, 0, document)
     }

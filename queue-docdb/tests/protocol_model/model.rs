@@ -239,7 +239,7 @@ impl State {
                 .extend((0..count).map(|number| Told::Stored((born, number))));
         }
         if done.duplicates.iter().any(|id| !call.had.contains(id)) {
-            return Some("E2: a duplicate of what nobody held during the call");
+            return Some("E2: a duplicate of what the queue did not hold during the call");
         }
         let claims = &self.majority.claims;
         if done.claims.iter().any(|claim| !claims.contains(claim)) {

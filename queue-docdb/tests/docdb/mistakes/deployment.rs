@@ -108,7 +108,7 @@ async fn of_the_deployment() {
             uri(alone, "tls=true").ca_file(&ca.0),
             &["tlsCertificateKeyFile"],
         ),
-        row("a set that nobody initiated", uri(new, ""), &["initiated"]),
+        row("a set that is not initiated", uri(new, ""), &["initiated"]),
         row(
             "the same set by its name",
             uri(new, "replicaSet=rs0"),
