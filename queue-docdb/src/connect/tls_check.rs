@@ -235,7 +235,7 @@ async fn probe(
     options.command_event_handler = None;
     let (sender, mut receiver) = mpsc::unbounded_channel();
     options.sdam_event_handler = Some(EventHandler::callback(move |event| {
-        // The port is closed after the first check.
+        // The receiver is dropped after the first check.
         let _ = match event {
             SdamEvent::ServerHeartbeatSucceeded(_) => sender.send(Ok(())),
             SdamEvent::ServerHeartbeatFailed(failed) => sender.send(Err(failed.failure)),
