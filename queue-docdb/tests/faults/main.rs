@@ -1,5 +1,6 @@
 //! The fault explorer: every message of every call meets every fault, and other processes make the
-//! worst move meanwhile. Processes are killed and suspended there, too. It knows the contract and the wire, and nothing of the backend's inside.
+//! worst move meanwhile. Processes are killed and suspended there, too. It knows the contract and
+//! the wire, and nothing of the backend's inside.
 //!
 //! CONTRIBUTING.md says how to run it and how to read its table.
 
