@@ -111,9 +111,12 @@ async fn a_stream_that_cannot_be_read_is_opened_less_and_less_often() {
         unreadable.fail(how.clone()).await;
         let wait = unreadable.wait();
         let backed_off = unreadable.back_off(&how).await;
-        // The wait polls meanwhile.
+        // The wait polls meanwhile. A closed connection of the stream may take down that of an
+        // enqueue, which can be repeated.
         let queue = queue_of(&unreadable.backend);
-        queue.enqueue(&message("a")).await.unwrap();
+        while let Err(error) = queue.enqueue(&message("a")).await {
+            assert!(error.is_retryable(), "{how}: {error}");
+        }
         wait.await.unwrap().unwrap();
         unreadable.server.mongod.stop().await.unwrap();
         backed_off.err()
