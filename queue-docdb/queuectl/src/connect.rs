@@ -74,18 +74,25 @@ impl Settings {
                         QUEUECTL_PROFILE";
             Failure::usage(text)
         })?;
-        let password_file = args.password_file.or(profile.password_file);
-        let uri = SecretUri::new(uri);
-        let hosts = uri.hosts();
-        let uri = uri.complete(password_file.as_deref())?;
-        let profile_timeout = profile.timeout.as_deref().map(duration::parse).transpose();
+        let profile_timeout = profile.timeout.as_deref().map(duration::parse_positive);
+        let profile_timeout = profile_timeout.transpose();
         let profile_timeout = profile_timeout
             .map_err(|text| Failure::usage(format!("timeout of the profile: {text}")))?;
         let prefix = args.prefix.or(profile.prefix);
+        let database = args.database.or(profile.database);
+        let uri = SecretUri::new(uri);
+        // Before the question for a password.
+        if database.is_none() && uri.lacks_database() {
+            let text = "no database is named: set --database, QUEUECTL_DATABASE, or one in the URI";
+            return Err(Failure::usage(text));
+        }
+        let hosts = uri.hosts();
+        let password_file = args.password_file.or(profile.password_file);
+        let uri = uri.complete(password_file.as_deref())?;
         Ok(Self {
             uri,
             hosts,
-            database: args.database.or(profile.database),
+            database,
             prefix: prefix.unwrap_or_else(|| DocDbBuilder::DEFAULT_COLLECTION_PREFIX.to_owned()),
             ca_file: args.ca_file.or(profile.ca_file),
             timeout: args.timeout.or(profile_timeout),

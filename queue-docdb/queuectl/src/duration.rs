@@ -2,17 +2,29 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Unit, fmt::friendly::SpanParser};
+use jiff::{SignedDuration, SpanRelativeTo, Unit, fmt::friendly::SpanParser};
 
 /// Reads a duration such as `1m 30s`. An error says what is allowed.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let parsed = SpanParser::new().parse_unsigned_duration(text);
-    parsed.map_err(|_| {
+    let span = SpanParser::new().parse_span(text);
+    // No time zone applies, so a day has 24 hours.
+    let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let duration = duration.ok().and_then(|it| Duration::try_from(it).ok());
+    duration.ok_or_else(|| {
         format!(
-            "{text:?} is not a duration; it must be numbers with units, such as 500ms, 30s or \
-             1h 30m"
+            "{text:?} is not a duration; it must be numbers with the units ms, s, m, h or d, such \
+             as 500ms, 30s, 1h 30m or 7d"
         )
     })
+}
+
+/// The same for a time that is not 0.
+pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
+    let duration = parse(text)?;
+    match duration < Duration::from_millis(1) {
+        true => Err(format!("{text} is too short; it must be at least 1ms")),
+        false => Ok(duration),
+    }
 }
 
 /// A duration to the second, or to the millisecond if it is short.
@@ -51,9 +63,11 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(parse("1h 30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
-        for wrong in ["30", "-5s", "soon", ""] {
+        assert_eq!(parse("1d 1h"), Ok(Duration::from_secs(25 * 3600)));
+        for wrong in ["30", "-5s", "soon", "1month", ""] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        assert!(parse_positive("0s").is_err() && parse_positive("1ms").is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use queue_api::{Limits, MessageId, NewMessage};
@@ -68,6 +69,8 @@ pub(crate) struct Batch {
     pub(crate) messages: Vec<NewMessage>,
     /// With those that were left out.
     pub(crate) end: u64,
+    /// Dead letters so far that were left out.
+    pub(crate) dead_skipped: u64,
     /// How much of the input was read.
     pub(crate) bytes: u64,
     payload_bytes: usize,
@@ -101,7 +104,8 @@ impl Input {
                 sender: &sender,
                 batch: Batch::default(),
             };
-            let done = self.files.iter().try_for_each(|file| reader.file(file));
+            let read = self.files.iter().try_for_each(|file| reader.file(file));
+            let done = read.and_then(|()| reader.is_after_skipped());
             // What was read before the failure is good.
             if reader.send().is_ok()
                 && let Err(Ended::Failed(failure)) = done
@@ -178,6 +182,16 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// A larger number to skip is a mistake, which would look like a success.
+    fn is_after_skipped(&self) -> Result<(), Ended> {
+        let (skip, end) = (self.input.skip, self.batch.end);
+        if skip <= end {
+            return Ok(());
+        }
+        let text = format!("--skip is {skip}, but the input has only {end} messages");
+        Err(Failure::new(Exit::BadInput, text).into())
+    }
+
     /// Adds a message to the batch.
     fn take(&mut self, path: &Path, line: u64, content: Vec<u8>) -> Result<(), Ended> {
         let is_json = self.input.format == InputFormat::Json;
@@ -188,6 +202,9 @@ impl Reader<'_> {
         if self.batch.end >= self.input.skip {
             let bad = |text: String| bad_line(path, line, &text);
             let message = self.input.message(path, line, content).map_err(bad)?;
+            if message.is_none() {
+                self.batch.dead_skipped += 1;
+            }
             if let Some(message) = message {
                 let bytes = message.payload.len() + message.header_bytes();
                 if self.batch.messages.len() == self.input.limits.max_batch.get()
@@ -213,6 +230,7 @@ impl Reader<'_> {
     fn send(&mut self) -> Result<(), Ended> {
         let next = Batch {
             end: self.batch.end,
+            dead_skipped: self.batch.dead_skipped,
             bytes: self.batch.bytes,
             ..Batch::default()
         };
@@ -275,9 +293,37 @@ impl Input {
             Ids::Derived(None) if is_stdin(path) => STDIN_LABEL,
             Ids::Derived(None) => path.as_os_str().as_encoded_bytes(),
         };
-        let name = [label, line.to_string().as_bytes(), content].join(&0);
+        let (line, settings) = (line.to_string(), self.settings());
+        let name = [label, line.as_bytes(), settings.as_bytes(), content].join(&0);
         let id = Uuid::new_v5(&NAMESPACE, &name).to_string();
         MessageId::new(&id).map_err(|error| error.to_string())
+    }
+
+    /// What else makes a message: a repeat with another format or other flags is a new one.
+    fn settings(&self) -> String {
+        let Record {
+            headers,
+            delay,
+            visibility_timeout,
+            max_attempts,
+            ..
+        } = &self.defaults;
+        let milliseconds = |time: &Duration| time.as_millis().to_string();
+        let mut parts = vec![
+            self.format.name().to_owned(),
+            delay.as_ref().map(milliseconds).unwrap_or_default(),
+            visibility_timeout
+                .as_ref()
+                .map(milliseconds)
+                .unwrap_or_default(),
+            max_attempts.map(|it| it.to_string()).unwrap_or_default(),
+        ];
+        parts.extend(
+            headers
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
+        parts.join("\n")
     }
 
     /// The bytes of the longest line that may be a message.

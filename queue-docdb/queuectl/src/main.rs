@@ -28,7 +28,7 @@ use crate::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let matches = match Cli::command().try_get_matches() {
+    let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),
     };
@@ -50,6 +50,22 @@ async fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// With usage lines that do not depend on the environment: clap shows flags that it sets as if they
+/// had to be given.
+fn command() -> clap::Command {
+    fn own_usage(mut command: clap::Command) -> clap::Command {
+        let names = command.get_subcommands().map(|it| it.get_name().to_owned());
+        for name in names.collect::<Vec<_>>() {
+            command = command.mut_subcommand(name, own_usage);
+        }
+        let usage = command.render_usage().to_string();
+        command.override_usage(usage.trim_start_matches("Usage: ").to_owned())
+    }
+    let mut command = Cli::command();
+    command.build();
+    own_usage(command)
 }
 
 /// Prints help, or what is wrong with the command line. A mistyped flag may leave a URI with a

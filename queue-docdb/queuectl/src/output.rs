@@ -45,6 +45,11 @@ impl Output {
         }
     }
 
+    /// Whether it is a table. What explains it goes to the standard error.
+    pub(crate) fn is_for_people(&self) -> bool {
+        self.format == Format::Table
+    }
+
     /// Rows that belong together.
     pub(crate) fn rows<R: Row>(&mut self, rows: &[R]) -> Result<()> {
         match self.format {

@@ -32,6 +32,21 @@ impl SecretUri {
         rest[..end].to_owned()
     }
 
+    /// Whether it is a valid URI as far as the hosts, and names no database behind them.
+    pub(crate) fn lacks_database(&self) -> bool {
+        let Some(rest) = self.0.strip_prefix("mongodb") else {
+            return false;
+        };
+        let rest = rest.strip_prefix("+srv").unwrap_or(rest);
+        let Some(rest) = rest.strip_prefix("://") else {
+            return false;
+        };
+        let (_, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let (path, _) = rest.split_once('?').unwrap_or((rest, ""));
+        let (_, database) = path.split_once('/').unwrap_or_default();
+        database.is_empty()
+    }
+
     pub(crate) fn has_password(&self) -> bool {
         self.user_info().is_some_and(|user| user.contains(':'))
     }
@@ -106,8 +121,15 @@ fn ask(user: &str) -> Result<String> {
     let asked = dialoguer::Password::new()
         .with_prompt(question)
         .report(false)
+        // Else it asks for ever at the end of the input.
+        .allow_empty_password(true)
         .interact();
-    asked.map_err(|error| Failure::usage(format!("cannot read the password: {error}")))
+    let wrong = |why: &str| Failure::usage(format!("cannot read the password: {why}"));
+    match asked {
+        Ok(password) if password.is_empty() => Err(wrong("it is empty")),
+        Ok(password) => Ok(password),
+        Err(error) => Err(wrong(&error.to_string())),
+    }
 }
 
 /// The text with the passwords of URIs in it replaced. Errors of libraries may quote a URI.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use queue_api::{MessageId, QueueName};
 
-use super::{ConfirmArgs, transfer::header};
+use super::{ConfirmArgs, at_least_one, transfer::header};
 use crate::duration;
 
 #[derive(Subcommand)]
@@ -37,10 +37,10 @@ pub(crate) struct ListArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Filters")]
 pub(crate) struct FilterArgs {
-    /// The reason contains this text.
+    /// The reason contains this text; case matters.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
-    /// It has this header, as NAME=VALUE.
+    /// It has this header, as NAME=VALUE; case matters.
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     pub(crate) headers: Vec<(String, String)>,
     /// It has been dead for longer, by this machine's clock.
@@ -55,7 +55,7 @@ pub(crate) struct FilterArgs {
 #[derive(Args)]
 pub(crate) struct ExtentArgs {
     /// At most so many [default: no limit].
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = at_least_one::<usize>)]
     pub(crate) limit: Option<usize>,
     /// Which ones come first. Newest without a limit holds all of them in memory.
     #[arg(long, value_enum, default_value_t)]
@@ -87,21 +87,26 @@ pub(crate) struct RedriveArgs {
     /// The ids [default: those that the filters name, or --all].
     #[arg(conflicts_with_all = ["all", "reason", "headers", "older_than", "newer_than", "limit", "order"])]
     pub(crate) ids: Vec<MessageId>,
-    /// All of them.
+    /// All of them. It asks first.
     #[arg(long, conflicts_with_all = ["reason", "headers", "older_than", "newer_than", "limit", "order"])]
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
     pub(crate) extent: ExtentArgs,
+    #[command(flatten)]
+    pub(crate) confirm: ConfirmArgs,
 }
 
 #[derive(Args)]
 pub(crate) struct RemoveArgs {
     /// The queue.
     pub(crate) queue: QueueName,
+    /// Ids and filters, to say that there are none.
+    #[arg(hide = true, allow_hyphen_values = true)]
+    pub(crate) others: Vec<String>,
     /// Confirms that all of them are meant.
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "others")]
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) confirm: ConfirmArgs,

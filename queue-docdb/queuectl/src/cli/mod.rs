@@ -3,7 +3,7 @@
 mod dead;
 mod transfer;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use queue_api::QueueName;
@@ -89,7 +89,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long, global = true, env = "QUEUECTL_PASSWORD_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) password_file: Option<PathBuf>,
     /// How long a call of the database may take [default: 10s].
-    #[arg(long, global = true, env = "QUEUECTL_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, global = true, env = "QUEUECTL_TIMEOUT", value_name = "DURATION", value_parser = duration::parse_positive)]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -166,6 +166,9 @@ pub(crate) struct StatsArgs {
     /// Count again after each interval, until interrupted.
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = duration::parse)]
     pub(crate) watch: Option<Duration>,
+    /// The interval of `--watch 1s`, with a space.
+    #[arg(hide = true, requires = "watch", value_parser = duration::parse)]
+    pub(crate) interval: Option<Duration>,
 }
 
 #[derive(Args)]
@@ -247,6 +250,18 @@ pub(crate) struct ManArgs {
     /// Write the pages of all commands into this folder instead.
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
+}
+
+/// A count that is not 0. An error says what is allowed.
+pub(crate) fn at_least_one<T: FromStr + Default + PartialEq + Display>(
+    text: &str,
+) -> Result<T, String> {
+    match text.parse() {
+        Ok(count) if count != T::default() => Ok(count),
+        _ => Err(format!(
+            "{text:?} is not allowed; it must be a whole number of at least 1"
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, ValueHint};
 use queue_api::QueueName;
 
-use super::What;
+use super::{What, at_least_one};
 use crate::duration;
 
 #[derive(Args)]
@@ -15,9 +15,11 @@ pub(crate) struct EnqueueArgs {
     /// The files to read; - is the standard input [default: -].
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
-    /// What a message is in the input.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: InputFormat,
+    /// What a message is in the input [default: lines].
+    ///
+    /// A file of JSON lines, by its name, needs it.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
     /// Make the queue if it does not exist.
     #[arg(long)]
     pub(crate) create: bool,
@@ -28,15 +30,16 @@ pub(crate) struct EnqueueArgs {
     #[arg(long, value_parser = duration::parse)]
     pub(crate) delay: Option<Duration>,
     /// How long a lease lasts [default: 30s].
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_positive)]
     pub(crate) visibility_timeout: Option<Duration>,
     /// The deliveries after which a message becomes a dead letter [default: 25].
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = at_least_one::<u32>)]
     pub(crate) max_attempts: Option<u32>,
     /// Stands for the file's name in the ids. Only with one file, or the standard input.
     ///
-    /// A message without an id gets one from the label, the number of its line and its content. So
-    /// the same input enqueued again is found to be there already, unless it was finished meanwhile.
+    /// A message without an id gets one from the label, the number of its line, its content, and
+    /// the other flags. So the same command again finds its messages there already, unless they
+    /// were finished meanwhile.
     /// The standard input has the label "stdin".
     #[arg(long, conflicts_with = "new_ids")]
     pub(crate) label: Option<String>,
@@ -71,6 +74,17 @@ pub(crate) enum InputFormat {
     Json,
 }
 
+impl InputFormat {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lines => "lines",
+            Self::Files => "files",
+            Self::Json => "json",
+        }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct ImportArgs {
     /// The queue.
@@ -103,7 +117,7 @@ pub(crate) enum ImportDead {
 pub(crate) struct ExportArgs {
     /// The queue.
     pub(crate) queue: QueueName,
-    /// The file to write [default: the standard output].
+    /// The file to write; - is the standard output [default: -].
     ///
     /// While it is not complete, FILE.part beside it says how far it is. The same command goes on
     /// from there.
@@ -124,7 +138,7 @@ pub(crate) struct MoveArgs {
     /// The queue to put them into.
     pub(crate) to: QueueName,
     /// Move at most so many messages [default: as many as are ready at the beginning].
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = at_least_one::<u64>)]
     pub(crate) max: Option<u64>,
     /// Make the second queue if it does not exist.
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `bench`: a short load on a queue of its own, to compare servers and to report figures.
 
-use std::{fmt, num::NonZeroUsize, time::Duration};
+use std::{fmt, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
+    cli::at_least_one,
     connect::Connection,
     duration,
     failure::{Exit, Failure, Result},
@@ -21,16 +22,17 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// How long each measurement takes. There are two for each batch size, and one of single calls.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::parse_positive)]
     time: Duration,
     /// Messages a batch.
     #[arg(
         long,
         value_name = "COUNT",
         value_delimiter = ',',
-        default_value = "1,10,100,500"
+        default_value = "1,10,100,500",
+        value_parser = at_least_one::<usize>
     )]
-    batch: Vec<NonZeroUsize>,
+    batch: Vec<usize>,
     /// Bytes of each payload.
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
     payload: usize,
@@ -184,12 +186,14 @@ impl<'a> Measurement<'a> {
 
 fn check(args: &BenchArgs, limits: Limits) -> Result<()> {
     let most = limits.max_batch.get();
-    if let Some(batch) = args.batch.iter().find(|batch| batch.get() > most) {
+    if let Some(batch) = args.batch.iter().find(|batch| **batch > most) {
         let text = format!("--batch has {batch}; a batch has 1 to {most} messages");
         return Err(Failure::usage(text));
     }
-    if args.time.is_zero() {
-        return Err(Failure::usage("--time is 0s; it must be at least 1ms"));
+    let (payload, most) = (args.payload, limits.max_payload_bytes);
+    if payload > most {
+        let text = format!("--payload is {payload}; it must be at most {most} bytes");
+        return Err(Failure::usage(text));
     }
     Ok(())
 }
@@ -207,7 +211,7 @@ async fn measure(
     // The first enqueue makes the queue, which is not measured.
     queue.enqueue(&fresh(&template)).await?;
     let mut rates = Vec::new();
-    for batch in args.batch.iter().map(|batch| batch.get()) {
+    for batch in args.batch.iter().copied() {
         let (mut enqueued, measured) = (0, Measurement::begin(args.time, stop));
         while measured.goes_on() {
             let messages: Vec<_> = (0..batch).map(|_| fresh(&template)).collect();

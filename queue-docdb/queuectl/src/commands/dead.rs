@@ -41,17 +41,28 @@ pub(super) async fn run(
 async fn list(connection: &Connection, output: &mut Output, args: ListArgs) -> Result<()> {
     must_exist(connection, &args.queue).await?;
     let letters = connection.admin.all_dead_letters(&args.queue)?;
+    let is_filtered = !args.filter.is_empty();
     let letters = select(letters, args.filter, &args.extent).await?;
     let mut pages = letters.map_ok(DeadRow::from).try_chunks(PAGE);
-    let mut is_empty = true;
+    let mut listed = 0;
     while let Some(rows) = pages.next().await {
-        output.rows(&rows.map_err(|error| Failure::from(error.1))?)?;
-        is_empty = false;
+        let rows = rows.map_err(|error| Failure::from(error.1))?;
+        output.rows(&rows)?;
+        listed += rows.len();
     }
-    match is_empty {
-        true => output.rows::<DeadRow>(&[]),
-        false => Ok(()),
+    if listed == 0 {
+        output.rows::<DeadRow>(&[])?;
     }
+    if output.is_for_people() {
+        let stats = connection.admin.stats(&args.queue).await?;
+        let dead = contents(&stats, What::Dead);
+        let matches = match is_filtered && listed == 0 {
+            true => " match; case matters",
+            false => "",
+        };
+        eprintln!("{listed} of {dead}{matches}");
+    }
+    Ok(())
 }
 
 async fn show(connection: &Connection, output: &mut Output, args: ShowArgs) -> Result<()> {
@@ -66,28 +77,21 @@ async fn show(connection: &Connection, output: &mut Output, args: ShowArgs) -> R
             None => break,
         }
     }
-    let missing: Vec<_> = wanted.iter().map(MessageId::as_str).collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => {
-            let text = format!("not dead letters of {}: {}", args.queue, missing.join(", "));
-            Err(Failure::new(Exit::NotFound, text))
-        }
-    }
+    let missing: Vec<_> = wanted.into_iter().collect();
+    all_found(&args.queue, &missing)
 }
 
 async fn redrive(connection: &Connection, output: &mut Output, args: RedriveArgs) -> Result<()> {
     let queue = args.queue;
     must_exist(connection, &queue).await?;
-    // An id that is named twice is one.
-    let ids: HashSet<MessageId> = args.ids.into_iter().collect();
-    let asked = ids.len() as u64;
     let mut redriven = 0;
+    let mut missing = Vec::new();
     let ended = if args.all {
+        let what = contents(&connection.admin.stats(&queue).await?, What::Dead);
+        confirm(&args.confirm, &format!("redrive {what} of queue {queue}"))?;
         redrive_one(connection, &queue, Redrive::All, &mut redriven).await
-    } else if asked > 0 {
-        let ids = Redrive::Ids(ids.into_iter().collect());
-        redrive_one(connection, &queue, ids, &mut redriven).await
+    } else if !args.ids.is_empty() {
+        redrive_ids(connection, &queue, args.ids, &mut redriven, &mut missing).await
     } else if args.filter.is_empty() && args.extent.limit.is_none() {
         let text = "no dead letters are named; name ids, a filter, --limit or --all";
         return Err(Failure::usage(text));
@@ -99,14 +103,38 @@ async fn redrive(connection: &Connection, output: &mut Output, args: RedriveArgs
         redriven,
     })?;
     ended?;
-    match asked.saturating_sub(redriven) {
-        0 => Ok(()),
-        missing => {
-            let ids = count(missing, "id");
-            let text = format!("{ids} of {asked} named no dead letter of queue {queue}");
-            Err(Failure::new(Exit::NotFound, text))
+    all_found(&queue, &missing)
+}
+
+fn all_found(queue: &QueueName, missing: &[MessageId]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = missing.iter().map(MessageId::as_str).collect();
+    let text = format!("not dead letters of {queue}: {}", ids.join(", "));
+    Err(Failure::new(Exit::NotFound, text))
+}
+
+/// Each by itself, because a call tells only how many of its ids it found.
+async fn redrive_ids(
+    connection: &Connection,
+    queue: &QueueName,
+    ids: Vec<MessageId>,
+    redriven: &mut u64,
+    missing: &mut Vec<MessageId>,
+) -> Result<()> {
+    let mut seen = HashSet::new();
+    for id in ids {
+        // An id that is named twice is one.
+        if seen.insert(id.clone()) {
+            let before = *redriven;
+            redrive_one(connection, queue, Redrive::Ids(vec![id.clone()]), redriven).await?;
+            if *redriven == before {
+                missing.push(id);
+            }
         }
     }
+    Ok(())
 }
 
 /// One call of the store.
@@ -146,11 +174,23 @@ async fn redrive_selected(
 
 async fn remove(connection: &Connection, output: &mut Output, args: RemoveArgs) -> Result<()> {
     let (admin, queue) = (&connection.admin, args.queue);
+    if let Some(other) = args.others.first() {
+        let text = format!(
+            "only --all is possible, not {other:?}: the store has no call that removes single dead \
+             letters; redrive or export first those that you want to keep"
+        );
+        return Err(Failure::usage(text));
+    }
     must_exist(connection, &queue).await?;
     let what = contents(&admin.stats(&queue).await?, What::Dead);
     confirm(&args.confirm, &format!("remove {what} of queue {queue}"))?;
     let removed = admin.purge(&queue, Purge::Dead).await?;
-    output.summary(&Removed { queue, removed })
+    let noun = "dead letter";
+    output.summary(&Removed {
+        queue,
+        removed,
+        noun,
+    })
 }
 
 /// The dead letters that pass the filter. Only the order `newest` holds more than a page in memory,

@@ -1,5 +1,7 @@
 //! `enqueue`: messages from files or the standard input.
 
+use std::path::Path;
+
 use crate::{
     cli::{EnqueueArgs, ImportDead, InputFormat},
     commands::enqueue_input::enqueue_input,
@@ -16,8 +18,17 @@ pub(super) async fn run(
     args: EnqueueArgs,
 ) -> Result<()> {
     let files = or_stdin(args.files);
+    // Each object would be a payload.
+    if let (None, Some(file)) = (args.format, files.iter().find(|file| is_json_lines(file))) {
+        let text = format!(
+            "{} looks like JSON lines: name --format lines or --format json",
+            file.display()
+        );
+        return Err(Failure::usage(text));
+    }
+    let format = args.format.unwrap_or_default();
     // The same line of two files would have one id, and be one message.
-    if args.label.is_some() && (files.len() > 1 || args.format == InputFormat::Files) {
+    if args.label.is_some() && (files.len() > 1 || format == InputFormat::Files) {
         let text = "--label stands for the name of one file with lines; leave it out for several \
                     files and for --format files";
         return Err(Failure::usage(text));
@@ -35,7 +46,7 @@ pub(super) async fn run(
     };
     let input = |limits| Input {
         files,
-        format: args.format,
+        format,
         ids,
         defaults,
         dead: ImportDead::Refuse,
@@ -43,4 +54,11 @@ pub(super) async fn run(
         limits,
     };
     enqueue_input(connection, output, args.queue, args.create, input).await
+}
+
+fn is_json_lines(file: &Path) -> bool {
+    let extension = file.extension().unwrap_or_default();
+    ["jsonl", "ndjson"]
+        .iter()
+        .any(|it| extension.eq_ignore_ascii_case(it))
 }

@@ -6,6 +6,7 @@ use queue_api::{EnqueueOutcome, QueueName};
 use serde::Serialize;
 
 use crate::{
+    cli::ImportDead,
     connect::Connection,
     failure::{Exit, Failure, Result},
     find_queue::must_exist,
@@ -23,8 +24,14 @@ struct Enqueued {
     duplicates: u64,
     /// How many messages of the input are done, with those that were skipped.
     position: u64,
+    /// Dead letters that --dead=skip left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_skipped: Option<u64>,
     #[serde(skip)]
     is_derived: bool,
+    /// Whether the queue has dead letters, which keep their ids.
+    #[serde(skip)]
+    has_dead: bool,
 }
 
 impl fmt::Display for Enqueued {
@@ -37,6 +44,12 @@ impl fmt::Display for Enqueued {
             if self.is_derived {
                 f.write_str(" (--new-ids enqueues the same input again)")?;
             }
+            if self.has_dead {
+                f.write_str("; of these, some may be dead letters: see `queuectl stats`")?;
+            }
+        }
+        if let Some(skipped) = self.dead_skipped {
+            write!(f, "; left out {}", count(skipped, "dead letter"))?;
         }
         Ok(())
     }
@@ -65,7 +78,9 @@ pub(super) async fn enqueue_input(
         stored: 0,
         duplicates: 0,
         position: input.skip,
+        dead_skipped: (input.dead == ImportDead::Skip).then_some(0),
         is_derived: matches!(input.ids, Ids::Derived(_)),
+        has_dead: false,
     };
     let is_new = matches!(input.ids, Ids::New);
     let mut batches = input.read();
@@ -88,6 +103,7 @@ pub(super) async fn enqueue_input(
                 done.stored += stored;
                 done.duplicates += messages - stored;
                 done.position = batch.end;
+                done.dead_skipped = done.dead_skipped.map(|_| batch.dead_skipped);
                 progress.advance(messages, batch.bytes);
             }
             Err(error) => {
@@ -103,6 +119,11 @@ pub(super) async fn enqueue_input(
         }
     };
     drop(progress);
+    if done.duplicates > 0 {
+        // Only a hint, so a failure does not count.
+        let stats = queue.stats().await;
+        done.has_dead = stats.is_ok_and(|stats| stats.dead > 0);
+    }
     output.summary(&done)?;
     ended.map_err(|failure| match done.position {
         0 => failure,

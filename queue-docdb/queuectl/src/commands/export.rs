@@ -82,7 +82,8 @@ pub(super) async fn run(
         messages: 0,
         bytes: 0,
     };
-    let mut target = match &args.file {
+    let file = args.file.filter(|file| file.as_os_str() != "-");
+    let mut target = match &file {
         Some(file) => Target::file(file, begin, args.force)?,
         None => Target::standard_output(begin),
     };
@@ -163,6 +164,10 @@ impl Target {
 
     /// A new file, or one that an export has begun.
     fn file(output: &Path, begin: Position, force: bool) -> Result<Self> {
+        if output.is_dir() {
+            let text = format!("{} is a folder; name a file", output.display());
+            return Err(Failure::usage(text));
+        }
         let mut part = output.as_os_str().to_owned();
         part.push(".part");
         let files = Files {

@@ -6,7 +6,7 @@ use queue_api::{Purge, QueueName};
 use serde::Serialize;
 
 use crate::{
-    cli::PurgeArgs,
+    cli::{PurgeArgs, What},
     confirm::confirm,
     connect::Connection,
     depth::contents,
@@ -20,11 +20,14 @@ pub(super) struct Removed {
     pub(super) queue: QueueName,
     /// The number of messages.
     pub(super) removed: u64,
+    /// What they are called.
+    #[serde(skip)]
+    pub(super) noun: &'static str,
 }
 
 impl fmt::Display for Removed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let messages = count(self.removed, "message");
+        let messages = count(self.removed, self.noun);
         write!(f, "removed {messages} of queue {}", self.queue)
     }
 }
@@ -46,5 +49,13 @@ pub(super) async fn run(
     if args.what.has_dead() {
         removed += admin.purge(&queue, Purge::Dead).await?;
     }
-    output.summary(&Removed { queue, removed })
+    let noun = match args.what {
+        What::Dead => "dead letter",
+        What::Live | What::All => "message",
+    };
+    output.summary(&Removed {
+        queue,
+        removed,
+        noun,
+    })
 }

@@ -20,7 +20,7 @@ pub(super) async fn run(
         let now = Sample::take(connection, args.queue.clone()).await?;
         output.rows(&[now.row(before.as_ref())])?;
         before = Some(now);
-        match args.watch {
+        match args.watch.map(|interval| args.interval.unwrap_or(interval)) {
             Some(interval) => pause(interval).await,
             None => return Ok(()),
         }

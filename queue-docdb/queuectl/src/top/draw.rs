@@ -115,7 +115,7 @@ fn row<'a>(name: &'a QueueName, line: &'a Line) -> Row<'a> {
     let name = Cell::from(name.as_str());
     let stats = match (&line.stats, &line.error) {
         (Some(stats), None) => stats,
-        (_, Some(_)) => return Row::new([name, right("not readable".to_owned())]),
+        (_, Some(_)) => return Row::new([name, right("no counts".to_owned())]),
         (None, None) => return Row::new([name, right("…".to_owned())]),
     };
     let net = match line.net() {

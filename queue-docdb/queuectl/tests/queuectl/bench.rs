@@ -105,6 +105,9 @@ async fn settings_of_bench_are_checked() {
         .fails(2, &["--batch"]);
     fixture
         .run(&["bench", "--time", "0s"])
-        .fails(2, &["--time is 0s; it must be at least 1ms"]);
+        .fails(2, &["--time", "at least 1ms"]);
+    fixture
+        .run(&["bench", "--payload", "999999999"])
+        .fails(2, &["--payload is 999999999; it must be at most"]);
     leaves_nothing(&fixture).await;
 }

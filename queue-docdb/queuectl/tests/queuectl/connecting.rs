@@ -94,7 +94,7 @@ fn mistakes_of_settings_are_named() {
     run(&["--profile=x", "queues"]).fails(2, &["\"x\"", "no profile file"]);
     run(&["--config=/no/such.toml", "queues"]).fails(2, &["/no/such.toml", "No such file"]);
     run(&["--uri=http://x", "queues"]).fails(2, &["mongodb://"]);
-    run(&["--uri=mongodb://x", "queues"]).fails(2, &["names a database"]);
+    run(&["--uri=mongodb://x", "queues"]).fails(2, &["no database is named", "QUEUECTL_DATABASE"]);
     let local = ["--uri=mongodb://ada@localhost", "--database=d", "queues"];
     run(&local).fails(2, &["no password for user ada", "no terminal"]);
 
@@ -136,7 +136,7 @@ fn mistakes_of_settings_are_named() {
     profile("default = \"a\"\n[profiles.a]\nuri = \"mongodb://h\"\ntimeout = \"9\"\n".to_owned())
         .fails(2, &["\"9\" is not a duration"]);
     profile(format!(
-        "default = \"a\"\n[profiles.a]\nuri = \"mongodb://ada:{ESCAPED_SECRET}@h\"\npassword_file = \"good\"\n"
+        "default = \"a\"\n[profiles.a]\nuri = \"mongodb://ada:{ESCAPED_SECRET}@h/d\"\npassword_file = \"good\"\n"
     ))
     .fails(2, &["two passwords"]);
 }
@@ -165,8 +165,9 @@ fn the_profiles_of_the_readme_are_valid() {
 #[test]
 fn a_database_that_is_away_is_told_from_a_mistake() {
     // A port that is free: nothing listens once it is dropped.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = port.local_addr().expect("an address").port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
     let uri = format!("mongodb://ada:{ESCAPED_SECRET}@127.0.0.1:{port}/shop");
     let mut command = bare(&["queues", "--timeout=500ms"]);
     Done::of(command.env("QUEUECTL_URI", uri)).fails(4, &["127.0.0.1"]);

@@ -49,15 +49,16 @@ async fn list_filters_and_orders() {
         .run(&["dead", "list", "mial"])
         .fails(3, &["did you mean mail?"]);
 
-    let table = fixture.run(&["dead", "list", "mail"]).succeeds().out;
+    let listed = fixture.run(&["dead", "list", "mail"]).succeeds();
+    assert_eq!(listed.err, "3 of 3 dead letters\n");
+    let table = listed.out;
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), 4, "{table}");
     assert!(lines[2].contains("timeout"), "{table}");
-    let empty = fixture
-        .run(&["dead", "list", "mail", "--reason=x"])
-        .succeeds()
-        .out;
-    assert_eq!(empty.lines().count(), 1, "{empty}");
+    let empty = fixture.run(&["dead", "list", "mail", "--reason=Timeout"]);
+    let empty = empty.succeeds();
+    assert_eq!(empty.out.lines().count(), 1, "{}", empty.out);
+    assert_eq!(empty.err, "0 of 3 dead letters match; case matters\n");
 }
 
 #[tokio::test]
@@ -114,9 +115,14 @@ async fn redrive_takes_ids_filters_or_all() {
         (1, "c", 0)
     );
     assert_eq!(redrive(&["a", "a"]), 1);
-    run(&["a", "b"]).fails(3, &["1 id of 2 named no dead letter"]);
+    run(&["a", "b"]).fails(3, &["not dead letters of mail: a"]);
     assert_eq!(fixture.admin().stats("mail").await.expect("stats").ready, 3);
-    assert_eq!(redrive(&["--all"]), 0);
+    fixture.store_dead("other", message("x"), "broken").await;
+    let all = ["dead", "redrive", "other", "--all"];
+    let asked = fixture.run(&all);
+    asked.fails(6, &["would redrive 1 dead letter of queue other", "--yes"]);
+    let done = fixture.json("redriven", &[&all[..], &["--yes"]].concat());
+    assert_eq!(done[0]["redriven"], 1);
 }
 
 #[tokio::test]
@@ -187,6 +193,10 @@ async fn remove_is_for_all_and_asks() {
     fixture
         .run(&["dead", "remove", "mail"])
         .fails(2, &["--all"]);
+    for other in ["a", "--reason=timeout"] {
+        let refused = fixture.run(&["dead", "remove", "mail", "--all", other, "--yes"]);
+        refused.fails(2, &["only --all is possible", other, "no call"]);
+    }
     let asked = fixture.run(&["dead", "remove", "mail", "--all"]);
     asked.fails(6, &["would remove 3 dead letters of queue mail"]);
     let removed = fixture.json("removed", &["dead", "remove", "mail", "--all", "--yes"]);

@@ -254,12 +254,17 @@ async fn a_queue_of_an_old_version_or_of_none() {
     fixture.store("reports", &["a"]).await;
     let line = doctor(&fixture, &["report"]).line("", "queue", "failed");
     assert!(line.contains("did you mean reports?"), "{line}");
+    let line = doctor(&fixture, &["--prefix=q.", "reports"]).line("", "queue", "failed");
+    let other = "set --prefix if you mean one of the queues with another one: queue.reports, \
+                 queue.mail; `queuectl enqueue reports --create` makes one";
+    assert!(line.contains(other), "{line}");
 }
 
 #[test]
 fn nothing_listens() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = port.local_addr().expect("an address").port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
     let uri = format!("mongodb://ada:{ESCAPED_SECRET}@127.0.0.1:{port}/shop");
     let mut command = bare(&["doctor", "--timeout", "1s", "--output", "json"]);
     let done = Done::of(command.env("QUEUECTL_URI", uri));
@@ -268,15 +273,16 @@ fn nothing_listens() {
         (done.code, checks[0]["result"].as_str()),
         (1, Some("failed"))
     );
+    let finding = format!("nothing listens at 127.0.0.1:{port}");
+    assert_eq!(checks[0]["finding"], finding.as_str());
     assert!(
-        checks
-            .iter()
-            .all(|it| it["result"] != "ok" || it["check"] == "tls"),
+        !done.out.contains("Kind") && !done.out.contains("labels"),
         "{}",
         done.out
     );
+    assert!(checks.iter().all(|it| it["result"] != "ok"), "{}", done.out);
     let mut command = bare(&["doctor"]);
-    Done::of(command.env("QUEUECTL_URI", "mongodb://[")).fails(1, &[]);
+    Done::of(command.env("QUEUECTL_URI", "mongodb://[/shop")).fails(1, &[]);
     Done::of(&mut bare(&["doctor"])).fails(2, &["there is no URI"]);
 }
 

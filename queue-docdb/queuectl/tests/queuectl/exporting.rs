@@ -101,12 +101,9 @@ async fn dead_letters_are_exported_and_imported_on_demand() {
     let import =
         |args: &[&str]| fixture.run(&[&["import", "to", "--create", "file"], args].concat());
     import(&[]).fails(7, &["file, line 2: it is a dead letter", "--dead"]);
-    assert!(
-        import(&["--dead=skip"])
-            .succeeds()
-            .out
-            .contains("enqueued 0 messages")
-    );
+    let skipped = import(&["--dead=skip"]).succeeds().out;
+    assert!(skipped.contains("enqueued 0 messages"), "{skipped}");
+    assert!(skipped.contains("left out 1 dead letter"), "{skipped}");
     assert!(
         import(&["--dead=enqueue"])
             .succeeds()
@@ -132,6 +129,9 @@ async fn an_output_is_not_overwritten_by_chance() {
     file("bad.part", "{");
     export(&["mail", "bad"]).fails(2, &["bad.part is not valid"]);
     export(&["mail", "no/such/folder"]).fails(1, &["no/such/folder", "No such file"]);
+    export(&["mail", "."]).fails(2, &[". is a folder"]);
+    let standard = export(&["mail", "-"]).succeeds().out;
+    assert_eq!(standard, export(&["mail"]).succeeds().out);
     export(&["mial", "x"]).fails(3, &["did you mean mail?"]);
 
     export(&["mail", "mine", "--force"]).succeeds();

@@ -16,6 +16,11 @@ async fn purge_removes_what_it_is_told() {
     fixture.store_dead("mail", message("y"), "broken").await;
     fixture.store("mail", &["c"]).await;
     assert_eq!(removed(&["purge", "mail", "--what=all", "-y"]), 2);
+    let said = fixture.run(&["purge", "mail", "--what=dead", "--yes"]);
+    assert_eq!(
+        said.succeeds().out,
+        "removed 0 dead letters of queue mail\n"
+    );
     let said = fixture.run(&["purge", "mail", "--yes"]).succeeds().out;
     assert_eq!(said, "removed 0 messages of queue mail\n");
 }

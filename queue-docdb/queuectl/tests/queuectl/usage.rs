@@ -37,6 +37,22 @@ fn a_wrong_command_line_is_an_error_of_usage() {
     run(&["peek", "no name"]).fails(2, &["\"no name\" is not a queue name"]);
     run(&["queues", "--interval", "30"]).fails(2, &["\"30\" is not a duration", "500ms"]);
     run(&["queues", "--output", "xml"]).fails(2, &["table", "json"]);
+    for (args, least) in [
+        (&["queues", "--timeout=0s"][..], "1ms"),
+        (&["enqueue", "q", "--visibility-timeout=0s"], "1ms"),
+        (&["dead", "list", "q", "--limit=0"], "at least 1"),
+        (&["move", "a", "b", "--max=0"], "at least 1"),
+        (&["bench", "--batch=1,0"], "at least 1"),
+        (&["bench", "--batch=1,x"], "whole number"),
+    ] {
+        let flag = args
+            .last()
+            .and_then(|it| it.split('=').next())
+            .expect("a flag");
+        run(args).fails(2, &[flag, least]);
+    }
+    run(&["stats", "q", "1s"]).fails(2, &["--watch"]);
+    run(&["stats", "q", "--watch", "1s"]).fails(2, &["there is no URI"]);
     run(&["queues", "--timeout", "soon"]).fails(2, &["\"soon\" is not a duration"]);
 }
 
@@ -46,4 +62,7 @@ fn help_shows_no_value_of_the_environment() {
     let done = Done::of(bare(&["--help"]).env("QUEUECTL_URI", secret)).succeeds();
     assert!(done.out.contains("QUEUECTL_URI"));
     assert!(!done.out.contains("pw-of-the-environment"), "{}", done.out);
+    let wrong = Done::of(bare(&["peek"]).env("QUEUECTL_URI", "mongodb://host"));
+    let wrong = wrong.fails(2, &["Usage: queuectl peek [OPTIONS] <QUEUE>"]);
+    assert!(!wrong.err.contains("--uri"), "{}", wrong.err);
 }

@@ -60,17 +60,27 @@ async fn all(settings: &Settings, mut options: ClientOptions, args: DoctorArgs) 
     );
     let mut checks = Vec::new();
     let servers = servers::checks(&options, &members);
+    let is_away = probe::nothing_listens(&members);
     let backend = match connected {
         Ok(backend) => {
             checks.push(connection(Ok(())));
             Ok(backend)
+        }
+        Err(_) if is_away => {
+            let hosts: Vec<_> = members.iter().map(|it| it.address.as_str()).collect();
+            let text = format!("nothing listens at {}", hosts.join(", "));
+            checks.push(Check::failed("connection", text).advise("check host and port"));
+            Err(())
         }
         Err(error) => {
             checks.push(connection(Err(error)));
             Err(())
         }
     };
-    checks.extend(certificates);
+    match is_away {
+        true => checks.push(Check::not_checked("tls", "nothing listens")),
+        false => checks.extend(certificates),
+    }
     checks.extend(servers);
     let Ok(backend) = backend else {
         let not_checked = |it: &&'static str| Check::not_checked(it, "there is no connection");

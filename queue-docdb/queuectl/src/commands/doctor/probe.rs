@@ -10,7 +10,10 @@ use queue_docdb::mongodb::{
     error::{Error as DriverError, ErrorKind as DriverKind},
     options::{ClientOptions, ServerAddress},
 };
-use tokio::time::Instant;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -20,6 +23,14 @@ const ROUND_TRIPS: usize = 5;
 pub(super) struct Member {
     pub(super) address: String,
     pub(super) answer: Result<Answer, String>,
+}
+
+const NOTHING_LISTENS: &str = "nothing listens there";
+
+/// Where no server takes connections.
+pub(super) fn nothing_listens(members: &[Member]) -> bool {
+    let refuses = |it: &Member| it.answer.as_ref().is_err_and(|why| why == NOTHING_LISTENS);
+    !members.is_empty() && members.iter().all(refuses)
 }
 
 pub(super) struct Answer {
@@ -67,11 +78,25 @@ pub(super) async fn probe(options: &ClientOptions) -> Vec<Member> {
 async fn ask_all(options: &ClientOptions, hosts: Vec<ServerAddress>) -> Vec<Member> {
     join_all(hosts.into_iter().map(async |host| {
         let address = host.to_string();
-        let answer = ask(options, host).await;
-        let answer = answer.map_err(|error| error_text(&error));
+        let answer = match ask(options, host.clone()).await {
+            Ok(answer) => Ok(answer),
+            Err(_) if refuses(&host).await => Err(NOTHING_LISTENS.to_owned()),
+            Err(error) => Err(error_text(&error)),
+        };
         Member { address, answer }
     }))
     .await
+}
+
+/// Whether nothing listens. The driver's text of that depends on the moment.
+async fn refuses(host: &ServerAddress) -> bool {
+    let ServerAddress::Tcp { host, port } = host else {
+        return false;
+    };
+    let address = (host.as_str(), port.unwrap_or(27017));
+    let connected = timeout(TIMEOUT, TcpStream::connect(address)).await;
+    let refused = std::io::ErrorKind::ConnectionRefused;
+    connected.is_ok_and(|it| it.is_err_and(|error| error.kind() == refused))
 }
 
 async fn ask(options: &ClientOptions, host: ServerAddress) -> Result<Answer, DriverError> {
@@ -130,7 +155,13 @@ pub(crate) fn error_text(error: &DriverError) -> String {
         DriverKind::Command(command) => command.message.clone(),
         DriverKind::ServerSelection { message, .. } => match message.split_once("Error: ") {
             // The state of each server follows; there is one.
-            Some((_, reason)) => reason.trim_end_matches([' ', '}', ']', ',']).to_owned(),
+            Some((_, reason)) => {
+                let (reason, _) = reason.split_once(", labels: {").unwrap_or((reason, ""));
+                let reason = reason
+                    .trim_start_matches("Kind: ")
+                    .trim_start_matches("I/O error: ");
+                reason.trim_end_matches([' ', '}', ']', ',']).to_owned()
+            }
             None => message.clone(),
         },
         kind => kind.to_string(),

@@ -2,7 +2,13 @@
 
 use futures::{StreamExt, stream};
 use queue_api::QueueName;
-use queue_docdb::{DocDbBackend, mongodb::Database};
+use queue_docdb::{
+    DocDbBackend,
+    mongodb::{
+        Database,
+        bson::{Document, doc},
+    },
+};
 
 use super::check::Check;
 use crate::{
@@ -16,6 +22,10 @@ use crate::{
 
 /// How many other databases are looked into.
 const MOST_DATABASES: usize = 100;
+
+/// How many collections with other prefixes are looked into, and how many are named.
+const MOST_COLLECTIONS: usize = 100;
+const MOST_NAMES: usize = 5;
 
 /// Calls at a time.
 const CALLS: usize = 4;
@@ -67,6 +77,27 @@ async fn elsewhere(database: &Database, prefix: &str) -> Vec<String> {
     found.into_iter().flatten().collect()
 }
 
+/// Collections of the database that are queues with another prefix, those of this name first.
+async fn with_other_prefix(connection: &Connection, queue: &QueueName) -> Vec<String> {
+    let database = connection.database();
+    let names = database.list_collection_names().await.unwrap_or_default();
+    let mut names: Vec<_> = names
+        .into_iter()
+        .filter(|name| !name.starts_with(&connection.prefix))
+        .collect();
+    names.sort_by_key(|name| (!name.ends_with(queue.as_str()), name.clone()));
+    names.truncate(MOST_COLLECTIONS);
+    let looks = stream::iter(names).map(|name| {
+        let collection = database.collection::<Document>(&name);
+        async move {
+            let schema = doc! { "_id": { "queue-docdb": "schema" } };
+            collection.find_one(schema).await.ok()?.map(|_| name)
+        }
+    });
+    let found: Vec<_> = looks.buffered(CALLS).collect().await;
+    found.into_iter().flatten().take(MOST_NAMES).collect()
+}
+
 /// That the queue is there, can be read by this version, and has its indexes.
 pub(super) async fn one(connection: &Connection, queue: &QueueName) -> Vec<Check> {
     const NAMES: [&str; 3] = ["queue", "schema", "indexes"];
@@ -95,8 +126,17 @@ pub(super) async fn one(connection: &Connection, queue: &QueueName) -> Vec<Check
     };
     if let Err(Failure { text, .. }) = must_exist(connection, queue).await {
         let other = "there is no such queue";
+        let make = format!("`queuectl enqueue {queue} --create` makes one");
+        let others = with_other_prefix(connection, queue).await;
+        let advice = match others.is_empty() {
+            true => make,
+            false => format!(
+                "set --prefix if you mean one of the queues with another one: {}; {make}",
+                others.join(", ")
+            ),
+        };
         return vec![
-            Check::failed(NAMES[0], text),
+            Check::failed(NAMES[0], text).advise(advice),
             Check::not_checked(NAMES[1], other),
             Check::not_checked(NAMES[2], other),
         ];
