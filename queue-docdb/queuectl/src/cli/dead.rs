@@ -20,6 +20,7 @@ pub(crate) enum DeadCommand {
     ///
     /// Only all of them: the store has no call that removes single ones. A redrive would make them
     /// ready first, and a worker could take them. To keep some, redrive or export those first.
+    #[command(override_usage = "queuectl dead remove [OPTIONS] --all <QUEUE>")]
     Remove(RemoveArgs),
 }
 

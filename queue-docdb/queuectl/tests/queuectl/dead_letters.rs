@@ -192,7 +192,7 @@ async fn remove_is_for_all_and_asks() {
         .expect("stored");
     fixture
         .run(&["dead", "remove", "mail"])
-        .fails(2, &["--all"]);
+        .fails(2, &["queuectl dead remove [OPTIONS] --all <QUEUE>"]);
     for other in ["a", "--reason=timeout"] {
         let refused = fixture.run(&["dead", "remove", "mail", "--all", other, "--yes"]);
         refused.fails(2, &["only --all is possible", other, "no call"]);

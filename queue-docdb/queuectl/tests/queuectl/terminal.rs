@@ -77,6 +77,11 @@ async fn a_password_is_asked_for_and_not_shown() {
     command.env_remove("QUEUECTL_PASSWORD_FILE");
     let (done, _) = converse(&mut command, "Password of ada", &format!("{SECRET}\n")).await;
     assert!(done.succeeds().out.contains("mail"));
+    // The end of the input, as Ctrl-D makes it.
+    let mut command = fixture.command(&["queues"]);
+    command.env_remove("QUEUECTL_PASSWORD_FILE");
+    let (done, shown) = converse(&mut command, "Password of ada", "\u{4}").await;
+    assert!(done.code == 2 && shown.contains("it is empty"), "{shown}");
 }
 
 #[tokio::test]
