@@ -1,4 +1,4 @@
-//! The program `queuectl`: see and steer the queues of queue-docdb. README.md is its manual.
+//! The program `queuectl`: manages the queues of queue-docdb. README.md is its manual.
 
 mod cli;
 mod commands;
