@@ -274,6 +274,7 @@ async fn bounded(database: &queue_docdb::mongodb::Database, budget: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_lost_comes_back() {
+    // The member stays primary while it is frozen.
     let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(15));
     let set = MongoReplicaSet::start(options).await.expect("a set");
     let primary = set.settled().await.expect("a primary");
@@ -283,7 +284,16 @@ async fn a_connection_that_is_lost_comes_back() {
     let mail = Queue::new(backend, "mail").expect("a queue");
     mail.enqueue(&message("a")).await.expect("stored");
 
-    let screen = Screen::open(&bare(&["top", "--uri", &uri, "--database", "shop"]));
+    let arguments = [
+        "top",
+        "--uri",
+        &uri,
+        "--database",
+        "shop",
+        "--timeout",
+        "3s",
+    ];
+    let screen = Screen::open(&bare(&arguments));
     let text = screen.shows(&["1 queue by depth", "mail", "0s"]).await;
     assert!(!text.contains("lost"), "{text}");
     set.freeze(primary).await.expect("frozen");
