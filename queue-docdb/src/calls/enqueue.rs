@@ -296,3 +296,44 @@ fn store(drafts: &[Draft], outcomes: &mut [EnqueueOutcome]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::RawDocumentBuf;
+
+    use super::*;
+
+    /// A command that is larger than estimated may be larger than a server accepts.
+    #[test]
+    fn no_entry_is_larger_than_estimated() {
+        let long = |length| "x".repeat(length);
+        let id = |text: &str| MessageId::new(text).expect("valid");
+        let headers = |count: usize, length| {
+            let add = |message: NewMessage, n| message.with_header(format!("{n}"), long(length));
+            (0..count).fold(NewMessage::new(""), add)
+        };
+        let messages = [
+            NewMessage::new(""),
+            NewMessage::new(long(1 << 18)),
+            NewMessage::new("a").with_id(id("é")),
+            NewMessage::new("a").with_id(id(&long(100))),
+            headers(1, 0),
+            headers(300, 0),
+            headers(20, 1000),
+        ];
+        for message in messages {
+            for (size, is_keyed) in [(1, true), (1, false), (16, false), (64, false)] {
+                let same = vec![message.clone(); size];
+                let entry = NewEntry::new(&message, is_keyed, DateTime::from_millis(0));
+                let document = entry.document(&same.iter().collect::<Vec<_>>());
+                let real = RawDocumentBuf::from_document(&document).expect("encoded");
+                let estimate = ENTRY_FIELDS + size * encoded_size(&message);
+                let real = real.as_bytes().len();
+                assert!(
+                    real <= estimate,
+                    "{size} of {message:?}: {real} > {estimate}"
+                );
+            }
+        }
+    }
+}
