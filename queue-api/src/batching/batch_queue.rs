@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     mem, slice,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,10 @@ use crate::{Error, ErrorKind, Limits, QueueBackend, QueueName, Result, catch_pan
 /// The most payload bytes in a batch. Sending more takes so long that sharing a round trip gains
 /// nothing, and other callers would wait for it.
 const MAX_BYTES: usize = 4 << 20;
+
+/// How many scheduler turns a batch waits at most for callers that were answered just now and may call
+/// again. A turn takes about a microsecond if nothing else runs.
+const MOST_TURNS: u32 = 200;
 
 /// A batch is sent after this many scheduler turns in which no caller joined it. One turn is too
 /// few with several threads: another thread may be about to run the callers that were answered.
@@ -33,6 +40,9 @@ pub(super) struct BatchQueues<O: Operation> {
     ///
     /// A std mutex, because it is held for a few pushes and pops and never across an await.
     active: Mutex<HashMap<Key, BatchQueue<O>>>,
+    /// Whether most callers of the last related batch came back at once. Otherwise they are busy with
+    /// what they got, and a batch does not wait for them.
+    are_returning: AtomicBool,
 }
 
 type Key = (QueueName, Option<Duration>);
@@ -40,8 +50,8 @@ type Key = (QueueName, Option<Duration>);
 struct BatchQueue<O: Operation> {
     waiting: VecDeque<CallerOf<O>>,
     weight: Weight,
-    /// Notifies of each completed batch. It is closed when the sender ends.
-    completed: watch::Sender<()>,
+    /// The number of callers of the last completed batch. It is closed when the sender ends.
+    completed: watch::Sender<usize>,
 }
 
 impl Weight {
@@ -113,6 +123,7 @@ impl<O: Operation> BatchQueues<O> {
             limits: backend.limits(),
             backend: backend.clone(),
             active: Mutex::default(),
+            are_returning: AtomicBool::new(true),
         })
     }
 
@@ -152,18 +163,18 @@ impl<O: Operation> BatchQueues<O> {
         }
     }
 
-    /// Waits until the batch that is gathering or in flight is answered. Returns whether there
-    /// was one.
-    pub(super) async fn batch_completed(&self, queue: &QueueName) -> bool {
+    /// Waits until the batch that is gathering or in flight is answered. Returns how many callers it
+    /// had.
+    pub(super) async fn batch_completed(&self, queue: &QueueName) -> usize {
         let key = (queue.clone(), None);
         let subscribe = |queue: &BatchQueue<O>| queue.completed.subscribe();
         let completed = self.active().get(&key).map(subscribe);
         let Some(mut completed) = completed else {
-            return false;
+            return 0;
         };
         // An error means that the sender has ended, so no batch is left.
         let _ = completed.changed().await;
-        true
+        *completed.borrow()
     }
 
     /// Makes one call for all callers. If one caller's input may have caused an error, the call is
@@ -228,37 +239,51 @@ impl<O: Operation> Sender<O> {
     async fn run(mut self) {
         let queue = self.key.0.clone();
         loop {
-            self.gather().await;
+            self.gather(0).await;
             // Once for each batch, so that endless acks do not block a lease.
-            if self.queues.waiting(&self.key) > 0
-                && self.queues.operation.wait_for_related(&queue).await
-            {
-                self.gather().await;
+            if self.queues.waiting(&self.key) > 0 {
+                let answered = self.queues.operation.wait_for_related(&queue).await;
+                if answered > 0 {
+                    self.gather(answered).await;
+                }
             }
             let batch = self.next_batch();
             if !self.is_open {
                 return;
             }
+            let callers = batch.len();
             self.queues.send(&queue, batch).await;
             if let Some(batch_queue) = self.queues.active().get(&self.key) {
-                batch_queue.completed.send_replace(());
+                batch_queue.completed.send_replace(callers);
             }
         }
     }
 
     /// Lets other tasks run for as long as their calls join the batch. Otherwise the first caller
     /// that was answered would go alone, and the others in the round trip after it. This ends,
-    /// because a full batch leaves the queue.
-    async fn gather(&self) {
+    /// because a full batch leaves the queue. So many callers were answered just now: if they are likely
+    /// to come back, it waits a little longer.
+    async fn gather(&self, answered: usize) {
         let mut waiting = self.queues.waiting(&self.key);
+        let (first, all) = (waiting, waiting + answered);
+        let are_returning = &self.queues.are_returning;
+        let mut turns = match are_returning.load(Ordering::Relaxed) {
+            true => MOST_TURNS,
+            false => 0,
+        };
         let mut quiet_turns = 0;
-        while quiet_turns < QUIET_TURNS {
+        while quiet_turns < QUIET_TURNS || (waiting < all && turns > 0) {
             tokio::task::yield_now().await;
+            turns = turns.saturating_sub(1);
             let before = mem::replace(&mut waiting, self.queues.waiting(&self.key));
             quiet_turns = match waiting > before {
                 true => 0,
                 false => quiet_turns + 1,
             };
+        }
+        if answered > 0 {
+            let returned = waiting.saturating_sub(first);
+            are_returning.store(2 * returned >= answered, Ordering::Relaxed);
         }
     }
 

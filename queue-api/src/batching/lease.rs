@@ -62,9 +62,10 @@ impl Operation for Lease {
     /// A caller whose ack is answered is likely to lease next. If leases did not wait for acks in
     /// flight, the callers would split into two groups, each with its own round trips. But an ack may
     /// hang, for example because of a transaction that holds the message.
-    async fn wait_for_related(&self, queue: &QueueName) -> bool {
+    async fn wait_for_related(&self, queue: &QueueName) -> usize {
         let completed = self.acks.batch_completed(queue);
-        tokio::time::timeout(LONGEST_WAIT_FOR_ACKS, completed).await == Ok(true)
+        let completed = tokio::time::timeout(LONGEST_WAIT_FOR_ACKS, completed).await;
+        completed.unwrap_or_default()
     }
 
     async fn call(

@@ -24,9 +24,9 @@ pub(super) trait Operation: Send + Sync + 'static {
         None
     }
 
-    /// Waits for a call whose callers are likely to join this one. Returns whether there was one.
-    fn wait_for_related(&self, _queue: &QueueName) -> impl Future<Output = bool> + Send {
-        async { false }
+    /// Waits for a call whose callers are likely to join this one. Returns how many these are.
+    fn wait_for_related(&self, _queue: &QueueName) -> impl Future<Output = usize> + Send {
+        async { 0 }
     }
 
     /// Makes one call. Returns each caller's answer, in order.
