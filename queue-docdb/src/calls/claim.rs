@@ -96,13 +96,14 @@ impl<'a> Claim<'a> {
         again.map(|(entry, _)| *entry)
     }
 
-    /// Takes messages that are ready at `now`, the first ready first, over all entries.
+    /// Takes messages that are ready at `now`, the first ready first, over all entries. Returns also the
+    /// entries that it leaves as they are.
     pub(crate) fn take(
         &mut self,
         entries: Vec<Stored>,
         now: DateTime,
         leased_at: DateTime,
-    ) -> Vec<TakenEntry> {
+    ) -> (Vec<TakenEntry>, Vec<Stored>) {
         self.nonce = Uuid::new();
         let now = now.timestamp_millis();
         let ready = |(index, stored): (usize, &Stored)| {
@@ -134,11 +135,9 @@ impl<'a> Claim<'a> {
                 wanted -= self.take_of(entry, at, leased_at, wanted);
             }
         }
-        touched
-            .into_iter()
-            .flatten()
-            .filter(TakenEntry::is_changed)
-            .collect()
+        let touched = touched.into_iter().flatten();
+        let taken = touched.filter(TakenEntry::is_changed).collect();
+        (taken, entries.into_iter().flatten().collect())
     }
 
     fn touch(&self, stored: Stored, leased_at: DateTime) -> TakenEntry {
@@ -184,9 +183,9 @@ impl<'a> Claim<'a> {
     }
 
     /// Adds what a round has leased, in order of ready time.
-    pub(crate) fn deliver(&mut self, leased: Vec<TakenEntry>) {
+    pub(crate) fn deliver(&mut self, leased: &[TakenEntry]) {
         let mut round = Vec::new();
-        for entry in &leased {
+        for entry in leased {
             let total = entry.taken.iter().map(|(_, taken)| taken.numbers.len());
             let total = total.sum();
             let numbers = entry.stored.entry.numbers();
@@ -207,7 +206,7 @@ impl<'a> Claim<'a> {
                 }
             }
         }
-        for entry in &leased {
+        for entry in leased {
             if let Some(met) = self.met.get_mut(&entry.stored.id) {
                 let live = entry
                     .after
@@ -262,6 +261,15 @@ impl TakenEntry {
 
     pub(crate) fn write(&self) -> Write {
         settle::write(&self.stored, &self.after, Trace::Claim(self.nonce))
+    }
+
+    /// The entry as it was written, and whether it has more messages that are ready at `horizon`.
+    pub(crate) fn written(self, added: i64, horizon: DateTime) -> (Stored, bool) {
+        let rev = self.stored.rev + added;
+        let stored = self.stored.updated(self.after, rev);
+        let horizon = horizon.timestamp_millis();
+        let has_more = stored.entry.visible_at().is_some_and(|at| at <= horizon);
+        (stored, has_more)
     }
 
     fn is_changed(&self) -> bool {

@@ -7,7 +7,7 @@ use queue_api::{EnqueueOutcome, MessageId, NewMessage};
 
 use crate::{
     document::{
-        encoding::{NewEntry, Stored, id_value, key},
+        encoding::{self, NewEntry, Stored, id_value, key},
         fields::{BORN, ID, IDS, MESSAGES},
     },
     store::{
@@ -235,7 +235,7 @@ pub(crate) fn drafts(
             message.visibility_timeout_or_default(),
             message.max_attempts_or_default(),
         );
-        let weight = weight(message);
+        let weight = bytes_of(message);
         let (group, bytes) = open.entry(settings).or_default();
         if !group.is_empty() && (group.len() == shape.size || *bytes + weight > ENTRY_BYTES) {
             full.push(std::mem::take(group));
@@ -254,10 +254,8 @@ pub(crate) fn drafts(
     full.into_iter().map(draft).collect()
 }
 
-fn weight(message: &NewMessage) -> usize {
-    let headers = message.headers.iter();
-    let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
-    message.payload.len() + headers
+fn bytes_of(message: &NewMessage) -> usize {
+    encoding::bytes(&message.payload, &message.headers)
 }
 
 pub(crate) fn documents(drafts: &[Draft], messages: &[NewMessage]) -> Vec<Document> {
@@ -286,7 +284,7 @@ pub(crate) fn first_part(drafts: &[Draft], messages: &[NewMessage]) -> usize {
 /// The bytes of a message in a document, or a few more.
 fn encoded_size(message: &NewMessage) -> usize {
     let frames = FRAME * (1 + message.headers.len());
-    weight(message) + message.id.as_str().len() + frames
+    bytes_of(message) + message.id.as_str().len() + frames
 }
 
 fn store(drafts: &[Draft], outcomes: &mut [EnqueueOutcome]) {

@@ -13,12 +13,16 @@ use crate::{
         encoding::Stored,
         fields::{ID, VISIBLE_AT},
     },
-    state::cursor::Start,
+    state::{
+        cursor::Start,
+        seen::{Ahead, FEW},
+    },
     store::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,
         index::Index,
         set_aside::Unreadable,
+        write::new_addend,
         written::Written,
     },
 };
@@ -37,6 +41,9 @@ const LONGEST_CLAIM_BESIDE_HELD: Duration = Duration::from_millis(300);
 /// The most entries that a round reads beyond those that it needs, because earlier rounds met only
 /// dead letters.
 const MOST_EXTRA: usize = 256;
+
+/// How many entries a look reads for each that the call needs, while claims follow on each other.
+const LOOK_AHEAD: usize = 4;
 
 /// Where a round looks.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +75,8 @@ struct Round {
     /// It saw all that is ready from its place on.
     saw_all: bool,
     has_leased: bool,
+    /// It went on with what an earlier look had found.
+    is_guess: bool,
 }
 
 /// What a round found.
@@ -77,6 +86,8 @@ struct Found {
     /// Of messages that became ready after it, earlier ones may not have been found.
     horizon: DateTime,
     saw_all: bool,
+    looked: Instant,
+    is_guess: bool,
 }
 
 impl QueueCollection {
@@ -126,6 +137,10 @@ impl QueueCollection {
             };
             if round.is_lost {
                 self.state.contention.lost();
+            }
+            if round.is_guess {
+                // A look then finds what is missing.
+            } else if round.is_lost {
                 lost_rounds += 1;
                 if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
                     break;
@@ -147,19 +162,30 @@ impl QueueCollection {
         place: Place,
         needed: usize,
     ) -> Result<Round, StoreError> {
-        let began = Instant::now();
+        let _turn = match needed <= FEW {
+            true => self.state.seen.turn().await,
+            false => None,
+        };
         let now = self.now().await;
-        let found = self.look(claim, place, now, needed).await?;
-        self.remember(&found, place, began);
+        let found = match self.ahead(claim) {
+            Some(ahead) => ahead,
+            None => {
+                let found = self.look(claim, place, now, needed).await?;
+                self.remember(&found, place);
+                found
+            }
+        };
         let mut round = Round {
             buried: found.unreadable.len(),
             saw_all: found.saw_all && found.unreadable.is_empty(),
+            is_guess: found.is_guess,
             ..Round::default()
         };
+        let (looked, horizon) = (found.looked, found.horizon.min(now));
         self.set_aside(found.unreadable).await?;
         // Read after the documents, which may take long.
         let leased_at = self.now().await;
-        let taken = claim.take(found.entries, found.horizon.min(now), leased_at);
+        let (taken, mut rest) = claim.take(found.entries, horizon, leased_at);
         if taken.is_empty() {
             return Ok(round);
         }
@@ -169,7 +195,8 @@ impl QueueCollection {
         };
         let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
         let began = Instant::now();
-        let written = self.compare_and_set(&writes, longest).await?;
+        let added = new_addend();
+        let written = self.compare_and_set(&writes, added, longest).await?;
         let is_slow = began.elapsed() >= longest;
         let (mut leased, mut open) = (Vec::new(), Vec::new());
         for (taken, written) in taken.into_iter().zip(written) {
@@ -190,21 +217,53 @@ impl QueueCollection {
             round.slow = open;
         }
         round.has_leased = !leased.is_empty() && !round.is_lost;
-        claim.deliver(leased);
+        claim.deliver(&leased);
         if !round.is_lost && !round.is_unknown {
             self.state.contention.won();
+            let mut entries = Vec::with_capacity(leased.len() + rest.len());
+            for taken in leased {
+                match taken.written(added, horizon) {
+                    (stored, true) => entries.push(stored),
+                    (stored, false) => self.state.seen.put(stored.without_messages()),
+                }
+            }
+            // Among others, each consumer goes on with the entries that it has begun.
+            if place.skip == 0 {
+                entries.append(&mut rest);
+            }
+            self.state.seen.put_ahead(Ahead {
+                entries,
+                horizon,
+                looked,
+            });
         }
         Ok(round)
     }
 
-    fn remember(&self, found: &Found, place: Place, began: Instant) {
+    /// What an earlier look has found, for the first round of a call.
+    fn ahead(&self, claim: &Claim<'_>) -> Option<Found> {
+        let may_go_on = !claim.has_deliveries() && self.state.held.is_empty();
+        let ahead = may_go_on.then(|| self.state.seen.take_ahead(claim.wanted()))??;
+        Some(Found {
+            entries: ahead.entries,
+            unreadable: Vec::new(),
+            horizon: ahead.horizon,
+            saw_all: false,
+            looked: ahead.looked,
+            is_guess: true,
+        })
+    }
+
+    fn remember(&self, found: &Found, place: Place) {
         let first = found
             .entries
             .first()
             .and_then(|first| first.entry.visible_at());
         match first.map(DateTime::from_millis) {
             _ if found.saw_all && place.is_head() => self.state.cursor.forget(),
-            Some(first) if place.skip == 0 => self.state.cursor.found(place.from, first, began),
+            Some(first) if place.skip == 0 => {
+                self.state.cursor.found(place.from, first, found.looked)
+            }
             None if place.skip > 0 => self.state.contention.forget(),
             _ => {}
         }
@@ -220,7 +279,13 @@ impl QueueCollection {
         needed: usize,
     ) -> Result<Found, StoreError> {
         // Entries whose messages this call has met may be ready again.
-        let limit = needed.saturating_add(claim.met_entries());
+        let follows = matches!(place.from, Start::At(_)) && place.skip == 0;
+        let wanted = match follows {
+            true if needed <= FEW => needed * LOOK_AHEAD,
+            _ => needed,
+        };
+        let limit = wanted.saturating_add(claim.met_entries());
+        let looked = Instant::now();
         let mut filter = ready(now, place.from);
         let mut passed_over = self.state.held.entries();
         passed_over.extend(claim.met_again(now));
@@ -249,6 +314,8 @@ impl QueueCollection {
             unreadable,
             horizon: if saw_all { now } else { horizon },
             saw_all,
+            looked,
+            is_guess: false,
         })
     }
 }

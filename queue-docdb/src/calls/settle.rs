@@ -15,17 +15,14 @@ use crate::{
         instant,
         receipt::ParsedReceipt,
     },
+    state::seen::FEW,
     store::{
         collection::QueueCollection,
         error::{Effect, StoreError},
-        write::{To, Write},
+        write::{MOST_DELETES, To, Write, new_addend},
         written::{Trace, Written},
     },
 };
-
-/// How many entries an ack deletes without a look, side by side. Each delete costs a command, and a
-/// look costs a round trip.
-const MOST_DELETES: usize = 4;
 
 /// The entries that a write of this call may have changed, with the revision that the first such write
 /// saw. `None` if it saw none.
@@ -42,8 +39,9 @@ impl QueueCollection {
         let claims = open
             .iter()
             .map(|(entry, uses)| Some((*entry, whole_claim(uses)?)));
-        // Of more entries, a look and one delete are faster.
-        if let Some(claims) = claims.take(MOST_DELETES + 1).collect::<Option<Vec<_>>>()
+        // Of more entries, a look and one delete are faster. Of remembered ones, it is known what is left.
+        if !self.state.seen.has_all(open.keys())
+            && let Some(claims) = claims.take(MOST_DELETES + 1).collect::<Option<Vec<_>>>()
             && claims.len() <= MOST_DELETES
         {
             let deletes = claims
@@ -53,6 +51,7 @@ impl QueueCollection {
             for ((entry, _), deleted) in claims.iter().zip(join_all(deletes).await) {
                 match deleted {
                     Ok(true) => {
+                        self.state.seen.forget(*entry);
                         for each in open.remove(entry).into_iter().flatten() {
                             outcomes[each.index] = LeaseOutcome::Applied;
                         }
@@ -115,9 +114,25 @@ impl QueueCollection {
         outcomes: &mut [LeaseOutcome],
     ) -> Result<(), StoreError> {
         let mut retries = self.deadline.retries();
+        let mut is_first = true;
+        let mut known: HashMap<Uuid, Stored> = HashMap::new();
         while !open.is_empty() {
-            let ids = open.keys().copied().collect();
-            let (found, set_aside) = self.entries_or_set_aside(ids).await?;
+            let ids: Vec<Uuid> = open.keys().copied().collect();
+            let is_small = ids.len() <= FEW;
+            let turn = match is_small {
+                true => self.state.seen.turn().await,
+                false => None,
+            };
+            let remembered = match is_small && is_first && doubtful.is_empty() {
+                true => self.state.seen.take(&ids),
+                false => None,
+            };
+            is_first = false;
+            let is_guess = remembered.is_some();
+            let (mut found, set_aside) = match remembered {
+                Some(remembered) => (remembered, Vec::new()),
+                None => self.entries_or_set_aside(ids).await?,
+            };
             // No call can lease or settle their messages any more.
             for id in set_aside {
                 open.remove(&id);
@@ -138,13 +153,23 @@ impl QueueCollection {
                     open.remove(id);
                 }
             }
+            for stored in found.values_mut() {
+                // The same with its messages.
+                if let Some(known) = known.remove(&stored.id)
+                    && known.rev == stored.rev
+                {
+                    *stored = known;
+                }
+            }
             let mut writes = Vec::new();
-            let mut decided: Vec<Outcomes> = Vec::new();
+            let mut decided: Vec<(Stored, Entry, Outcomes)> = Vec::new();
+            let mut is_certain = true;
             for (id, uses) in open.iter() {
-                let Some(stored) = found.get(id) else {
+                let Some(stored) = found.remove(id) else {
                     continue;
                 };
                 let (after, outcomes) = decide(&stored.entry, uses);
+                is_certain &= !has_lost(uses, &outcomes);
                 // The write whose answer was lost may be what has used the receipt. It has not if the entry
                 // is still as it was before.
                 let before = doubtful.get(id);
@@ -152,16 +177,33 @@ impl QueueCollection {
                 if is_doubtful && has_lost(uses, &outcomes) {
                     return Err(StoreError::Uncertain);
                 }
-                writes.push(write(stored, &after, trace(uses)));
-                decided.push(outcomes);
+                writes.push(write(&stored, &after, trace(uses)));
+                decided.push((stored, after, outcomes));
             }
-            let written = self.compare_and_set(&writes, Duration::MAX).await?;
+            // Only a look tells that a receipt is not good, and which of many entries were there.
+            let deletes = writes.iter().filter(|write| write.to == To::Deleted);
+            if is_guess && !(is_certain && deletes.count() <= MOST_DELETES) {
+                let entries = decided.into_iter().map(|(stored, ..)| (stored.id, stored));
+                known = entries.collect();
+                continue;
+            }
+            let added = new_addend();
+            let written = self.compare_and_set(&writes, added, Duration::MAX).await?;
+            drop(turn);
             for ((write, decided), written) in writes.iter().zip(decided).zip(written) {
+                let (stored, after, decided) = decided;
                 match written {
                     Written::Yes => {
                         open.remove(&write.id);
                         for (index, outcome) in decided {
                             outcomes[index] = outcome;
+                        }
+                        match write.to {
+                            To::Deleted => self.state.seen.forget(write.id),
+                            To::Update(_) => {
+                                let rev = write.seen + added;
+                                self.state.seen.put(stored.updated(after, rev));
+                            }
                         }
                     }
                     Written::No => {}
@@ -170,7 +212,7 @@ impl QueueCollection {
                     }
                 }
             }
-            if !open.is_empty() {
+            if !open.is_empty() && !is_guess {
                 // Each time another call has written.
                 retries.contended().await?;
             }

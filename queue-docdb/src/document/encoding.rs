@@ -101,6 +101,13 @@ impl NewEntry {
     }
 }
 
+/// The bytes that a user has put into a message.
+pub(crate) fn bytes(payload: &Bytes, headers: &Headers) -> usize {
+    let headers = headers.iter();
+    let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
+    payload.len() + headers
+}
+
 /// The `_id` of a message that is found by it.
 pub(crate) fn key(id: &MessageId) -> Uuid {
     /// Made at random, once and for all.
@@ -250,6 +257,38 @@ impl Stored {
             update.insert("$unset", unset);
         }
         update
+    }
+
+    pub(crate) fn message_bytes(&self) -> usize {
+        let messages = self.messages.iter();
+        messages.map(|it| bytes(&it.payload, &it.headers)).sum()
+    }
+
+    pub(crate) fn without_messages(self) -> Self {
+        Self {
+            messages: Vec::new(),
+            ..self
+        }
+    }
+
+    /// This entry after that update, which made its revision `rev`.
+    pub(crate) fn updated(mut self, mut after: Entry, rev: i64) -> Self {
+        if after.whole().is_none() {
+            let left = after.numbers();
+            let mut before = self.entry.numbers().into_iter();
+            let is_left = |number: Option<usize>| number.is_some_and(|it| left.contains(&it));
+            self.ids.retain(|_| is_left(before.next()));
+            let new_place = || after.dead_at().map(|at| dead_key(at, self.id));
+            self.dead_key = match after.dead_at() {
+                None => None,
+                Some(_) => self.dead_key.take().or_else(new_place),
+            };
+            after.is_parted = true;
+            after.count = 0;
+        }
+        self.entry = after;
+        self.rev = rev;
+        self
     }
 }
 
@@ -481,3 +520,6 @@ fn as_integer(value: RawBsonRef<'_>) -> Option<i64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

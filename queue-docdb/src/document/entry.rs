@@ -242,6 +242,10 @@ impl Part {
         }
     }
 
+    pub(crate) fn is_ready(&self, now: Millis) -> bool {
+        self.ready_at().is_some_and(|at| at <= now)
+    }
+
     pub(crate) fn dead_at(&self) -> Option<Millis> {
         match self.fate {
             Fate::Live { .. } => None,

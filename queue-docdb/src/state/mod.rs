@@ -6,5 +6,6 @@ pub(crate) mod held;
 pub(crate) mod knowledge;
 pub(crate) mod poll;
 pub(crate) mod queues;
+pub(crate) mod seen;
 pub(crate) mod shared_poll;
 pub(crate) mod sizes;

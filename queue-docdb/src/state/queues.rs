@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::state::{
     contention::Contention, cursor::Cursor, held::Held, knowledge::Knowledge, poll::PollInterval,
-    shared_poll::SharedPoll, sizes::Sizes,
+    seen::Seen, shared_poll::SharedPoll, sizes::Sizes,
 };
 
 /// How many queues without a call an instance remembers at least. The next call on another one finds
@@ -108,6 +108,7 @@ pub(crate) struct QueueState {
     pub(crate) contention: Contention,
     pub(crate) cursor: Cursor,
     pub(crate) held: Held,
+    pub(crate) seen: Seen,
     pub(crate) sizes: Sizes,
     /// The same for pages of messages, which begin where no claim looks.
     pub(crate) listed_sizes: Sizes,

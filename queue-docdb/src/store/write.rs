@@ -17,6 +17,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use futures_util::future::try_join_all;
 use mongodb::bson::{Document, Uuid, doc};
 
 use crate::{
@@ -30,6 +31,10 @@ use crate::{
         written::{self, Trace, Written},
     },
 };
+
+/// How many entries are deleted side by side, each by a command of its own. More commands cost more than
+/// they tell.
+pub(crate) const MOST_DELETES: usize = 4;
 
 /// The most that a call adds to a revision.
 const MOST_ADDED: i64 = 1 << 40;
@@ -54,26 +59,37 @@ pub(crate) enum To {
 
 impl QueueCollection {
     /// Makes these writes of different entries. Returns what each did, in order. A write that takes
-    /// longer than `longest` is given up, and looked for.
+    /// longer than `longest` is given up, and looked for. `added`: that of the call, a new one for each
+    /// content.
     ///
     /// # Errors
     /// The server refuses them, or what they did cannot be looked up.
     pub(crate) async fn compare_and_set(
         &self,
         writes: &[Write],
+        added: i64,
         longest: Duration,
     ) -> Result<Vec<Written>, StoreError> {
-        let added = new_addend();
         let is_delete = |index: &usize| writes[*index].to == To::Deleted;
         let (deletes, updates): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(is_delete);
         let select = |indexes: &[usize]| -> Vec<&Write> {
             indexes.iter().map(|&index| &writes[index]).collect()
         };
         let (updated, deleted) = (select(&updates), select(&deletes));
+        // The answer to a command counts. Of one entry, that tells what was done, whatever others do.
+        let alone = if deleted.len() <= MOST_DELETES {
+            1
+        } else {
+            deleted.len()
+        };
+        let deleted = deleted
+            .chunks(alone)
+            .map(|part| self.write_deletes(part, longest));
         let (updated, deleted) = tokio::try_join!(
             self.write_updates(&updated, added, longest),
-            self.write_deletes(&deleted, longest)
+            try_join_all(deleted)
         )?;
+        let deleted = deleted.into_iter().flatten();
         let mut written = vec![Written::Unknown; writes.len()];
         for (index, did) in updates.into_iter().zip(updated) {
             written[index] = did;

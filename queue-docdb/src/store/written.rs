@@ -94,9 +94,10 @@ pub(crate) fn of_unanswered_updates(made: &[Option<bool>], is_certain: bool) -> 
 pub(crate) fn of_answered_deletes(matched: u64, are_left: &[bool]) -> Vec<Written> {
     let gone = are_left.iter().filter(|is_left| !**is_left);
     // Only if others have deleted some of them it is not clear which.
-    let of_gone = match gone.count() as u64 == matched {
-        true => Written::Yes,
-        false => Written::Unknown,
+    let of_gone = match matched {
+        all if all == gone.count() as u64 => Written::Yes,
+        0 => Written::No,
+        _ => Written::Unknown,
     };
     let did = |is_left: &bool| match is_left {
         true => Written::No,

@@ -32,6 +32,7 @@ mod operators_indexes;
 mod outages;
 mod plans;
 mod pools;
+mod remembered;
 mod reserved_names;
 mod rights;
 mod rolled_back;
@@ -121,6 +122,7 @@ fn main() -> ExitCode {
         outages::tests(),
         plans::tests(),
         pools::tests(),
+        remembered::tests(),
         reserved_names::tests(),
         rights::tests(),
         rolled_back::tests(),

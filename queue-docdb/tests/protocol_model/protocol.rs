@@ -455,7 +455,18 @@ impl<'a> Wire<'a> {
             false => vec![Written::Yes; updated.len()],
         };
         let are_left: Vec<bool> = deletes.iter().map(|it| find(it).is_some()).collect();
-        written.extend(written::of_answered_deletes(matched(deleted), &are_left));
+        // Few have a command each.
+        let size = if self.run.is_keyed() {
+            deletes.len()
+        } else {
+            1
+        };
+        for (deleted, are_left) in deleted
+            .chunks(size.max(1))
+            .zip(are_left.chunks(size.max(1)))
+        {
+            written.extend(written::of_answered_deletes(matched(deleted), are_left));
+        }
         Ok(written)
     }
 }

@@ -1,0 +1,293 @@
+//! Entries as this instance last found or wrote them.
+//!
+//! A call that goes on with one of them needs no find. That cannot be wrong, only in vain: every write
+//! of an entry is guarded by its revision. So a call that got nowhere looks, and an instance that meets
+//! others goes without for a while.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mongodb::bson::{DateTime, Uuid};
+use tokio::time::{Instant, timeout};
+
+use crate::document::encoding::Stored;
+
+/// How long claims take what a look has found. What comes in behind their back, by another clock or a
+/// transaction that took its time, may lie before that.
+const TRUST: Duration = Duration::from_millis(200);
+
+/// How long a call waits for its turn. Another may hang, for example because of a transaction that
+/// holds an entry.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+/// The most entries of a call that takes turns, and goes on with what is remembered. For more of them,
+/// a look costs little.
+pub(crate) const FEW: usize = 16;
+
+/// How many entries are remembered at least, if they were used lately and are not deleted.
+const REMEMBERED: usize = 128;
+
+/// The most bytes of messages that a queue without calls keeps in memory.
+const AHEAD_BYTES: usize = 128 << 10;
+
+/// What an instance remembers of a queue's entries.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Held by a call of few entries from its look to its write. The calls of an instance often concern
+    /// the same entries, of which only one write succeeds. A tokio mutex, because that awaits.
+    turn: tokio::sync::Mutex<()>,
+    /// A std mutex: it is held to move entries in or out, never across an await.
+    memory: Mutex<Memory>,
+}
+
+/// What a look has found and no claim has taken yet.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    /// In order of their ready time, none left out.
+    pub(crate) entries: Vec<Stored>,
+    /// Up to this ready time.
+    pub(crate) horizon: DateTime,
+    /// When the look began.
+    pub(crate) looked: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    used_lately: HashMap<Uuid, Stored>,
+    /// Forgotten when the others are full.
+    used_before: HashMap<Uuid, Stored>,
+    /// Its entries are among those.
+    ahead: Option<(Vec<Uuid>, DateTime, Instant)>,
+}
+
+impl Seen {
+    /// Waits until no other call of few entries is under way.
+    pub(crate) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        timeout(LONGEST_WAIT, self.turn.lock()).await.ok()
+    }
+
+    /// The entries of these ids, if all are remembered. The caller has them alone until it puts them
+    /// back.
+    pub(crate) fn take(&self, ids: &[Uuid]) -> Option<HashMap<Uuid, Stored>> {
+        let mut memory = self.memory();
+        let taken = ids.iter().map(|id| Some((*id, memory.take(*id)?)));
+        taken.collect()
+    }
+
+    pub(crate) fn has_all<'a>(&self, ids: impl IntoIterator<Item = &'a Uuid>) -> bool {
+        let memory = self.memory();
+        let has =
+            |id: &Uuid| memory.used_lately.contains_key(id) || memory.used_before.contains_key(id);
+        ids.into_iter().all(has)
+    }
+
+    /// What a claim of `wanted` messages takes, if it needs no look.
+    pub(crate) fn take_ahead(&self, wanted: usize) -> Option<Ahead> {
+        let mut memory = self.memory();
+        let (ids, horizon, looked) = memory.ahead.take()?;
+        if looked.elapsed() >= TRUST {
+            return None;
+        }
+        // Another call may have one of them just now, or has found it without its messages. The claim must
+        // not pass over it.
+        let mut take = |id| memory.take(id).filter(|it| !it.messages.is_empty());
+        let entries: Option<Vec<_>> = ids.into_iter().map(&mut take).collect();
+        let entries = entries?;
+        let ready = entries.iter().flat_map(|entry| &entry.entry.parts);
+        let ready = ready.filter(|part| part.is_ready(horizon.timestamp_millis()));
+        let ready: usize = ready.map(|part| part.numbers.len()).sum();
+        // A look for the rest would cost as much as one for all.
+        (ready >= wanted).then_some(Ahead {
+            entries,
+            horizon,
+            looked,
+        })
+    }
+
+    /// Remembers these for the next claim.
+    pub(crate) fn put_ahead(&self, mut ahead: Ahead) {
+        let mut bytes = 0;
+        let fits = |entry: &&Stored| {
+            bytes += entry.message_bytes();
+            bytes <= AHEAD_BYTES
+        };
+        let kept = ahead.entries.iter().take_while(fits).count();
+        if kept < ahead.entries.len() {
+            ahead.entries.truncate(kept);
+            let last = ahead.entries.last().and_then(|it| it.entry.visible_at());
+            ahead.horizon = last.map_or(ahead.horizon, DateTime::from_millis);
+        }
+        let ids: Vec<Uuid> = ahead.entries.iter().map(|it| it.id).collect();
+        let mut memory = self.memory();
+        for id in memory.ahead.take().into_iter().flat_map(|(ids, ..)| ids) {
+            if let Some(entry) = memory.take(id) {
+                memory.put(entry.without_messages());
+            }
+        }
+        memory.ahead = (!ids.is_empty()).then_some((ids, ahead.horizon, ahead.looked));
+        for entry in ahead.entries {
+            memory.put(entry);
+        }
+    }
+
+    /// Remembers an entry as it was written.
+    pub(crate) fn put(&self, entry: Stored) {
+        self.memory().put(entry);
+    }
+
+    pub(crate) fn forget(&self, id: Uuid) {
+        self.memory().take(id);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn take(&mut self, id: Uuid) -> Option<Stored> {
+        let before = self.used_before.remove(&id);
+        self.used_lately.remove(&id).or(before)
+    }
+
+    fn put(&mut self, entry: Stored) {
+        self.used_before.remove(&entry.id);
+        if self.used_lately.len() >= REMEMBERED {
+            self.used_before = std::mem::take(&mut self.used_lately);
+        }
+        self.used_lately.insert(entry.id, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_api::{Bytes, MessageId};
+
+    use super::*;
+    use crate::document::{
+        encoding::Message,
+        entry::{Entry, Fate, Part},
+    };
+
+    fn entry(number: usize) -> Stored {
+        let part = Part {
+            numbers: vec![0],
+            attempts: 0,
+            fate: Fate::Live { at: 5, lease: None },
+        };
+        Stored {
+            id: Uuid::from_bytes((number as u128).to_be_bytes()),
+            rev: 1,
+            entry: Entry {
+                parts: vec![part],
+                max_attempts: 3,
+                count: 1,
+                is_parted: false,
+            },
+            ids: vec![MessageId::new("m").expect("valid")],
+            messages: vec![Message {
+                payload: Bytes::new(),
+                headers: queue_api::Headers::new(),
+            }],
+            enqueued_at: std::time::SystemTime::UNIX_EPOCH,
+            visibility_millis: 1,
+            dead_key: None,
+            born: None,
+        }
+    }
+
+    fn ahead(numbers: std::ops::Range<usize>) -> Ahead {
+        Ahead {
+            entries: numbers.map(entry).collect(),
+            horizon: DateTime::from_millis(5),
+            looked: Instant::now(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_goes_on_with_all_that_a_look_has_found_or_with_nothing() {
+        let seen = Seen::default();
+        let taken = || seen.take_ahead(3).map(|ahead| ahead.entries.len());
+        seen.put_ahead(ahead(0..3));
+        assert_eq!(taken(), Some(3));
+        assert_eq!(taken(), None, "another claim has them");
+
+        seen.put_ahead(ahead(0..2));
+        assert_eq!(taken(), None, "less than it needs");
+
+        seen.put_ahead(ahead(0..3));
+        assert!(seen.take(&[entry(1).id]).is_some());
+        assert_eq!(taken(), None, "a settlement has one of them");
+
+        seen.put_ahead(ahead(0..3));
+        seen.put(entry(1).without_messages());
+        assert_eq!(taken(), None, "there is nothing to deliver of one of them");
+
+        seen.put_ahead(ahead(0..3));
+        tokio::time::advance(TRUST).await;
+        assert_eq!(taken(), None, "late");
+
+        seen.put_ahead(ahead(0..1));
+        seen.put_ahead(ahead(1..4));
+        let first = seen.take(&[entry(0).id]).expect("remembered");
+        assert!(
+            first[&entry(0).id].messages.is_empty(),
+            "no claim goes on with it"
+        );
+        assert_eq!(taken(), Some(3));
+
+        let later = Ahead {
+            horizon: DateTime::from_millis(4),
+            ..ahead(0..3)
+        };
+        seen.put_ahead(later);
+        assert_eq!(taken(), None, "they are not ready at that time");
+    }
+
+    #[test]
+    fn a_queue_keeps_few_bytes_of_messages() {
+        let seen = Seen::default();
+        let mut large = ahead(0..9);
+        for (at, entry) in large.entries.iter_mut().enumerate() {
+            entry.messages[0].payload = Bytes::from(vec![0; AHEAD_BYTES / 4]);
+            entry.entry.parts[0].fate = Fate::Live {
+                at: at as i64,
+                lease: None,
+            };
+        }
+        seen.put_ahead(large);
+        let kept = seen.take_ahead(1).expect("four of nine");
+        // What is ready later may be behind one that is not kept.
+        assert_eq!(
+            (kept.entries.len(), kept.horizon.timestamp_millis()),
+            (4, 3)
+        );
+    }
+
+    #[test]
+    fn the_entries_that_were_used_least_lately_are_forgotten() {
+        let seen = Seen::default();
+        for number in 0..5 * REMEMBERED {
+            seen.put(entry(number));
+            // One that is used again and again.
+            let first = seen.take(&[entry(0).id]).expect("remembered");
+            first.into_values().for_each(|entry| seen.put(entry));
+        }
+        let memory = seen.memory();
+        let number = memory.used_lately.len() + memory.used_before.len();
+        assert!((REMEMBERED..=2 * REMEMBERED).contains(&number), "{number}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_holds_up_no_other_for_long() {
+        let seen = Seen::default();
+        let hanging = seen.turn().await;
+        assert!(hanging.is_some());
+        assert!(seen.turn().await.is_none(), "it goes on without its turn");
+        drop(hanging);
+        assert!(seen.turn().await.is_some());
+    }
+}
