@@ -1,6 +1,7 @@
 //! Processes that compete for a queue.
 
 use anyhow::{Context as _, Result};
+use queue_api::Admin;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -71,7 +72,7 @@ pub(crate) async fn consume(location: &Location, mut orders: Orders) -> Result<(
         let order: Order = orders.next().await?;
         let queue = Backlog::new(&backend, &order.queue, 0).await?.queue;
         // The first call checks the queue's version, which is not to be measured.
-        queue.stats().await?;
+        Admin::new(backend.clone()).peek(&order.queue, 1).await?;
         let context = (queue, order.batch);
         child::tell(&work(order.window, 1, &context, lease_and_ack).await?)?;
     }

@@ -83,9 +83,10 @@ async fn costs(
     one: &Arc<DocDbBackend>,
 ) -> Result<()> {
     let database = location.database().await?;
-    let count = async |backend: &Arc<DocDbBackend>, cost: Cost| {
-        // A queue of its own, so that all of it is read back.
-        let queue = Queue::new(backend.clone(), "costs")?;
+    let count = async |backend: &Arc<DocDbBackend>, name, cost: Cost| {
+        // A queue of its own, so that all of it is read back. A deleted queue keeps its shape, so
+        // each backend has another one.
+        let queue = Queue::new(backend.clone(), name)?;
         fill(&queue, 1, Duration::ZERO).await?;
         let before = cost.read(&database).await?;
         fill(&queue, COUNTED, Duration::ZERO).await?;
@@ -99,7 +100,7 @@ async fn costs(
         let after = cost.read(&database).await?;
         let spent = if cost == Cost::Disk { stored } else { after } - before;
         queue_api::Admin::new(backend.clone())
-            .delete_queue("costs")
+            .delete_queue(name)
             .await?;
         Ok(spent / COUNTED as f64)
     };
@@ -119,8 +120,8 @@ async fn costs(
         ),
     ] {
         let row = Row::new(what, unit, target);
-        let baseline = async || count(one, cost).await;
-        let measured = async || count(many, cost).await;
+        let baseline = async || count(one, "costs_documents", cost).await;
+        let measured = async || count(many, "costs_entries", cost).await;
         report.compare(row, BASELINE, baseline, measured).await?;
     }
     Ok(())
