@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::operation::{CallerOf, Operation, Weight};
 use crate::{Error, ErrorKind, Limits, QueueBackend, QueueName, Result, catch_panic::backend_call};
@@ -22,6 +22,9 @@ const MAX_BYTES: usize = 4 << 20;
 /// How many scheduler turns a batch waits at most for callers that were answered just now and may call
 /// again. A turn takes about a microsecond if nothing else runs.
 const MOST_TURNS: u32 = 200;
+
+/// How long it waits for them at most: a turn takes as long as all tasks that are ready to run.
+const LONGEST_GATHERING: Duration = Duration::from_millis(1);
 
 /// A batch is sent after this many scheduler turns in which no caller joined it. One turn is too
 /// few with several threads: another thread may be about to run the callers that were answered.
@@ -239,12 +242,13 @@ impl<O: Operation> Sender<O> {
     async fn run(mut self) {
         let queue = self.key.0.clone();
         loop {
-            self.gather(0).await;
+            self.gather(0, 0).await;
+            let waiting = self.queues.waiting(&self.key);
             // Once for each batch, so that endless acks do not block a lease.
-            if self.queues.waiting(&self.key) > 0 {
+            if waiting > 0 {
                 let answered = self.queues.operation.wait_for_related(&queue).await;
                 if answered > 0 {
-                    self.gather(answered).await;
+                    self.gather(waiting, answered).await;
                 }
             }
             let batch = self.next_batch();
@@ -261,28 +265,32 @@ impl<O: Operation> Sender<O> {
 
     /// Lets other tasks run for as long as their calls join the batch. Otherwise the first caller
     /// that was answered would go alone, and the others in the round trip after it. This ends,
-    /// because a full batch leaves the queue. So many callers were answered just now: if they are likely
-    /// to come back, it waits a little longer.
-    async fn gather(&self, answered: usize) {
+    /// because a full batch leaves the queue.
+    ///
+    /// `answered` callers of a related batch were answered after `before` callers waited. If such callers
+    /// came back the last time, it waits a little longer for them.
+    async fn gather(&self, before: usize, answered: usize) {
         let mut waiting = self.queues.waiting(&self.key);
-        let (first, all) = (waiting, waiting + answered);
+        let all = before + answered;
+        let began = Instant::now();
         let are_returning = &self.queues.are_returning;
         let mut turns = match are_returning.load(Ordering::Relaxed) {
             true => MOST_TURNS,
             false => 0,
         };
         let mut quiet_turns = 0;
-        while quiet_turns < QUIET_TURNS || (waiting < all && turns > 0) {
+        let is_early = || began.elapsed() < LONGEST_GATHERING;
+        while quiet_turns < QUIET_TURNS || (waiting < all && turns > 0 && is_early()) {
             tokio::task::yield_now().await;
             turns = turns.saturating_sub(1);
-            let before = mem::replace(&mut waiting, self.queues.waiting(&self.key));
-            quiet_turns = match waiting > before {
+            let last = mem::replace(&mut waiting, self.queues.waiting(&self.key));
+            quiet_turns = match waiting > last {
                 true => 0,
                 false => quiet_turns + 1,
             };
         }
         if answered > 0 {
-            let returned = waiting.saturating_sub(first);
+            let returned = waiting.saturating_sub(before);
             are_returning.store(2 * returned >= answered, Ordering::Relaxed);
         }
     }

@@ -148,6 +148,10 @@ impl QueueCollection {
                 writes.push(write(stored, &after, trace(uses)));
             }
         }
+        // The commit changes them.
+        for write in &writes {
+            self.state.seen.forget(write.id);
+        }
         // Within a transaction, nothing changes between the find and the writes.
         match self.write_in_session(session, &writes).await? == writes.len() as u64 {
             true => Ok(outcomes),

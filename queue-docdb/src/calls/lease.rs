@@ -1,7 +1,7 @@
 //! Lease: find entries that are ready, decide what to take of them, and write that if no other
 //! call has written since.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use mongodb::bson::{DateTime, Document, RawDocument, Uuid, doc};
 use queue_api::{Delivery, LeaseOptions};
@@ -15,7 +15,7 @@ use crate::{
     },
     state::{
         cursor::Start,
-        seen::{Ahead, FEW},
+        seen::{AHEAD_BYTES, Ahead, FEW},
     },
     store::{
         collection::{Query, QueueCollection, REPLY_BYTES},
@@ -86,7 +86,8 @@ struct Found {
     /// Of messages that became ready after it, earlier ones may not have been found.
     horizon: DateTime,
     saw_all: bool,
-    looked: Instant,
+    /// When the last look from the beginning began, if that is known.
+    looked: Option<Instant>,
     is_guess: bool,
 }
 
@@ -97,6 +98,7 @@ impl QueueCollection {
         let (mut extra, mut lost_rounds) = (0, 0);
         let mut most = usize::MAX;
         let (mut from_head, mut is_unknown) = (false, false);
+        let mut may_guess = true;
         let mut retries = self.deadline.retries();
         while claim.wanted() > 0 {
             // One more: the last claim may have left only a few messages of the first entry.
@@ -109,7 +111,8 @@ impl QueueCollection {
                     skip: self.state.contention.skip(needed),
                 },
             };
-            let round = match self.claim(&mut claim, place, needed).await {
+            let may_guess = std::mem::take(&mut may_guess);
+            let round = match self.claim(&mut claim, place, needed, may_guess).await {
                 Ok(round) => round,
                 // An error would hide what is leased already until its timeout, and another try
                 // would use that up.
@@ -135,12 +138,12 @@ impl QueueCollection {
                 // One of them is held, and the others are to be leased.
                 several => several.len() / 2,
             };
+            if round.is_guess {
+                // What this instance remembers may be old. That is no contention, and a look tells more.
+                continue;
+            }
             if round.is_lost {
                 self.state.contention.lost();
-            }
-            if round.is_guess {
-                // A look then finds what is missing.
-            } else if round.is_lost {
                 lost_rounds += 1;
                 if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
                     break;
@@ -155,23 +158,29 @@ impl QueueCollection {
         }
     }
 
-    /// One round: a find and an update.
+    /// One round: a find and an update. The first one may do without a find.
     async fn claim(
         &self,
         claim: &mut Claim<'_>,
         place: Place,
         needed: usize,
+        may_guess: bool,
     ) -> Result<Round, StoreError> {
         let _turn = match needed <= FEW {
             true => self.state.seen.turn().await,
             false => None,
         };
         let now = self.now().await;
-        let found = match self.ahead(claim) {
+        let ahead = match may_guess {
+            true => self.ahead(claim),
+            false => None,
+        };
+        let found = match ahead {
             Some(ahead) => ahead,
             None => {
+                let began = Instant::now();
                 let found = self.look(claim, place, now, needed).await?;
-                self.remember(&found, place);
+                self.remember(&found, place, began);
                 found
             }
         };
@@ -231,39 +240,39 @@ impl QueueCollection {
             if place.skip == 0 {
                 entries.append(&mut rest);
             }
-            self.state.seen.put_ahead(Ahead {
-                entries,
-                horizon,
-                looked,
-            });
+            if let Some(looked) = looked {
+                self.state.seen.put_ahead(Ahead {
+                    entries,
+                    horizon,
+                    looked,
+                });
+            }
         }
         Ok(round)
     }
 
-    /// What an earlier look has found, for the first round of a call.
+    /// What an earlier look has found.
     fn ahead(&self, claim: &Claim<'_>) -> Option<Found> {
-        let may_go_on = !claim.has_deliveries() && self.state.held.is_empty();
+        let may_go_on = self.state.held.is_empty();
         let ahead = may_go_on.then(|| self.state.seen.take_ahead(claim.wanted()))??;
         Some(Found {
             entries: ahead.entries,
             unreadable: Vec::new(),
             horizon: ahead.horizon,
             saw_all: false,
-            looked: ahead.looked,
+            looked: Some(ahead.looked),
             is_guess: true,
         })
     }
 
-    fn remember(&self, found: &Found, place: Place) {
+    fn remember(&self, found: &Found, place: Place, began: Instant) {
         let first = found
             .entries
             .first()
             .and_then(|first| first.entry.visible_at());
         match first.map(DateTime::from_millis) {
             _ if found.saw_all && place.is_head() => self.state.cursor.forget(),
-            Some(first) if place.skip == 0 => {
-                self.state.cursor.found(place.from, first, found.looked)
-            }
+            Some(first) if place.skip == 0 => self.state.cursor.found(place.from, first, began),
             None if place.skip > 0 => self.state.contention.forget(),
             _ => {}
         }
@@ -279,13 +288,17 @@ impl QueueCollection {
         needed: usize,
     ) -> Result<Found, StoreError> {
         // Entries whose messages this call has met may be ready again.
-        let follows = matches!(place.from, Start::At(_)) && place.skip == 0;
+        let follows = matches!(place.from, Start::At(_)) && place.skip == 0 && needed <= FEW;
         let wanted = match follows {
-            true if needed <= FEW => needed * LOOK_AHEAD,
-            _ => needed,
+            true => (needed * LOOK_AHEAD).min(self.state.sizes.entries_of(AHEAD_BYTES)),
+            false => needed,
         };
-        let limit = wanted.saturating_add(claim.met_entries());
-        let looked = Instant::now();
+        let limit = wanted.max(needed).saturating_add(claim.met_entries());
+        // What came in since the last look from the beginning may lie before the place.
+        let looked = match place.from {
+            Start::Beginning => Some(Instant::now()),
+            Start::At(_) => self.state.cursor.looked(),
+        };
         let mut filter = ready(now, place.from);
         let mut passed_over = self.state.held.entries();
         passed_over.extend(claim.met_again(now));
@@ -309,6 +322,11 @@ impl QueueCollection {
                 Err(document) => unreadable.push(document),
             }
         }
+        // An entry that is written during the find may be met twice. The last one is newer.
+        let mut ids = HashSet::new();
+        entries.reverse();
+        entries.retain(|stored: &Stored| ids.insert(stored.id));
+        entries.reverse();
         Ok(Found {
             entries,
             unreadable,

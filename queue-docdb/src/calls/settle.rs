@@ -39,7 +39,7 @@ impl QueueCollection {
         let claims = open
             .iter()
             .map(|(entry, uses)| Some((*entry, whole_claim(uses)?)));
-        // Of more entries, a look and one delete are faster. Of remembered ones, it is known what is left.
+        // Of more entries, a look and one delete are faster. What this instance remembers tells more than a receipt.
         if !self.state.seen.has_all(open.keys())
             && let Some(claims) = claims.take(MOST_DELETES + 1).collect::<Option<Vec<_>>>()
             && claims.len() <= MOST_DELETES
@@ -154,7 +154,7 @@ impl QueueCollection {
                 }
             }
             for stored in found.values_mut() {
-                // The same with its messages.
+                // The same with its messages, which the next claim may need.
                 if let Some(known) = known.remove(&stored.id)
                     && known.rev == stored.rev
                 {
@@ -180,7 +180,8 @@ impl QueueCollection {
                 writes.push(write(&stored, &after, trace(uses)));
                 decided.push((stored, after, outcomes));
             }
-            // Only a look tells that a receipt is not good, and which of many entries were there.
+            // What is remembered does not prove that a receipt is not good. And the answer to a delete of many
+            // entries only says which were deleted if a look has shown that all were there.
             let deletes = writes.iter().filter(|write| write.to == To::Deleted);
             if is_guess && !(is_certain && deletes.count() <= MOST_DELETES) {
                 let entries = decided.into_iter().map(|(stored, ..)| (stored.id, stored));
@@ -189,7 +190,6 @@ impl QueueCollection {
             }
             let added = new_addend();
             let written = self.compare_and_set(&writes, added, Duration::MAX).await?;
-            drop(turn);
             for ((write, decided), written) in writes.iter().zip(decided).zip(written) {
                 let (stored, after, decided) = decided;
                 match written {
@@ -212,6 +212,7 @@ impl QueueCollection {
                     }
                 }
             }
+            drop(turn);
             if !open.is_empty() && !is_guess {
                 // Each time another call has written.
                 retries.contended().await?;

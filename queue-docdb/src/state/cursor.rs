@@ -52,6 +52,11 @@ impl Cursor {
         }
     }
 
+    /// When the last look from the beginning began, unless that was forgotten.
+    pub(crate) fn looked(&self) -> Option<Instant> {
+        self.known().map(|known| known.looked)
+    }
+
     /// The first message that a look found which began then.
     pub(crate) fn found(&self, from: Start, at: DateTime, began: Instant) {
         let mut known = self.known();

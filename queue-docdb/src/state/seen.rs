@@ -1,12 +1,14 @@
 //! Entries as this instance last found or wrote them.
 //!
-//! A call that goes on with one of them needs no find. That cannot be wrong, only in vain: every write
-//! of an entry is guarded by its revision. So a call that got nowhere looks, and an instance that meets
-//! others goes without for a while.
+//! A call that goes on with one of them needs no find. If another instance has written it since, its
+//! revision differs, so the write matches nothing. That costs a round trip, and the call then looks.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -30,8 +32,8 @@ pub(crate) const FEW: usize = 16;
 /// How many entries are remembered at least, if they were used lately and are not deleted.
 const REMEMBERED: usize = 128;
 
-/// The most bytes of messages that a queue without calls keeps in memory.
-const AHEAD_BYTES: usize = 128 << 10;
+/// The most bytes of messages that are remembered for the next claim.
+pub(crate) const AHEAD_BYTES: usize = 128 << 10;
 
 /// What an instance remembers of a queue's entries.
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ pub(crate) struct Seen {
     /// Held by a call of few entries from its look to its write. The calls of an instance often concern
     /// the same entries, of which only one write succeeds. A tokio mutex, because that awaits.
     turn: tokio::sync::Mutex<()>,
+    /// Whether the last call that wanted its turn went on without it.
+    is_hanging: AtomicBool,
     /// A std mutex: it is held to move entries in or out, never across an await.
     memory: Mutex<Memory>,
 }
@@ -64,51 +68,61 @@ struct Memory {
 }
 
 impl Seen {
-    /// Waits until no other call of few entries is under way.
+    /// Waits until no other call of few entries is under way. Only one call waits for one that hangs.
     pub(crate) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        timeout(LONGEST_WAIT, self.turn.lock()).await.ok()
+        let turn = match self.is_hanging.load(Relaxed) {
+            true => self.turn.try_lock().ok(),
+            false => timeout(LONGEST_WAIT, self.turn.lock()).await.ok(),
+        };
+        self.is_hanging.store(turn.is_none(), Relaxed);
+        turn
     }
 
     /// The entries of these ids, if all are remembered. The caller has them alone until it puts them
     /// back.
     pub(crate) fn take(&self, ids: &[Uuid]) -> Option<HashMap<Uuid, Stored>> {
         let mut memory = self.memory();
+        if !ids.iter().all(|id| memory.has(id)) {
+            return None;
+        }
         let taken = ids.iter().map(|id| Some((*id, memory.take(*id)?)));
         taken.collect()
     }
 
     pub(crate) fn has_all<'a>(&self, ids: impl IntoIterator<Item = &'a Uuid>) -> bool {
         let memory = self.memory();
-        let has =
-            |id: &Uuid| memory.used_lately.contains_key(id) || memory.used_before.contains_key(id);
-        ids.into_iter().all(has)
+        ids.into_iter().all(|id| memory.has(id))
     }
 
     /// What a claim of `wanted` messages takes, if it needs no look.
     pub(crate) fn take_ahead(&self, wanted: usize) -> Option<Ahead> {
         let mut memory = self.memory();
         let (ids, horizon, looked) = memory.ahead.take()?;
-        if looked.elapsed() >= TRUST {
-            return None;
-        }
-        // Another call may have one of them just now, or has found it without its messages. The claim must
-        // not pass over it.
-        let mut take = |id| memory.take(id).filter(|it| !it.messages.is_empty());
-        let entries: Option<Vec<_>> = ids.into_iter().map(&mut take).collect();
-        let entries = entries?;
+        let all = ids.len();
+        let entries: Vec<_> = ids.into_iter().filter_map(|id| memory.take(id)).collect();
+        // A claim must not pass over an entry: not over one that another call of this instance has at the
+        // moment, nor over one that such a call has found without its messages.
+        let is_whole = entries.len() == all && entries.iter().all(|it| !it.messages.is_empty());
         let ready = entries.iter().flat_map(|entry| &entry.entry.parts);
         let ready = ready.filter(|part| part.is_ready(horizon.timestamp_millis()));
         let ready: usize = ready.map(|part| part.numbers.len()).sum();
         // A look for the rest would cost as much as one for all.
-        (ready >= wanted).then_some(Ahead {
-            entries,
-            horizon,
-            looked,
-        })
+        if looked.elapsed() < TRUST && is_whole && ready >= wanted {
+            return Some(Ahead {
+                entries,
+                horizon,
+                looked,
+            });
+        }
+        for entry in entries {
+            memory.put(entry.without_messages());
+        }
+        None
     }
 
     /// Remembers these for the next claim.
     pub(crate) fn put_ahead(&self, mut ahead: Ahead) {
+        ahead.entries.sort_by_key(|it| it.entry.visible_at());
         let mut bytes = 0;
         let fits = |entry: &&Stored| {
             bytes += entry.message_bytes();
@@ -148,6 +162,10 @@ impl Seen {
 }
 
 impl Memory {
+    fn has(&self, id: &Uuid) -> bool {
+        self.used_lately.contains_key(id) || self.used_before.contains_key(id)
+    }
+
     fn take(&mut self, id: Uuid) -> Option<Stored> {
         let before = self.used_before.remove(&id);
         self.used_lately.remove(&id).or(before)
@@ -219,6 +237,10 @@ mod tests {
         assert_eq!(taken(), None, "less than it needs");
 
         seen.put_ahead(ahead(0..3));
+        assert!(seen.take(&[entry(1).id, entry(7).id]).is_none());
+        assert_eq!(taken(), Some(3), "a call that lacks one takes none");
+
+        seen.put_ahead(ahead(0..3));
         assert!(seen.take(&[entry(1).id]).is_some());
         assert_eq!(taken(), None, "a settlement has one of them");
 
@@ -229,6 +251,8 @@ mod tests {
         seen.put_ahead(ahead(0..3));
         tokio::time::advance(TRUST).await;
         assert_eq!(taken(), None, "late");
+        let first = seen.take(&[entry(0).id]).expect("for a settlement");
+        assert!(first[&entry(0).id].messages.is_empty());
 
         seen.put_ahead(ahead(0..1));
         seen.put_ahead(ahead(1..4));
@@ -251,7 +275,8 @@ mod tests {
     fn a_queue_keeps_few_bytes_of_messages() {
         let seen = Seen::default();
         let mut large = ahead(0..9);
-        for (at, entry) in large.entries.iter_mut().enumerate() {
+        // As a claim has left them: what it took a part of comes first.
+        for (at, entry) in large.entries.iter_mut().rev().enumerate() {
             entry.messages[0].payload = Bytes::from(vec![0; AHEAD_BYTES / 4]);
             entry.entry.parts[0].fate = Fate::Live {
                 at: at as i64,

@@ -1,33 +1,46 @@
-//! How many messages entries have, to know how many of them a call needs.
+//! How large entries are, to know how many of them a call needs, and how many it may read.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::document::encoding::Stored;
 
-/// The average number of messages of the entries that the last call found.
+/// Averages over the entries that the last call found.
 #[derive(Debug)]
-pub(crate) struct Sizes(AtomicUsize);
+pub(crate) struct Sizes {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self(AtomicUsize::new(1))
+        Self {
+            messages: AtomicUsize::new(1),
+            bytes: AtomicUsize::new(1),
+        }
     }
 }
 
 impl Sizes {
     /// How many entries have so many messages, probably.
     pub(crate) fn entries(&self, messages: usize) -> usize {
-        messages.div_ceil(self.0.load(Ordering::Relaxed)).max(1)
+        messages.div_ceil(self.messages.load(Relaxed)).max(1)
+    }
+
+    /// How many entries have so many bytes of messages, probably.
+    pub(crate) fn entries_of(&self, bytes: usize) -> usize {
+        bytes / self.bytes.load(Relaxed)
     }
 
     pub(crate) fn saw<'a>(&self, found: impl IntoIterator<Item = &'a Stored>) {
-        let (mut messages, mut entries) = (0_usize, 0);
+        let (mut messages, mut bytes, mut entries) = (0_usize, 0_usize, 0);
         for stored in found {
             messages += stored.ids.len();
+            bytes += stored.message_bytes();
             entries += 1;
         }
         if let Some(average) = messages.checked_div(entries) {
-            self.0.store(average.max(1), Ordering::Relaxed);
+            self.messages.store(average.max(1), Relaxed);
+            self.bytes.store((bytes / entries).max(1), Relaxed);
         }
     }
 }

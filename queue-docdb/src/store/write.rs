@@ -32,8 +32,8 @@ use crate::{
     },
 };
 
-/// How many entries are deleted side by side, each by a command of its own. More commands cost more than
-/// they tell.
+/// How many entries are deleted side by side, each by a command of its own. For more entries, so many
+/// commands cost more than a look.
 pub(crate) const MOST_DELETES: usize = 4;
 
 /// The most that a call adds to a revision.
@@ -76,14 +76,14 @@ impl QueueCollection {
             indexes.iter().map(|&index| &writes[index]).collect()
         };
         let (updated, deleted) = (select(&updates), select(&deletes));
-        // The answer to a command counts. Of one entry, that tells what was done, whatever others do.
-        let alone = if deleted.len() <= MOST_DELETES {
+        // The answer is a number. If it is that of one entry, it tells what was done to it.
+        let chunk = if deleted.len() <= MOST_DELETES {
             1
         } else {
             deleted.len()
         };
         let deleted = deleted
-            .chunks(alone)
+            .chunks(chunk)
             .map(|part| self.write_deletes(part, longest));
         let (updated, deleted) = tokio::try_join!(
             self.write_updates(&updated, added, longest),

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use queue_api::{LeaseOutcome, LeaseOutcome::Lost, Purge, QueueAdmin};
+use mongodb_test_server::documentdb::Engines;
+use queue_api::{LeaseOutcome, LeaseOutcome::Lost, Purge, QueueAdmin, QueueTransaction};
 
 use crate::{
-    fixture::{Fixture, MINUTE, SECOND, applied, ids, lease, message, name, queue_of},
+    fixture::{
+        Fixture, MINUTE, SECOND, TRANSACTIONAL, applied, ids, lease, message, name, queue_of,
+    },
     round_trips::Sent,
 };
 
@@ -14,6 +17,7 @@ tests! {
         claims_that_follow_on_each_other_need_no_find,
         a_settlement_does_not_undo_what_another_instance_did_to_the_entry,
         the_receipts_of_expired_leases_are_lost_although_they_are_remembered,
+        messages_that_transactions_ack_come_in_order,
         purged_messages_are_not_delivered_although_they_are_remembered,
         batches_and_single_calls_deliver_everything_between_them
 }
@@ -88,6 +92,26 @@ async fn the_receipts_of_expired_leases_are_lost_although_they_are_remembered() 
     assert_eq!(outcome(&held[2].receipt).await, Lost);
     fixture.clock.advance(MINUTE);
     assert!(lease(&mine, 9).await.is_empty());
+}
+
+/// A transaction writes the entry that the instance remembers. That is no other consumer, which claims
+/// would evade.
+async fn messages_that_transactions_ack_come_in_order() {
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
+    let queue = fixture.queue();
+    let messages: Vec<_> = (0..60).map(|n| message(&format!("m{n:02}"))).collect();
+    queue.enqueue_batch(&messages).await.unwrap();
+    let mut session = fixture.backend.start_session().await.unwrap();
+    for message in &messages {
+        let one = queue.lease().await.unwrap().expect("one is ready");
+        assert_eq!(Some(&one.id), Some(&message.id));
+        session.start_transaction().await.unwrap();
+        let mut transaction = fixture.backend.in_transaction(&mut session);
+        let acked = transaction.ack(&name(), &[one.receipt]).await.unwrap();
+        assert_eq!(acked, [LeaseOutcome::Applied]);
+        session.commit_transaction().await.unwrap();
+    }
+    assert!(lease(&queue, 9).await.is_empty());
 }
 
 async fn purged_messages_are_not_delivered_although_they_are_remembered() {
