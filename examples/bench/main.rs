@@ -42,6 +42,10 @@ struct Arguments {
     /// Only the sections whose names contain this.
     #[arg(long, value_name = "SECTION")]
     only: Option<String>,
+    /// A PostgreSQL whose database has the extension pgmq, to compare docdb with in `batches`. A
+    /// queue is created there, and dropped at the end.
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
     /// The folder for `<backend>.md` and `<backend>.svg`, or `<backend>-<section>` with `--only`.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     output: PathBuf,
@@ -61,6 +65,7 @@ fn main() -> Result<()> {
         backend,
         full,
         only,
+        postgres,
         output,
         ..
     } = Arguments::parse();
@@ -85,7 +90,7 @@ fn main() -> Result<()> {
         Backend::Docdb => {
             let scale = if full { docdb::FULL } else { docdb::QUICK };
             let mut report = Report::new(chosen.len(), scale.rounds);
-            let measuring = docdb::measure(&chosen, &scale, &mut report);
+            let measuring = docdb::measure(&chosen, &scale, postgres.as_deref(), &mut report);
             title = format!("{title}, {}", Runtime::new()?.block_on(measuring)?);
             report
         }

@@ -9,6 +9,7 @@ use super::{
     baselines::Raw,
     consumers::Consumers,
     location::QUEUE,
+    pgmq::Pgmq,
 };
 use crate::{
     report::{Report, Row, Target},
@@ -20,11 +21,17 @@ pub(super) const BATCH: usize = 500;
 /// Batch size, the number of processes with a target, and the target beside one process.
 const TARGETS: [(usize, usize, f64); 2] = [(500, 4, 1.2), (100, 16, 1.2)];
 
+/// Beside pgmq as well if there is a URL of a PostgreSQL.
 pub(super) async fn one_process(
     report: &mut Report,
     scale: &Scale,
     location: &Location,
+    postgres: Option<&str>,
 ) -> Result<()> {
+    let pgmq = match postgres {
+        Some(url) => Some(Pgmq::new(url).await?),
+        None => None,
+    };
     let backlog = Backlog::new(&location.backend().await?, QUEUE, scale.backlog).await?;
     let raw = Raw::new(location, scale.backlog).await?;
     // No callers: the baseline.
@@ -38,7 +45,7 @@ pub(super) async fn one_process(
         }
     };
     let callers = [0, 1, 4];
-    let mut figures = report.rounds(&callers, measure).await?;
+    let mut figures = report.rounds(&callers, &measure).await?;
     let raw = figures.remove(0);
     let rows = [
         ("one caller", Target::AtLeast(3.0)),
@@ -53,7 +60,10 @@ pub(super) async fn one_process(
             ..Row::new(name, "messages/s", target)
         });
     }
-    Ok(())
+    match pgmq {
+        Some(pgmq) => pgmq.compare(report, scale, measure).await,
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn enqueue(report: &mut Report, scale: &Scale, location: &Location) -> Result<()> {

@@ -7,6 +7,7 @@ mod consumers;
 mod entries;
 mod latency;
 pub(crate) mod location;
+mod pgmq;
 mod single;
 mod waiting;
 
@@ -69,14 +70,16 @@ pub(crate) const FULL: Scale = Scale {
     idle: Duration::from_secs(60),
 };
 
-/// Measures these sections. Returns a description of the server.
+/// Measures these sections, beside pgmq if there is a URL of a PostgreSQL. Returns a description of
+/// the server.
 pub(crate) async fn measure(
     sections: &[&str],
     scale: &Scale,
+    postgres: Option<&str>,
     report: &mut Report,
 ) -> Result<String> {
     let server = MongoServer::start().await?;
-    let measured = measure_on(&server, sections, scale, report).await;
+    let measured = measure_on(&server, sections, scale, postgres, report).await;
     server.stop().await?;
     measured
 }
@@ -85,6 +88,7 @@ async fn measure_on(
     server: &MongoServer,
     sections: &[&str],
     scale: &Scale,
+    postgres: Option<&str>,
     report: &mut Report,
 ) -> Result<String> {
     let description = prepare(server).await?;
@@ -97,7 +101,7 @@ async fn measure_on(
             wake_mode: location::WakeMode::ChangeStream,
         };
         let measured = match *section {
-            "batches" => batches::one_process(report, scale, &location).await,
+            "batches" => batches::one_process(report, scale, &location, postgres).await,
             "processes" => batches::processes(report, scale, &location).await,
             "entries" => entries::measure(report, scale, &location).await,
             "single" => single::lease_and_ack(report, scale, &location).await,
