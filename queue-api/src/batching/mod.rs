@@ -57,7 +57,8 @@ use crate::{
 ///
 /// - **Latency**: a call may wait for one round trip before its own, so it may take twice the
 ///   backend's operation timeout. A lease also waits once for acks in flight, so it may take three
-///   times that. This lets tasks that ack and then lease share both round trips.
+///   times that, and up to a millisecond for the callers of these acks. This lets tasks that ack and
+///   then lease share both round trips.
 /// - **Runtimes**: the runtime that makes the first call of a kind sends the batches of that kind.
 ///   If clones live in several runtimes, keep all of them running.
 /// - **Leases**: calls with the same visibility timeout share a batch. Messages go to the earliest
