@@ -39,7 +39,8 @@ impl QueueCollection {
         let claims = open
             .iter()
             .map(|(entry, uses)| Some((*entry, whole_claim(uses)?)));
-        // Of more entries, a look and one delete are faster. What this instance remembers tells more than a receipt.
+        // Of more entries, a look and one delete are faster. Of remembered ones, it is known whether they
+        // are in parts, which no receipt tells.
         if !self.state.seen.has_all(open.keys())
             && let Some(claims) = claims.take(MOST_DELETES + 1).collect::<Option<Vec<_>>>()
             && claims.len() <= MOST_DELETES
