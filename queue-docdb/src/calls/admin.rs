@@ -8,10 +8,11 @@ use queue_api::{MessageId, Purge, Redrive};
 use super::{settle, stats::live};
 use crate::{
     document::{
-        encoding::{Stored, dead_time},
+        encode::dead_time,
         entry::Entry,
         fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES, PARTED, VISIBLE_AT},
         instant,
+        stored::Stored,
     },
     store::{
         collection::{Query, QueueCollection, unchanged},

@@ -10,10 +10,10 @@ use queue_api::{Delivery, LeaseOptions, millis};
 
 use crate::{
     document::{
-        encoding::Stored,
         entry::{self, Entry, Millis, Taken},
         instant,
         receipt::ParsedReceipt,
+        stored::Stored,
     },
     store::{write::Write, written::Trace},
 };
@@ -186,8 +186,6 @@ impl<'a> Claim<'a> {
     pub(crate) fn deliver(&mut self, leased: &[TakenEntry]) {
         let mut round = Vec::new();
         for entry in leased {
-            let total = entry.taken.iter().map(|(_, taken)| taken.numbers.len());
-            let total = total.sum();
             let numbers = entry.stored.entry.numbers();
             let met = self.met.entry(entry.stored.id).or_default();
             met.until = entry.until.timestamp_millis();
@@ -198,7 +196,6 @@ impl<'a> Claim<'a> {
                         nonce: self.nonce,
                         entry: entry.stored.id,
                         number,
-                        taken: total,
                     };
                     let place = numbers.binary_search(&number).ok();
                     let delivery = place.and_then(|place| entry.delivery(held, place));

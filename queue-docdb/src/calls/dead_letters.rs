@@ -7,7 +7,7 @@ use queue_api::{DeadLetter, DeadLetterPage, DeadReason, PageOptions, PageToken};
 
 use super::admin::dead_numbers;
 use crate::{
-    document::{encoding::Stored, entry::Fate, fields::DEAD_KEY},
+    document::{entry::Fate, fields::DEAD_KEY, stored::Stored},
     store::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,

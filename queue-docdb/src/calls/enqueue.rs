@@ -7,8 +7,9 @@ use queue_api::{EnqueueOutcome, MessageId, NewMessage};
 
 use crate::{
     document::{
-        encoding::{self, NewEntry, Stored, id_value, key},
+        encode::{self, NewEntry, id_value, key},
         fields::{BORN, ID, IDS, MESSAGES},
+        stored::Stored,
     },
     store::{
         codes::DUPLICATE_KEY,
@@ -255,7 +256,7 @@ pub(crate) fn drafts(
 }
 
 fn bytes_of(message: &NewMessage) -> usize {
-    encoding::bytes(&message.payload, &message.headers)
+    encode::bytes(&message.payload, &message.headers)
 }
 
 pub(crate) fn documents(drafts: &[Draft], messages: &[NewMessage]) -> Vec<Document> {

@@ -16,7 +16,7 @@ use super::{
     uses::{decide, trace},
 };
 use crate::{
-    document::encoding::Stored,
+    document::stored::Stored,
     store::{
         codes::DUPLICATE_KEY,
         collection::{Query, QueueCollection},

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::claim::Claim;
 use crate::{
     document::{
-        encoding::Stored,
         fields::{ID, VISIBLE_AT},
+        stored::Stored,
     },
     state::{
         cursor::Start,
@@ -227,26 +227,30 @@ impl QueueCollection {
         }
         round.has_leased = !leased.is_empty() && !round.is_lost;
         claim.deliver(&leased);
-        if !round.is_lost && !round.is_unknown {
-            self.state.contention.won();
-            let mut entries = Vec::with_capacity(leased.len() + rest.len());
-            for taken in leased {
-                match taken.written(added, horizon) {
-                    (stored, true) => entries.push(stored),
-                    (stored, false) => self.state.seen.put(stored.without_messages()),
-                }
+        let mut entries = Vec::with_capacity(leased.len() + rest.len());
+        for taken in leased {
+            match taken.written(added, horizon) {
+                (stored, true) => entries.push(stored),
+                (stored, false) => self.state.seen.put(stored.without_messages()),
             }
-            // Among others, each consumer goes on with the entries that it has begun.
-            if place.skip == 0 {
-                entries.append(&mut rest);
+        }
+        if round.is_lost || round.is_unknown {
+            for stored in entries {
+                self.state.seen.put(stored.without_messages());
             }
-            if let Some(looked) = looked {
-                self.state.seen.put_ahead(Ahead {
-                    entries,
-                    horizon,
-                    looked,
-                });
-            }
+            return Ok(round);
+        }
+        self.state.contention.won();
+        // Among others, each consumer goes on with the entries that it has begun.
+        if place.skip == 0 {
+            entries.append(&mut rest);
+        }
+        if let Some(looked) = looked {
+            self.state.seen.put_ahead(Ahead {
+                entries,
+                horizon,
+                looked,
+            });
         }
         Ok(round)
     }

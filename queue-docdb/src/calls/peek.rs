@@ -9,10 +9,7 @@ use queue_api::{
 
 use super::stats::live;
 use crate::{
-    document::{
-        encoding::{Stored, uuid_field},
-        fields::ID,
-    },
+    document::{decode::uuid_field, fields::ID, stored::Stored},
     store::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,

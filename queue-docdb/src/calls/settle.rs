@@ -2,31 +2,29 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use futures_util::future::join_all;
 use mongodb::bson::{DateTime, Uuid, doc};
 use queue_api::{LeaseAction, LeaseChange, LeaseOutcome, Receipt, millis};
 
-use super::uses::{Outcomes, Use, decide, has_lost, trace, whole_claim};
+use super::uses::{Outcomes, Use, decide, has_lost, trace};
 use crate::{
     document::{
-        encoding::Stored,
         entry::{Action, Entry},
-        fields::{ID, LEASE},
         instant,
         receipt::ParsedReceipt,
+        stored::Stored,
     },
     state::seen::FEW,
     store::{
         collection::QueueCollection,
-        error::{Effect, StoreError},
+        error::StoreError,
         write::{MOST_DELETES, To, Write, new_addend},
         written::{Trace, Written},
     },
 };
 
 /// The entries that a write of this call may have changed, with the revision that the first such write
-/// saw. `None` if it saw none.
-type Doubtful = HashMap<Uuid, Option<i64>>;
+/// saw.
+type Doubtful = HashMap<Uuid, i64>;
 
 /// The uses of a call, by entry, in order.
 pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
@@ -34,43 +32,7 @@ pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
 impl QueueCollection {
     pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
         let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
-        let mut open = acks(receipts);
-        let mut doubtful = Doubtful::new();
-        let claims = open
-            .iter()
-            .map(|(entry, uses)| Some((*entry, whole_claim(uses)?)));
-        // Of more entries, a look and one delete are faster. Of remembered ones, it is known whether they
-        // are in parts, which no receipt tells.
-        if !self.state.seen.has_all(open.keys())
-            && let Some(claims) = claims.take(MOST_DELETES + 1).collect::<Option<Vec<_>>>()
-            && claims.len() <= MOST_DELETES
-        {
-            let deletes = claims
-                .iter()
-                .map(|(entry, nonce)| self.delete_claimed(*entry, *nonce));
-            let mut failed = None;
-            for ((entry, _), deleted) in claims.iter().zip(join_all(deletes).await) {
-                match deleted {
-                    Ok(true) => {
-                        self.state.seen.forget(*entry);
-                        for each in open.remove(entry).into_iter().flatten() {
-                            outcomes[each.index] = LeaseOutcome::Applied;
-                        }
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        if error.effect() == Effect::Unknown {
-                            doubtful.insert(*entry, None);
-                        }
-                        failed = Some(error);
-                    }
-                }
-            }
-            if let Some(error) = failed {
-                self.deadline.retries().after(error).await?;
-            }
-        }
-        self.settle(&mut open, doubtful, &mut outcomes).await?;
+        self.settle(acks(receipts), &mut outcomes).await?;
         Ok(outcomes)
     }
 
@@ -93,27 +55,20 @@ impl QueueCollection {
                 });
             }
         }
-        let settled = self.settle(&mut open, Doubtful::new(), &mut outcomes).await;
+        let settled = self.settle(open, &mut outcomes).await;
         // All but a dead letter may be ready sooner than before; also if the answer is an error.
         self.state.shared_poll.notify();
         settled?;
         Ok(outcomes)
     }
 
-    /// Deletes an entry of which the call has all receipts of one claim, without a look.
-    async fn delete_claimed(&self, entry: Uuid, nonce: Uuid) -> Result<bool, StoreError> {
-        let statement = doc! { "q": { ID: entry, LEASE: nonce }, "limit": 1 };
-        let tries = self.deadline.retries();
-        Ok(self.delete_again(vec![statement], &tries).await? == 1)
-    }
-
     /// Reads, decides and writes until every use has an outcome.
     async fn settle(
         &self,
-        open: &mut Uses,
-        mut doubtful: Doubtful,
+        mut open: Uses,
         outcomes: &mut [LeaseOutcome],
     ) -> Result<(), StoreError> {
+        let mut doubtful = Doubtful::new();
         let mut retries = self.deadline.retries();
         let mut is_first = true;
         let mut known: HashMap<Uuid, Stored> = HashMap::new();
@@ -124,7 +79,7 @@ impl QueueCollection {
                 true => self.state.seen.turn().await,
                 false => None,
             };
-            let remembered = match is_small && is_first && doubtful.is_empty() {
+            let remembered = match is_small && is_first {
                 true => self.state.seen.take(&ids),
                 false => None,
             };
@@ -174,7 +129,7 @@ impl QueueCollection {
                 // The write whose answer was lost may be what has used the receipt. It has not if the entry
                 // is still as it was before.
                 let before = doubtful.get(id);
-                let is_doubtful = before.is_some_and(|before| *before != Some(stored.rev));
+                let is_doubtful = before.is_some_and(|before| *before != stored.rev);
                 if is_doubtful && has_lost(uses, &outcomes) {
                     return Err(StoreError::Uncertain);
                 }
@@ -209,7 +164,7 @@ impl QueueCollection {
                     }
                     Written::No => {}
                     Written::NotYet | Written::Unknown => {
-                        doubtful.entry(write.id).or_insert(Some(write.seen));
+                        doubtful.entry(write.id).or_insert(write.seen);
                     }
                 }
             }

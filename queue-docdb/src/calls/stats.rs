@@ -5,7 +5,7 @@ use queue_api::QueueStats;
 
 use crate::{
     document::{
-        encoding::ready_at,
+        decode::ready_at,
         fields::{COUNT, ID, LEASE, PARTED, PARTS, VISIBLE_AT},
         instant,
     },

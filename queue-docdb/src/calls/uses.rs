@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 
-use mongodb::bson::Uuid;
 use queue_api::LeaseOutcome;
 
 use crate::{
@@ -25,18 +24,6 @@ pub(crate) struct Use {
 
 /// The outcomes of the uses of one entry.
 pub(crate) type Outcomes = Vec<(usize, LeaseOutcome)>;
-
-/// The claim's nonce, if these are all of its receipts of the entry, each once.
-pub(crate) fn whole_claim(uses: &[Use]) -> Option<Uuid> {
-    let first = uses.first()?.held;
-    let numbers: HashSet<usize> = uses.iter().map(|each| each.held.number).collect();
-    let is_same = |each: &Use| each.held.nonce == first.nonce && each.held.taken == first.taken;
-    let is_whole = numbers.len() == uses.len()
-        && uses.len() == first.taken
-        && numbers.iter().all(|number| *number < first.taken)
-        && uses.iter().all(is_same);
-    is_whole.then_some(first.nonce)
-}
 
 /// What the uses make of the entry, and their outcomes.
 pub(crate) fn decide(entry: &Entry, uses: &[Use]) -> (Entry, Outcomes) {

@@ -15,8 +15,8 @@ pub(crate) struct Entry {
     pub(crate) max_attempts: u32,
     /// How many messages were enqueued in it.
     pub(crate) count: usize,
-    /// Whether the stored document is in parts. It stays so: a write that arrives late may still
-    /// look for its lease in the document's own fields.
+    /// Whether the stored document is in parts. It stays so: once messages have had fates of their
+    /// own, most do not come together again.
     pub(crate) is_parted: bool,
 }
 

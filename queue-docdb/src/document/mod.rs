@@ -1,7 +1,11 @@
 //! What a queue's documents mean.
 
-pub(crate) mod encoding;
+pub(crate) mod decode;
+pub(crate) mod encode;
 pub(crate) mod entry;
 pub(crate) mod fields;
 pub(crate) mod instant;
 pub(crate) mod receipt;
+pub(crate) mod stored;
+#[cfg(test)]
+mod tests;

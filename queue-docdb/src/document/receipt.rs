@@ -7,15 +7,13 @@ use queue_api::Receipt;
 
 /// A parsed receipt of this backend.
 ///
-/// As text it is the claim's nonce and the entry in hex, the message's number in the entry, how many
-/// messages of the entry the claim took, and a checksum: `{nonce}{entry}.{number}.{taken}.{checksum}`.
+/// As text it is the claim's nonce and the entry in hex, the message's number in the entry, and a
+/// checksum: `{nonce}{entry}.{number}.{checksum}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ParsedReceipt {
     pub(crate) nonce: Uuid,
     pub(crate) entry: Uuid,
     pub(crate) number: usize,
-    /// If an ack has the receipts of all of them, it may delete the document without a look.
-    pub(crate) taken: usize,
 }
 
 impl ParsedReceipt {
@@ -31,7 +29,6 @@ impl ParsedReceipt {
             nonce: uuid(nonce)?,
             entry: uuid(entry)?,
             number: fields.next()?.parse().ok()?,
-            taken: fields.next()?.parse().ok()?,
         };
         // A receipt has one text: "4F" is not "4f", "01" is not "1", and another number is of another
         // message or of none.
@@ -47,7 +44,7 @@ impl fmt::Display for ParsedReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = |uuid: Uuid| u128::from_be_bytes(uuid.bytes());
         let (nonce, entry) = (hex(self.nonce), hex(self.entry));
-        let text = format!("{nonce:032x}{entry:032x}.{}.{}", self.number, self.taken);
+        let text = format!("{nonce:032x}{entry:032x}.{}", self.number);
         write!(f, "{text}.{:08x}", checksum(&text))
     }
 }
@@ -71,13 +68,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_receipt_is_parsed_as_it_was_made(
-            nonce: [u8; 16], entry: [u8; 16], number: usize, taken: usize,
+            nonce: [u8; 16], entry: [u8; 16], number: usize,
         ) {
             let parsed = ParsedReceipt {
                 nonce: Uuid::from_bytes(nonce),
                 entry: Uuid::from_bytes(entry),
                 number,
-                taken,
             };
             prop_assert_eq!(ParsedReceipt::parse(&parsed.receipt()), Some(parsed));
         }
@@ -94,7 +90,6 @@ mod tests {
             nonce: Uuid::from_bytes([0xab; 16]),
             entry: Uuid::from_bytes([1; 16]),
             number: 3,
-            taken: 16,
         };
         let text = parsed.to_string();
         assert_eq!(parse(&text), Some(parsed));
@@ -103,7 +98,6 @@ mod tests {
             text.replace(".3", ".03"),
             text.replace(".3", ".+3"),
             text.replace(".3", ".4"),
-            text.replace(".16", ".15"),
             text.replacen("ab", "+b", 1),
             format!("{text}.0"),
             format!("0{text}"),

@@ -15,7 +15,7 @@ use std::{
 use mongodb::bson::{DateTime, Uuid};
 use tokio::time::{Instant, timeout};
 
-use crate::document::encoding::Stored;
+use crate::document::stored::Stored;
 
 /// How long claims take what a look has found. What comes in behind their back, by another clock or a
 /// transaction that took its time, may lie before that.
@@ -87,11 +87,6 @@ impl Seen {
         }
         let taken = ids.iter().map(|id| Some((*id, memory.take(*id)?)));
         taken.collect()
-    }
-
-    pub(crate) fn has_all<'a>(&self, ids: impl IntoIterator<Item = &'a Uuid>) -> bool {
-        let memory = self.memory();
-        ids.into_iter().all(|id| memory.has(id))
     }
 
     /// What a claim of `wanted` messages takes, if it needs no look.
@@ -186,8 +181,8 @@ mod tests {
 
     use super::*;
     use crate::document::{
-        encoding::Message,
         entry::{Entry, Fate, Part},
+        stored::Message,
     };
 
     fn entry(number: usize) -> Stored {

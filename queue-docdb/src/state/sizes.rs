@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::document::encoding::Stored;
+use crate::document::stored::Stored;
 
 /// Averages over the entries that the last call found.
 #[derive(Debug)]

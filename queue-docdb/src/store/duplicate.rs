@@ -4,7 +4,7 @@ use mongodb::error::ErrorKind as DriverKind;
 use queue_api::MessageId;
 
 use crate::{
-    document::encoding::Stored,
+    document::stored::Stored,
     store::{
         codes::DUPLICATE_KEY,
         collection::QueueCollection,

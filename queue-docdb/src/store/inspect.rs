@@ -10,7 +10,7 @@ use mongodb::bson::{DateTime, Document, RawDocument, doc};
 use queue_api::ErrorKind;
 
 use crate::{
-    document::{encoding, fields::IDS},
+    document::{decode, fields::IDS},
     store::{
         codes::NAMESPACE_NOT_FOUND,
         collection::{Query, QueueCollection},
@@ -129,7 +129,7 @@ impl QueueCollection {
             };
             if found.get_document("_id").is_ok_and(has_version_id) {
                 None
-            } else if encoding::is_entry(found) {
+            } else if decode::is_entry(found) {
                 Some(Contents::Unversioned)
             } else {
                 Some(Contents::Foreign("has documents of another program"))
@@ -145,7 +145,7 @@ impl QueueCollection {
     async fn version(&self) -> Result<Option<Contents>, StoreError> {
         let read = |found: &RawDocument| {
             let is_keyed = found.get_bool(KEYED).unwrap_or(false);
-            let contents = match contents(encoding::count(found, "version")) {
+            let contents = match contents(decode::count(found, "version")) {
                 Contents::Queue if found.get_bool(DROPPING).is_ok() => Contents::Dropping,
                 Contents::Queue => match found.get_datetime(DELETED) {
                     Ok(at) => Contents::Deleted(at),

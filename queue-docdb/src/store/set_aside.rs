@@ -10,8 +10,9 @@ use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Uuid, doc};
 
 use crate::{
     document::{
-        encoding::{Damage, Stored, uuid_field},
+        decode::{Damage, uuid_field},
         fields::{DEAD_KEY, ID, VISIBLE_AT},
+        stored::Stored,
     },
     store::{collection::QueueCollection, error::StoreError, write::entries_by_id},
 };

@@ -22,8 +22,9 @@ use mongodb::bson::{Document, Uuid, doc};
 
 use crate::{
     document::{
-        encoding::{Damage, Stored},
+        decode::Damage,
         fields::{ID, MESSAGES, REV},
+        stored::Stored,
     },
     store::{
         collection::{Query, QueueCollection},

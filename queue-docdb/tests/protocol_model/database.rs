@@ -27,8 +27,6 @@ pub(crate) struct Doc {
     /// The message ids by number, also of those that are gone.
     pub(crate) ids: Vec<usize>,
     pub(crate) entry: Entry,
-    /// `lease` among the document's own fields.
-    pub(crate) lease: Option<Uuid>,
 }
 
 /// A statement of a command. It concerns one document, and is carried out in one step.
@@ -53,8 +51,6 @@ pub(crate) enum Guard {
     Absent,
     /// `are_at` of `write.rs`.
     Rev,
-    /// `delete_claimed` of `settle.rs`.
-    Lease(Uuid),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -83,14 +79,10 @@ impl Doc {
     }
 
     /// What `Stored::update` leaves, as a find reads it.
-    fn put(&mut self, to: &Entry, bug: Bug) {
+    fn put(&mut self, to: &Entry) {
         self.entry = to.clone();
-        match to.whole() {
-            Some(part) => self.lease = part.lease(),
-            None => {
-                (self.entry.is_parted, self.entry.count) = (true, 0);
-                self.lease = self.lease.filter(|_| bug == Bug::PartedKeepsLease);
-            }
+        if to.whole().is_none() {
+            (self.entry.is_parted, self.entry.count) = (true, 0);
         }
     }
 }
@@ -114,7 +106,6 @@ impl Database {
             Guard::Absent => doc.id == it.doc.id || it.doc.ids.iter().any(|id| doc.holds(*id)),
             _ if doc.id != it.doc.id => false,
             Guard::Rev => doc.rev == it.doc.rev || bug == Bug::GuardWithoutRev,
-            Guard::Lease(nonce) => doc.lease == Some(nonce),
         };
         let at = self.docs.iter().position(matches);
         if it.guard == Guard::Absent {
@@ -134,7 +125,7 @@ impl Database {
         match &it.to {
             Some(to) => {
                 self.docs[at].rev += it.added;
-                self.docs[at].put(to, bug);
+                self.docs[at].put(to);
             }
             None => drop(self.docs.remove(at)),
         }

@@ -10,7 +10,7 @@ use crate::{
     calls::uses::{self, Use},
     database::{Doc, Guard, Statement},
     document::{
-        entry::{self, Action, Entry, Fate, Millis, Part},
+        entry::{self, Entry, Fate, Millis, Part},
         receipt::ParsedReceipt,
     },
     model::{Call, Held},
@@ -113,7 +113,6 @@ pub(crate) fn new_doc(born: u8, ids: &[usize], run: &Run) -> Doc {
             count: ids.len(),
             is_parted: false,
         },
-        lease: None,
     }
 }
 
@@ -290,13 +289,11 @@ impl<'a> Wire<'a> {
         let (nonce, entry) = (self.nonce(), write.doc.id);
         let parts = write.to.iter().flat_map(|after| &after.parts);
         let parts = parts.filter(|part| part.lease() == Some(nonce));
-        let taken = parts.clone().map(|part| part.numbers.len()).sum();
         let held = |part: &'_ Part, number| {
             let receipt = ParsedReceipt {
                 nonce,
                 entry,
                 number,
-                taken,
             };
             Some((receipt, part.ready_at()?))
         };
@@ -311,34 +308,6 @@ impl<'a> Wire<'a> {
         let bug = self.run.bug;
         let mut done = Done::default();
         let (mut open, mut doubtful) = (self.call.uses.clone(), HashMap::new());
-        let is_ack = matches!(self.call.op, Op::All(Action::Ack) | Op::One(Action::Ack));
-        // `MOST_DELETES`. There, the two entries stand for more than that.
-        let is_more = open.len() > 1 && self.run.is_keyed();
-        let whole = |uses: &Vec<Use>| match bug {
-            _ if !is_ack || is_more => None,
-            Bug::AckOfSome => Some(uses[0].held.nonce),
-            _ => uses::whole_claim(uses),
-        };
-        if let Some(nonces) = open.iter().map(whole).collect::<Option<Vec<_>>>() {
-            // `delete_claimed`, one after another: no entry tells of another one.
-            for (uses, nonce) in open.clone().iter().zip(nonces) {
-                let mut doc = new_doc(0, &[0], self.run);
-                doc.id = uses[0].held.entry;
-                let applied = uses.iter().map(|it| (it.clone(), LeaseOutcome::Applied));
-                let delete = self.statement(&doc, Guard::Lease(nonce), None, applied.collect());
-                match self.ask(Request::Write(vec![delete.clone()]))?.hits {
-                    None => drop(doubtful.insert(doc.id, None)),
-                    Some(hits) if hits == [true] => {
-                        done.settle(&delete);
-                        open.retain(|other| other[0].held.entry != doc.id);
-                    }
-                    Some(_) => {}
-                }
-            }
-            if open.is_empty() {
-                return Ok(done);
-            }
-        }
         while self.tries < TRIES {
             let found = self.find()?.found;
             let find = |uses: &[Use]| found.iter().find(|doc| doc.id == uses[0].held.entry);
@@ -369,7 +338,7 @@ impl<'a> Wire<'a> {
                 };
                 let (after, outcomes) = uses::decide(&doc.entry, uses);
                 let before = doubtful.get(&doc.id);
-                let is_doubtful = before.is_some_and(|before| *before != Some(doc.rev));
+                let is_doubtful = before.is_some_and(|before| *before != doc.rev);
                 let is_doubtful = is_doubtful && bug != Bug::LostAfterDoubt;
                 if is_doubtful && uses::has_lost(uses, &outcomes) {
                     return Err(Stop::Uncertain);
@@ -396,7 +365,7 @@ impl<'a> Wire<'a> {
                     }
                     Written::No => {}
                     Written::NotYet | Written::Unknown => {
-                        doubtful.entry(write.doc.id).or_insert(Some(write.doc.rev));
+                        doubtful.entry(write.doc.id).or_insert(write.doc.rev);
                     }
                 }
             }

@@ -46,8 +46,6 @@ const LONG: &[&str] = &[
 /// Each mistake, a run in which it does harm, and the line that it breaks.
 pub(crate) const BUGS: &[(Bug, &str, &str)] = &[
     (Bug::GuardWithoutRev, "claims", "L1"),
-    (Bug::PartedKeepsLease, "pair", "A2"),
-    (Bug::AckOfSome, "pair", "A2"),
     (Bug::InsertAgain, "again", "E2"),
     (Bug::LostAfterDoubt, "one", "A4"),
     (Bug::NotYetIsNo, "one", "A4"),
@@ -69,10 +67,6 @@ pub(crate) enum Bug {
     None,
     /// A write matches its entry whatever the revision.
     GuardWithoutRev,
-    /// The document's own `lease` stays when an entry is parted.
-    PartedKeepsLease,
-    /// An ack deletes a whole entry though it has not all of the claim's receipts.
-    AckOfSome,
     /// An insert is sent again after a lost answer.
     InsertAgain,
     /// After a lost answer, a receipt that is no longer good is `Lost`.

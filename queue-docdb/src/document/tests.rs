@@ -1,10 +1,15 @@
 //! What an instance remembers of an entry that it wrote is what the entry's document says.
 
-use mongodb::bson::RawDocumentBuf;
+use mongodb::bson::{DateTime, Document, RawDocumentBuf, Uuid};
 use proptest::{collection::vec, prelude::*};
+use queue_api::NewMessage;
 
-use super::*;
-use crate::document::entry::{Action, Claim};
+use super::{
+    encode::NewEntry,
+    entry::{Action, Claim, Entry, Millis, Part},
+    fields::REV,
+    stored::Stored,
+};
 
 fn read(document: &Document) -> Stored {
     let raw = RawDocumentBuf::from_document(document).expect("encoded");
