@@ -69,26 +69,17 @@ impl QueueCollection {
         outcomes: &mut [LeaseOutcome],
     ) -> Result<(), StoreError> {
         let mut doubtful = Doubtful::new();
+        let mut known = self
+            .settle_remembered(&mut open, &mut doubtful, outcomes)
+            .await?;
         let mut retries = self.deadline.retries();
-        let mut is_first = true;
-        let mut known: HashMap<Uuid, Stored> = HashMap::new();
         while !open.is_empty() {
-            let ids: Vec<Uuid> = open.keys().copied().collect();
-            let is_small = ids.len() <= FEW;
-            let turn = match is_small {
+            let _turn = match open.len() <= FEW {
                 true => self.state.seen.turn().await,
                 false => None,
             };
-            let remembered = match is_small && is_first {
-                true => self.state.seen.take(&ids),
-                false => None,
-            };
-            is_first = false;
-            let is_guess = remembered.is_some();
-            let (mut found, set_aside) = match remembered {
-                Some(remembered) => (remembered, Vec::new()),
-                None => self.entries_or_set_aside(ids).await?,
-            };
+            let ids = open.keys().copied().collect();
+            let (mut found, set_aside) = self.entries_or_set_aside(ids).await?;
             // No call can lease or settle their messages any more.
             for id in set_aside {
                 open.remove(&id);
@@ -96,11 +87,8 @@ impl QueueCollection {
                     return Err(StoreError::Uncertain);
                 }
             }
-            let absent: Vec<Uuid> = open
-                .keys()
-                .filter(|id| !found.contains_key(id))
-                .copied()
-                .collect();
+            let ids = open.keys().copied();
+            let absent: Vec<Uuid> = ids.filter(|id| !found.contains_key(id)).collect();
             if absent.iter().any(|id| doubtful.contains_key(id)) {
                 return Err(StoreError::Uncertain);
             }
@@ -117,65 +105,115 @@ impl QueueCollection {
                     *stored = known;
                 }
             }
-            let mut writes = Vec::new();
-            let mut decided: Vec<(Stored, Entry, Outcomes)> = Vec::new();
-            let mut is_certain = true;
-            for (id, uses) in open.iter() {
-                let Some(stored) = found.remove(id) else {
-                    continue;
-                };
-                let (after, outcomes) = decide(&stored.entry, uses);
-                is_certain &= !has_lost(uses, &outcomes);
-                // The write whose answer was lost may be what has used the receipt. It has not if the entry
-                // is still as it was before.
-                let before = doubtful.get(id);
-                let is_doubtful = before.is_some_and(|before| *before != stored.rev);
-                if is_doubtful && has_lost(uses, &outcomes) {
-                    return Err(StoreError::Uncertain);
-                }
-                writes.push(write(&stored, &after, trace(uses)));
-                decided.push((stored, after, outcomes));
+            let decided = decide_each(&open, found);
+            // The write whose answer was lost may be what has used the receipt. It has not if the entry is
+            // still as it was before.
+            let is_doubtful = |it: &Decided| {
+                let before = doubtful.get(&it.stored.id);
+                it.has_lost && before.is_some_and(|before| *before != it.stored.rev)
+            };
+            if decided.iter().any(is_doubtful) {
+                return Err(StoreError::Uncertain);
             }
-            // What is remembered does not prove that a receipt is not good. And the answer to a delete of many
-            // entries only says which were deleted if a look has shown that all were there.
-            let deletes = writes.iter().filter(|write| write.to == To::Deleted);
-            if is_guess && !(is_certain && deletes.count() <= MOST_DELETES) {
-                let entries = decided.into_iter().map(|(stored, ..)| (stored.id, stored));
-                known = entries.collect();
-                continue;
-            }
-            let added = new_addend();
-            let written = self.compare_and_set(&writes, added, Duration::MAX).await?;
-            for ((write, decided), written) in writes.iter().zip(decided).zip(written) {
-                let (stored, after, decided) = decided;
-                match written {
-                    Written::Yes => {
-                        open.remove(&write.id);
-                        for (index, outcome) in decided {
-                            outcomes[index] = outcome;
-                        }
-                        match write.to {
-                            To::Deleted => self.state.seen.forget(write.id),
-                            To::Update(_) => {
-                                let rev = write.seen + added;
-                                self.state.seen.put(stored.updated(after, rev));
-                            }
-                        }
-                    }
-                    Written::No => {}
-                    Written::NotYet | Written::Unknown => {
-                        doubtful.entry(write.id).or_insert(write.seen);
-                    }
-                }
-            }
-            drop(turn);
-            if !open.is_empty() && !is_guess {
+            self.write_each(decided, &mut open, &mut doubtful, outcomes)
+                .await?;
+            if !open.is_empty() {
                 // Each time another call has written.
                 retries.contended().await?;
             }
         }
         Ok(())
     }
+
+    /// Settles without a look if all entries are remembered, and are enough. Returns those that need a
+    /// look.
+    async fn settle_remembered(
+        &self,
+        open: &mut Uses,
+        doubtful: &mut Doubtful,
+        outcomes: &mut [LeaseOutcome],
+    ) -> Result<HashMap<Uuid, Stored>, StoreError> {
+        if open.len() > FEW {
+            return Ok(HashMap::new());
+        }
+        let _turn = self.state.seen.turn().await;
+        let ids: Vec<Uuid> = open.keys().copied().collect();
+        let Some(remembered) = self.state.seen.take(&ids) else {
+            return Ok(HashMap::new());
+        };
+        let decided = decide_each(open, remembered);
+        let deletes = decided.iter().filter(|it| it.after.is_gone()).count();
+        // What is remembered does not prove that a receipt is not good. And the answer to a delete of many
+        // entries only says which were deleted if a look has shown that all were there.
+        if deletes > MOST_DELETES || decided.iter().any(|it| it.has_lost) {
+            let entries = decided.into_iter().map(|it| (it.stored.id, it.stored));
+            return Ok(entries.collect());
+        }
+        self.write_each(decided, open, doubtful, outcomes).await?;
+        Ok(HashMap::new())
+    }
+
+    /// Writes what was decided. What is not written, or may not be, stays open.
+    async fn write_each(
+        &self,
+        decided: Vec<Decided>,
+        open: &mut Uses,
+        doubtful: &mut Doubtful,
+        outcomes: &mut [LeaseOutcome],
+    ) -> Result<(), StoreError> {
+        let writes = decided.iter().map(|it| {
+            let uses = open.get(&it.stored.id).map_or(&[][..], Vec::as_slice);
+            write(&it.stored, &it.after, trace(uses))
+        });
+        let writes: Vec<Write> = writes.collect();
+        let added = new_addend();
+        let written = self.compare_and_set(&writes, added, Duration::MAX).await?;
+        for (it, written) in decided.into_iter().zip(written) {
+            let id = it.stored.id;
+            match written {
+                Written::Yes => {
+                    open.remove(&id);
+                    for (index, outcome) in it.outcomes {
+                        outcomes[index] = outcome;
+                    }
+                    match it.after.is_gone() {
+                        true => self.state.seen.forget(id),
+                        false => {
+                            let rev = it.stored.rev + added;
+                            self.state.seen.put(it.stored.updated(it.after, rev));
+                        }
+                    }
+                }
+                Written::No => {}
+                Written::NotYet | Written::Unknown => {
+                    doubtful.entry(id).or_insert(it.stored.rev);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the uses of a call make of an entry.
+struct Decided {
+    stored: Stored,
+    after: Entry,
+    outcomes: Outcomes,
+    has_lost: bool,
+}
+
+fn decide_each(open: &Uses, mut found: HashMap<Uuid, Stored>) -> Vec<Decided> {
+    let decide = |(id, uses): (&Uuid, &Vec<Use>)| {
+        let stored = found.remove(id)?;
+        let (after, outcomes) = decide(&stored.entry, uses);
+        Some(Decided {
+            has_lost: has_lost(uses, &outcomes),
+            stored,
+            after,
+            outcomes,
+        })
+    };
+    open.iter().filter_map(decide).collect()
 }
 
 pub(crate) fn acks(receipts: &[Receipt]) -> Uses {
