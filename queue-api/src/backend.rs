@@ -104,11 +104,17 @@ use crate::{
 /// an empty answer, and a receipt that this backend did not create is `Lost`.
 ///
 /// **Every call must end in bounded time**, with an error if the store does not answer. Set the
-/// timeouts of the store's client well below the visibility timeouts in use. A listener gives up
-/// an ack or a change when its leases have expired. It always waits for a lease call, because it
-/// must release what that call leases; so stopping the listener waits too, but a
-/// worker's shutdown ends after its grace. After a lease call of more than a minute, a listener takes
-/// the process for suspended, and releases leases that have expired.
+/// timeouts of the store's client well below the visibility timeouts in use. If a call hangs all the
+/// same:
+///
+/// - A listener gives up an ack or a change when its leases have expired.
+/// - It gives up a lease call after 70 seconds, and a wait 10 seconds after its time. Then it calls
+///   again. What the lease call took comes back after its visibility timeout. Stopping the listener
+///   waits for a lease call, because it must release what that call leases; a worker's shutdown ends
+///   after its grace.
+/// - After a lease call of more than a minute, a listener takes the process for suspended, and releases
+///   leases that have expired.
+/// - [`Batching`](crate::Batching) lets a batch wait for at most 10 seconds for the one before.
 #[async_trait]
 pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
     /// The limits of this backend.

@@ -2,13 +2,10 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, ready},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -80,91 +77,6 @@ async fn a_service_can_give_up() -> Result<()> {
     let worker = Worker::new(queue, ServiceHandler::new(service));
     let report = worker.run_until_idle().await?;
     assert_eq!((report.handled, report.dead_lettered), (2, 1));
-    Ok(())
-}
-
-/// A place of a service that panics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Clone,
-    PollReady,
-    Call,
-    Poll,
-    Drop,
-}
-
-/// A service that panics at one place, once.
-struct Panics {
-    place: Place,
-    calls: Arc<AtomicUsize>,
-}
-
-impl Panics {
-    fn at(&self, place: Place) {
-        let first = self.place == place && self.calls.fetch_add(1, Ordering::Relaxed) == 0;
-        assert!(!first, "{place:?} panicked");
-    }
-}
-
-impl Clone for Panics {
-    fn clone(&self) -> Self {
-        self.at(Place::Clone);
-        Self {
-            place: self.place,
-            calls: self.calls.clone(),
-        }
-    }
-}
-
-impl Drop for Panics {
-    fn drop(&mut self) {
-        self.at(Place::Drop);
-    }
-}
-
-impl Service<Request<u32>> for Panics {
-    type Response = ();
-    type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.at(Place::PollReady);
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<u32>) -> Self::Future {
-        self.at(Place::Call);
-        let panics = match self.place {
-            Place::Poll => Some(self.clone()),
-            _ => None,
-        };
-        Box::pin(async move {
-            if let Some(panics) = panics {
-                panics.at(Place::Poll);
-            }
-            ready(Ok(())).await
-        })
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_service_that_panics_fails_one_message() -> Result<()> {
-    for place in [
-        Place::Clone,
-        Place::PollReady,
-        Place::Call,
-        Place::Poll,
-        Place::Drop,
-    ] {
-        let queue = numbers(2).await?;
-        let calls = Arc::default();
-        let worker = Worker::new(queue.clone(), ServiceHandler::new(Panics { place, calls }));
-        let report = worker.run_until_idle().await?;
-        assert_eq!((report.handled, report.failed), (1, 1), "{place:?}");
-        queue.wait(Duration::from_secs(60)).await?;
-        let report = worker.run_until_idle().await?;
-        assert_eq!((report.handled, report.failed), (1, 0), "{place:?}");
-    }
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    mem, slice,
+    mem,
+    pin::pin,
+    slice,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +14,10 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
-use super::operation::{CallerOf, Operation, Weight};
+use super::{
+    caller::Caller,
+    operation::{CallerOf, Operation, Weight},
+};
 use crate::{Error, ErrorKind, Limits, QueueBackend, QueueName, Result, catch_panic::backend_call};
 
 /// The most payload bytes in a batch. Sending more takes so long that sharing a round trip gains
@@ -25,6 +30,9 @@ const MOST_TURNS: u32 = 200;
 
 /// How long it waits for them at most: a turn takes as long as all tasks that are ready to run.
 const LONGEST_GATHERING: Duration = Duration::from_millis(1);
+
+/// How long a batch waits for the one before it. One that takes longer goes on beside it.
+const LONGEST_TURN: Duration = Duration::from_secs(10);
 
 /// A batch is sent after this many scheduler turns in which no caller joined it. One turn is too
 /// few with several threads: another thread may be about to run the callers that were answered.
@@ -154,7 +162,7 @@ impl<O: Operation> BatchQueues<O> {
         drop(active);
         for batch in full {
             let (queues, queue) = (self.clone(), queue.clone());
-            runtime.spawn(async move { queues.send(&queue, batch).await });
+            runtime.spawn(queues.send(queue, batch));
         }
         if is_new {
             let sender = Sender {
@@ -182,8 +190,8 @@ impl<O: Operation> BatchQueues<O> {
 
     /// Makes one call for all callers. If one caller's input may have caused an error, the call is
     /// repeated for each of them, so that the others do not get it.
-    async fn send(&self, queue: &QueueName, callers: Vec<CallerOf<O>>) {
-        let error = match self.call(queue, &callers).await {
+    async fn send(self: Arc<Self>, queue: QueueName, callers: Vec<CallerOf<O>>) {
+        let error = match self.call(&queue, &callers).await {
             Ok(answers) => {
                 let answered = callers.into_iter().zip(answers);
                 return answered.for_each(|(caller, answer)| caller.answer(Ok(answer)));
@@ -196,17 +204,33 @@ impl<O: Operation> BatchQueues<O> {
         );
         let repeat = may_be_one_caller && callers.len() > 1;
         for caller in callers {
-            let answer = match repeat {
-                true => self.call_alone(queue, &caller, &error).await,
-                false => Err(error.clone()),
+            if !repeat {
+                caller.answer(Err(error.clone()));
+                continue;
+            }
+            let (queues, queue, error) = (self.clone(), queue.clone(), error.clone());
+            let alone = async move {
+                let answer = queues.call_alone(&queue, &caller, &error).await;
+                caller.answer(answer);
             };
-            caller.answer(answer);
+            take_turn(alone).await;
         }
     }
 
+    /// Makes one call. If it hangs, it is given up when no caller waits for it any more. It may still
+    /// take effect.
     async fn call(&self, queue: &QueueName, callers: &[CallerOf<O>]) -> Result<Vec<O::Answer>> {
         let call = || self.operation.call(&*self.backend, queue, callers);
-        backend_call(O::NAME, call).await
+        let mut call = pin!(backend_call(O::NAME, call));
+        loop {
+            if let Ok(answer) = tokio::time::timeout(LONGEST_TURN, &mut call).await {
+                return answer;
+            }
+            if !callers.iter().any(Caller::is_waiting) {
+                let message = "the store did not answer in time";
+                return Err(Error::new(ErrorKind::TimedOut, O::NAME, message));
+            }
+        }
     }
 
     /// Repeats a call that failed with `error`, for one caller.
@@ -229,6 +253,17 @@ impl<O: Operation> BatchQueues<O> {
             _ => error.clone(),
         })
     }
+}
+
+/// Runs a call until it ends or its turn is over. Then it goes on in a task of its own, so that no
+/// other caller waits for it. Returns whether it has ended.
+async fn take_turn(call: impl Future<Output = ()> + Send + 'static) -> bool {
+    let mut call = Box::pin(call);
+    let has_ended = tokio::time::timeout(LONGEST_TURN, &mut call).await.is_ok();
+    if !has_ended {
+        tokio::spawn(call);
+    }
+    has_ended
 }
 
 /// The task that sends the batches of one batch queue, one at a time, until it is empty.
@@ -256,7 +291,8 @@ impl<O: Operation> Sender<O> {
                 return;
             }
             let callers = batch.len();
-            self.queues.send(&queue, batch).await;
+            let has_ended = take_turn(self.queues.clone().send(queue.clone(), batch)).await;
+            let callers = if has_ended { callers } else { 0 };
             if let Some(batch_queue) = self.queues.active().get(&self.key) {
                 batch_queue.completed.send_replace(callers);
             }

@@ -31,6 +31,13 @@ impl<R, A> Caller<R, A> {
         self.answer.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
+    /// Whether a future waits for the answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.answer
+            .as_ref()
+            .is_some_and(|answer| !answer.is_closed())
+    }
+
     pub(super) fn answer(self, answer: Result<A>) {
         match (self.answer, answer) {
             // If the receiver was dropped, the answer is dropped here, which releases its leases.

@@ -176,8 +176,8 @@ impl Listener {
     /// released.
     ///
     /// If the store fails, the releases are repeated while those leases last. The future also waits
-    /// for a lease call in flight, so it takes as long as the backend lets a call take (see
-    /// [for implementers](crate::QueueBackend#for-implementers)).
+    /// for a lease call in flight, so it takes as long as the backend lets a call take, but at most 70
+    /// seconds (see [for implementers](crate::QueueBackend#for-implementers)).
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         self.inbox.close();
         self.send_and_wait(Command::Stop)

@@ -9,10 +9,9 @@ use std::{
 
 use futures_core::Stream;
 
-use super::{Codec, CodecError, Json, TypedQueue};
+use super::{Codec, CodecError, Json, TypedQueue, decode};
 use crate::{
     Result,
-    catch_panic::catch,
     consumer::{Lease, ListenOptions, Listener},
 };
 
@@ -114,17 +113,15 @@ impl<T, C: Codec<T> + Unpin> Stream for TypedListener<T, C> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = ready!(Pin::new(&mut self.listener).poll_next(cx));
-        Poll::Ready(next.map(|lease| {
-            // A panic of the codec would drop the lease, and you could not settle it.
-            let decoded = catch(|| self.codec.decode(lease.payload()));
-            match decoded.unwrap_or_else(|panic| Err(format!("the codec {panic}").into())) {
+        Poll::Ready(
+            next.map(|lease| match decode(&self.codec, lease.payload()) {
                 Ok(value) => Ok(TypedLease { value, lease }),
                 Err(source) => {
                     let lease = Box::new(lease);
                     Err(UndecodableLease { lease, source })
                 }
-            }
-        }))
+            }),
+        )
     }
 }
 

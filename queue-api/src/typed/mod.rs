@@ -12,7 +12,7 @@ use std::{error::Error as StdError, fmt, marker::PhantomData, time::Duration};
 
 use crate::{
     Delivery, EnqueueOutcome, Error, ErrorKind, LeaseOptions, NewMessage, Queue, QueueTransaction,
-    Result,
+    Result, catch_panic::catch,
 };
 use bytes::Bytes;
 
@@ -178,7 +178,7 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
     }
 
     fn decode(&self, delivery: Delivery) -> Result<TypedDelivery<T>, DecodeError> {
-        match self.codec.decode(&delivery.payload) {
+        match decode(&self.codec, &delivery.payload) {
             Ok(value) => Ok(TypedDelivery { value, delivery }),
             Err(source) => Err(DecodeError {
                 delivery: Box::new(delivery),
@@ -186,6 +186,13 @@ impl<T, C: Codec<T>> TypedQueue<T, C> {
             }),
         }
     }
+}
+
+/// A panic of the codec is an error: otherwise the caller could settle neither this message nor the
+/// others of its batch.
+fn decode<T, C: Codec<T>>(codec: &C, payload: &Bytes) -> Result<T, CodecError> {
+    let decoded = catch(|| codec.decode(payload));
+    decoded.unwrap_or_else(|panic| Err(format!("the codec {panic}").into()))
 }
 
 impl<T, C: Clone> Clone for TypedQueue<T, C> {

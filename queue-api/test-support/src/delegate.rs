@@ -20,6 +20,35 @@ pub enum Operation {
     Stats,
 }
 
+/// What a backend answers.
+pub trait Answer: Send {
+    /// Takes the last item out of the answer. Returns whether it has one.
+    fn remove_last(&mut self) -> bool {
+        false
+    }
+
+    /// Adds a copy of the last item. Returns whether there is one.
+    fn repeat_last(&mut self) -> bool {
+        false
+    }
+}
+
+impl Answer for () {}
+
+impl Answer for QueueStats {}
+
+impl<T: Clone + Send> Answer for Vec<T> {
+    fn remove_last(&mut self) -> bool {
+        self.pop().is_some()
+    }
+
+    fn repeat_last(&mut self) -> bool {
+        let last = self.last().cloned();
+        self.extend(last.clone());
+        last.is_some()
+    }
+}
+
 /// Forwards each call to another backend. Override what a test needs to differ, and use it as
 /// [`Delegated`].
 ///
@@ -36,7 +65,7 @@ pub trait Delegate: fmt::Debug + Send + Sync + 'static {
     /// Makes a forwarded call. Override it to act on calls of every kind.
     ///
     /// `size` is the number of messages, receipts or changes.
-    async fn around<T: Send>(
+    async fn around<T: Answer>(
         &self,
         _operation: Operation,
         _size: usize,

@@ -2,14 +2,20 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use queue_api::{Error, ErrorKind, QueueBackend, QueueName, Result, async_trait};
+use queue_api::{
+    Delivery, Error, ErrorKind, LeaseOptions, QueueBackend, QueueName, Result, async_trait,
+};
 use tokio::sync::watch;
 
-use crate::{Delegate, Delegated, Operation};
+use crate::{Answer, Delegate, Delegated, Operation};
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +26,16 @@ pub enum Fault {
     After(ErrorKind),
     /// It panics and has no effect.
     Panics,
+    /// It takes effect, and then panics.
+    PanicsAfter,
+    /// It never answers and has no effect.
+    Hangs,
+    /// It takes effect and never answers.
+    HangsAfter,
+    /// Its answer lacks the last item.
+    TooFew,
+    /// Its answer has an item too many. A lease call leases it too.
+    TooMany,
     /// A wait that returns at once.
     NoWait,
 }
@@ -28,6 +44,8 @@ pub enum Fault {
 struct Planned {
     operation: Operation,
     fault: Fault,
+    /// How many calls go well before.
+    skip: usize,
     once: bool,
 }
 
@@ -45,6 +63,7 @@ pub struct Faulty {
     inner: Arc<dyn QueueBackend>,
     calls: Mutex<Vec<(Operation, usize)>>,
     faults: Mutex<Vec<Planned>>,
+    met: AtomicUsize,
     hanging: watch::Sender<HashSet<Hang>>,
 }
 
@@ -55,24 +74,28 @@ impl Faulty {
             inner,
             calls: Mutex::default(),
             faults: Mutex::default(),
+            met: AtomicUsize::new(0),
             hanging: watch::Sender::default(),
         }))
     }
 
     /// Each call of this kind fails until [`clear`](Faulty::clear).
     pub fn fault(&self, operation: Operation, fault: Fault) {
-        self.plan(operation, fault, false);
+        self.plan(operation, fault, 0, false);
     }
 
     /// The next call of this kind fails.
     pub fn fault_once(&self, operation: Operation, fault: Fault) {
-        self.plan(operation, fault, true);
+        self.plan(operation, fault, 0, true);
     }
 
-    fn plan(&self, operation: Operation, fault: Fault, once: bool) {
+    /// After `skip` calls of this kind, the next one fails: `once`, or each until
+    /// [`clear`](Faulty::clear).
+    pub fn plan(&self, operation: Operation, fault: Fault, skip: usize, once: bool) {
         let planned = Planned {
             operation,
             fault,
+            skip,
             once,
         };
         self.faults.lock().unwrap().push(planned);
@@ -120,14 +143,41 @@ impl Faulty {
         of_kind.map(|(_, size)| *size).collect()
     }
 
+    /// How many calls have met a fault.
+    pub fn met(&self) -> usize {
+        self.met.load(Ordering::Relaxed)
+    }
+
     fn take_fault(&self, operation: Operation) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
         let index = faults.iter().position(|one| one.operation == operation)?;
-        let fault = faults[index].fault;
-        if faults[index].once {
+        let planned = &mut faults[index];
+        if planned.skip > 0 {
+            planned.skip -= 1;
+            return None;
+        }
+        let fault = planned.fault;
+        if planned.once {
             faults.remove(index);
         }
+        self.met.fetch_add(1, Ordering::Relaxed);
         Some(fault)
+    }
+
+    /// Whether the next call of this kind meets this fault.
+    fn is_next(&self, operation: Operation, fault: Fault) -> bool {
+        let faults = self.faults.lock().unwrap();
+        let next = faults.iter().find(|one| one.operation == operation);
+        next.is_some_and(|one| one.fault == fault && one.skip == 0)
+    }
+
+    /// An answer without items cannot have too few: the fault meets the next call.
+    fn put_back(&self, operation: Operation, fault: Fault) {
+        self.met.fetch_sub(1, Ordering::Relaxed);
+        let is_planned = |one: &Planned| (one.operation, one.fault) == (operation, fault);
+        if !self.faults.lock().unwrap().iter().any(is_planned) {
+            self.plan(operation, fault, 0, true);
+        }
     }
 
     async fn released(&self, hang: Hang) {
@@ -145,7 +195,7 @@ impl Delegate for Faulty {
         &*self.inner
     }
 
-    async fn around<T: Send>(
+    async fn around<T: Answer>(
         &self,
         operation: Operation,
         size: usize,
@@ -157,20 +207,47 @@ impl Delegate for Faulty {
         match fault {
             Some(Fault::Before(kind)) => return failed(kind),
             Some(Fault::Panics) => panic!("a fault of the test"),
-            Some(Fault::After(_) | Fault::NoWait) | None => {}
+            Some(Fault::Hangs) => return pending().await,
+            _ => {}
         }
         self.released(Hang::Calls).await;
-        let answer = call.await;
+        let mut answer = call.await;
         self.released(Hang::Answers(operation)).await;
-        match fault {
-            Some(Fault::After(kind)) => failed(kind),
-            _ => answer,
+        let has_items = match (fault, &mut answer) {
+            (Some(Fault::After(kind)), _) => return failed(kind),
+            (Some(Fault::PanicsAfter), _) => panic!("a fault of the test"),
+            (Some(Fault::HangsAfter), _) => return pending().await,
+            (Some(Fault::TooFew), Ok(items)) => items.remove_last(),
+            // A lease call has leased one too many already.
+            (Some(Fault::TooMany), Ok(items)) if operation != Operation::Lease => {
+                items.repeat_last()
+            }
+            _ => true,
+        };
+        if let Some(fault) = fault
+            && !has_items
+        {
+            self.put_back(operation, fault);
         }
+        answer
+    }
+
+    async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
+        let max = options.max_messages();
+        let one_more = self.is_next(Operation::Lease, Fault::TooMany);
+        let asked = options
+            .clone()
+            .with_max_messages(max + usize::from(one_more));
+        let call = self.inner.lease(queue, &asked);
+        let answer = self.around(Operation::Lease, max, call).await;
+        if one_more && answer.as_ref().is_ok_and(|leased| leased.len() <= max) {
+            self.put_back(Operation::Lease, Fault::TooMany);
+        }
+        answer
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let hurried = |one: &Planned| one.fault == Fault::NoWait;
-        let at_most = match self.faults.lock().unwrap().iter().any(hurried) {
+        let at_most = match self.is_next(Operation::Wait, Fault::NoWait) {
             true => Duration::ZERO,
             false => at_most,
         };

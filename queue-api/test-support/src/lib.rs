@@ -7,7 +7,7 @@ pub mod consumer;
 mod delegate;
 mod faulty;
 
-pub use delegate::{Delegate, Delegated, Operation};
+pub use delegate::{Answer, Delegate, Delegated, Operation};
 pub use faulty::{Fault, Faulty};
 
 /// Compiles and runs the examples of the workspace's README. Here, because a package that is published

@@ -1,6 +1,7 @@
 //! C1: callers that are dropped at any poll, and runtimes that shut down.
 
 use std::{
+    future::pending,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     thread,
@@ -9,7 +10,8 @@ use std::{
 
 use futures::{executor::block_on, poll};
 use queue_api::{ErrorKind, LeaseOptions, LeaseOutcome::Applied, QueueStats};
-use queue_test_support::Operation;
+use queue_test_support::{Fault, Operation};
+use tokio::runtime::Handle;
 
 use crate::{Fixture, msg, others_run};
 
@@ -198,4 +200,24 @@ fn a_call_outside_a_runtime_panics_and_later_calls_work() {
         });
         assert_eq!(fixture.faulty.calls(Operation::Enqueue), [1]);
     }
+}
+
+/// A call that hangs would otherwise stay in memory for ever.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_ends_when_its_callers_are_gone() {
+    let fixture = Fixture::new();
+    let queue = fixture.queue.clone();
+    fixture.faulty.fault_once(Operation::Enqueue, Fault::Hangs);
+    let (message, minute) = (msg("m"), Duration::from_secs(60));
+    let hangs = tokio::time::timeout(minute, queue.enqueue(&message));
+    assert!(hangs.await.is_err());
+    let tasks = Handle::current().metrics();
+    assert_eq!(
+        tasks.num_alive_tasks(),
+        1,
+        "it goes on beside the next call"
+    );
+    assert!(queue.enqueue(&message).await.is_ok());
+    assert!(tokio::time::timeout(minute, pending::<()>()).await.is_err());
+    assert_eq!(tasks.num_alive_tasks(), 0);
 }

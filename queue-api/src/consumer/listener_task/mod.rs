@@ -9,19 +9,14 @@ mod leases;
 mod outcome;
 mod poller;
 
-use std::{
-    collections::HashSet,
-    future::pending,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, future::pending, sync::Arc, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
     batcher::{Action, Answer, Batcher, BoxFuture, Completed, Item},
     leases::{Due, Leases},
-    poller::{Polled, Poller},
+    poller::{LONGEST_CALL, Polled, Poller},
 };
 pub(crate) use self::{
     command::{Command, Settlement},
@@ -30,10 +25,6 @@ pub(crate) use self::{
 };
 use super::{Lease, ListenOptions, inbox::Inbox};
 use crate::{Delivery, Error, ErrorKind, LeaseAction, LeaseOptions, LeaseOutcome, Queue, Result};
-
-/// Twice the longest documented lease call: one through `Batching` may take three times the operation
-/// timeout of 10 s. After a call that took longer, the process was suspended.
-const LONGEST_CALL: Duration = Duration::from_secs(60);
 
 pub(crate) struct ListenerTask {
     queue: Queue,
@@ -148,6 +139,9 @@ impl ListenerTask {
                     });
                 }
             }
+        }
+        if let Some(overdue) = self.poller.take_overdue(now) {
+            self.on_polled(overdue);
         }
         if let Some(overdue) = self.renewals.take_overdue(now) {
             self.on_renewed(overdue);

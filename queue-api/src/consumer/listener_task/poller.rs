@@ -2,6 +2,7 @@
 
 use std::{
     future::pending,
+    mem,
     time::{Duration, SystemTime},
 };
 
@@ -11,13 +12,21 @@ use super::{
     batcher::{BoxFuture, boxed_call},
     leases::after,
 };
-use crate::{Delivery, Error, LeaseOptions, Queue, Result, consumer::backoff::Backoff};
+use crate::{Delivery, Error, ErrorKind, LeaseOptions, Queue, Result, consumer::backoff::Backoff};
 
 /// The longest wait of an idle listener, from 20 to 30 seconds. A wake-up is only a hint, so this
 /// bounds the delay after a lost one. The jitter spreads the calls of listeners that started together.
 fn longest_wait() -> Duration {
     Duration::from_secs(20) + Duration::from_secs(10).mul_f64(fastrand::f64())
 }
+
+/// A lease call is given up after this time. It is twice the longest documented one: one through
+/// `Batching` may take three times the operation timeout of 10 s. After a call that took longer, the
+/// process was suspended.
+pub(crate) const LONGEST_CALL: Duration = Duration::from_secs(60);
+
+/// How much longer an overdue call may take. After a suspension its answer may be there already.
+const CALL_GRACE: Duration = Duration::from_secs(10);
 
 /// Gets the result of a lease call that begins after the probe was sent.
 pub(crate) type Probe = oneshot::Sender<ProbeAnswer>;
@@ -45,11 +54,14 @@ enum State {
     Idle,
     Leasing {
         sent: SystemTime,
+        /// When it is given up. `None` in the first minute.
+        deadline: Option<SystemTime>,
         probe: Option<Probe>,
         call: BoxFuture<Result<Vec<Delivery>>>,
     },
     Waiting {
         until: SystemTime,
+        deadline: Option<SystemTime>,
         call: BoxFuture<Result<()>>,
     },
     Pausing {
@@ -87,8 +99,46 @@ impl Poller {
 
     pub(crate) fn next_due(&self) -> Option<SystemTime> {
         match self.state {
+            State::Idle => None,
             State::Pausing { until } => Some(until),
-            _ => None,
+            State::Leasing { sent, deadline, .. } => {
+                Some(deadline.unwrap_or_else(|| after(sent, LONGEST_CALL)))
+            }
+            State::Waiting {
+                until, deadline, ..
+            } => Some(deadline.unwrap_or(until)),
+        }
+    }
+
+    /// Gives up a call that hangs, because nothing would be claimed again. It may still take effect:
+    /// then its messages come back after their visibility timeout.
+    pub(crate) fn take_overdue(&mut self, now: SystemTime) -> Option<Polled> {
+        if self.next_due()? > now {
+            return None;
+        }
+        let (State::Leasing { deadline, .. } | State::Waiting { deadline, .. }) = &mut self.state
+        else {
+            return None;
+        };
+        if deadline.is_none() {
+            *deadline = Some(after(now, CALL_GRACE));
+            return None;
+        }
+        let hangs = |operation| {
+            let message = "the store did not answer in time";
+            Error::new(ErrorKind::TimedOut, operation, message)
+        };
+        match mem::replace(&mut self.state, State::Idle) {
+            State::Leasing { sent, probe, .. } => Some(Polled::Leased {
+                sent,
+                probe,
+                answer: Err(hangs("lease")),
+            }),
+            State::Waiting { until, .. } => Some(Polled::Waited {
+                until,
+                answer: Err(hangs("wait")),
+            }),
+            State::Idle | State::Pausing { .. } => None,
         }
     }
 
@@ -104,6 +154,7 @@ impl Poller {
         let queue = queue.clone();
         self.state = State::Leasing {
             sent: now,
+            deadline: None,
             probe: self.probe.take(),
             call: boxed_call("lease", async move { queue.lease_batch(&options).await }),
         };
@@ -133,7 +184,9 @@ impl Poller {
     pub(crate) async fn completed(&mut self) -> Polled {
         let polled = match &mut self.state {
             State::Idle | State::Pausing { .. } => pending().await,
-            State::Leasing { sent, probe, call } => {
+            State::Leasing {
+                sent, probe, call, ..
+            } => {
                 let answer = call.await;
                 let (sent, probe) = (*sent, probe.take());
                 Polled::Leased {
@@ -142,7 +195,7 @@ impl Poller {
                     answer,
                 }
             }
-            State::Waiting { until, call } => {
+            State::Waiting { until, call, .. } => {
                 let answer = call.await;
                 let until = *until;
                 Polled::Waited { until, answer }
@@ -165,7 +218,7 @@ impl Poller {
             // The probe was sent after the lease call, so it needs another one.
             return;
         }
-        if std::mem::take(&mut self.woken) {
+        if mem::take(&mut self.woken) {
             let until = after(now, self.after_miss.next());
             self.state = State::Pausing { until };
             return;
@@ -173,6 +226,7 @@ impl Poller {
         let (queue, at_most) = (queue.clone(), longest_wait());
         self.state = State::Waiting {
             until: after(now, at_most),
+            deadline: None,
             call: boxed_call("wait", async move { queue.wait(at_most).await }),
         };
     }

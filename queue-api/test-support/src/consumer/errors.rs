@@ -76,27 +76,6 @@ pub(super) async fn a_failing_wait_is_survived(fixture: Fixture) {
     assert!(listener.next().await.is_some());
 }
 
-pub(super) async fn a_panicking_backend_is_survived(fixture: Fixture) {
-    fixture.store(&[msg("m")]).await;
-    fixture.faulty.fault(Operation::Lease, Fault::Panics);
-    let mut listener = fixture.listen(1);
-    let nothing = tokio::time::timeout(SECOND, listener.next()).await;
-    assert!(nothing.is_err());
-    fixture.faulty.clear();
-    assert!(listener.next().await.is_some());
-}
-
-pub(super) async fn a_panicking_hook_is_survived(fixture: Fixture) {
-    fixture.store(&[msg("m")]).await;
-    fixture.faulty.go_down();
-    let options = ListenOptions::new(1).with_error_hook(|_| panic!("of the hook"));
-    let mut listener = fixture.listen_with(options);
-    let nothing = tokio::time::timeout(SECOND, listener.next()).await;
-    assert!(nothing.is_err());
-    fixture.faulty.clear();
-    assert!(listener.next().await.is_some());
-}
-
 pub(super) async fn a_settlement_is_repeated_while_the_lease_lasts(fixture: Fixture) {
     fixture.store_many(2).await;
     let mut listener = fixture.listen(2);

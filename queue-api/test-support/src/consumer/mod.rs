@@ -14,7 +14,6 @@ mod fixture;
 mod hold;
 mod lease;
 mod listener;
-mod panics;
 mod renewal;
 mod retry;
 mod settings;
@@ -94,7 +93,7 @@ table! {
         an_extension_of_a_settled_lease_is_an_error
         a_context_that_outlives_its_message_cannot_extend_it;
     errors: calls_to_a_failing_store_pause_longer_each_time it_recovers_when_a_denial_ends
-        a_failing_wait_is_survived a_panicking_backend_is_survived a_panicking_hook_is_survived
+        a_failing_wait_is_survived
         a_settlement_is_repeated_while_the_lease_lasts
         a_settlement_that_a_repeat_finds_lost_is_the_error
         a_lost_answer_of_an_extension_is_not_a_lost_lease
@@ -113,7 +112,7 @@ table! {
     retry: what_fails_is_retried_after_the_policys_delay the_default_policy_doubles_with_jitter
         the_error_may_choose_the_delay the_error_may_give_up
         the_last_attempt_ends_in_a_dead_letter_with_the_error
-        a_panic_is_a_failure_and_the_worker_goes_on a_panic_of_the_policy_is_survived
+        a_panic_is_a_failure_and_the_worker_goes_on
         what_does_not_decode_is_retried_as_the_policy_says
         the_policy_is_told_the_message_and_the_failure;
     shutdown: handlers_may_finish
@@ -123,8 +122,6 @@ table! {
         endless_durations_are_accepted a_store_that_is_away_delays_it_by_the_grace;
     workers: they_run_together_and_shut_down_together the_first_failure_ends_all
         a_shutdown_that_panics_is_an_error_of_each without_workers_it_waits_for_the_shutdown;
-    panics: code_that_panics_ends_neither_the_listener_nor_the_worker
-        a_shutdown_future_that_panics_is_an_error;
     settings: every_setting_works_or_is_refused_at_the_ends_of_its_range;
     short_leases: each_is_handled_once_by_one_worker
         each_attempt_that_counts_reaches_a_handler_of_two_workers;

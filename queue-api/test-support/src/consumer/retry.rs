@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use queue_api::consumer::{Context, Failure, FailureKind, Lease, Retry, RetryPolicy};
+use queue_api::consumer::{Context, Failure, FailureKind, Retry, RetryPolicy};
 
 use super::{
     fixture::{Fixture, HOUR, SECOND, msg},
@@ -119,18 +119,6 @@ pub(super) async fn a_panic_is_a_failure_and_the_worker_goes_on(fixture: Fixture
     let report = worker.run_until_idle().await.unwrap();
     assert_eq!(counts(report), [1, 3, 0, 0, 0, 0]);
     assert_eq!(fixture.stats().await.delayed, 3);
-}
-
-pub(super) async fn a_panic_of_the_policy_is_survived(fixture: Fixture) {
-    fixture.store_many(2).await;
-    let worker = worker(&fixture, |text: String, _: Context| async move {
-        if text == "0" { Err("fails") } else { Ok(()) }
-    })
-    .with_retry_policy(RetryPolicy::custom(|_| panic!("the policy panicked")));
-    let report = worker.run_until_idle().await.unwrap();
-    assert_eq!(counts(report), [1, 1, 0, 0, 0, 0]);
-    fixture.advance(Lease::RELEASE_DELAY).await;
-    assert_eq!(fixture.lease_elsewhere().await.unwrap().attempt, 2);
 }
 
 /// While a new version of a program is rolled out, the old one cannot decode its messages.

@@ -15,7 +15,7 @@ use super::{
     fixture::{Fixture, SECOND, msg},
     worker::{Text, counts, worker},
 };
-use crate::{Delegate, Delegated, Operation};
+use crate::{Answer, Delegate, Delegated, Operation};
 
 /// Message ids and attempts.
 type Attempts = Arc<Mutex<BTreeSet<(String, u32)>>>;
@@ -44,7 +44,7 @@ impl Delegate for Slow {
         &*self.inner
     }
 
-    async fn around<T: Send>(
+    async fn around<T: Answer>(
         &self,
         _operation: Operation,
         _size: usize,
