@@ -10,6 +10,7 @@ use crate::{
     adversary::{ADVERSARIES, Adversary},
     calls::{CALLS, Call, LONGEST_WAIT, Seen},
     codes,
+    failover::Seat,
     log::{Event, Leased, Party, World},
     look::Look,
     proxy::{Proxy, pause},
@@ -85,10 +86,11 @@ impl Case {
         })
     }
 
-    pub(crate) async fn run(&self, server: &Server) -> Report {
+    /// With a seat, the case meets a failover of the server's replica set.
+    pub(crate) async fn run(&self, server: &Server, seat: Option<Arc<Seat>>) -> Report {
         let database = server.database(self.call.is_first());
         let began = Instant::now();
-        let running = self.run_in(server, &database);
+        let running = self.run_in(server, seat, &database);
         let mut report = match running.await {
             Ok(report) => report,
             Err(error) => Report {
@@ -106,12 +108,17 @@ impl Case {
         report
     }
 
-    async fn run_in(&self, server: &Server, database: &str) -> Result<Report> {
+    async fn run_in(
+        &self,
+        server: &Server,
+        seat: Option<Arc<Seat>>,
+        database: &str,
+    ) -> Result<Report> {
         let world = Arc::new(World::new(database));
         let other = server.undisturbed("other", database, &world).await?;
         let adversary = server.undisturbed("adversary", database, &world).await?;
-        let proxy = Proxy::start(server.address()).await;
-        let connecting = || Server::behind(&proxy, self.client, database, &world);
+        let proxy = Proxy::start(server.primary(), seat.clone()).await;
+        let connecting = || server.behind(&proxy, self.client, database, &world);
         let subject = match connecting().await {
             Ok(subject) => subject,
             // Its timeouts are short for a busy machine.
@@ -136,6 +143,9 @@ impl Case {
             return Ok(report);
         }
 
+        if let Some(seat) = &seat {
+            seat.prepare().await;
+        }
         proxy.arm(self.at, &self.faults);
         let moves = async {
             if proxy.fault().await {
@@ -165,15 +175,21 @@ impl Case {
             requests,
             ..Report::default()
         };
+        if let Some(seat) = &seat {
+            seat.outlast().await;
+        }
         let Ok(answer) = answer else {
             report.wrong.push("the call hangs".to_owned());
             return Ok(report);
         };
+        if answer.is_ok() {
+            proxy.undo().await;
+        }
         let after = other.look(self.call).await?;
         let longest = match self.call {
             // Nothing is ready any more, and the clock stands still.
             Call::Wait if after.ready() == 0 => LONGEST_WAIT,
-            _ => TIMEOUT * self.call.timeouts(),
+            _ => server.timeout * self.call.timeouts(),
         };
         if took > longest + GRACE + busy {
             let why = format!("the call took {took:.1?}, more than {longest:?} and {GRACE:?}");
@@ -195,7 +211,8 @@ impl Case {
         let wrong = &mut report.wrong;
         self.judge_answer(&world, prepared, looks, &answer, false, wrong);
         if answer.is_err() {
-            self.repeat(&subject, &leased, &other, &mut report).await?;
+            self.repeat(&proxy, &subject, &leased, &other, &mut report)
+                .await?;
         }
         let last = self.drain(&other, &mut report).await?;
         let events = world.events();
@@ -229,6 +246,11 @@ impl Case {
         }
     }
 
+    /// Whether the primary changes, also if the call has no message that meets it.
+    pub(crate) fn is_failover(&self) -> bool {
+        self.faults.iter().any(|fault| fault.failover().is_some())
+    }
+
     /// Whether the error is one that the faults explain.
     fn judge_error(&self, error: &Error, is_disturbed: bool, report: &mut Report) {
         let may_be_final = self.faults.iter().any(|fault| match *fault {
@@ -243,8 +265,9 @@ impl Case {
             let why = format!("X1: the error is not retryable: {error:?}");
             report.wrong.push(why);
         }
-        let is_harmless =
-            report.met.is_empty() || matches!(self.faults[..], [Fault::Pause | Fault::PauseAfter]);
+        let is_harmless = !self.is_failover()
+            && (report.met.is_empty()
+                || matches!(self.faults[..], [Fault::Pause | Fault::PauseAfter]));
         let is_alone = self.adversary == Adversary::Nothing && !is_disturbed;
         if is_harmless && is_alone {
             let why = format!("nothing happened, and the call failed: {error:?}");
@@ -290,6 +313,7 @@ impl Case {
     /// After an error, the same call works and does no harm.
     async fn repeat(
         &self,
+        proxy: &Proxy,
         subject: &Party,
         leased: &[Leased],
         other: &Party,
@@ -300,6 +324,7 @@ impl Case {
             let before = other.look(self.call).await?;
             let earlier = other.world.events().len();
             let answer = timeout(HANGS, self.call.make(subject, leased)).await;
+            proxy.undo().await;
             let Ok(answer) = answer else {
                 report.wrong.push("the repeat hangs".to_owned());
                 return Ok(());
