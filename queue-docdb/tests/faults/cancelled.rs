@@ -11,7 +11,7 @@ use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
 use crate::{
     calls::Call,
-    case::drain,
+    drain::drain,
     log::{DELAY, Leased, Party, World},
     proxy::Proxy,
     record::record,

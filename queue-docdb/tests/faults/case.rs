@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use queue_api::{Error, ErrorKind, Purge, QueueAdmin, Result};
+use queue_api::{Error, ErrorKind, Result};
 use queue_conformance::record::judge;
 use tokio::time::{Instant, timeout};
 
@@ -10,10 +10,11 @@ use crate::{
     adversary::{ADVERSARIES, Adversary},
     calls::{CALLS, Call, LONGEST_WAIT, Seen},
     codes,
+    drain::drain,
     failover::Seat,
     log::{Event, Leased, Party, World},
     look::Look,
-    proxy::{Proxy, pause},
+    proxy::Proxy,
     record::record,
     schedule::{Fault, Place, Request, TIMEOUT},
     server::{CLIENTS, ClientKind, Server},
@@ -36,10 +37,6 @@ pub(crate) const HANGS: Duration = Duration::from_secs(40);
 /// How often a call is repeated after an error. Connections that the fault has broken may each fail
 /// one.
 const REPEATS: usize = 8;
-
-/// A transaction that was left open holds its messages for seconds. A message that comes in late, with
-/// an earlier ready time than the last, may be passed over for 200 ms.
-const LONGEST_DRAIN: Duration = Duration::from_secs(30);
 
 /// Commands that only read.
 const READS: [&str; 4] = ["find", "aggregate", "listCollections", "listIndexes"];
@@ -143,18 +140,37 @@ impl Case {
             return Ok(report);
         }
 
+        let beside = match self.faults.contains(&Fault::OthersUndone) {
+            true => {
+                let beside = proxy.beside().await;
+                let mut party = server
+                    .behind(&beside, ClientKind::Own, database, &world)
+                    .await?;
+                party.name = adversary.name;
+                Some((beside, party))
+            }
+            false => None,
+        };
         if let Some(seat) = &seat {
             seat.prepare().await;
         }
         proxy.arm(self.at, &self.faults);
         let moves = async {
-            if proxy.fault().await {
-                let moved = self.adversary.make(&adversary).await;
-                proxy.go_on();
-                moved
-            } else {
-                Ok(())
+            if !proxy.fault().await {
+                return Ok(());
             }
+            let moved = match &beside {
+                None => self.adversary.make(&adversary).await,
+                Some((beside, adversary)) => {
+                    beside.arm(0, &[]);
+                    tokio::select! {
+                        moved = self.adversary.make(adversary) => moved,
+                        () = beside.written() => Ok(()),
+                    }
+                }
+            };
+            proxy.go_on();
+            moved
         };
         let call = async {
             let began = Instant::now();
@@ -214,7 +230,7 @@ impl Case {
             self.repeat(&proxy, &subject, &leased, &other, &mut report)
                 .await?;
         }
-        let last = self.drain(&other, &mut report).await?;
+        let last = drain(self.call, &other, &mut report.wrong).await?;
         let events = world.events();
         report.wrong.extend(lost(&events, &last));
         let violations = judge(&record(&events));
@@ -342,37 +358,6 @@ impl Case {
         report.wrong.push(why);
         Ok(())
     }
-
-    async fn drain(&self, other: &Party, report: &mut Report) -> Result<Look> {
-        drain(self.call, other, &mut report.wrong).await
-    }
-}
-
-/// Acks everything that can be leased, and returns what is left. Dead letters are removed.
-pub(crate) async fn drain(call: Call, other: &Party, wrong: &mut Vec<String>) -> Result<Look> {
-    let mut error: Option<Error> = None;
-    let began = Instant::now();
-    while began.elapsed() < LONGEST_DRAIN {
-        other.world.clock.advance(Duration::from_secs(3600));
-        match other.lease(100).await {
-            Ok(leased) if !leased.is_empty() => {
-                error = other.ack(leased).await.err();
-            }
-            Ok(_) => {
-                let look = other.look(call).await?;
-                if look.live.is_empty() {
-                    other.backend.purge(&other.world.queue, Purge::Dead).await?;
-                    return Ok(look);
-                }
-                pause(Duration::from_millis(50)).await;
-            }
-            Err(failed) => error = Some(failed),
-        }
-    }
-    let look = other.look(call).await?;
-    let why = format!("E1: {:?} cannot be leased: {error:?}", look.live);
-    wrong.push(why);
-    Ok(look)
 }
 
 impl Default for Report {

@@ -106,6 +106,10 @@ impl<'a> Connection<'a> {
                 if self.shared.seat.is_some() && command.0.remove("$readPreference").is_some() {
                     message = message.with_document(&command.0);
                 }
+                if self.shared.meets_only_old_primary() && command.fits_transaction() {
+                    self.write_beside(message, &command, &mut to_server).await?;
+                    continue;
+                }
                 self.shared.late.approach(&self.shared.server()).await?;
                 let fault = self.shared.agenda().meet(&command);
                 if let Some(fault) = fault {
@@ -129,6 +133,24 @@ impl<'a> Connection<'a> {
                 }
             }
             message.write(&mut to_server).await?;
+        }
+    }
+
+    /// The client meets only the old primary. Its writes get no majority, so they have no reply.
+    async fn write_beside(
+        &self,
+        message: Message,
+        command: &Command,
+        to_server: &mut OwnedWriteHalf,
+    ) -> io::Result<()> {
+        let old = &self.shared.old_primary;
+        match old.carry_out(&self.shared.server(), command).await? {
+            None => message.write(to_server).await,
+            Some(_) if command.is_durable() => {
+                self.shared.has_written.notify_one();
+                std::future::pending().await
+            }
+            Some(reply) => self.answer(&message.reply(&reply)).await,
         }
     }
 
@@ -158,10 +180,18 @@ impl<'a> Connection<'a> {
                 self.shared.late.put(message, arrival);
                 return Err(aborted());
             }
+            Fault::OthersUndone => {
+                self.shared.strike().await;
+                return match self.shared.old_primary.answer(&command).await? {
+                    Some(reply) => self.answer(&message.reply(&reply)).await,
+                    None => message.write(to_server).await,
+                };
+            }
             Fault::ShownUndone | Fault::ShownUnconfirmed => {
                 self.shared.strike().await;
                 let old = &self.shared.old_primary;
-                let Some(reply) = old.begin(&self.shared.server(), &command).await? else {
+                old.end().await?;
+                let Some(reply) = old.carry_out(&self.shared.server(), &command).await? else {
                     return message.write(to_server).await;
                 };
                 if fault == Fault::ShownUndone {

@@ -13,8 +13,9 @@ use tokio::{runtime::Builder, sync::Semaphore, time::timeout};
 use crate::{
     adversary::Adversary,
     calls::Call,
-    case::{Case, HANGS, drain},
+    case::{Case, HANGS},
     child::{Child, News, Order, Task},
+    drain::drain,
     log::{Leased, Party, World},
     plan::Share,
     proxy::{Proxy, pause},

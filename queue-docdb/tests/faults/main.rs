@@ -12,6 +12,7 @@ mod case;
 mod child;
 mod codes;
 mod connection;
+mod drain;
 mod failover;
 mod fates;
 mod forge;

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
@@ -46,7 +46,11 @@ pub(crate) struct Shared {
     pub(crate) is_silent: watch::Sender<bool>,
     turn: watch::Sender<Turn>,
     pub(crate) late: Late,
-    pub(crate) old_primary: OldPrimary,
+    pub(crate) old_primary: Arc<OldPrimary>,
+    /// Once armed, the client meets only the old primary.
+    is_beside: bool,
+    /// It has written there.
+    pub(crate) has_written: Notify,
     /// The client meets a real primary without a majority.
     is_isolated: AtomicBool,
 }
@@ -62,6 +66,25 @@ enum Turn {
 impl Proxy {
     /// Forwards to the primary, a host and a port.
     pub(crate) async fn start(primary: watch::Receiver<String>, seat: Option<Arc<Seat>>) -> Self {
+        Self::listen(primary, seat, Arc::default(), false).await
+    }
+
+    /// A proxy of another client. Once armed, that one meets only the old primary of this one.
+    pub(crate) async fn beside(&self) -> Self {
+        let Shared {
+            primary,
+            old_primary,
+            ..
+        } = &*self.shared;
+        Self::listen(primary.clone(), None, old_primary.clone(), true).await
+    }
+
+    async fn listen(
+        primary: watch::Receiver<String>,
+        seat: Option<Arc<Seat>>,
+        old_primary: Arc<OldPrimary>,
+        is_beside: bool,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let shared = Arc::new(Shared {
@@ -71,7 +94,9 @@ impl Proxy {
             is_silent: watch::Sender::new(false),
             turn: watch::Sender::new(Turn::BeforeTheFault),
             late: Late::default(),
-            old_primary: OldPrimary::default(),
+            old_primary,
+            is_beside,
+            has_written: Notify::new(),
             is_isolated: AtomicBool::new(false),
         });
         let all = shared.clone();
@@ -131,6 +156,11 @@ impl Proxy {
         (met, held)
     }
 
+    /// Waits until the client has written to the old primary.
+    pub(crate) async fn written(&self) {
+        self.shared.has_written.notified().await;
+    }
+
     /// An old primary is voted out at last.
     pub(crate) async fn undo(&self) {
         // The server may be gone.
@@ -153,6 +183,10 @@ impl Shared {
     /// Where a new connection leads.
     pub(crate) fn server(&self) -> String {
         self.primary.borrow().clone()
+    }
+
+    pub(crate) fn meets_only_old_primary(&self) -> bool {
+        self.is_beside && self.agenda().is_armed
     }
 
     /// The client meets a primary that no majority follows, until it waits for a majority.

@@ -65,6 +65,8 @@ pub(crate) enum Fault {
     RollBack,
     /// The same, and the connection ends. What wants no majority still meets the first primary.
     RollBackShown,
+    /// What the adversary writes, only such a primary has. The client reads from it, as above.
+    OthersUndone,
     /// From here until the call ends, nothing arrives and all connections are silent.
     Gone,
     /// From here until the call ends, no majority answers: writes are carried out without a reply.
@@ -121,7 +123,7 @@ const PLACES: [(Place, &str); 6] = [
     (Place::Concern, "concern"),
 ];
 
-const PLAIN: [(Fault, &str); 22] = [
+const PLAIN: [(Fault, &str); 23] = [
     (Fault::Pause, "pause"),
     (Fault::PauseAfter, "pause_after"),
     (Fault::RequestLost, "request_lost"),
@@ -143,6 +145,7 @@ const PLAIN: [(Fault, &str); 22] = [
     (Fault::UndoneUnnoticed, "undone_unnoticed"),
     (Fault::ShownUndone, "shown_undone"),
     (Fault::ShownUnconfirmed, "shown_unconfirmed"),
+    (Fault::OthersUndone, "others_undone"),
     (Fault::Gone, "gone"),
     (Fault::NoMajority, "no_majority"),
     // A server that is not the primary, and one that ends commands after it began with them.
@@ -255,6 +258,7 @@ impl Fault {
             },
             Self::ShownUndone => statements > 0 && !is_in_transaction,
             Self::ShownUnconfirmed => statements > 0 && !is_in_transaction && is_durable,
+            Self::OthersUndone => request.name == "find" && !is_in_transaction,
             Self::NoMajority => is_change && is_durable,
             Self::RollBack => is_change,
             Self::RollBackShown => statements > 0 && !is_in_transaction && is_durable,

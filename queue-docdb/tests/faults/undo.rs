@@ -28,22 +28,25 @@ struct Shown {
 }
 
 impl OldPrimary {
-    /// The client meets it from now on: it carries out a write. Returns its reply, or `None` if the
-    /// server refuses the write.
-    pub(crate) async fn begin(
+    /// The client meets it from now on: it carries out a command. Returns its reply, or `None` if the
+    /// server refuses the command.
+    pub(crate) async fn carry_out(
         &self,
         server: &str,
-        write: &Command,
+        command: &Command,
     ) -> io::Result<Option<Document>> {
-        self.end().await?;
-        let mut shown = Shown {
-            server: TcpStream::connect(server).await?,
-            transaction: new_transaction(),
+        let reply = match &mut *self.0.lock().await {
+            Some(old) => send(&mut old.server, &within(command, &old.transaction)).await?,
+            new => {
+                let old = new.insert(Shown {
+                    server: TcpStream::connect(server).await?,
+                    transaction: new_transaction(),
+                });
+                let mut first = within(command, &old.transaction);
+                first.insert("startTransaction", true);
+                send(&mut old.server, &first).await?
+            }
         };
-        let mut first = within(write, &shown.transaction);
-        first.insert("startTransaction", true);
-        let reply = send(&mut shown.server, &first).await?;
-        *self.0.lock().await = Some(shown);
         if is_refused(&reply) {
             self.end().await?;
             return Ok(None);
@@ -57,17 +60,15 @@ impl OldPrimary {
         let Some(old) = shown.as_mut() else {
             return Ok(None);
         };
-        let (is_find, is_change) = (command.name() == "find", command.is_change());
-        if !is_change && !is_find {
-            // No transaction may contain these.
-            return Ok(None);
-        }
-        let is_write = command.statements() > 0 && !command.is_durable();
-        if (is_find || is_write) && !command.is_in_transaction() {
+        let is_change = command.is_change();
+        if command.fits_transaction() && !(is_change && command.is_durable()) {
             let reply = send(&mut old.server, &within(command, &old.transaction)).await?;
             if !is_refused(&reply) {
                 return Ok(Some(reply));
             }
+        } else if !is_change {
+            // No transaction may contain it.
+            return Ok(None);
         }
         drop(shown);
         self.end().await?;

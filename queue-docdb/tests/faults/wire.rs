@@ -216,6 +216,11 @@ impl Command {
         local
     }
 
+    /// Whether any client may send it in a transaction.
+    pub(crate) fn fits_transaction(&self) -> bool {
+        (self.name() == "find" || self.statements() > 0) && !self.is_in_transaction()
+    }
+
     /// Whether it needs more than the primary. Indexes do, whatever the client wants.
     pub(crate) fn waits_for_majority(&self) -> bool {
         self.is_change() && (self.is_durable() || self.statements() == 0)
