@@ -1,8 +1,8 @@
 //! Administration: purge and redrive.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
-use mongodb::bson::{DateTime, RawDocument, doc};
+use mongodb::bson::{DateTime, Document, RawDocument, Uuid, doc};
 use queue_api::{MessageId, Purge, Redrive};
 
 use super::{settle, stats::live};
@@ -10,15 +10,14 @@ use crate::{
     document::{
         encode::dead_time,
         entry::Entry,
-        fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES, PARTED, VISIBLE_AT},
+        fields::{DEAD_KEY, ENQUEUED_AT, MESSAGES, PARTED, VISIBLE_AT},
         instant,
         stored::Stored,
     },
     store::{
-        collection::{Query, QueueCollection, unchanged},
+        collection::{Query, QueueCollection},
         error::StoreError,
         index::Index,
-        inspect,
         set_aside::{Unreadable, are_set_aside},
         write::{To, Write, are_at, new_addend, update_statements},
         written::Trace,
@@ -48,6 +47,17 @@ struct Chunk {
     found: usize,
     /// The last place in the list of dead letters.
     last: Option<String>,
+    /// Entries that it has left as they are, and that have dead letters.
+    left_dead: Vec<(Uuid, i64)>,
+}
+
+/// What the rounds of a call came to.
+#[derive(Default)]
+struct Rounds {
+    /// Messages that were changed.
+    changed: u64,
+    /// How many in a row have changed nothing, although something is left.
+    lost: u32,
 }
 
 impl QueueCollection {
@@ -55,32 +65,7 @@ impl QueueCollection {
         // What comes later stays, or the purge might never end.
         let began = self.now().await;
         let end = instant::after(began, PURGE_MARGIN);
-        let mut purged = self.purge_once(&what, began, end).await?;
-        let mut step = self.next_step();
-        let mut retries = step.deadline.retries();
-        loop {
-            // A failover may undo what the last look showed: that another purge has removed the rest.
-            let version = unchanged(doc! { ID: inspect::id() });
-            match step.update_again(vec![version], &retries).await {
-                Ok(_) => return Ok(purged),
-                Err(error) => retries.after(error).await?,
-            }
-            // It may be another server that answers now.
-            let more = self.purge_once(&what, began, end).await?;
-            if more > 0 {
-                purged += more;
-                step = self.next_step();
-                retries = step.deadline.retries();
-            }
-        }
-    }
-
-    async fn purge_once(
-        &self,
-        what: &Purge,
-        began: DateTime,
-        end: DateTime,
-    ) -> Result<u64, StoreError> {
+        let mut rounds = Rounds::default();
         match what {
             Purge::Live => {
                 let mut filter = live();
@@ -90,15 +75,50 @@ impl QueueCollection {
                 let later = doc! { ENQUEUED_AT: later, is_array: { "$exists": false } };
                 filter.insert("$nor", vec![later]);
                 let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
-                self.purge_live(query).await
+                loop {
+                    let removed = self.purge_live(query).await?;
+                    if self.are_none_left(&filter, removed, &mut rounds).await? {
+                        return Ok(rounds.changed);
+                    }
+                }
             }
             Purge::Dead => {
-                let removed = self.change_dead(Some(end), |entry, number| {
+                let remove = |entry: &mut Entry, number: usize| {
                     entry.remove(number);
                     true
-                });
-                Ok(removed.await? + self.purge_set_aside().await?)
+                };
+                let filter = doc! { DEAD_KEY: dead_until(end) };
+                loop {
+                    let removed = self.change_dead(Some(end), remove).await?;
+                    if self.are_none_left(&filter, removed, &mut rounds).await? {
+                        return Ok(rounds.changed + self.purge_set_aside().await?);
+                    }
+                }
             }
+        }
+    }
+
+    /// Whether a majority has none of the entries that the filter selects, after a round that changed so
+    /// many messages.
+    ///
+    /// A failover may undo what the round's look showed: that another process has changed the rest, or
+    /// this one in an earlier call.
+    async fn are_none_left(
+        &self,
+        filter: &Document,
+        changed: u64,
+        rounds: &mut Rounds,
+    ) -> Result<bool, StoreError> {
+        rounds.changed += changed;
+        rounds.lost = match changed > 0 {
+            true => 0,
+            false => rounds.lost + 1,
+        };
+        let step = self.next_step();
+        match step.matched_by_majority(vec![filter.clone()]).await? {
+            0 => Ok(true),
+            _ if rounds.lost == MOST_LOST => Err(StoreError::Uncertain),
+            _ => Ok(false),
         }
     }
 
@@ -160,15 +180,9 @@ impl QueueCollection {
         let (mut changed, mut lost) = (0, 0);
         let mut after = None;
         loop {
-            let mut keys = doc! { "$exists": true };
+            let mut keys = end.map_or_else(|| doc! { "$exists": true }, dead_until);
             if let Some(after) = &after {
                 keys.insert("$gt", after);
-            }
-            if let Some(end) = end {
-                // A time that no purge lasts to is damaged.
-                let [end, never] = [end, instant::after(end, LONGEST_PURGE)]
-                    .map(|time| dead_time(time.timestamp_millis()));
-                keys.insert("$not", doc! { "$gte": end, "$lt": never });
             }
             let query = Query::in_order_of(Index::DeadLetters, doc! { DEAD_KEY: keys }, CHUNK);
             let change = |entry: &mut Entry, _: &Stored| {
@@ -210,6 +224,7 @@ impl QueueCollection {
             is_set_aside: false,
             found: found.len(),
             last: None,
+            left_dead: Vec::new(),
         };
         // The answer to a command is only a number, so each command has entries of which equally
         // many messages are changed.
@@ -227,6 +242,8 @@ impl QueueCollection {
                             .entry((messages, is_delete))
                             .or_default()
                             .push(write);
+                    } else if stored.dead_key.is_some() {
+                        chunk.left_dead.push((stored.id, stored.rev));
                     }
                     chunk.last = stored.dead_key.or(chunk.last);
                 }
@@ -255,16 +272,27 @@ impl QueueCollection {
     }
 
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
-        let now = self.now().await.timestamp_millis();
+        let began = self.now().await;
+        let now = began.timestamp_millis();
         let redriven = match which {
-            Redrive::All => {
-                self.change_dead(None, |entry, number| entry.redrive(number, now))
-                    .await
-            }
+            Redrive::All => self.redrive_all(began).await,
             Redrive::Ids(ids) => self.redrive_ids(ids, now).await,
         };
         self.state.shared_poll.notify();
         redriven
+    }
+
+    async fn redrive_all(&self, began: DateTime) -> Result<u64, StoreError> {
+        let now = began.timestamp_millis();
+        let filter = doc! { DEAD_KEY: dead_until(instant::after(began, PURGE_MARGIN)) };
+        let mut rounds = Rounds::default();
+        loop {
+            let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
+            let redriven = self.change_dead(None, redrive).await?;
+            if self.are_none_left(&filter, redriven, &mut rounds).await? {
+                return Ok(rounds.changed);
+            }
+        }
     }
 
     async fn redrive_ids(&self, ids: &[MessageId], now: i64) -> Result<u64, StoreError> {
@@ -282,16 +310,37 @@ impl QueueCollection {
                     .change_chunk(self.holders(&ids), change)
                     .await?;
                 redriven += chunk.changed;
+                if !chunk.is_lost && self.are_redriven(&ids, &chunk).await? {
+                    break;
+                }
                 lost += 1;
-                match chunk.is_lost {
-                    false => break,
-                    true if lost == MOST_LOST => return Err(StoreError::Uncertain),
-                    true => {}
+                if lost == MOST_LOST {
+                    return Err(StoreError::Uncertain);
                 }
             }
         }
         Ok(redriven)
     }
+
+    /// Returns whether in a majority no dead letter has one of these ids, as the chunk of their entries
+    /// shows it.
+    async fn are_redriven(&self, ids: &[&MessageId], chunk: &Chunk) -> Result<bool, StoreError> {
+        let (mut holders, _) = self.holders(ids).into_parts();
+        holders.insert(DEAD_KEY, doc! { "$exists": true });
+        // Entries with other dead letters match both.
+        let left = (!chunk.left_dead.is_empty()).then(|| are_at(chunk.left_dead.iter().copied()));
+        let filters = iter::once(holders).chain(left).collect();
+        let matched = self.next_step().matched_by_majority(filters).await?;
+        Ok(matched == 2 * chunk.left_dead.len() as u64)
+    }
+}
+
+/// Selects the places in the list of dead letters of those that died before `end`.
+fn dead_until(end: DateTime) -> Document {
+    // A time that no purge lasts to is damaged.
+    let [end, never] =
+        [end, instant::after(end, LONGEST_PURGE)].map(|time| dead_time(time.timestamp_millis()));
+    doc! { "$exists": true, "$not": { "$gte": end, "$lt": never } }
 }
 
 /// The numbers of its dead letters, in ascending order.

@@ -70,6 +70,8 @@ struct Round {
     buried: usize,
     is_lost: bool,
     is_unknown: bool,
+    /// A claim may have arrived late, and will not.
+    is_fenced: bool,
     /// The entries of a claim that took too long and was not carried out.
     slow: Vec<Uuid>,
     /// It saw all that is ready from its place on.
@@ -148,7 +150,7 @@ impl QueueCollection {
                 if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
                     break;
                 }
-            } else if round.saw_all && place.is_head() && !round.is_unknown {
+            } else if round.saw_all && place.is_head() && !round.is_unknown && !round.is_fenced {
                 break;
             }
         }
@@ -205,8 +207,13 @@ impl QueueCollection {
         let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
         let began = Instant::now();
         let added = new_addend();
-        let written = self.compare_and_set(&writes, added, longest).await?;
+        let mut written = self.compare_and_set(&writes, added, longest).await?;
         let is_slow = began.elapsed() >= longest;
+        if !is_slow && written.contains(&Written::NotYet) {
+            // It would hide messages if it arrived when the call has gone on with others.
+            written = self.fence(&writes, added, written, longest).await?;
+            round.is_fenced = true;
+        }
         let (mut leased, mut open) = (Vec::new(), Vec::new());
         for (taken, written) in taken.into_iter().zip(written) {
             match written {
@@ -214,6 +221,7 @@ impl QueueCollection {
                     round.buried += usize::from(!taken.has_deliveries());
                     leased.push(taken);
                 }
+                Written::No if round.is_fenced => {}
                 Written::No => round.is_lost = true,
                 Written::NotYet => {
                     round.is_unknown = true;
@@ -234,7 +242,7 @@ impl QueueCollection {
                 (stored, false) => self.state.seen.put(stored.without_messages()),
             }
         }
-        if round.is_lost || round.is_unknown {
+        if round.is_lost || round.is_unknown || round.is_fenced {
             for stored in entries {
                 self.state.seen.put(stored.without_messages());
             }

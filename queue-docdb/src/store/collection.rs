@@ -297,6 +297,22 @@ impl QueueCollection {
         self.update_repeatedly(statements).await
     }
 
+    /// The same for filters without `_id`, which select few documents by an index.
+    pub(crate) async fn matched_by_majority(
+        &self,
+        filters: Vec<Document>,
+    ) -> Result<u64, StoreError> {
+        let statements: Vec<Document> = filters.into_iter().map(unchanged).collect();
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.write("update", "updates", statements.clone(), Some(&retries));
+            match sent.await {
+                Err(error) => retries.after(error).await?,
+                matched => return matched,
+            }
+        }
+    }
+
     /// Sends update statements that may take effect twice, until the server answers. Returns how many
     /// documents the last ones matched.
     pub(crate) async fn update_repeatedly(
@@ -359,7 +375,7 @@ impl QueueCollection {
 }
 
 /// A statement that changes nothing, and counts what the filter matches.
-pub(crate) fn unchanged(filter: Document) -> Document {
+fn unchanged(filter: Document) -> Document {
     doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true }
 }
 

@@ -121,16 +121,22 @@ impl QueueCollection {
                 None
             }
         };
-        let entries = self.written_entries(writes).await?;
-        let is_made = |write: &&Write| {
-            let found = entries.get(&write.id);
-            let found = found.map(|stored| (stored.rev, &stored.entry));
-            written::is_update_made(write.seen, added, &write.trace, found)
+        let Some(matched) = matched else {
+            return self.unanswered_updates(writes, added).await;
         };
-        let made: Vec<Option<bool>> = writes.iter().map(is_made).collect();
-        if let Some(matched) = matched {
-            return Ok(written::of_answered_updates(matched, &made));
-        }
+        let entries = self.written_entries(writes).await?;
+        let made = are_made(writes, added, &entries);
+        Ok(written::of_answered_updates(matched, &made))
+    }
+
+    /// What updates did whose answer was lost.
+    async fn unanswered_updates(
+        &self,
+        writes: &[&Write],
+        added: i64,
+    ) -> Result<Vec<Written>, StoreError> {
+        let entries = self.written_entries(writes).await?;
+        let made = are_made(writes, added, &entries);
         let shown = writes
             .iter()
             .zip(&made)
@@ -139,6 +145,47 @@ impl QueueCollection {
         let shown: Vec<_> = shown.map(|stored| (stored.id, stored.rev)).collect();
         let is_certain = self.are_at(&shown).await?;
         Ok(written::of_unanswered_updates(&made, is_certain))
+    }
+
+    /// Keeps updates that may still arrive from being carried out: another write of the same revision
+    /// comes before them. Returns what each did: `NotYet` becomes `Yes` or `No`, if that can be told.
+    pub(crate) async fn fence(
+        &self,
+        writes: &[Write],
+        added: i64,
+        mut written: Vec<Written>,
+        longest: Duration,
+    ) -> Result<Vec<Written>, StoreError> {
+        let is_open = |index: &usize| written[*index] == Written::NotYet;
+        let open: Vec<usize> = (0..writes.len()).filter(is_open).collect();
+        let fence = |index: &usize| Write {
+            to: To::Update(doc! {}),
+            // That of the update is none of this write.
+            trace: Trace::Ended(Vec::new()),
+            ..writes[*index].clone()
+        };
+        let fences: Vec<Write> = open.iter().map(fence).collect();
+        let fenced = self.compare_and_set(&fences, new_addend(), longest);
+        let fenced = open.into_iter().zip(fenced.await?);
+        let mut late = Vec::new();
+        for (index, fenced) in fenced {
+            match fenced {
+                Written::Yes => written[index] = Written::No,
+                Written::No => late.push(index),
+                Written::NotYet | Written::Unknown => {}
+            }
+        }
+        if late.is_empty() {
+            return Ok(written);
+        }
+        let updates: Vec<&Write> = late.iter().map(|&index| &writes[index]).collect();
+        for (index, did) in late
+            .iter()
+            .zip(self.unanswered_updates(&updates, added).await?)
+        {
+            written[*index] = did;
+        }
+        Ok(written)
     }
 
     async fn write_deletes(
@@ -222,6 +269,16 @@ impl QueueCollection {
     ) -> Result<HashMap<Uuid, Stored>, StoreError> {
         by_id(self.find(entries_by_id(ids), Stored::read).await?)
     }
+}
+
+/// Whether each update was made, as these entries show.
+fn are_made(writes: &[&Write], added: i64, entries: &HashMap<Uuid, Stored>) -> Vec<Option<bool>> {
+    let is_made = |write: &&Write| {
+        let found = entries.get(&write.id);
+        let found = found.map(|stored| (stored.rev, &stored.entry));
+        written::is_update_made(write.seen, added, &write.trace, found)
+    };
+    writes.iter().map(is_made).collect()
 }
 
 /// Finds entries without their messages.

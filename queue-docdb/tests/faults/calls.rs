@@ -67,9 +67,11 @@ pub(crate) enum Call {
     EnqueueDeleted,
     /// The first document cannot be read.
     LeaseDamaged,
+    /// The others of its claim are acked.
+    AckLast,
 }
 
-pub(crate) const CALLS: [(Call, &str); 31] = [
+pub(crate) const CALLS: [(Call, &str); 32] = [
     (Call::Enqueue, "enqueue"),
     (Call::EnqueueBatch, "enqueue_batch"),
     (Call::EnqueueAgain, "enqueue_again"),
@@ -101,6 +103,7 @@ pub(crate) const CALLS: [(Call, &str); 31] = [
     (Call::Messages, "messages"),
     (Call::EnqueueDeleted, "enqueue_deleted"),
     (Call::LeaseDamaged, "lease_damaged"),
+    (Call::AckLast, "ack_last"),
 ];
 
 /// What a call that reads has seen.
@@ -195,6 +198,7 @@ impl Call {
                 other.settle(vec![nack]).await?;
                 other.lease(1).await?;
             }
+            Self::AckLast => drop(other.ack(leased.split_off(1)).await?),
             Self::DeadLetters | Self::PurgeDead | Self::Redrive | Self::RedriveIds => {
                 let letters = leased.drain(..).map(|it| (it, ReceiptAction::DeadLetter));
                 let letters = letters.collect();
@@ -222,7 +226,7 @@ impl Call {
             Self::LeaseBatch | Self::LeaseBurying | Self::LeaseDamaged => {
                 drop(party.lease(2).await?)
             }
-            Self::Ack | Self::AckBatch | Self::AckMixed => {
+            Self::Ack | Self::AckBatch | Self::AckMixed | Self::AckLast => {
                 party.settle(all(ReceiptAction::Ack)).await?;
             }
             Self::Extend => drop(party.settle(all(ReceiptAction::Extend(DELAY))).await?),

@@ -11,7 +11,7 @@ use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
 use crate::{
     calls::Call,
-    case::drain,
+    drain::drain,
     log::{DELAY, Leased, Party, World},
     proxy::Proxy,
     record::record,
@@ -34,8 +34,10 @@ pub(crate) async fn cancel_all() -> Result<Vec<String>> {
     let database = server.database(false);
     let world = Arc::new(World::new(&database));
     let other = server.undisturbed("other", &database, &world).await?;
-    let proxy = Proxy::start(server.address()).await;
-    let subject = Server::behind(&proxy, ClientKind::Own, &database, &world).await?;
+    let proxy = Proxy::start(server.primary(), None).await;
+    let subject = server
+        .behind(&proxy, ClientKind::Own, &database, &world)
+        .await?;
     let copies = |from: usize| (from..from + 100).map(|n| world.copy(&format!("m{n}"), 1000));
     for from in (0..2 * LEASED).step_by(100) {
         other.enqueue(copies(from).collect()).await?;

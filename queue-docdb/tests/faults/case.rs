@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use queue_api::{Error, ErrorKind, Purge, QueueAdmin, Result};
+use queue_api::{Error, ErrorKind, Result};
 use queue_conformance::record::judge;
 use tokio::time::{Instant, timeout};
 
@@ -10,9 +10,11 @@ use crate::{
     adversary::{ADVERSARIES, Adversary},
     calls::{CALLS, Call, LONGEST_WAIT, Seen},
     codes,
+    drain::drain,
+    failover::Seat,
     log::{Event, Leased, Party, World},
     look::Look,
-    proxy::{Proxy, pause},
+    proxy::Proxy,
     record::record,
     schedule::{Fault, Place, Request, TIMEOUT},
     server::{CLIENTS, ClientKind, Server},
@@ -35,10 +37,6 @@ pub(crate) const HANGS: Duration = Duration::from_secs(40);
 /// How often a call is repeated after an error. Connections that the fault has broken may each fail
 /// one.
 const REPEATS: usize = 8;
-
-/// A transaction that was left open holds its messages for seconds. A message that comes in late, with
-/// an earlier ready time than the last, may be passed over for 200 ms.
-const LONGEST_DRAIN: Duration = Duration::from_secs(30);
 
 /// Commands that only read.
 const READS: [&str; 4] = ["find", "aggregate", "listCollections", "listIndexes"];
@@ -85,10 +83,11 @@ impl Case {
         })
     }
 
-    pub(crate) async fn run(&self, server: &Server) -> Report {
+    /// With a seat, the case meets a failover of the server's replica set.
+    pub(crate) async fn run(&self, server: &Server, seat: Option<Arc<Seat>>) -> Report {
         let database = server.database(self.call.is_first());
         let began = Instant::now();
-        let running = self.run_in(server, &database);
+        let running = self.run_in(server, seat, &database);
         let mut report = match running.await {
             Ok(report) => report,
             Err(error) => Report {
@@ -106,12 +105,17 @@ impl Case {
         report
     }
 
-    async fn run_in(&self, server: &Server, database: &str) -> Result<Report> {
+    async fn run_in(
+        &self,
+        server: &Server,
+        seat: Option<Arc<Seat>>,
+        database: &str,
+    ) -> Result<Report> {
         let world = Arc::new(World::new(database));
         let other = server.undisturbed("other", database, &world).await?;
         let adversary = server.undisturbed("adversary", database, &world).await?;
-        let proxy = Proxy::start(server.address()).await;
-        let connecting = || Server::behind(&proxy, self.client, database, &world);
+        let proxy = Proxy::start(server.primary(), seat.clone()).await;
+        let connecting = || server.behind(&proxy, self.client, database, &world);
         let subject = match connecting().await {
             Ok(subject) => subject,
             // Its timeouts are short for a busy machine.
@@ -136,15 +140,37 @@ impl Case {
             return Ok(report);
         }
 
+        let beside = match self.faults.contains(&Fault::OthersUndone) {
+            true => {
+                let beside = proxy.beside().await;
+                let mut party = server
+                    .behind(&beside, ClientKind::Own, database, &world)
+                    .await?;
+                party.name = adversary.name;
+                Some((beside, party))
+            }
+            false => None,
+        };
+        if let Some(seat) = &seat {
+            seat.prepare().await;
+        }
         proxy.arm(self.at, &self.faults);
         let moves = async {
-            if proxy.fault().await {
-                let moved = self.adversary.make(&adversary).await;
-                proxy.go_on();
-                moved
-            } else {
-                Ok(())
+            if !proxy.fault().await {
+                return Ok(());
             }
+            let moved = match &beside {
+                None => self.adversary.make(&adversary).await,
+                Some((beside, adversary)) => {
+                    beside.arm(0, &[]);
+                    tokio::select! {
+                        moved = self.adversary.make(adversary) => moved,
+                        () = beside.written() => Ok(()),
+                    }
+                }
+            };
+            proxy.go_on();
+            moved
         };
         let call = async {
             let began = Instant::now();
@@ -165,15 +191,21 @@ impl Case {
             requests,
             ..Report::default()
         };
+        if let Some(seat) = &seat {
+            seat.outlast().await;
+        }
         let Ok(answer) = answer else {
             report.wrong.push("the call hangs".to_owned());
             return Ok(report);
         };
+        if answer.is_ok() {
+            proxy.undo().await;
+        }
         let after = other.look(self.call).await?;
         let longest = match self.call {
             // Nothing is ready any more, and the clock stands still.
             Call::Wait if after.ready() == 0 => LONGEST_WAIT,
-            _ => TIMEOUT * self.call.timeouts(),
+            _ => server.timeout * self.call.timeouts(),
         };
         if took > longest + GRACE + busy {
             let why = format!("the call took {took:.1?}, more than {longest:?} and {GRACE:?}");
@@ -195,9 +227,10 @@ impl Case {
         let wrong = &mut report.wrong;
         self.judge_answer(&world, prepared, looks, &answer, false, wrong);
         if answer.is_err() {
-            self.repeat(&subject, &leased, &other, &mut report).await?;
+            self.repeat(&proxy, &subject, &leased, &other, &mut report)
+                .await?;
         }
-        let last = self.drain(&other, &mut report).await?;
+        let last = drain(self.call, &other, &mut report.wrong).await?;
         let events = world.events();
         report.wrong.extend(lost(&events, &last));
         let violations = judge(&record(&events));
@@ -229,6 +262,11 @@ impl Case {
         }
     }
 
+    /// Whether the primary changes, also if the call has no message that meets it.
+    pub(crate) fn is_failover(&self) -> bool {
+        self.faults.iter().any(|fault| fault.failover().is_some())
+    }
+
     /// Whether the error is one that the faults explain.
     fn judge_error(&self, error: &Error, is_disturbed: bool, report: &mut Report) {
         let may_be_final = self.faults.iter().any(|fault| match *fault {
@@ -243,8 +281,9 @@ impl Case {
             let why = format!("X1: the error is not retryable: {error:?}");
             report.wrong.push(why);
         }
-        let is_harmless =
-            report.met.is_empty() || matches!(self.faults[..], [Fault::Pause | Fault::PauseAfter]);
+        let is_harmless = !self.is_failover()
+            && (report.met.is_empty()
+                || matches!(self.faults[..], [Fault::Pause | Fault::PauseAfter]));
         let is_alone = self.adversary == Adversary::Nothing && !is_disturbed;
         if is_harmless && is_alone {
             let why = format!("nothing happened, and the call failed: {error:?}");
@@ -290,6 +329,7 @@ impl Case {
     /// After an error, the same call works and does no harm.
     async fn repeat(
         &self,
+        proxy: &Proxy,
         subject: &Party,
         leased: &[Leased],
         other: &Party,
@@ -300,6 +340,7 @@ impl Case {
             let before = other.look(self.call).await?;
             let earlier = other.world.events().len();
             let answer = timeout(HANGS, self.call.make(subject, leased)).await;
+            proxy.undo().await;
             let Ok(answer) = answer else {
                 report.wrong.push("the repeat hangs".to_owned());
                 return Ok(());
@@ -317,37 +358,6 @@ impl Case {
         report.wrong.push(why);
         Ok(())
     }
-
-    async fn drain(&self, other: &Party, report: &mut Report) -> Result<Look> {
-        drain(self.call, other, &mut report.wrong).await
-    }
-}
-
-/// Acks everything that can be leased, and returns what is left. Dead letters are removed.
-pub(crate) async fn drain(call: Call, other: &Party, wrong: &mut Vec<String>) -> Result<Look> {
-    let mut error: Option<Error> = None;
-    let began = Instant::now();
-    while began.elapsed() < LONGEST_DRAIN {
-        other.world.clock.advance(Duration::from_secs(3600));
-        match other.lease(100).await {
-            Ok(leased) if !leased.is_empty() => {
-                error = other.ack(leased).await.err();
-            }
-            Ok(_) => {
-                let look = other.look(call).await?;
-                if look.live.is_empty() {
-                    other.backend.purge(&other.world.queue, Purge::Dead).await?;
-                    return Ok(look);
-                }
-                pause(Duration::from_millis(50)).await;
-            }
-            Err(failed) => error = Some(failed),
-        }
-    }
-    let look = other.look(call).await?;
-    let why = format!("E1: {:?} cannot be leased: {error:?}", look.live);
-    wrong.push(why);
-    Ok(look)
 }
 
 impl Default for Report {

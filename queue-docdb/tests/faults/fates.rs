@@ -1,7 +1,7 @@
 //! A process is killed or suspended in the middle of a call, or its runtime is dropped.
 //!
-//! At each request of each call; in the quick share, at a third of them. Nothing confirmed is lost, nothing acked comes again, and what was not
-//! acked comes back after its visibility timeout.
+//! At each request of each call; in the quick share, at a third of them. Nothing confirmed is lost,
+//! nothing acked comes again, and what was not acked comes back after its visibility timeout.
 
 use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
 
@@ -13,12 +13,14 @@ use tokio::{runtime::Builder, sync::Semaphore, time::timeout};
 use crate::{
     adversary::Adversary,
     calls::Call,
-    case::{Case, HANGS, drain},
+    case::{Case, HANGS},
     child::{Child, News, Order, Task},
+    drain::drain,
     log::{Leased, Party, World},
     plan::Share,
     proxy::{Proxy, pause},
     record::record,
+    replay_command,
     schedule::{Fault, TIMEOUT},
     server::{ClientKind, Server},
 };
@@ -77,7 +79,7 @@ pub(crate) async fn explore(
     call: Call,
     share: Share,
     permits: &Semaphore,
-) -> Result<(usize, Vec<String>)> {
+) -> (usize, Vec<String>) {
     let (mut met, mut wrong) = (0, Vec::new());
     for first in (0..).step_by(AT_A_TIME) {
         let requests = first..first + AT_A_TIME;
@@ -94,12 +96,14 @@ pub(crate) async fn explore(
         let outcomes = cases.map(async |case| {
             let permits = permits.acquire_many(PERMITS).await;
             let _permits = permits.expect("it is not closed");
-            let Outcome { is_met, why } = run(fate, &case).await?;
-            let why = why.into_iter();
-            let why = why.map(|why| format!("{fate}: {case}\n{why}"));
-            Ok::<_, Error>((is_met, why.collect::<Vec<_>>()))
+            let Outcome { is_met, why } = replay(fate, &case).await;
+            let wrong = (!why.is_empty()).then(|| {
+                let command = replay_command(format!("{fate}/{case}"));
+                format!("{command}\n{}", why.join("\n"))
+            });
+            (is_met, wrong)
         });
-        let outcomes = future::try_join_all(outcomes).await?;
+        let outcomes = future::join_all(outcomes).await;
         let is_end = outcomes.iter().any(|(is_met, _)| !is_met);
         for (is_met, why) in outcomes {
             met += usize::from(is_met);
@@ -109,13 +113,29 @@ pub(crate) async fn explore(
             break;
         }
     }
-    Ok((met, wrong))
+    (met, wrong)
 }
 
-struct Outcome {
+/// A case, as a failure names it after its fate.
+pub(crate) fn parse(name: &str) -> Option<(Fate, Case)> {
+    let (first, case) = name.split_once('/')?;
+    let (fate, _) = FATES.iter().find(|(_, name)| *name == first)?;
+    Some((*fate, Case::parse(case)?))
+}
+
+/// Runs one case.
+pub(crate) async fn replay(fate: Fate, case: &Case) -> Outcome {
+    run(fate, case).await.unwrap_or_else(|error| Outcome {
+        is_met: false,
+        why: vec![format!("an undisturbed call failed: {error:?}")],
+    })
+}
+
+#[derive(Debug)]
+pub(crate) struct Outcome {
     /// Whether the call had this request.
-    is_met: bool,
-    why: Vec<String>,
+    pub(crate) is_met: bool,
+    pub(crate) why: Vec<String>,
 }
 
 /// One case. The process is on its own clock, which stands still while it is suspended.
@@ -129,7 +149,7 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
     }
     let scene = Scene {
         case,
-        proxy: Proxy::start(server.address()).await,
+        proxy: Proxy::start(server.primary(), None).await,
         adversary: server.undisturbed("adversary", &database, &world).await?,
         other,
         world,
@@ -143,6 +163,7 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
         }
     };
     let (met, _) = scene.proxy.heal().await;
+    scene.proxy.undo().await;
     drain(case.call, &scene.other, &mut why).await?;
     let mut all = record(&scene.world.events());
     all.extend(calls);

@@ -11,13 +11,18 @@ mod cancelled;
 mod case;
 mod child;
 mod codes;
+mod connection;
+mod drain;
+mod failover;
 mod fates;
 mod forge;
+mod late;
 mod log;
 mod look;
 mod plan;
 mod proxy;
 mod record;
+mod rounds;
 mod schedule;
 mod server;
 mod table;
@@ -26,7 +31,7 @@ mod undo;
 mod wire;
 
 use std::{
-    env,
+    env, fmt,
     process::ExitCode,
     sync::{Arc, Mutex, OnceLock},
 };
@@ -46,7 +51,8 @@ use crate::{
     child::child_main,
     fates::{FATES, Fate},
     plan::Share,
-    server::{CLIENTS, Server},
+    schedule::Request,
+    server::{CLIENTS, ClientKind, Server},
     table::Table,
 };
 
@@ -88,7 +94,7 @@ impl Run {
             let permits = self.permits.acquire_many(at_a_time).await;
             let _permits = permits.expect("it is not closed");
             let wrong = std::mem::take(&mut report.wrong);
-            report = case.run(server).await;
+            report = case.run(server, None).await;
             report.wrong.extend(wrong);
             if report.slow.is_empty() {
                 break;
@@ -106,8 +112,7 @@ impl Run {
             .into_iter()
             .map(async |(call, _)| fates::explore(fate, call, self.share, &self.permits).await);
         let (mut met, mut wrong) = (0, Vec::new());
-        for explored in future::join_all(explored).await {
-            let (cases, why) = explored.map_err(|error| format!("{error:#}"))?;
+        for (cases, why) in future::join_all(explored).await {
             met += cases;
             wrong.extend(why);
         }
@@ -115,10 +120,29 @@ impl Run {
         failed_unless_empty(&wrong)
     }
 
-    /// What a call sends when nothing happens, by both kinds of clients. Then all its cases.
-    async fn call(&self, call: Call) -> Result<(), Failed> {
-        let mut requests = Vec::new();
+    /// All calls while the primary of a replica set fails.
+    async fn failovers(&self) -> Result<(), Failed> {
+        let mut cases = Vec::new();
+        for (call, _) in CALLS {
+            // What is wrong with it, the test of the call says.
+            let (requests, _) = self.requests(call).await;
+            cases.extend(plan::failovers(call, &requests, self.share, self.seed));
+        }
+        // So that elections do not take too long.
+        let _permits = self.permits.acquire_many(AT_A_TIME).await;
         let mut wrong = Vec::new();
+        for (case, report) in rounds::run(cases).await? {
+            self.table.lock().expect("no panic").add(&case, &report);
+            if !report.wrong.is_empty() {
+                wrong.push(failure(&case, &report));
+            }
+        }
+        failed_unless_empty(&wrong)
+    }
+
+    /// What a call sends when nothing happens, by both kinds of clients, and what is wrong then.
+    async fn requests(&self, call: Call) -> (Vec<(ClientKind, Vec<Request>)>, Vec<String>) {
+        let (mut requests, mut wrong) = (Vec::new(), Vec::new());
         for (client, _) in CLIENTS {
             let undisturbed = Case {
                 call,
@@ -133,6 +157,12 @@ impl Run {
             }
             requests.push((client, report.requests));
         }
+        (requests, wrong)
+    }
+
+    /// All cases of a call.
+    async fn call(&self, call: Call) -> Result<(), Failed> {
+        let (requests, mut wrong) = self.requests(call).await;
         let cases = plan::cases(call, &requests, self.share, self.seed);
         if cases.is_empty() {
             return Err(format!("{call} sends nothing: {requests:?}").into());
@@ -163,9 +193,15 @@ fn failed_unless_empty(wrong: &[String]) -> Result<(), Failed> {
     }
 }
 
+/// The command that runs a case again.
+pub(crate) fn replay_command(case: impl fmt::Display) -> String {
+    format!("{CASES}={case} cargo test -p queue-docdb --test faults")
+}
+
 fn failure(case: &Case, report: &Report) -> String {
     format!(
-        "{CASES}={case} cargo test -p queue-docdb --test faults\nmet: {:?}, answer: {:?}\n{}",
+        "{}\nmet: {:?}, answer: {:?}\n{}",
+        replay_command(case),
         report.met,
         report.answer,
         [report.wrong.join("\n"), report.slow.join("\n")].concat()
@@ -174,13 +210,26 @@ fn failure(case: &Case, report: &Report) -> String {
 
 /// Runs one case, as a failure names it.
 fn alone(name: &str) -> Trial {
+    if let Some((fate, case)) = fates::parse(name) {
+        return Trial::test("replay", move || {
+            let outcome = runtime().block_on(fates::replay(fate, &case));
+            println!("{outcome:#?}");
+            failed_unless_empty(&outcome.why)
+        });
+    }
     let case = Case::parse(name);
     let text = format!(
         "{CASES} is {name}; it must be `all`, or a case such as ack/own/0/reply_lost/nothing"
     );
     Trial::test("replay", move || {
         let case = case.ok_or(text)?;
-        let report = runtime().block_on(async { case.run(Server::shared().await).await });
+        let report = runtime().block_on(async {
+            match case.is_failover() {
+                true => rounds::replay(&case).await,
+                false => Ok(case.run(Server::shared().await, None).await),
+            }
+        });
+        let report = report?;
         println!("{report:#?}");
         match report.wrong.is_empty() && report.slow.is_empty() {
             true => Ok(()),
@@ -219,11 +268,17 @@ fn main() -> ExitCode {
         let run = run.clone();
         Trial::test(name, move || runtime().block_on(run.fate(fate)))
     });
+    let failovers = {
+        let run = run.clone();
+        Trial::test("primary_fails_during_each_call", move || {
+            runtime().block_on(run.failovers())
+        })
+    };
     let cancelled = Trial::test("a_thousand_tasks_cancelled_at_once", || {
         let wrong = runtime().block_on(cancelled::cancel_all());
         failed_unless_empty(&wrong.map_err(|error| format!("{error:#}"))?)
     });
-    let trials: Vec<Trial> = fates.chain([cancelled]).chain(trials).collect();
+    let trials: Vec<Trial> = fates.chain([cancelled, failovers]).chain(trials).collect();
     let mut arguments = arguments;
     // They share the permits.
     arguments.test_threads = Some(trials.len());

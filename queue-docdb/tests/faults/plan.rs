@@ -45,6 +45,50 @@ pub(crate) fn cases(
     share: Share,
     seed: u64,
 ) -> Vec<Case> {
+    let points = points(requests);
+    let mut rng = Rng::with_seed(seed ^ (call as u64) << 32);
+    let planned = match share {
+        Share::Quick => quick(call, &points, &mut rng),
+        Share::All => all(&points, &mut rng),
+    };
+    of_call(call, planned)
+}
+
+/// The cases in which a call meets a failover of a replica set: each kind at each request, or in the
+/// quick share at a drawn one. Drawn adversaries, and none.
+pub(crate) fn failovers(
+    call: Call,
+    requests: &[(ClientKind, Vec<Request>)],
+    share: Share,
+    seed: u64,
+) -> Vec<Case> {
+    let points = points(requests);
+    let mut rng = Rng::with_seed(seed ^ (call as u64) << 32);
+    let mut planned = Vec::new();
+    for fault in Fault::failovers() {
+        let mut fitting: Vec<&Point> = points.iter().collect();
+        fitting.retain(|point| fault.fits(point.request));
+        if share == Share::Quick {
+            rng.shuffle(&mut fitting);
+            fitting.truncate(1);
+        }
+        for point in fitting {
+            let drawn = ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
+            let both = [Adversary::Nothing, drawn];
+            let some = match share {
+                Share::Quick => &both[rng.usize(..2)..][..1],
+                Share::All => &both,
+            };
+            planned.extend(
+                some.iter()
+                    .map(|adversary| (point, vec![fault], *adversary)),
+            );
+        }
+    }
+    of_call(call, planned)
+}
+
+fn points(requests: &[(ClientKind, Vec<Request>)]) -> Vec<Point<'_>> {
     let points = requests.iter().flat_map(|(client, requests)| {
         requests.iter().enumerate().map(|(at, request)| Point {
             client: *client,
@@ -52,14 +96,14 @@ pub(crate) fn cases(
             request,
         })
     });
-    let points: Vec<Point> = points.collect();
-    let mut rng = Rng::with_seed(seed ^ (call as u64) << 32);
-    let mut cases = match share {
-        Share::Quick => quick(call, &points, &mut rng),
-        Share::All => all(&points, &mut rng),
-    };
-    cases.retain(|(_, _, adversary)| call.fits(*adversary));
-    let cases = cases.into_iter().map(|(point, faults, adversary)| Case {
+    points.collect()
+}
+
+/// Each once.
+fn of_call(call: Call, planned: Vec<Planned>) -> Vec<Case> {
+    let fitting = planned.into_iter();
+    let fitting = fitting.filter(|(_, _, adversary)| call.fits(*adversary));
+    let cases = fitting.map(|(point, faults, adversary)| Case {
         call,
         client: point.client,
         at: point.at,

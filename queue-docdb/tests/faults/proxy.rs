@@ -1,28 +1,29 @@
 //! A proxy between one client and a server, which inflicts the faults of a case.
 
 use std::{
-    collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    sync::{Mutex as AsyncMutex, watch},
+    net::{TcpListener, TcpStream},
+    sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
 
 use crate::{
     agenda::Agenda,
-    forge,
-    schedule::{Fault, Place, Request},
-    undo::{Shown, run_and_undo},
-    wire::{Command, Message},
+    connection::Connection,
+    failover::Seat,
+    late::Late,
+    schedule::{Fault, Request},
+    undo::OldPrimary,
+    wire::Message,
 };
 
 /// How long the client's messages wait for the adversary. It may itself wait for the client.
@@ -35,16 +36,23 @@ pub(crate) struct Proxy {
     task: JoinHandle<()>,
 }
 
-struct Shared {
-    server: String,
+pub(crate) struct Shared {
+    /// The host and the port of the primary.
+    pub(crate) primary: watch::Receiver<String>,
+    /// If the case meets a failover of a replica set.
+    pub(crate) seat: Option<Arc<Seat>>,
     agenda: Mutex<Agenda>,
     /// All connections are silent.
-    is_silent: watch::Sender<bool>,
+    pub(crate) is_silent: watch::Sender<bool>,
     turn: watch::Sender<Turn>,
-    /// A request that is to arrive late.
-    late: Mutex<Option<Message>>,
-    /// A write that is to be undone.
-    shown: Mutex<Option<Shown>>,
+    pub(crate) late: Late,
+    pub(crate) old_primary: Arc<OldPrimary>,
+    /// Once armed, the client meets only the old primary.
+    is_beside: bool,
+    /// It has written there.
+    pub(crate) has_written: Notify,
+    /// The client meets a real primary without a majority.
+    is_isolated: AtomicBool,
 }
 
 /// Whose turn it is.
@@ -55,26 +63,41 @@ enum Turn {
     AfterTheAdversary,
 }
 
-/// What happens to the reply of a request that was delivered.
-enum Reply {
-    Lose,
-    Close,
-    Late(Duration),
-    Error { fault: Fault, is_part: bool },
-}
-
 impl Proxy {
-    /// Forwards to `server`, a host and a port.
-    pub(crate) async fn start(server: String) -> Self {
+    /// Forwards to the primary, a host and a port.
+    pub(crate) async fn start(primary: watch::Receiver<String>, seat: Option<Arc<Seat>>) -> Self {
+        Self::listen(primary, seat, Arc::default(), false).await
+    }
+
+    /// A proxy of another client. Once armed, that one meets only the old primary of this one.
+    pub(crate) async fn beside(&self) -> Self {
+        let Shared {
+            primary,
+            old_primary,
+            ..
+        } = &*self.shared;
+        Self::listen(primary.clone(), None, old_primary.clone(), true).await
+    }
+
+    async fn listen(
+        primary: watch::Receiver<String>,
+        seat: Option<Arc<Seat>>,
+        old_primary: Arc<OldPrimary>,
+        is_beside: bool,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let shared = Arc::new(Shared {
-            server,
+            primary,
+            seat,
             agenda: Mutex::default(),
             is_silent: watch::Sender::new(false),
             turn: watch::Sender::new(Turn::BeforeTheFault),
-            late: Mutex::default(),
-            shown: Mutex::default(),
+            late: Late::default(),
+            old_primary,
+            is_beside,
+            has_written: Notify::new(),
+            is_isolated: AtomicBool::new(false),
         });
         let all = shared.clone();
         let task = tokio::spawn(async move {
@@ -118,7 +141,7 @@ impl Proxy {
     }
 
     /// No further faults, and what is late arrives now. Returns what met a fault, and for how long
-    /// the client was held.
+    /// the client was held. It may still meet the old primary.
     pub(crate) async fn heal(&self) -> (Vec<String>, Duration) {
         let (met, held) = {
             let mut agenda = self.shared.agenda();
@@ -129,9 +152,19 @@ impl Proxy {
         self.go_on();
         self.shared.is_silent.send_replace(false);
         // The server may be gone.
-        let _ = self.shared.deliver_late().await;
-        let _ = self.shared.undo_shown().await;
+        let _ = self.shared.late.deliver(&self.shared.server()).await;
         (met, held)
+    }
+
+    /// Waits until the client has written to the old primary.
+    pub(crate) async fn written(&self) {
+        self.shared.has_written.notified().await;
+    }
+
+    /// An old primary is voted out at last.
+    pub(crate) async fn undo(&self) {
+        // The server may be gone.
+        let _ = self.shared.old_primary.end().await;
     }
 
     /// The requests since the proxy was armed.
@@ -147,12 +180,56 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    fn agenda(&self) -> MutexGuard<'_, Agenda> {
+    /// Where a new connection leads.
+    pub(crate) fn server(&self) -> String {
+        self.primary.borrow().clone()
+    }
+
+    pub(crate) fn meets_only_old_primary(&self) -> bool {
+        self.is_beside && self.agenda().is_armed
+    }
+
+    /// The client meets a primary that no majority follows, until it waits for a majority.
+    pub(crate) fn isolate(&self) {
+        self.is_isolated.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether it had to.
+    pub(crate) fn end_isolation(&self) -> bool {
+        self.is_isolated.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits until the next primary of the replica set takes writes.
+    pub(crate) async fn outlast_failover(&self) {
+        if let Some(seat) = &self.seat {
+            let began = Instant::now();
+            seat.outlast().await;
+            self.agenda().held += began.elapsed();
+        }
+    }
+
+    /// Waits until the primary of the replica set has no majority.
+    pub(crate) async fn await_cut(&self) {
+        if let Some(seat) = &self.seat {
+            let began = Instant::now();
+            seat.cut_off().await;
+            self.agenda().held += began.elapsed();
+        }
+    }
+
+    /// The reply of the primary to a message on a connection of its own.
+    pub(crate) async fn send_to_primary(&self, message: &Message) -> io::Result<Message> {
+        let mut primary = TcpStream::connect(self.server()).await?;
+        message.write(&mut primary).await?;
+        Message::read(&mut primary).await
+    }
+
+    pub(crate) fn agenda(&self) -> MutexGuard<'_, Agenda> {
         self.agenda.lock().expect("no panic")
     }
 
     /// Now the adversary moves, if this is the first fault. Returns when it has.
-    async fn strike(&self) {
+    pub(crate) async fn strike(&self) {
         let is_first = |turn: &mut Turn| {
             let is_first = *turn == Turn::BeforeTheFault;
             if is_first {
@@ -168,7 +245,7 @@ impl Shared {
         self.agenda().held += began.elapsed();
     }
 
-    async fn outlast_adversary(&self) {
+    pub(crate) async fn outlast_adversary(&self) {
         let mut turn = self.turn.subscribe();
         let moved = turn.wait_for(|turn| *turn != Turn::Adversary);
         let is_late = timeout(LONGEST_HOLD, moved).await.is_err();
@@ -178,7 +255,7 @@ impl Shared {
     }
 
     /// Waits for the end of a silence, which also ends the connection.
-    async fn outlast_silence(&self) -> io::Result<()> {
+    pub(crate) async fn outlast_silence(&self) -> io::Result<()> {
         if !*self.is_silent.borrow() {
             return Ok(());
         }
@@ -186,200 +263,9 @@ impl Shared {
         Err(io::ErrorKind::ConnectionAborted.into())
     }
 
-    fn take_shown(&self) -> Option<Shown> {
-        self.shown.lock().expect("no panic").take()
-    }
-
-    async fn undo_shown(&self) -> io::Result<()> {
-        match self.take_shown() {
-            Some(shown) => shown.undo().await,
-            None => Ok(()),
-        }
-    }
-
-    async fn deliver_late(&self) -> io::Result<()> {
-        let late = self.late.lock().expect("no panic").take();
-        if let Some(late) = late {
-            let mut server = TcpStream::connect(&self.server).await?;
-            late.write(&mut server).await?;
-            Message::read(&mut server).await?;
-        }
-        Ok(())
-    }
-
     async fn connect(&self, client: TcpStream) -> io::Result<()> {
-        let (from_client, to_client) = client.into_split();
-        let (from_server, to_server) = TcpStream::connect(&self.server).await?.into_split();
-        let connection = Connection {
-            shared: self,
-            to_client: AsyncMutex::new(to_client),
-            replies: Mutex::default(),
-        };
-        tokio::select! {
-            ended = connection.requests(from_client, to_server) => ended,
-            ended = connection.replies(from_server) => ended,
-        }
-    }
-}
-
-/// One connection of the client.
-struct Connection<'a> {
-    shared: &'a Shared,
-    to_client: AsyncMutex<OwnedWriteHalf>,
-    /// By the id of the request.
-    replies: Mutex<HashMap<i32, Reply>>,
-}
-
-impl Connection<'_> {
-    async fn requests(
-        &self,
-        mut from_client: OwnedReadHalf,
-        mut to_server: OwnedWriteHalf,
-    ) -> io::Result<()> {
-        let mut is_monitor = false;
-        loop {
-            let message = match Message::read(&mut from_client).await {
-                Ok(message) => message,
-                Err(gone) => {
-                    let is_silent = *self.shared.is_silent.borrow();
-                    if is_monitor && is_silent && self.shared.agenda().lasting.is_none() {
-                        self.shared.outlast_adversary().await;
-                        self.shared.is_silent.send_replace(false);
-                    }
-                    return Err(gone);
-                }
-            };
-            let command = Command(message.document());
-            is_monitor |= command.is_monitor();
-            self.shared.outlast_silence().await?;
-            if !command.is_check() {
-                self.shared.outlast_adversary().await;
-                self.shared.outlast_silence().await?;
-                self.shared.deliver_late().await?;
-                let fault = self.shared.agenda().meet(&command);
-                if let Some(fault) = fault {
-                    self.inflict(fault, message, command, &mut to_server)
-                        .await?;
-                    continue;
-                }
-                if command.name() == "find"
-                    && let Some(shown) = self.shared.take_shown()
-                {
-                    let reply = shown.find(&command).await?;
-                    self.answer(&message.reply(&reply)).await?;
-                    continue;
-                }
-                self.shared.undo_shown().await?;
-            }
-            message.write(&mut to_server).await?;
-        }
-    }
-
-    async fn inflict(
-        &self,
-        fault: Fault,
-        message: Message,
-        command: Command,
-        to_server: &mut OwnedWriteHalf,
-    ) -> io::Result<()> {
-        let aborted = || io::Error::from(io::ErrorKind::ConnectionAborted);
-        let mut sent = message.clone();
-        let reply = match fault {
-            Fault::Pause => {
-                self.shared.strike().await;
-                return message.write(to_server).await;
-            }
-            Fault::RequestLost => {
-                self.shared.strike().await;
-                return Ok(());
-            }
-            Fault::ResetBefore => {
-                self.shared.strike().await;
-                return Err(aborted());
-            }
-            Fault::RequestLate => {
-                self.shared.strike().await;
-                *self.shared.late.lock().expect("no panic") = Some(message);
-                return Err(aborted());
-            }
-            Fault::ShownUndone => {
-                self.shared.strike().await;
-                let shown = Shown::run(&self.shared.server, &command).await?;
-                *self.shared.shown.lock().expect("no panic") = Some(shown);
-                return Err(aborted());
-            }
-            Fault::SilenceBefore | Fault::Gone => {
-                self.shared.is_silent.send_replace(true);
-                self.shared.strike().await;
-                return self.shared.outlast_silence().await;
-            }
-            Fault::Refusing(_)
-            | Fault::Error {
-                place: Place::Refused | Place::Statements,
-                ..
-            } => {
-                self.shared.strike().await;
-                let error = forge::refusal(fault, &command);
-                return self.answer(&message.reply(&error)).await;
-            }
-            Fault::Undone | Fault::UndoneUnnoticed => {
-                let undone = run_and_undo(&self.shared.server, &command).await?;
-                let Some(undone) = undone else {
-                    return message.write(to_server).await;
-                };
-                self.shared.strike().await;
-                let reply = forge::undone(undone, fault == Fault::Undone);
-                return self.answer(&message.reply(&reply)).await;
-            }
-            Fault::ReplyLost | Fault::NoMajority => Reply::Lose,
-            Fault::SilenceAfter => {
-                self.shared.is_silent.send_replace(true);
-                Reply::Lose
-            }
-            Fault::ResetAfter => Reply::Close,
-            Fault::PauseAfter => Reply::Late(Duration::ZERO),
-            Fault::ReplyLate(timeout) => Reply::Late(timeout.passed()),
-            Fault::Error { place, .. } => {
-                let is_part = matches!(place, Place::Part | Place::Statement);
-                if is_part {
-                    sent = message.with_document(&command.without_first_statement());
-                }
-                Reply::Error { fault, is_part }
-            }
-        };
-        let id = message.id();
-        self.replies.lock().expect("no panic").insert(id, reply);
-        sent.write(to_server).await
-    }
-
-    async fn answer(&self, reply: &Message) -> io::Result<()> {
-        reply.write(&mut *self.to_client.lock().await).await
-    }
-
-    async fn replies(&self, mut from_server: OwnedReadHalf) -> io::Result<()> {
-        loop {
-            let message = Message::read(&mut from_server).await?;
-            let id = message.answers();
-            let reply = self.replies.lock().expect("no panic").remove(&id);
-            let Some(reply) = reply else {
-                self.shared.outlast_silence().await?;
-                self.answer(&message).await?;
-                continue;
-            };
-            self.shared.strike().await;
-            match reply {
-                Reply::Lose => {}
-                Reply::Close => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Reply::Late(after) => {
-                    pause(after).await;
-                    self.answer(&message).await?;
-                }
-                Reply::Error { fault, is_part } => {
-                    let error = forge::error(fault, message.document(), is_part);
-                    self.answer(&message.with_document(&error)).await?;
-                }
-            }
-        }
+        let server = TcpStream::connect(self.server()).await?;
+        Connection::run(self, client, server).await
     }
 }
 

@@ -2,8 +2,13 @@
 
 use std::{fmt, time::Duration};
 
+use crate::failover::Kind;
+
 /// The operation timeout of the clients under test. A silent connection may cost all of it.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The same if they meet a real failover. A message is held until it is over.
+pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a client's monitor looks at the server; the driver's shortest.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -26,8 +31,8 @@ pub(crate) enum Fault {
     ResetBefore,
     /// The request is carried out, and the connection ends instead of a reply.
     ResetAfter,
-    /// The connection ends, and the request arrives just before the next one of this client.
-    RequestLate,
+    /// The connection ends, and the request arrives later.
+    RequestLate(Arrival),
     /// The reply comes after this timeout has passed.
     ReplyLate(Timeout),
     /// The request does not arrive. All connections are silent until the monitor notices.
@@ -45,15 +50,40 @@ pub(crate) enum Fault {
     Undone,
     /// The same, and the client is not told. Only what the client does not want a majority to have.
     UndoneUnnoticed,
-    /// The request is carried out and the connection ends. The next find shows what it did, and then it
-    /// is undone.
+    /// A primary without a majority carries the request out, and the connection ends. What wants no
+    /// majority sees what it did, also if the call is repeated. The next write that does meets the new
+    /// primary, which has nothing of this.
     ShownUndone,
+    /// The same, and the client is told that no majority has it.
+    ShownUnconfirmed,
+    /// The primary of a replica set steps down, and the request arrives there.
+    StepDownBefore,
+    /// The request is carried out. The reply comes when the primary has stepped down.
+    StepDownAfter,
+    /// A primary carries the request out, no majority gets it, another primary is elected, and the first
+    /// one rolls it back.
+    RollBack,
+    /// The same, and the connection ends. What wants no majority still meets the first primary.
+    RollBackShown,
+    /// What the adversary writes, only such a primary has. The client reads from it, as above.
+    OthersUndone,
     /// From here until the call ends, nothing arrives and all connections are silent.
     Gone,
     /// From here until the call ends, no majority answers: writes are carried out without a reply.
     NoMajority,
     /// From here until the call ends, the server refuses every request with this code.
     Refusing(i32),
+}
+
+/// When a late request arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Arrival {
+    /// Just before the next request of this client, which may look for it.
+    BeforeNext,
+    /// Just before the one after that, which may depend on what the look showed.
+    BeforeSecond,
+    /// When the call has ended.
+    AfterCall,
 }
 
 /// A time limit of the clients.
@@ -93,14 +123,19 @@ const PLACES: [(Place, &str); 6] = [
     (Place::Concern, "concern"),
 ];
 
-const PLAIN: [(Fault, &str); 19] = [
+const PLAIN: [(Fault, &str); 23] = [
     (Fault::Pause, "pause"),
     (Fault::PauseAfter, "pause_after"),
     (Fault::RequestLost, "request_lost"),
     (Fault::ReplyLost, "reply_lost"),
     (Fault::ResetBefore, "reset_before"),
     (Fault::ResetAfter, "reset_after"),
-    (Fault::RequestLate, "request_late"),
+    (Fault::RequestLate(Arrival::BeforeNext), "request_late"),
+    (
+        Fault::RequestLate(Arrival::BeforeSecond),
+        "request_late_by_two",
+    ),
+    (Fault::RequestLate(Arrival::AfterCall), "request_after_call"),
     (Fault::ReplyLate(Timeout::Connection), "late.connection"),
     (Fault::ReplyLate(Timeout::Monitor), "late.monitor"),
     (Fault::ReplyLate(Timeout::Operation), "late.operation"),
@@ -109,11 +144,21 @@ const PLAIN: [(Fault, &str); 19] = [
     (Fault::Undone, "undone"),
     (Fault::UndoneUnnoticed, "undone_unnoticed"),
     (Fault::ShownUndone, "shown_undone"),
+    (Fault::ShownUnconfirmed, "shown_unconfirmed"),
+    (Fault::OthersUndone, "others_undone"),
     (Fault::Gone, "gone"),
     (Fault::NoMajority, "no_majority"),
     // A server that is not the primary, and one that ends commands after it began with them.
     (Fault::Refusing(10107), "refusing.10107"),
     (Fault::Refusing(11601), "refusing.11601"),
+];
+
+/// Failovers of a replica set.
+const FAILOVERS: [(Fault, &str); 4] = [
+    (Fault::StepDownBefore, "step_down_before"),
+    (Fault::StepDownAfter, "step_down_after"),
+    (Fault::RollBack, "roll_back"),
+    (Fault::RollBackShown, "roll_back_shown"),
 ];
 
 /// One code for each way in which a server and a driver treat errors: not primary, stepped down,
@@ -164,6 +209,19 @@ impl Fault {
         PLAIN.into_iter().map(|(fault, _)| fault)
     }
 
+    pub(crate) fn failovers() -> impl Iterator<Item = Self> {
+        FAILOVERS.into_iter().map(|(fault, _)| fault)
+    }
+
+    /// What the replica set does, if this is a failover.
+    pub(crate) fn failover(self) -> Option<Kind> {
+        match self {
+            Self::StepDownBefore | Self::StepDownAfter => Some(Kind::StepDown),
+            Self::RollBack | Self::RollBackShown => Some(Kind::RollBack),
+            _ => None,
+        }
+    }
+
     /// The errors of these codes in all places, also with the label of a server.
     pub(crate) fn errors(codes: &[i32]) -> impl Iterator<Item = Self> {
         let codes = codes.iter().filter(|code| !FACTS.contains(code));
@@ -199,7 +257,11 @@ impl Fault {
                 _ => is_change && !is_in_transaction && !is_durable,
             },
             Self::ShownUndone => statements > 0 && !is_in_transaction,
+            Self::ShownUnconfirmed => statements > 0 && !is_in_transaction && is_durable,
+            Self::OthersUndone => request.name == "find" && !is_in_transaction,
             Self::NoMajority => is_change && is_durable,
+            Self::RollBack => is_change,
+            Self::RollBackShown => statements > 0 && !is_in_transaction && is_durable,
             Self::Error { code, place, .. } => match place {
                 Place::Refused => true,
                 // An error ends a transaction, so nothing of it is done.
@@ -224,7 +286,8 @@ impl Fault {
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        if let Some((fault, _)) = PLAIN.iter().find(|(_, plain)| *plain == name) {
+        let mut named = PLAIN.iter().chain(&FAILOVERS);
+        if let Some((fault, _)) = named.find(|(_, its)| *its == name) {
             return Some(*fault);
         }
         let mut words = name.split('.');
@@ -256,7 +319,8 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((_, name)) = PLAIN.iter().find(|(fault, _)| fault == self) {
+        let mut named = PLAIN.iter().chain(&FAILOVERS);
+        if let Some((_, name)) = named.find(|(fault, _)| fault == self) {
             return f.write_str(name);
         }
         if let Self::Error {

@@ -7,16 +7,18 @@ use std::{
 
 use mongodb::{
     Client,
+    bson::Uuid,
     options::{ClientOptions, WriteConcern},
 };
 use mongodb_test_server::{MongoServer, ServerOptions};
 use queue_docdb::{DocDbBackend, DocDbBuilder};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::{
+    failover::Set,
     log::{Party, World},
     proxy::Proxy,
-    schedule::{CONNECT_TIMEOUT, HEARTBEAT, TIMEOUT},
+    schedule::{CONNECT_TIMEOUT, HEARTBEAT, LONG_TIMEOUT, TIMEOUT},
 };
 
 /// How the backend got its client.
@@ -34,10 +36,21 @@ pub(crate) const CLIENTS: [(ClientKind, &str); 2] = [
 ];
 
 pub(crate) struct Server {
-    server: MongoServer,
+    deployment: Deployment,
     undisturbed: Client,
+    /// The operation timeout of the clients under test.
+    pub(crate) timeout: Duration,
     /// Databases whose queue is empty. To make one and to drop it takes longer than most cases.
     empty: Mutex<Vec<String>>,
+}
+
+enum Deployment {
+    One {
+        /// Its data go with it.
+        _server: MongoServer,
+        address: watch::Sender<String>,
+    },
+    Set(Set),
 }
 
 impl Server {
@@ -52,19 +65,50 @@ impl Server {
         let options = ServerOptions::new().with_arguments(short);
         let server = MongoServer::start_dedicated(options).await;
         let server = server.expect("a MongoDB");
-        let uri = format!("{}&retryWrites=false&maxPoolSize=200", server.uri());
-        let undisturbed = Client::with_uri_str(uri).await.expect("a client");
+        let hosts = server.uri().trim_start_matches("mongodb://");
+        let address = hosts.split('/').next().expect("a host").to_owned();
+        let uri = server.uri().to_owned();
+        let deployment = Deployment::One {
+            _server: server,
+            address: watch::Sender::new(address),
+        };
+        Self::of(deployment, &uri, TIMEOUT).await
+    }
+
+    /// A replica set whose primary changes.
+    pub(crate) async fn replica_set() -> &'static Self {
+        static SET: OnceCell<Server> = OnceCell::const_new();
+        let start = async || {
+            let set = Set::start().await.expect("a replica set");
+            let uri = set.uri();
+            Self::of(Deployment::Set(set), &uri, LONG_TIMEOUT).await
+        };
+        SET.get_or_init(start).await
+    }
+
+    async fn of(deployment: Deployment, uri: &str, timeout: Duration) -> Self {
+        let uri = format!("{uri}&retryWrites=false&maxPoolSize=200");
         Self {
-            server,
-            undisturbed,
+            deployment,
+            undisturbed: Client::with_uri_str(uri).await.expect("a client"),
+            timeout,
             empty: Mutex::default(),
         }
     }
 
-    /// A host and a port.
-    pub(crate) fn address(&self) -> String {
-        let hosts = self.server.uri().trim_start_matches("mongodb://");
-        hosts.split('/').next().expect("a host").to_owned()
+    /// The host and the port of the primary.
+    pub(crate) fn primary(&self) -> watch::Receiver<String> {
+        match &self.deployment {
+            Deployment::One { address, .. } => address.subscribe(),
+            Deployment::Set(set) => set.primary(),
+        }
+    }
+
+    pub(crate) fn set(&self) -> Option<&Set> {
+        match &self.deployment {
+            Deployment::One { .. } => None,
+            Deployment::Set(set) => Some(set),
+        }
     }
 
     /// A database without a queue, or with an empty one.
@@ -73,7 +117,8 @@ impl Server {
             true => None,
             false => self.empty.lock().expect("no panic").pop(),
         };
-        empty.unwrap_or_else(|| self.server.fresh_database_name())
+        // The prefix of databases of tests.
+        empty.unwrap_or_else(|| format!("test_{}", Uuid::new().to_string().replace('-', "")))
     }
 
     /// Takes back a database whose queue is empty.
@@ -100,12 +145,13 @@ impl Server {
 
     /// The process whose connections go through a proxy.
     pub(crate) async fn behind(
+        &self,
         proxy: &Proxy,
         kind: ClientKind,
         database: &str,
         world: &Arc<World>,
     ) -> queue_api::Result<Party> {
-        Self::subject(proxy.address(), kind, TIMEOUT, database, world).await
+        Self::subject(proxy.address(), kind, self.timeout, database, world).await
     }
 
     /// The same, in any process.

@@ -1,10 +1,10 @@
-//! What a failover undoes. The command runs in a transaction that is aborted: its reply is that of the
-//! old primary, and the new primary has nothing of it.
+//! What a failover undoes. Commands run in a transaction that is aborted: their replies are those of the
+//! old primary, and the new primary has nothing of them.
 
 use std::io;
 
 use mongodb::bson::{Bson, Document, Uuid, doc};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Mutex};
 
 use crate::wire::{Command, Message};
 
@@ -17,34 +17,76 @@ const OF_THE_CLIENT: [&str; 5] = [
     "readConcern",
 ];
 
-/// A write that a find shows before it is undone.
-pub(crate) struct Shown {
+/// A primary without a majority, while the client still meets it.
+#[derive(Default)]
+pub(crate) struct OldPrimary(Mutex<Option<Shown>>);
+
+/// What it has that the next primary does not have.
+struct Shown {
     server: TcpStream,
     transaction: Vec<(&'static str, Bson)>,
 }
 
-impl Shown {
-    pub(crate) async fn run(server: &str, write: &Command) -> io::Result<Self> {
-        let mut shown = Self {
-            server: TcpStream::connect(server).await?,
-            transaction: new_transaction(),
+impl OldPrimary {
+    /// The client meets it from now on: it carries out a command. Returns its reply, or `None` if the
+    /// server refuses the command.
+    pub(crate) async fn carry_out(
+        &self,
+        server: &str,
+        command: &Command,
+    ) -> io::Result<Option<Document>> {
+        let reply = match &mut *self.0.lock().await {
+            Some(old) => send(&mut old.server, &within(command, &old.transaction)).await?,
+            new => {
+                let old = new.insert(Shown {
+                    server: TcpStream::connect(server).await?,
+                    transaction: new_transaction(),
+                });
+                let mut first = within(command, &old.transaction);
+                first.insert("startTransaction", true);
+                send(&mut old.server, &first).await?
+            }
         };
-        let mut first = within(write, &shown.transaction);
-        first.insert("startTransaction", true);
-        send(&mut shown.server, &first).await?;
-        Ok(shown)
+        if is_refused(&reply) {
+            self.end().await?;
+            return Ok(None);
+        }
+        Ok(Some(reply))
     }
 
-    /// The reply to a find. Then the write is undone.
-    pub(crate) async fn find(mut self, find: &Command) -> io::Result<Document> {
-        let reply = send(&mut self.server, &within(find, &self.transaction)).await?;
-        self.undo().await?;
-        Ok(reply)
+    /// Its reply, if the client meets it and waits for no majority. Otherwise, it is voted out.
+    pub(crate) async fn answer(&self, command: &Command) -> io::Result<Option<Document>> {
+        let mut shown = self.0.lock().await;
+        let Some(old) = shown.as_mut() else {
+            return Ok(None);
+        };
+        let is_change = command.is_change();
+        if command.fits_transaction() && !(is_change && command.is_durable()) {
+            let reply = send(&mut old.server, &within(command, &old.transaction)).await?;
+            if !is_refused(&reply) {
+                return Ok(Some(reply));
+            }
+        } else if !is_change {
+            // No transaction may contain it.
+            return Ok(None);
+        }
+        drop(shown);
+        self.end().await?;
+        Ok(None)
     }
 
-    pub(crate) async fn undo(mut self) -> io::Result<()> {
-        abort(&mut self.server, &self.transaction).await
+    /// What it has is undone, and the client meets the next primary.
+    pub(crate) async fn end(&self) -> io::Result<()> {
+        match self.0.lock().await.take() {
+            Some(mut old) => abort(&mut old.server, &old.transaction).await,
+            None => Ok(()),
+        }
     }
+}
+
+/// Whether this ends a transaction: a refused statement does so with all others.
+fn is_refused(reply: &Document) -> bool {
+    reply.get("ok").and_then(Bson::as_f64) == Some(0.0) || reply.contains_key("writeErrors")
 }
 
 fn new_transaction() -> Vec<(&'static str, Bson)> {
@@ -94,10 +136,7 @@ pub(crate) async fn run_and_undo(server: &str, command: &Command) -> io::Result<
         reply = send(&mut server, &alone).await?;
     }
     abort(&mut server, &transaction).await?;
-    // A refused statement ends a transaction with all others.
-    let is_refused =
-        reply.get("ok").and_then(Bson::as_f64) == Some(0.0) || reply.contains_key("writeErrors");
-    Ok((!is_refused).then_some(reply))
+    Ok((!is_refused(&reply)).then_some(reply))
 }
 
 fn add(command: &mut Document, transaction: &[(&str, Bson)]) {

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use mongodb::bson::{Bson, Document, RawDocument};
+use mongodb::bson::{Bson, Document, RawDocument, doc};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::schedule::Request;
@@ -207,6 +207,23 @@ impl Command {
     pub(crate) fn is_durable(&self) -> bool {
         let concern = self.0.get_document("writeConcern");
         concern.is_ok_and(|concern| concern.get_str("w") == Ok("majority"))
+    }
+
+    /// The same, answered as soon as it is carried out.
+    pub(crate) fn without_majority(&self) -> Document {
+        let mut local = self.0.clone();
+        local.insert("writeConcern", doc! { "w": 1 });
+        local
+    }
+
+    /// Whether any client may send it in a transaction.
+    pub(crate) fn fits_transaction(&self) -> bool {
+        (self.name() == "find" || self.statements() > 0) && !self.is_in_transaction()
+    }
+
+    /// Whether it needs more than the primary. Indexes do, whatever the client wants.
+    pub(crate) fn waits_for_majority(&self) -> bool {
+        self.is_change() && (self.is_durable() || self.statements() == 0)
     }
 
     /// The command without its first statement.

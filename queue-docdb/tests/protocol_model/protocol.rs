@@ -236,7 +236,7 @@ impl<'a> Wire<'a> {
         uuid(100 + self.call.id * TRIES + self.tries)
     }
 
-    /// `lease.rs`: rounds, until one is not unknown.
+    /// `lease.rs`: rounds, until one is not unknown. Without `fence`: here, a claim may always arrive late.
     fn lease(&mut self, wanted: usize) -> Result<Done, Stop> {
         let mut done = Done::default();
         while self.tries < TRIES {
