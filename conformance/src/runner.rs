@@ -6,11 +6,14 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::{self, ExitCode},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::time::Instant;
 
 use crate::{
@@ -29,15 +32,20 @@ const JUNIT: &str = "QUEUE_CONFORMANCE_JUNIT";
 /// Names the file for the report as JSON.
 const JSON: &str = "QUEUE_CONFORMANCE_JSON";
 
+/// If it is set, what has not begun when something fails is not run.
+const FAIL_FAST: &str = "QUEUE_CONFORMANCE_FAIL_FAST";
+
 /// Runs the whole suite: the `main` of a test target.
 ///
 /// It takes the arguments of `cargo test`: a filter, `--list`, `--test-threads` and so on. At the
 /// end it prints the result of each line of the contract.
 ///
-/// Every backend has the same list of tests, and none is ignored. A check of a capability that the
-/// harness does not offer is marked as not offered. It fails if the harness could offer it.
+/// Every backend has the same list of tests. A check of a capability that the harness does not
+/// offer is marked as not offered. It fails if the harness could offer it. Tests are ignored only
+/// if an environment variable leaves them nothing to run; the reason is printed.
 ///
-/// `QUEUE_CONFORMANCE_JUNIT` and `QUEUE_CONFORMANCE_JSON` name files for the report.
+/// `QUEUE_CONFORMANCE_JUNIT` and `QUEUE_CONFORMANCE_JSON` name files for the report. If
+/// `QUEUE_CONFORMANCE_FAIL_FAST` is set, what has not begun when a test fails is not run.
 pub fn run(harness: impl Harness) -> ExitCode {
     let harness: Arc<dyn Harness> = Arc::new(harness);
     if let Some(ended) = child_main(&*harness) {
@@ -45,8 +53,9 @@ pub fn run(harness: impl Harness) -> ExitCode {
     }
     watch_panics(checks::source);
     let arguments = Arguments::from_args();
+    let run = Arc::new(Run::new(harness));
     let report = Arc::new(Mutex::new(Vec::new()));
-    let trials = items().map(|item| trial(item, &harness, &report)).collect();
+    let trials = items().map(|item| trial(item, &run, &report)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if arguments.list {
         return conclusion.exit_code();
@@ -74,9 +83,10 @@ pub fn report(harness: impl Harness, threads: usize) -> Report {
     watch_panics(checks::source);
     let queue = Mutex::new(items().collect::<Vec<_>>().into_iter());
     let next = || queue.lock().expect("taking an item does not panic").next();
+    let run = Run::new(harness);
     let results = thread::scope(|scope| {
         let worker = || {
-            let results = std::iter::from_fn(next).map(|item| run_item(item, &harness));
+            let results = std::iter::from_fn(next).map(|item| run.item(item));
             results.collect::<Vec<_>>()
         };
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
@@ -101,37 +111,65 @@ fn in_order(results: Vec<CheckResult>) -> Report {
     report
 }
 
-fn trial(item: Item, harness: &Arc<dyn Harness>, results: &Arc<Mutex<Vec<CheckResult>>>) -> Trial {
-    let (harness, results) = (harness.clone(), results.clone());
-    let run = move || {
-        let result = run_item(item, &harness);
+fn trial(item: Item, run: &Arc<Run>, results: &Arc<Mutex<Vec<CheckResult>>>) -> Trial {
+    let (run, results) = (run.clone(), results.clone());
+    let runner = move || {
+        let result = run.item(item);
         let outcome = result.outcome.clone();
         results.lock().expect("no holder panics").push(result);
         match outcome {
             Outcome::Failed(why) => Err(Failed::from(why)),
-            Outcome::Passed | Outcome::NotOffered(_) | Outcome::NotRun(_) => Ok(()),
+            Outcome::NotRun(why) => Ok(Completion::ignored_with(why)),
+            Outcome::Passed | Outcome::NotOffered(_) => Ok(Completion::Completed),
         }
     };
-    Trial::test(item.name(), run)
+    Trial::ignorable_test(item.name(), runner)
 }
 
-fn run_item(item: Item, harness: &Arc<dyn Harness>) -> CheckResult {
-    let started = Instant::now();
-    let mut did = Counts::new();
-    let run = || match item.not_offered_by(&**harness) {
-        Some(capability) => check_not_offered(&**harness, capability)
-            .map(|()| Outcome::NotOffered(capability.to_string())),
-        None => item.run(harness, &mut did),
-    };
-    // Checks catch panics where they can clean up. This is for a panic anywhere else.
-    let ran = catch_unwind(AssertUnwindSafe(run));
-    let ran = ran.unwrap_or_else(|panic| Err(Panic::of(panic).to_string()));
-    CheckResult {
-        line: item.line().map(|line| line.code()),
-        check: item.name(),
-        outcome: ran.unwrap_or_else(Outcome::Failed),
-        took_ms: started.elapsed().as_millis() as u64,
-        did,
+/// What the items of a run share.
+struct Run {
+    harness: Arc<dyn Harness>,
+    fails_fast: bool,
+    has_failed: AtomicBool,
+}
+
+impl Run {
+    fn new(harness: Arc<dyn Harness>) -> Self {
+        Self {
+            harness,
+            fails_fast: env::var_os(FAIL_FAST).is_some(),
+            has_failed: AtomicBool::new(false),
+        }
+    }
+
+    fn item(&self, item: Item) -> CheckResult {
+        let started = Instant::now();
+        let mut did = Counts::new();
+        let run = || {
+            if self.fails_fast && self.has_failed.load(Ordering::Relaxed) {
+                return Ok(Outcome::NotRun(format!(
+                    "a test failed, and {FAIL_FAST} is set"
+                )));
+            }
+            match item.not_offered_by(&*self.harness) {
+                Some(capability) => check_not_offered(&*self.harness, capability)
+                    .map(|()| Outcome::NotOffered(capability.to_string())),
+                None => item.run(&self.harness, &mut did),
+            }
+        };
+        // Checks catch panics where they can clean up. This is for a panic anywhere else.
+        let ran = catch_unwind(AssertUnwindSafe(run));
+        let ran = ran.unwrap_or_else(|panic| Err(Panic::of(panic).to_string()));
+        if ran.is_err() {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        CheckResult {
+            line: item.line().map(|line| line.code()),
+            check: item.name(),
+            outcome: ran.unwrap_or_else(Outcome::Failed),
+            took_ms: started.elapsed().as_millis() as u64,
+            did,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command that a failure prints runs it again, and a shard without histories says so.
+//! The command that a failure prints runs it again, and what is not run says so.
 //!
 //! The environment decides what runs. So this program starts itself again as the conformance test
 //! of a backend with a bug.
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Trial::test("a_shard_without_histories_is_not_run", no_histories),
         Trial::test("a_seed_fails_again", a_seed_fails_again),
         Trial::test("a_record_fails_again", a_record_fails_again),
+        Trial::test("a_failure_ends_the_run_if_asked", a_failure_ends_the_run),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -53,6 +54,7 @@ fn no_histories() -> Result<(), Failed> {
     assert!(none.outcomes.values().all(is_not_run), "{none:?}");
     assert!(none.printed.contains("concurrent histories: not run"));
     assert!(!none.printed.contains("pass"), "{}", none.printed);
+    assert!(none.succeeded);
     Ok(())
 }
 
@@ -94,6 +96,21 @@ fn a_record_fails_again() -> Result<(), Failed> {
     Ok(())
 }
 
+fn a_failure_ends_the_run() -> Result<(), Failed> {
+    let folder = Folder::new()?;
+    let fail_fast = ("QUEUE_CONFORMANCE_FAIL_FAST", "1");
+    let run = folder.run("random --test-threads=1", [fail_fast, BUG])?;
+    assert_eq!(run.order, &SHARDS[..4]);
+    assert!(run.outcomes[SHARDS[0]].get("failed").is_some());
+    assert!(
+        SHARDS[1..4]
+            .iter()
+            .all(|shard| is_not_run(&run.outcomes[*shard]))
+    );
+    assert!(!run.succeeded);
+    Ok(())
+}
+
 fn is_not_run(outcome: &Value) -> bool {
     outcome.get("not_run").is_some()
 }
@@ -117,6 +134,7 @@ fn replayed(why: &str, variable: &str) -> (String, String) {
 /// The output of a run of the suite.
 #[derive(Debug)]
 struct Output {
+    succeeded: bool,
     order: Vec<String>,
     outcomes: BTreeMap<String, Value>,
     printed: String,
@@ -147,13 +165,13 @@ impl Folder {
 
     fn run<const N: usize>(
         &self,
-        filter: &str,
+        arguments: &str,
         variables: [(&str, &str); N],
     ) -> Result<Output, Failed> {
         let report = self.0.join("report.json");
         let mut command = Command::new(env::current_exe()?);
         command
-            .arg(filter)
+            .args(arguments.split(' '))
             .env(IS_THE_TEST, "")
             .env("QUEUE_CONFORMANCE_JSON", &report)
             .env("QUEUE_CONFORMANCE_KEEP", self.records())
@@ -164,6 +182,7 @@ impl Folder {
         let name = |result: &Value| result["check"].as_str().expect("it is text").to_owned();
         let outcome = |result: &Value| (name(result), result["outcome"].clone());
         Ok(Output {
+            succeeded: output.status.success(),
             order: results.iter().map(name).collect(),
             outcomes: results.iter().map(outcome).collect(),
             printed: String::from_utf8_lossy(&output.stdout)

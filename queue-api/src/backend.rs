@@ -86,7 +86,7 @@ use crate::{
 /// - **W1 woken.** `wait` returns at once if a message is ready. Otherwise it returns as soon as
 ///   the next delayed or leased message becomes ready by the backend's clock. It returns after
 ///   `at_most` at the latest, by the backend's clock or by tokio's, whichever is first. So it ends
-///   also while a test stops the backend's clock.
+///   also while a test stops the backend's clock. It may return early, but not each time.
 /// - **M1 managed.** If the backend has a [`QueueAdmin`](crate::QueueAdmin), each call does what
 ///   its documentation says, to one queue and nothing else. Calls that read change nothing.
 /// - **C1 cancel-safe.** Dropping a future at any await point loses no message. At worst, a
@@ -169,9 +169,10 @@ pub trait QueueBackend: fmt::Debug + Send + Sync + 'static {
     /// Waits until a message may be ready, at most for `at_most`.
     ///
     /// The result is a hint. `wait` may return early for no reason, and another caller may lease
-    /// the message first. But it never sleeps while a message is ready, and it returns as soon as
-    /// the next delayed or leased message becomes ready. A backend that is notified of enqueues
-    /// returns on a new message at once; other backends poll.
+    /// the message first. It does not return early each time: callers wait in a loop, which must
+    /// not spin. It never sleeps while a message is ready, and it returns as soon as the next
+    /// delayed or leased message becomes ready. A backend that is notified of enqueues returns on
+    /// a new message at once; other backends poll.
     ///
     /// # Errors
     /// The store did not answer or refused.

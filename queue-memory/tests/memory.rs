@@ -78,6 +78,7 @@ async fn wait_continues_after_its_queue_is_deleted() -> Result<()> {
     tokio::task::yield_now().await;
     backend.delete_queue(queue.name()).await?;
     tokio::task::yield_now().await;
+    assert_eq!(backend.list_queues().await?, [], "a wait makes no queue");
     queue.enqueue(&named("n").with_delay(HOUR / 2)).await?;
     waiting.await.expect("no panic")?;
     assert_eq!(start.elapsed().as_secs(), HOUR.as_secs() / 2);

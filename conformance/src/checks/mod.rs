@@ -155,7 +155,8 @@ table! {
         wait_wakes_on_an_enqueue_elsewhere wait_ends_while_the_clock_stands_still
         a_lease_that_waits_gets_what_is_enqueued_elsewhere a_lease_that_waits_ends_empty
         wait_wakes_after_a_delayed_enqueue wait_returns_when_an_exhausted_message_is_ready
-        wait_goes_on_when_the_queue_is_emptied wait_for_ever_wakes_on_an_enqueue;
+        wait_goes_on_when_the_queue_is_emptied wait_for_ever_wakes_on_an_enqueue
+        wait_waits_while_nothing_is_ready;
     W1 Manual core race_wait: an_enqueue_wakes_a_wait_at_every_point
         a_change_wakes_a_wait_at_every_point;
     W1 Manual admin race_wait: a_redrive_wakes_a_wait_at_every_point;

@@ -1,9 +1,9 @@
-//! W1: waits. A wait may return early, so these checks only demand that it returns.
+//! W1: waits. A wait may return early, so nearly all of these checks only demand that it returns.
 
 use std::{future::Future, time::Duration};
 
 use queue_api::{Purge, Redrive};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use crate::{
     fixture::{Fixture, OneQueue, dead_letter, extend, ids, msg, nack},
@@ -249,6 +249,27 @@ pub(super) async fn wait_ends_after_the_time_given(fixture: Fixture) {
         let at_most = Duration::from_millis(millis);
         let ended = fixture.backend().wait(&fixture.name, at_most);
         fixture.wait_ends(ended).await.expect("wait succeeds");
+    }
+}
+
+/// A caller waits in a loop, which must not spin. How long a wait lasts on a busy machine does not
+/// matter: it may only last longer.
+pub(super) async fn wait_waits_while_nothing_is_ready(fixture: Fixture) {
+    let late = msg("late").with_delay(Duration::from_secs(7200));
+    fixture.store(&[late]).await;
+    let at_most = Duration::from_millis(100);
+    for queue in [&*fixture, &fixture.other_queue("empty")] {
+        let mut early = 0;
+        loop {
+            let begun = Instant::now();
+            let ended = queue.backend().wait(&queue.name, at_most);
+            queue.wait_ends(ended).await.expect("wait succeeds");
+            if begun.elapsed() >= at_most / 2 {
+                break;
+            }
+            early += 1;
+            assert!(early < 20, "each of {early} waits returned early");
+        }
     }
 }
 

@@ -92,8 +92,11 @@ pub enum ManageCall {
     PurgeLive(Option<u64>),
     /// Remove all dead letters.
     PurgeDead(Option<u64>),
-    /// Delete the queue. `Some(())` if it succeeded.
-    Delete(Option<()>),
+    /// Delete the queue.
+    Delete {
+        /// Whether it was deleted for certain.
+        answered: bool,
+    },
     /// Make dead letters ready again.
     Redrive {
         /// The ids in the queue. `None` for all.
@@ -243,6 +246,49 @@ impl Call {
             | Operation::Settle { id, .. } => is_it(id),
             Operation::Lease { answer, .. } => answer.iter().flatten().any(|d| is_it(&d.id)),
             Operation::Manage { queue, .. } => is_in(subject, queue),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_record_says_what_was_answered() {
+        let message = RecordedMessage {
+            id: "q/m#1".to_owned(),
+            attempts: 1,
+            exhausted: true,
+        };
+        let stats = RecordedStats {
+            ready: 1,
+            delayed: 2,
+            leased: 3,
+            dead: 4,
+        };
+        let redrive = |answer| ManageCall::Redrive { ids: None, answer };
+        for call in [
+            ManageCall::PurgeLive(None),
+            ManageCall::PurgeLive(Some(0)),
+            ManageCall::PurgeDead(None),
+            ManageCall::PurgeDead(Some(0)),
+            ManageCall::Delete { answered: false },
+            ManageCall::Delete { answered: true },
+            redrive(None),
+            redrive(Some(0)),
+            ManageCall::DeadLetters(None),
+            ManageCall::DeadLetters(Some(vec![message.clone()])),
+            ManageCall::Peek(None),
+            ManageCall::Peek(Some(vec![message])),
+            ManageCall::List(None),
+            ManageCall::List(Some(false)),
+            ManageCall::Stats(None),
+            ManageCall::Stats(Some(stats)),
+        ] {
+            let kept = serde_json::to_string(&call).expect("a call is plain data");
+            let read: ManageCall = serde_json::from_str(&kept).expect("it was just written");
+            assert_eq!(format!("{read:?}"), format!("{call:?}"));
         }
     }
 }

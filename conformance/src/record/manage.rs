@@ -138,10 +138,11 @@ impl Recorder {
         let Some(admin) = self.connection.admin.clone() else {
             return;
         };
-        self.manage(queue, ManageCall::Delete(None), async |this| {
+        let call = |answered| ManageCall::Delete { answered };
+        self.manage(queue, call(false), async |this| {
             this.answer(admin.delete_queue(queue)).await?;
             this.record.lock().tally.add("queues deleted", 1);
-            Some(ManageCall::Delete(Some(())))
+            Some(call(true))
         })
         .await;
     }

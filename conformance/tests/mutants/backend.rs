@@ -269,6 +269,9 @@ impl QueueBackend for Mutant {
         if self.has(Bug::WaitMissesEnqueue) && self.inner.stats(queue).await?.ready == 0 {
             pending::<()>().await;
         }
+        if self.has(Bug::WaitNeverWaits) {
+            return Ok(());
+        }
         let deletions = || self.memory().deletions;
         let before = deletions();
         self.inner.wait(queue, at_most).await?;

@@ -45,6 +45,8 @@ pub(crate) enum Bug {
     DelayedCountsAsReady,
     /// A wait does not return.
     WaitMissesEnqueue,
+    /// A wait returns at once, so that its caller spins.
+    WaitNeverWaits,
     /// A name that the store reserves: writes fail, and reads say that the queue is empty.
     ReservedNameIsEmpty,
     /// A call to one queue changes the others.

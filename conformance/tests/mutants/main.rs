@@ -89,6 +89,7 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["stats_are_exact_after_every_step"],
     ),
     (Bug::WaitMissesEnqueue, &["wait_wakes_on_an_enqueue"]),
+    (Bug::WaitNeverWaits, &["wait_waits_while_nothing_is_ready"]),
     (
         Bug::ReservedNameIsEmpty,
         &["an_odd_name_works_or_is_refused_by_every_call"],

@@ -80,7 +80,8 @@ fn operations(event: &Event) -> Vec<Operation> {
             answer: *answer,
         })],
         What::Delete { is_answered } => {
-            vec![manage(ManageCall::Delete(is_answered.then_some(())))]
+            let answered = *is_answered;
+            vec![manage(ManageCall::Delete { answered })]
         }
     }
 }

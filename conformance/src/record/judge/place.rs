@@ -217,7 +217,7 @@ fn manage<'a>(call: &'a ManageCall, id: &str, name: &str) -> Vec<(Action<'a>, bo
     match call {
         ManageCall::PurgeLive(answer) => vec![(Action::RemoveLive, answer.is_some())],
         ManageCall::PurgeDead(answer) => vec![(Action::RemoveDead, answer.is_some())],
-        ManageCall::Delete(answer) => vec![(Action::RemoveAll, answer.is_some())],
+        ManageCall::Delete { answered } => vec![(Action::RemoveAll, *answered)],
         ManageCall::Redrive { ids, answer } => match ids {
             Some(ids) if !ids.iter().any(|named| named == id) => vec![],
             _ => vec![(Action::Redrive, answer.is_some())],

@@ -131,51 +131,43 @@ impl<'a> State<'a> {
 
     /// This state, and those to which lease calls may lead that show no delivery: a call that meets
     /// an exhausted message, and at most `unknown` calls without an answer.
+    ///
+    /// For each number of attempts, only the fewest such calls are tried. Whatever may follow on more
+    /// of them may follow on these, too.
     pub(super) fn with_hidden_leases(&self, until: Millis, unknown: usize) -> Vec<Self> {
         let mut states = vec![self.clone()];
-        let mut next = 0;
-        while let Some(state) = states.get(next) {
-            for hidden in state.after_hidden_lease(until, unknown) {
-                if !states.contains(&hidden) {
-                    states.push(hidden);
-                }
-            }
-            next += 1;
-        }
-        states
-    }
-
-    fn after_hidden_lease(&self, until: Millis, unknown: usize) -> Vec<Self> {
         let Self::Live(live) = self else {
-            return vec![];
+            return states;
         };
         if live.ready.0 > until {
-            return vec![];
+            return states;
         }
-        if live.attempts >= live.message.max_attempts {
-            return vec![Self::Dead {
-                message: live.message,
-                attempts: live.attempts,
-                exhausted: true,
-            }];
+        let left = unknown.saturating_sub(live.unknown_leases);
+        for (counted, attempts) in (0..=left).zip(live.attempts..) {
+            let is_exhausted = attempts >= live.message.max_attempts;
+            // A call that counts no attempt: its caller may have released the message, as `Batching`
+            // does.
+            let is_new = counted > 0 || live.lease != Lease::Unknown && !is_exhausted;
+            let calls = counted.max(1);
+            if is_new && calls <= left {
+                states.push(Self::Live(Live {
+                    attempts,
+                    lease: Lease::Unknown,
+                    ready: (live.ready.0, Millis::MAX),
+                    unknown_leases: live.unknown_leases + calls,
+                    ..live.clone()
+                }));
+            }
+            if is_exhausted {
+                states.push(Self::Dead {
+                    message: live.message,
+                    attempts,
+                    exhausted: true,
+                });
+                break;
+            }
         }
-        if live.unknown_leases >= unknown {
-            return vec![];
-        }
-        // The caller may have released the message, as `Batching` does.
-        let after = |attempts, lease| {
-            Self::Live(Live {
-                attempts,
-                lease,
-                ready: (live.ready.0, Millis::MAX),
-                unknown_leases: live.unknown_leases + 1,
-                ..live.clone()
-            })
-        };
-        vec![
-            after(live.attempts + 1, Lease::Unknown),
-            after(live.attempts, Lease::Unknown),
-        ]
+        states
     }
 
     /// Whether `step` may count the message as `counted` in this state.
