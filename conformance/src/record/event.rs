@@ -108,6 +108,8 @@ pub enum ManageCall {
     DeadLetters(Option<Vec<RecordedMessage>>),
     /// Read live messages.
     Peek(Option<Vec<RecordedMessage>>),
+    /// List all live messages.
+    Messages(Option<Vec<RecordedMessage>>),
     /// List the queues. The answer says whether this one was listed.
     List(Option<bool>),
     /// Count the messages. The counts are judged only if no answered call overlaps this one.
@@ -280,7 +282,9 @@ mod tests {
             ManageCall::DeadLetters(None),
             ManageCall::DeadLetters(Some(vec![message.clone()])),
             ManageCall::Peek(None),
-            ManageCall::Peek(Some(vec![message])),
+            ManageCall::Peek(Some(vec![message.clone()])),
+            ManageCall::Messages(None),
+            ManageCall::Messages(Some(vec![message])),
             ManageCall::List(None),
             ManageCall::List(Some(false)),
             ManageCall::Stats(None),

@@ -1,11 +1,20 @@
 //! Recorded calls on a whole queue.
 
-use queue_api::{MessageId, PageOptions, Purge, QueueName, Redrive};
+use queue_api::{MessageId, PageOptions, PeekedMessage, Purge, QueueName, Redrive};
 
 use super::{
     event::{ManageCall, Operation, RecordedMessage, RecordedStats},
     recorder::Recorder,
 };
+
+fn live(seen: Vec<PeekedMessage>) -> Vec<RecordedMessage> {
+    let live = |message: PeekedMessage| RecordedMessage {
+        id: String::from_utf8_lossy(&message.payload).into_owned(),
+        attempts: message.attempts,
+        exhausted: false,
+    };
+    seen.into_iter().map(live).collect()
+}
 
 impl Recorder {
     async fn manage(
@@ -45,12 +54,29 @@ impl Recorder {
         };
         self.manage(queue, ManageCall::Peek(None), async |this| {
             let seen = this.answer(admin.peek(queue, 10)).await?;
-            let seen = seen.into_iter().map(|message| RecordedMessage {
-                id: String::from_utf8_lossy(&message.payload).into_owned(),
-                attempts: message.attempts,
-                exhausted: false,
-            });
-            Some(ManageCall::Peek(Some(seen.collect())))
+            Some(ManageCall::Peek(Some(live(seen))))
+        })
+        .await;
+    }
+
+    /// Lists all live messages, a few on each page.
+    pub(super) async fn messages(&mut self, queue: &QueueName) {
+        let Some(admin) = self.connection.admin.clone() else {
+            return;
+        };
+        self.manage(queue, ManageCall::Messages(None), async |this| {
+            let mut page = PageOptions::new(2);
+            let mut seen = Vec::new();
+            loop {
+                let listed = this.answer(admin.messages(queue, &page)).await?;
+                seen.extend(live(listed.messages));
+                let Some(token) = listed.next else {
+                    let number = seen.len() as u64;
+                    this.record.lock().tally.add("messages listed", number);
+                    return Some(ManageCall::Messages(Some(seen)));
+                };
+                page = page.with_token(token);
+            }
         })
         .await;
     }

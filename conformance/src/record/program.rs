@@ -170,6 +170,7 @@ async fn look(cleaner: &mut Recorder, program: &Program) {
     for queue in &program.queues {
         cleaner.stats(queue).await;
         cleaner.peek(queue).await;
+        cleaner.messages(queue).await;
         cleaner.dead_letters(queue).await;
         cleaner.list(queue).await;
     }

@@ -177,12 +177,13 @@ impl Recorder {
     }
 
     async fn manage_some(&mut self, queue: &QueueName) {
-        match self.random.below(9) {
+        match self.random.below(10) {
             0 => self.stats(queue).await,
-            1 | 2 => self.peek(queue).await,
+            1 => self.peek(queue).await,
+            2 => self.messages(queue).await,
             3 | 4 => self.dead_letters(queue).await,
             5 => self.list(queue).await,
-            6 | 7 => self.redrive(queue, None).await,
+            6..9 => self.redrive(queue, None).await,
             _ => {
                 let ids = (0..3).map(|_| numbered(self.random.below(IDS))).collect();
                 self.redrive(queue, Some(ids)).await;

@@ -63,14 +63,24 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["after_max_attempts_a_message_becomes_a_dead_letter"],
     ),
     (Bug::DeadPageSkips, &["dead_letters_are_listed_in_pages"]),
-    (Bug::MessagePageSkips, &["messages_are_listed_in_pages"]),
+    (
+        Bug::MessagePageSkips,
+        &["messages_are_listed_in_pages", "concurrent_histories"],
+    ),
     (
         Bug::MessagesByReadyTime,
-        &["pages_go_on_while_messages_come_go_and_change"],
+        &[
+            "pages_go_on_while_messages_come_go_and_change",
+            "concurrent_histories",
+        ],
     ),
     (
         Bug::MessagesWithoutLeased,
-        &["messages_are_listed_in_pages", "random_histories"],
+        &[
+            "messages_are_listed_in_pages",
+            "random_histories",
+            "concurrent_histories",
+        ],
     ),
     (
         Bug::ListedSettingsAreDefaults,

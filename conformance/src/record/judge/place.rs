@@ -213,7 +213,16 @@ fn overlap(a: &Call, b: &Call) -> bool {
 
 /// What a call on the whole queue means for one id, and whether that is certain.
 fn manage<'a>(call: &'a ManageCall, id: &str, name: &str) -> Vec<(Action<'a>, bool)> {
-    let find = |seen: &'a [RecordedMessage]| seen.iter().find(|m| place(&m.id) == name);
+    let find = |seen: &'a [RecordedMessage]| seen.iter().filter(|m| place(&m.id) == name);
+    // What is listed twice was away between.
+    let listed = |seen: &'a [RecordedMessage],
+                  see: fn(Option<&'a RecordedMessage>) -> Action<'a>| {
+        let mut seen = find(seen);
+        let first = see(seen.next());
+        let again = seen.next().map(|_| see(None));
+        let all = [first].into_iter().chain(again);
+        all.map(|action| (action, true)).collect()
+    };
     match call {
         ManageCall::PurgeLive(answer) => vec![(Action::RemoveLive, answer.is_some())],
         ManageCall::PurgeDead(answer) => vec![(Action::RemoveDead, answer.is_some())],
@@ -222,15 +231,19 @@ fn manage<'a>(call: &'a ManageCall, id: &str, name: &str) -> Vec<(Action<'a>, bo
             Some(ids) if !ids.iter().any(|named| named == id) => vec![],
             _ => vec![(Action::Redrive, answer.is_some())],
         },
-        ManageCall::DeadLetters(Some(seen)) => vec![(Action::SeeDead(find(seen)), true)],
+        ManageCall::DeadLetters(Some(seen)) => listed(seen, Action::SeeDead),
+        ManageCall::Messages(Some(seen)) => listed(seen, Action::SeeLive),
         ManageCall::Peek(Some(seen)) => {
-            let seen = find(seen).map(|seen| (Action::SeeLive(seen), true));
-            seen.into_iter().collect()
+            let seen = find(seen).next();
+            seen.map(|seen| (Action::SeeLive(Some(seen)), true))
+                .into_iter()
+                .collect()
         }
         ManageCall::List(Some(false)) => vec![(Action::MissQueue, true)],
         ManageCall::Stats(Some(_)) => vec![(Action::Count, true)],
         ManageCall::DeadLetters(None)
         | ManageCall::Peek(None)
+        | ManageCall::Messages(None)
         | ManageCall::List(_)
         | ManageCall::Stats(None) => vec![],
     }
@@ -240,7 +253,9 @@ impl ManageCall {
     /// The messages that the call has shown.
     pub(super) fn seen(&self) -> &[RecordedMessage] {
         match self {
-            Self::DeadLetters(Some(seen)) | Self::Peek(Some(seen)) => seen,
+            Self::DeadLetters(Some(seen)) | Self::Peek(Some(seen)) | Self::Messages(Some(seen)) => {
+                seen
+            }
             _ => &[],
         }
     }

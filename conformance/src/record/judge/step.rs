@@ -34,7 +34,7 @@ pub(super) enum Action<'a> {
     Redrive,
     /// The dead letter in the list, if any.
     SeeDead(Option<&'a RecordedMessage>),
-    SeeLive(&'a RecordedMessage),
+    SeeLive(Option<&'a RecordedMessage>),
     /// The list of queues does not have this one.
     MissQueue,
     Count,
@@ -278,13 +278,17 @@ impl<'a> State<'a> {
             (Action::SeeDead(Some(seen)), _) => Err(format!(
                 "D1: {seen:?} is in the list of dead letters, but it is {self:?}"
             )),
-            (Action::SeeLive(seen), Self::Live(live))
+            (Action::SeeLive(None), Self::Live(live)) => Err(format!(
+                "M1: message {} is not in the list",
+                live.message.name
+            )),
+            (Action::SeeLive(Some(seen)), Self::Live(live))
                 if (live.message.name, live.attempts) == (&*seen.id, seen.attempts) =>
             {
                 Ok(self.clone())
             }
-            (Action::SeeLive(seen), _) => {
-                Err(format!("M1: peek returned {seen:?}, but it is {self:?}"))
+            (Action::SeeLive(Some(seen)), _) => {
+                Err(format!("M1: {seen:?} was read, but it is {self:?}"))
             }
             (Action::MissQueue, Self::Live(_) | Self::Dead { .. }) => {
                 Err("M1: the queue is not in the list, but it has a message".into())
