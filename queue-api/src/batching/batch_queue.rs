@@ -34,6 +34,9 @@ const LONGEST_GATHERING: Duration = Duration::from_millis(1);
 /// How long a batch waits for the one before it. One that takes longer goes on beside it.
 const LONGEST_TURN: Duration = Duration::from_secs(10);
 
+/// How long a call may hang at least.
+const LEAST_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A batch is sent after this many scheduler turns in which no caller joined it. One turn is too
 /// few with several threads: another thread may be about to run the callers that were answered.
 const QUIET_TURNS: u32 = 3;
@@ -202,7 +205,7 @@ impl<O: Operation> BatchQueues<O> {
             error.kind(),
             ErrorKind::InvalidInput | ErrorKind::Codec | ErrorKind::Internal
         );
-        let repeat = may_be_one_caller && callers.len() > 1;
+        let mut repeat = may_be_one_caller && callers.len() > 1;
         for caller in callers {
             if !repeat {
                 caller.answer(Err(error.clone()));
@@ -213,20 +216,22 @@ impl<O: Operation> BatchQueues<O> {
                 let answer = queues.call_alone(&queue, &caller, &error).await;
                 caller.answer(answer);
             };
-            take_turn(alone).await;
+            // While the store hangs, each repeat would take a turn.
+            repeat = take_turn(alone).await;
         }
     }
 
-    /// Makes one call. If it hangs, it is given up when no caller waits for it any more. It may still
-    /// take effect.
+    /// Makes one call. If it hangs, it is given up when no caller waits for it any more, but not before
+    /// a minute has passed: it may release leases. It may still take effect.
     async fn call(&self, queue: &QueueName, callers: &[CallerOf<O>]) -> Result<Vec<O::Answer>> {
         let call = || self.operation.call(&*self.backend, queue, callers);
         let mut call = pin!(backend_call(O::NAME, call));
+        let began = Instant::now();
         loop {
             if let Ok(answer) = tokio::time::timeout(LONGEST_TURN, &mut call).await {
                 return answer;
             }
-            if !callers.iter().any(Caller::is_waiting) {
+            if began.elapsed() >= LEAST_PATIENCE && !callers.iter().any(Caller::is_waiting) {
                 let message = "the store did not answer in time";
                 return Err(Error::new(ErrorKind::TimedOut, O::NAME, message));
             }

@@ -60,7 +60,7 @@ use crate::{
 ///   times that, and up to a millisecond for the callers of these acks. This lets tasks that ack and
 ///   then lease share both round trips.
 /// - **Calls that hang**: a batch waits for at most 10 seconds for the one before it. If that one takes
-///   longer, it goes on beside the next ones. It is given up when its callers are dropped.
+///   longer, it goes on beside the next ones. It is given up after a minute if its callers are dropped.
 /// - **Runtimes**: the runtime that makes the first call of a kind sends the batches of that kind.
 ///   If clones live in several runtimes, keep all of them running.
 /// - **Leases**: calls with the same visibility timeout share a batch. Messages go to the earliest

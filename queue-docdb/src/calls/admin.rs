@@ -1,15 +1,16 @@
 //! Administration: purge and redrive.
 
-use std::{collections::BTreeMap, iter};
+use std::{collections::BTreeMap, iter, time::Duration};
 
 use mongodb::bson::{DateTime, Document, RawDocument, Uuid, doc};
 use queue_api::{MessageId, Purge, Redrive};
+use tokio::time::Instant;
 
 use super::{settle, stats::live};
 use crate::{
     document::{
-        encode::dead_time,
-        entry::Entry,
+        encode::{dead_in, dead_time},
+        entry::{Entry, Part},
         fields::{DEAD_KEY, ENQUEUED_AT, MESSAGES, PARTED, VISIBLE_AT},
         instant,
         stored::Stored,
@@ -33,6 +34,9 @@ const PURGE_MARGIN: i64 = 1000;
 /// In milliseconds: a day.
 const LONGEST_PURGE: i64 = 24 * 3600 * 1000;
 
+/// For how long rounds count as progress that have changed something.
+const LONGEST_ROUNDS: Duration = Duration::from_secs(60);
+
 /// How often in a row a chunk may be changed by others first. Each takes two round trips.
 const MOST_LOST: u32 = 100;
 
@@ -47,17 +51,25 @@ struct Chunk {
     found: usize,
     /// The last place in the list of dead letters.
     last: Option<String>,
-    /// Entries that it has left as they are, and that have dead letters.
-    left_dead: Vec<(Uuid, i64)>,
 }
 
 /// What the rounds of a call came to.
-#[derive(Default)]
 struct Rounds {
+    began: Instant,
     /// Messages that were changed.
     changed: u64,
-    /// How many in a row have changed nothing, although something is left.
+    /// How many in a row have changed nothing although something is left, or have come late.
     lost: u32,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            changed: 0,
+            lost: 0,
+        }
+    }
 }
 
 impl QueueCollection {
@@ -65,7 +77,7 @@ impl QueueCollection {
         // What comes later stays, or the purge might never end.
         let began = self.now().await;
         let end = instant::after(began, PURGE_MARGIN);
-        let mut rounds = Rounds::default();
+        let mut rounds = Rounds::new();
         match what {
             Purge::Live => {
                 let mut filter = live();
@@ -77,7 +89,10 @@ impl QueueCollection {
                 let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
                 loop {
                     let removed = self.purge_live(query).await?;
-                    if self.are_none_left(&filter, removed, &mut rounds).await? {
+                    if self
+                        .are_none_left(Index::Claim, &filter, removed, &mut rounds)
+                        .await?
+                    {
                         return Ok(rounds.changed);
                     }
                 }
@@ -90,7 +105,10 @@ impl QueueCollection {
                 let filter = doc! { DEAD_KEY: dead_until(end) };
                 loop {
                     let removed = self.change_dead(Some(end), remove).await?;
-                    if self.are_none_left(&filter, removed, &mut rounds).await? {
+                    if self
+                        .are_none_left(Index::DeadLetters, &filter, removed, &mut rounds)
+                        .await?
+                    {
                         return Ok(rounds.changed + self.purge_set_aside().await?);
                     }
                 }
@@ -105,17 +123,20 @@ impl QueueCollection {
     /// this one in an earlier call.
     async fn are_none_left(
         &self,
+        index: Index,
         filter: &Document,
         changed: u64,
         rounds: &mut Rounds,
     ) -> Result<bool, StoreError> {
         rounds.changed += changed;
-        rounds.lost = match changed > 0 {
+        // By the clock of a producer, its messages may have been there before the call for ever.
+        rounds.lost = match changed > 0 && rounds.began.elapsed() < LONGEST_ROUNDS {
             true => 0,
             false => rounds.lost + 1,
         };
         let step = self.next_step();
-        match step.matched_by_majority(vec![filter.clone()]).await? {
+        let left = [(filter.clone(), index.keys())];
+        match step.matched_by_majority(left).await? {
             0 => Ok(true),
             _ if rounds.lost == MOST_LOST => Err(StoreError::Uncertain),
             _ => Ok(false),
@@ -211,7 +232,7 @@ impl QueueCollection {
     async fn change_chunk(
         &self,
         query: Query,
-        change: impl Fn(&mut Entry, &Stored) -> usize,
+        mut change: impl FnMut(&mut Entry, &Stored) -> usize,
     ) -> Result<Chunk, StoreError> {
         let query = query.with_projection(doc! { MESSAGES: 0 });
         let read = |found: &RawDocument| {
@@ -224,7 +245,6 @@ impl QueueCollection {
             is_set_aside: false,
             found: found.len(),
             last: None,
-            left_dead: Vec::new(),
         };
         // The answer to a command is only a number, so each command has entries of which equally
         // many messages are changed.
@@ -242,8 +262,6 @@ impl QueueCollection {
                             .entry((messages, is_delete))
                             .or_default()
                             .push(write);
-                    } else if stored.dead_key.is_some() {
-                        chunk.left_dead.push((stored.id, stored.rev));
                     }
                     chunk.last = stored.dead_key.or(chunk.last);
                 }
@@ -273,10 +291,16 @@ impl QueueCollection {
 
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
         let began = self.now().await;
-        let now = began.timestamp_millis();
         let redriven = match which {
             Redrive::All => self.redrive_all(began).await,
-            Redrive::Ids(ids) => self.redrive_ids(ids, now).await,
+            Redrive::Ids(ids) => {
+                let mut redriven = 0;
+                for ids in ids.chunks(CHUNK) {
+                    let ids: Vec<&MessageId> = ids.iter().collect();
+                    redriven += self.redrive_ids(&ids, began).await?;
+                }
+                Ok(redriven)
+            }
         };
         self.state.shared_poll.notify();
         redriven
@@ -284,54 +308,83 @@ impl QueueCollection {
 
     async fn redrive_all(&self, began: DateTime) -> Result<u64, StoreError> {
         let now = began.timestamp_millis();
-        let filter = doc! { DEAD_KEY: dead_until(instant::after(began, PURGE_MARGIN)) };
-        let mut rounds = Rounds::default();
+        let filter = doc! { DEAD_KEY: dead_until(began) };
+        let mut rounds = Rounds::new();
+        let mut end = None;
         loop {
             let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
-            let redriven = self.change_dead(None, redrive).await?;
-            if self.are_none_left(&filter, redriven, &mut rounds).await? {
+            let redriven = self.change_dead(end, redrive).await?;
+            let index = Index::DeadLetters;
+            if self
+                .are_none_left(index, &filter, redriven, &mut rounds)
+                .await?
+            {
                 return Ok(rounds.changed);
             }
+            // What has died since was made ready once.
+            end = Some(began);
         }
     }
 
-    async fn redrive_ids(&self, ids: &[MessageId], now: i64) -> Result<u64, StoreError> {
-        let mut redriven = 0;
-        for chunk in ids.chunks(CHUNK) {
-            let ids: Vec<&MessageId> = chunk.iter().collect();
-            let mut lost = 0;
-            loop {
-                let change = |entry: &mut Entry, stored: &Stored| {
-                    let numbers = ids.iter().filter_map(|id| stored.number(id));
-                    numbers.filter(|&number| entry.redrive(number, now)).count()
+    async fn redrive_ids(&self, ids: &[&MessageId], began: DateTime) -> Result<u64, StoreError> {
+        let now = began.timestamp_millis();
+        let (mut redriven, mut lost) = (0, 0);
+        loop {
+            // Entries that have other dead letters too, with the numbers of these ids.
+            let mut mixed = Vec::new();
+            let change = |entry: &mut Entry, stored: &Stored| {
+                let numbers = ids.iter().filter_map(|id| stored.number(id));
+                let numbers: Vec<usize> = numbers.collect();
+                // What has died since was made ready once.
+                let is_due = |entry: &Entry, number| {
+                    let died = entry.part(number).and_then(Part::dead_at);
+                    lost == 0 || died.is_some_and(|at| at < now)
                 };
-                let chunk = self
-                    .next_step()
-                    .change_chunk(self.holders(&ids), change)
-                    .await?;
-                redriven += chunk.changed;
-                if !chunk.is_lost && self.are_redriven(&ids, &chunk).await? {
-                    break;
+                let redriven = numbers
+                    .iter()
+                    .filter(|&&it| is_due(entry, it) && entry.redrive(it, now));
+                let redriven = redriven.count();
+                if entry.dead_at().is_some() {
+                    mixed.push((stored.id, numbers));
                 }
-                lost += 1;
-                if lost == MOST_LOST {
-                    return Err(StoreError::Uncertain);
-                }
+                redriven
+            };
+            let holders = self.holders(ids);
+            let chunk = self.next_step().change_chunk(holders, change).await?;
+            redriven += chunk.changed;
+            if !chunk.is_lost && self.are_redriven(ids, &mixed, began).await? {
+                return Ok(redriven);
+            }
+            lost += 1;
+            if lost == MOST_LOST {
+                return Err(StoreError::Uncertain);
             }
         }
-        Ok(redriven)
     }
 
-    /// Returns whether in a majority no dead letter has one of these ids, as the chunk of their entries
-    /// shows it.
-    async fn are_redriven(&self, ids: &[&MessageId], chunk: &Chunk) -> Result<bool, StoreError> {
-        let (mut holders, _) = self.holders(ids).into_parts();
-        holders.insert(DEAD_KEY, doc! { "$exists": true });
-        // Entries with other dead letters match both.
-        let left = (!chunk.left_dead.is_empty()).then(|| are_at(chunk.left_dead.iter().copied()));
-        let filters = iter::once(holders).chain(left).collect();
-        let matched = self.next_step().matched_by_majority(filters).await?;
-        Ok(matched == 2 * chunk.left_dead.len() as u64)
+    /// Whether a majority has no letter with one of these ids that died before. `mixed`: entries that
+    /// have other dead letters too, with the numbers of these ids, which never change.
+    async fn are_redriven(
+        &self,
+        ids: &[&MessageId],
+        mixed: &[(Uuid, Vec<usize>)],
+        began: DateTime,
+    ) -> Result<bool, StoreError> {
+        let (mut others, _) = self.holders(ids).into_parts();
+        others.insert(DEAD_KEY, dead_until(began));
+        let index = match self.state.knowledge.is_keyed() {
+            true => doc! { ID: 1 },
+            false => Index::Ids.keys(),
+        };
+        if !mixed.is_empty() {
+            let mixed: Vec<Uuid> = mixed.iter().map(|(entry, _)| *entry).collect();
+            others.insert("$nor", vec![doc! { ID: { "$in": mixed } }]);
+        }
+        let mixed = mixed
+            .iter()
+            .map(|(entry, numbers)| (dead_in(*entry, numbers, began), doc! { ID: 1 }));
+        let left = iter::once((others, index)).chain(mixed);
+        Ok(self.next_step().matched_by_majority(left).await? == 0)
     }
 }
 

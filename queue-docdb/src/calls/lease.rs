@@ -211,8 +211,12 @@ impl QueueCollection {
         let is_slow = began.elapsed() >= longest;
         if !is_slow && written.contains(&Written::NotYet) {
             // It would hide messages if it arrived when the call has gone on with others.
-            written = self.fence(&writes, added, written, longest).await?;
-            round.is_fenced = true;
+            let fenced = self.fence(&writes, added, &mut written, longest).await;
+            round.is_fenced = fenced.is_ok();
+            if let Err(error) = fenced {
+                // What is claimed for certain is delivered all the same.
+                tracing::warn!(queue = self.messages.name(), %error, "a late claim may hide messages");
+            }
         }
         let (mut leased, mut open) = (Vec::new(), Vec::new());
         for (taken, written) in taken.into_iter().zip(written) {

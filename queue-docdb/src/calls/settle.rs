@@ -133,7 +133,7 @@ impl QueueCollection {
         doubtful: &mut Doubtful,
         outcomes: &mut [LeaseOutcome],
     ) -> Result<HashMap<Uuid, Stored>, StoreError> {
-        if open.len() > FEW {
+        if open.is_empty() || open.len() > FEW {
             return Ok(HashMap::new());
         }
         let _turn = self.state.seen.turn().await;

@@ -77,7 +77,14 @@ impl Stored {
 fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
     let max_attempts = count(document, MAX_ATTEMPTS).filter(|&most| most > 0);
     let max_attempts = max_attempts.ok_or(Damage(MAX_ATTEMPTS))?;
-    let top = date(document, VISIBLE_AT).map(DateTime::timestamp_millis);
+    let top = match document.get(VISIBLE_AT) {
+        Ok(None) => None,
+        _ => Some(
+            date(document, VISIBLE_AT)
+                .ok_or(Damage(VISIBLE_AT))?
+                .timestamp_millis(),
+        ),
+    };
     let is_parted = !matches!(document.get(PARTED), Ok(None));
     // Statements for whole entries, and their sums, would meet it.
     if is_parted

@@ -169,9 +169,20 @@ pub(crate) fn dead_time(at: Millis) -> String {
     format!("{:016}", at.max(0))
 }
 
+/// Selects an entry in which one of these messages is a letter that died before `end`.
+pub(crate) fn dead_in(entry: Uuid, numbers: &[usize], end: DateTime) -> Document {
+    let numbers = self::numbers(numbers);
+    let is_dead = doc! { "m": { "$in": numbers }, "dead.at": { "$lt": end } };
+    doc! { ID: entry, PARTS: { "$elemMatch": is_dead } }
+}
+
+fn numbers(numbers: &[usize]) -> Vec<i32> {
+    let numbers = numbers.iter().map(|&n| i32::try_from(n).unwrap_or(0));
+    numbers.collect()
+}
+
 fn part(part: &Part) -> Bson {
-    let numbers = part.numbers.iter().map(|&n| i32::try_from(n).unwrap_or(0));
-    let numbers: Vec<i32> = numbers.collect();
+    let numbers = numbers(&part.numbers);
     let count = i32::try_from(numbers.len()).unwrap_or(i32::MAX);
     let mut document = doc! { "m": numbers, "n": count, ATTEMPTS: i64::from(part.attempts) };
     match &part.fate {

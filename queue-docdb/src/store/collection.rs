@@ -252,16 +252,6 @@ impl QueueCollection {
             .await
     }
 
-    /// The same, as one of the tries of a caller that can send them again after any error.
-    pub(crate) async fn update_again(
-        &self,
-        statements: Vec<Document>,
-        tries: &Retries,
-    ) -> Result<u64, StoreError> {
-        self.write("update", "updates", by_id(statements), Some(tries))
-            .await
-    }
-
     /// Sends delete statements in one command, and returns how many documents are deleted. Errors
     /// are as for [`update`](Self::update).
     ///
@@ -289,27 +279,27 @@ impl QueueCollection {
         &self,
         filters: impl IntoIterator<Item = Document>,
     ) -> Result<u64, StoreError> {
-        let statements: Vec<Document> = filters.into_iter().map(unchanged).collect();
-        if statements.is_empty() {
-            return Ok(0);
-        }
-        // They change nothing.
-        self.update_repeatedly(statements).await
+        let by_id = filters
+            .into_iter()
+            .map(|filter| (filter, doc! { "_id": 1 }));
+        self.matched_by_majority(by_id).await
     }
 
-    /// The same for filters without `_id`, which select few documents by an index.
+    /// The same for filters with the keys of an index by which each finds its documents.
     pub(crate) async fn matched_by_majority(
         &self,
-        filters: Vec<Document>,
+        filters: impl IntoIterator<Item = (Document, Document)>,
     ) -> Result<u64, StoreError> {
-        let statements: Vec<Document> = filters.into_iter().map(unchanged).collect();
-        let mut retries = self.deadline.retries();
-        loop {
-            let sent = self.write("update", "updates", statements.clone(), Some(&retries));
-            match sent.await {
-                Err(error) => retries.after(error).await?,
-                matched => return matched,
-            }
+        let statement = |(filter, index)| {
+            let mut statement = unchanged(filter);
+            statement.insert("hint", index);
+            statement
+        };
+        let statements: Vec<Document> = filters.into_iter().map(statement).collect();
+        match statements.is_empty() {
+            true => Ok(0),
+            // They change nothing.
+            false => self.update_repeatedly(statements).await,
         }
     }
 
@@ -319,9 +309,11 @@ impl QueueCollection {
         &self,
         statements: Vec<Document>,
     ) -> Result<u64, StoreError> {
+        let statements = by_id(statements);
         let mut retries = self.deadline.retries();
         loop {
-            match self.update_again(statements.clone(), &retries).await {
+            let sent = self.write("update", "updates", statements.clone(), Some(&retries));
+            match sent.await {
                 Err(error) => retries.after(error).await?,
                 matched => return matched,
             }
@@ -379,9 +371,12 @@ fn unchanged(filter: Document) -> Document {
     doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true }
 }
 
+/// Those without a hint find documents by `_id`.
 fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
     for statement in &mut statements {
-        statement.insert("hint", doc! { "_id": 1 });
+        if !statement.contains_key("hint") {
+            statement.insert("hint", doc! { "_id": 1 });
+        }
     }
     statements
 }

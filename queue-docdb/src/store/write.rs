@@ -148,14 +148,14 @@ impl QueueCollection {
     }
 
     /// Keeps updates that may still arrive from being carried out: another write of the same revision
-    /// comes before them. Returns what each did: `NotYet` becomes `Yes` or `No`, if that can be told.
+    /// comes before them. In `written`, `NotYet` becomes `Yes` or `No`, if that can be told.
     pub(crate) async fn fence(
         &self,
         writes: &[Write],
         added: i64,
-        mut written: Vec<Written>,
+        written: &mut [Written],
         longest: Duration,
-    ) -> Result<Vec<Written>, StoreError> {
+    ) -> Result<(), StoreError> {
         let is_open = |index: &usize| written[*index] == Written::NotYet;
         let open: Vec<usize> = (0..writes.len()).filter(is_open).collect();
         let fence = |index: &usize| Write {
@@ -165,27 +165,23 @@ impl QueueCollection {
             ..writes[*index].clone()
         };
         let fences: Vec<Write> = open.iter().map(fence).collect();
-        let fenced = self.compare_and_set(&fences, new_addend(), longest);
-        let fenced = open.into_iter().zip(fenced.await?);
+        let fenced = self.compare_and_set(&fences, new_addend(), longest).await?;
         let mut late = Vec::new();
-        for (index, fenced) in fenced {
+        for (index, fenced) in open.into_iter().zip(fenced) {
             match fenced {
                 Written::Yes => written[index] = Written::No,
                 Written::No => late.push(index),
                 Written::NotYet | Written::Unknown => {}
             }
         }
-        if late.is_empty() {
-            return Ok(written);
+        if !late.is_empty() {
+            let updates: Vec<&Write> = late.iter().map(|&index| &writes[index]).collect();
+            let did = self.unanswered_updates(&updates, added).await?;
+            for (index, did) in late.into_iter().zip(did) {
+                written[index] = did;
+            }
         }
-        let updates: Vec<&Write> = late.iter().map(|&index| &writes[index]).collect();
-        for (index, did) in late
-            .iter()
-            .zip(self.unanswered_updates(&updates, added).await?)
-        {
-            written[*index] = did;
-        }
-        Ok(written)
+        Ok(())
     }
 
     async fn write_deletes(

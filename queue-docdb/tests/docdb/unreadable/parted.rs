@@ -67,11 +67,15 @@ fn kind(what: &str, index: usize, path: &[&'static str], value: Option<Bson>) ->
     })
 }
 
+fn all_dead(document: &mut Document) {
+    let dead = part(document, 1).clone();
+    let mut other = dead.clone();
+    other.extend(doc! { "m": [0], "n": 1 });
+    document.insert("parts", [other, dead].to_vec());
+}
+
 pub(super) fn contradictions() -> Vec<Kind> {
     let time = DateTime::from_millis;
-    let both = |document: &mut Document| -> Vec<Document> {
-        [0, 1].map(|index| part(document, index).clone()).to_vec()
-    };
     vec![
         Kind::new("no part", |document, _| {
             document.insert("parts", Bson::Array(Vec::new()));
@@ -106,17 +110,10 @@ pub(super) fn contradictions() -> Vec<Kind> {
         Kind::new("ready after its parts", move |document, _| {
             part(document, 0).insert("at", time(0));
         }),
-        Kind::new("ready, but dead", move |document, _| {
-            let dead = both(document).pop();
-            let other = doc! { "m": [0], "n": 1 };
-            let parts = dead
-                .iter()
-                .cloned()
-                .chain(dead.iter().cloned().map(|mut dead| {
-                    dead.extend(other.clone());
-                    dead
-                }));
-            document.insert("parts", parts.collect::<Vec<_>>());
+        Kind::new("ready, but dead", move |document, _| all_dead(document)),
+        Kind::new("ready at several times, but dead", move |document, _| {
+            all_dead(document);
+            document.insert("visible_at", [time(1), time(2)].to_vec());
         }),
         Kind::new("dead and not in the list", |document, _| {
             document.remove("dead_key");
