@@ -86,7 +86,8 @@ use crate::{
 /// - **W1 woken.** `wait` returns at once if a message is ready. Otherwise it returns as soon as
 ///   the next delayed or leased message becomes ready by the backend's clock. It returns after
 ///   `at_most` at the latest, by the backend's clock or by tokio's, whichever is first. So it ends
-///   also while a test stops the backend's clock. It may return early, but not each time.
+///   also while a test stops the backend's clock. It may return early now and then, but not
+///   every time: a caller that waits in a loop would spin.
 /// - **M1 managed.** If the backend has a [`QueueAdmin`](crate::QueueAdmin), each call does what
 ///   its documentation says, to one queue and nothing else. Calls that read change nothing.
 /// - **C1 cancel-safe.** Dropping a future at any await point loses no message. At worst, a

@@ -31,8 +31,8 @@ const MOST_TURNS: u32 = 200;
 /// How long it waits for them at most: a turn takes as long as all tasks that are ready to run.
 const LONGEST_GATHERING: Duration = Duration::from_millis(1);
 
-/// How long a batch waits for the one before it. One that takes longer goes on beside it.
-const LONGEST_TURN: Duration = Duration::from_secs(10);
+/// How long a batch may hold up the next one. After that, both are under way.
+const LONGEST_HOLD_UP: Duration = Duration::from_secs(10);
 
 /// How long a call may hang at least.
 const LEAST_PATIENCE: Duration = Duration::from_secs(60);
@@ -216,8 +216,8 @@ impl<O: Operation> BatchQueues<O> {
                 let answer = queues.call_alone(&queue, &caller, &error).await;
                 caller.answer(answer);
             };
-            // While the store hangs, each repeat would take a turn.
-            repeat = take_turn(alone).await;
+            // While the store hangs, each repeat would hold up the next one.
+            repeat = run_or_detach(alone).await;
         }
     }
 
@@ -228,7 +228,7 @@ impl<O: Operation> BatchQueues<O> {
         let mut call = pin!(backend_call(O::NAME, call));
         let began = Instant::now();
         loop {
-            if let Ok(answer) = tokio::time::timeout(LONGEST_TURN, &mut call).await {
+            if let Ok(answer) = tokio::time::timeout(LONGEST_HOLD_UP, &mut call).await {
                 return answer;
             }
             if began.elapsed() >= LEAST_PATIENCE && !callers.iter().any(Caller::is_waiting) {
@@ -260,18 +260,21 @@ impl<O: Operation> BatchQueues<O> {
     }
 }
 
-/// Runs a call until it ends or its turn is over. Then it goes on in a task of its own, so that no
+/// Runs a call until it ends or has held up others for too long. Then it goes on in a task of its own, so that no
 /// other caller waits for it. Returns whether it has ended.
-async fn take_turn(call: impl Future<Output = ()> + Send + 'static) -> bool {
+async fn run_or_detach(call: impl Future<Output = ()> + Send + 'static) -> bool {
     let mut call = Box::pin(call);
-    let has_ended = tokio::time::timeout(LONGEST_TURN, &mut call).await.is_ok();
+    let has_ended = tokio::time::timeout(LONGEST_HOLD_UP, &mut call)
+        .await
+        .is_ok();
     if !has_ended {
         tokio::spawn(call);
     }
     has_ended
 }
 
-/// The task that sends the batches of one batch queue, one at a time, until it is empty.
+/// The task that sends the batches of one batch queue until it is empty. A batch waits for the one
+/// before, but not for one that hangs.
 struct Sender<O: Operation> {
     queues: Arc<BatchQueues<O>>,
     key: Key,
@@ -296,10 +299,11 @@ impl<O: Operation> Sender<O> {
                 return;
             }
             let callers = batch.len();
-            let has_ended = take_turn(self.queues.clone().send(queue.clone(), batch)).await;
-            let callers = if has_ended { callers } else { 0 };
+            let has_ended = run_or_detach(self.queues.clone().send(queue.clone(), batch)).await;
+            // Nobody waits for callers of a batch that hangs: they were not answered.
+            let answered = if has_ended { callers } else { 0 };
             if let Some(batch_queue) = self.queues.active().get(&self.key) {
-                batch_queue.completed.send_replace(callers);
+                batch_queue.completed.send_replace(answered);
             }
         }
     }

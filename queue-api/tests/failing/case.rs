@@ -56,7 +56,7 @@ impl fmt::Display for Case {
             let fault = format!("{fault:?}").replace('(', "-").replace(')', "");
             write!(f, "{fault}/")?;
         }
-        let often = if self.once { "once" } else { "on" };
+        let often = if self.once { "once" } else { "always" };
         write!(f, "{}/{often}", self.skip)
     }
 }

@@ -44,6 +44,12 @@ fn main() -> ExitCode {
             hook(info);
         }
     }));
+    let only = env::var(VARIABLE).unwrap_or_default();
+    let mut cases = Subject::ALL.into_iter().flat_map(Case::all);
+    assert!(
+        cases.any(|case| case.to_string().starts_with(&only)),
+        "{VARIABLE} is {only}; it must begin a case, such as Worker/Lease/Before-Internal/0/once"
+    );
     let trial = |subject| Trial::test(format!("{subject:?}"), move || run_all(subject));
     let trials = Subject::ALL.map(trial).into();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -72,7 +78,8 @@ fn run_all(subject: Subject) -> Result<(), Failed> {
     }
     for (operation, (met, all)) in &met {
         println!("{subject:?}: {met} of {all} cases met trouble at {operation}");
-        if *met == 0 {
+        // One case alone need not meet it.
+        if *met == 0 && only.is_empty() {
             failures.push(format!("{subject:?}: no case met trouble at {operation}"));
         }
     }

@@ -127,6 +127,6 @@ pub(crate) async fn ends<F: Future>(
     ended
 }
 
-/// How long it takes at most to stop: a lease call in flight is given up after a minute, and a
+/// How long it takes at most to stop: a lease call in flight is given up after 70 s, and a
 /// settlement when its leases have expired.
 pub(crate) const STOP: Duration = SECOND.saturating_mul(150);

@@ -11,7 +11,7 @@ use crate::{
     document::{
         encode::{dead_in, dead_time},
         entry::{Entry, Part},
-        fields::{DEAD_KEY, ENQUEUED_AT, MESSAGES, PARTED, VISIBLE_AT},
+        fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES, PARTED, VISIBLE_AT},
         instant,
         stored::Stored,
     },

@@ -70,7 +70,8 @@ struct Round {
     buried: usize,
     is_lost: bool,
     is_unknown: bool,
-    /// A claim may have arrived late, and will not.
+    /// A claim without an answer was fenced: it matches nothing if it arrives late. Its messages are still
+    /// ready, so the call goes on.
     is_fenced: bool,
     /// The entries of a claim that took too long and was not carried out.
     slow: Vec<Uuid>,
@@ -225,6 +226,7 @@ impl QueueCollection {
                     round.buried += usize::from(!taken.has_deliveries());
                     leased.push(taken);
                 }
+                // The fence itself has changed the revision. That is no contention.
                 Written::No if round.is_fenced => {}
                 Written::No => round.is_lost = true,
                 Written::NotYet => {

@@ -125,8 +125,8 @@ impl QueueCollection {
         Ok(())
     }
 
-    /// Settles without a look if all entries are remembered, and are enough. Returns those that need a
-    /// look.
+    /// Settles without a find, if all entries are remembered and every receipt is good by them. Otherwise
+    /// returns the entries that it took, to compare with what a find shows.
     async fn settle_remembered(
         &self,
         open: &mut Uses,
@@ -153,7 +153,7 @@ impl QueueCollection {
         Ok(HashMap::new())
     }
 
-    /// Writes what was decided. What is not written, or may not be, stays open.
+    /// Writes what was decided. What was not written for certain stays open.
     async fn write_each(
         &self,
         decided: Vec<Decided>,

@@ -15,8 +15,8 @@ pub(crate) struct Entry {
     pub(crate) max_attempts: u32,
     /// How many messages were enqueued in it.
     pub(crate) count: usize,
-    /// Whether the stored document is in parts. It stays so: once messages have had fates of their
-    /// own, most do not come together again.
+    /// Whether the stored document is in parts. It stays so: fates that have parted seldom become
+    /// equal again.
     pub(crate) is_parted: bool,
 }
 

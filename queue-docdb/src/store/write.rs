@@ -13,7 +13,8 @@
 //! - A find alone proves nothing: a failover may undo what it showed. A majority write that matches
 //!   the revision does.
 //! - A number stands for one content. A changed decision draws another one.
-//! - A write whose answer was lost may still arrive, so it is never reported as not done.
+//! - A write whose answer was lost may still arrive. It is reported as not done only after a fence:
+//!   another write of the same revision, so that the late one matches nothing.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -160,7 +161,7 @@ impl QueueCollection {
         let open: Vec<usize> = (0..writes.len()).filter(is_open).collect();
         let fence = |index: &usize| Write {
             to: To::Update(doc! {}),
-            // That of the update is none of this write.
+            // It ends no lease and makes none, so only its revision shows it.
             trace: Trace::Ended(Vec::new()),
             ..writes[*index].clone()
         };

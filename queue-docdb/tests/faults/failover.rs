@@ -237,10 +237,19 @@ impl Set {
                 self.vote_out(old).await?;
             }
         }
-        let mut next = old;
-        while next == old {
-            next = self.members.primary().await?;
-        }
+        let elected = async {
+            loop {
+                let next = self.members.primary().await?;
+                if next != old {
+                    return Outcome::Ok(next);
+                }
+            }
+        };
+        let next = timeout(PATIENCE, elected).await;
+        let next = next.map_err(|_| format!("{old:?} is still the primary"))??;
+        // It may be elected again.
+        let admin = self.admin(old).await?;
+        admin.run_command(doc! { "replSetFreeze": 0 }).await?;
         self.primary.send_replace(address(&self.members, next));
         Ok(())
     }
@@ -249,8 +258,6 @@ impl Set {
         let admin = self.admin(old).await?;
         let step_down = doc! { "replSetStepDown": 10, "secondaryCatchUpPeriodSecs": 9 };
         admin.run_command(step_down).await?;
-        // It may be elected again.
-        admin.run_command(doc! { "replSetFreeze": 0 }).await?;
         Ok(())
     }
 

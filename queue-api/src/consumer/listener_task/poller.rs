@@ -20,12 +20,11 @@ fn longest_wait() -> Duration {
     Duration::from_secs(20) + Duration::from_secs(10).mul_f64(fastrand::f64())
 }
 
-/// A lease call is given up after this time. It is twice the longest documented one: one through
-/// `Batching` may take three times the operation timeout of 10 s. After a call that took longer, the
-/// process was suspended.
+/// A lease call that takes longer is overdue, or the process was suspended. It is twice the longest
+/// documented one: one through `Batching` may take three times the operation timeout of 10 s.
 pub(crate) const LONGEST_CALL: Duration = Duration::from_secs(60);
 
-/// How much longer an overdue call may take. After a suspension its answer may be there already.
+/// An overdue call is given up after this time. After a suspension, its answer may be there already.
 const CALL_GRACE: Duration = Duration::from_secs(10);
 
 /// Gets the result of a lease call that begins after the probe was sent.
@@ -54,7 +53,7 @@ enum State {
     Idle,
     Leasing {
         sent: SystemTime,
-        /// When it is given up. `None` in the first minute.
+        /// When it is given up. `None` until it is overdue.
         deadline: Option<SystemTime>,
         probe: Option<Probe>,
         call: BoxFuture<Result<Vec<Delivery>>>,
