@@ -69,10 +69,7 @@ const BUGS: &[(Bug, &[&str])] = &[
     ),
     (
         Bug::MessagesByReadyTime,
-        &[
-            "pages_go_on_while_messages_come_go_and_change",
-            "concurrent_histories",
-        ],
+        &["pages_go_on_while_messages_come_go_and_change"],
     ),
     (
         Bug::MessagesWithoutLeased,

@@ -293,14 +293,7 @@ impl QueueCollection {
         let began = self.now().await;
         let redriven = match which {
             Redrive::All => self.redrive_all(began).await,
-            Redrive::Ids(ids) => {
-                let mut redriven = 0;
-                for ids in ids.chunks(CHUNK) {
-                    let ids: Vec<&MessageId> = ids.iter().collect();
-                    redriven += self.redrive_ids(&ids, began).await?;
-                }
-                Ok(redriven)
-            }
+            Redrive::Ids(ids) => self.redrive_ids(ids, began).await,
         };
         self.state.shared_poll.notify();
         redriven
@@ -308,12 +301,13 @@ impl QueueCollection {
 
     async fn redrive_all(&self, began: DateTime) -> Result<u64, StoreError> {
         let now = began.timestamp_millis();
-        let filter = doc! { DEAD_KEY: dead_until(began) };
+        let end = instant::after(began, 1);
+        let filter = doc! { DEAD_KEY: dead_until(end) };
         let mut rounds = Rounds::new();
-        let mut end = None;
+        let mut died_before = None;
         loop {
             let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
-            let redriven = self.change_dead(end, redrive).await?;
+            let redriven = self.change_dead(died_before, redrive).await?;
             let index = Index::DeadLetters;
             if self
                 .are_none_left(index, &filter, redriven, &mut rounds)
@@ -322,11 +316,20 @@ impl QueueCollection {
                 return Ok(rounds.changed);
             }
             // What has died since was made ready once.
-            end = Some(began);
+            died_before = Some(end);
         }
     }
 
-    async fn redrive_ids(&self, ids: &[&MessageId], began: DateTime) -> Result<u64, StoreError> {
+    async fn redrive_ids(&self, ids: &[MessageId], began: DateTime) -> Result<u64, StoreError> {
+        let mut redriven = 0;
+        for ids in ids.chunks(CHUNK) {
+            let ids: Vec<&MessageId> = ids.iter().collect();
+            redriven += self.redrive_chunk(&ids, began).await?;
+        }
+        Ok(redriven)
+    }
+
+    async fn redrive_chunk(&self, ids: &[&MessageId], began: DateTime) -> Result<u64, StoreError> {
         let now = began.timestamp_millis();
         let (mut redriven, mut lost) = (0, 0);
         loop {
@@ -338,7 +341,7 @@ impl QueueCollection {
                 // What has died since was made ready once.
                 let is_due = |entry: &Entry, number| {
                     let died = entry.part(number).and_then(Part::dead_at);
-                    lost == 0 || died.is_some_and(|at| at < now)
+                    lost == 0 || died.is_some_and(|at| at <= now)
                 };
                 let redriven = numbers
                     .iter()
@@ -352,7 +355,8 @@ impl QueueCollection {
             let holders = self.holders(ids);
             let chunk = self.next_step().change_chunk(holders, change).await?;
             redriven += chunk.changed;
-            if !chunk.is_lost && self.are_redriven(ids, &mixed, began).await? {
+            let end = instant::after(began, 1);
+            if !chunk.is_lost && self.are_redriven(ids, &mixed, end).await? {
                 return Ok(redriven);
             }
             lost += 1;
@@ -362,16 +366,16 @@ impl QueueCollection {
         }
     }
 
-    /// Whether a majority has no letter with one of these ids that died before. `mixed`: entries that
-    /// have other dead letters too, with the numbers of these ids, which never change.
+    /// Whether a majority has no letter with one of these ids that died before `end`. `mixed`: entries
+    /// that have other dead letters too, with the numbers of these ids, which never change.
     async fn are_redriven(
         &self,
         ids: &[&MessageId],
         mixed: &[(Uuid, Vec<usize>)],
-        began: DateTime,
+        end: DateTime,
     ) -> Result<bool, StoreError> {
         let (mut others, _) = self.holders(ids).into_parts();
-        others.insert(DEAD_KEY, dead_until(began));
+        others.insert(DEAD_KEY, dead_until(end));
         let index = match self.state.knowledge.is_keyed() {
             true => doc! { ID: 1 },
             false => Index::Ids.keys(),
@@ -382,7 +386,7 @@ impl QueueCollection {
         }
         let mixed = mixed
             .iter()
-            .map(|(entry, numbers)| (dead_in(*entry, numbers, began), doc! { ID: 1 }));
+            .map(|(entry, numbers)| (dead_in(*entry, numbers, end), doc! { ID: 1 }));
         let left = iter::once((others, index)).chain(mixed);
         Ok(self.next_step().matched_by_majority(left).await? == 0)
     }

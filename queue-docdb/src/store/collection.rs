@@ -296,10 +296,18 @@ impl QueueCollection {
             statement
         };
         let statements: Vec<Document> = filters.into_iter().map(statement).collect();
-        match statements.is_empty() {
-            true => Ok(0),
-            // They change nothing.
-            false => self.update_repeatedly(statements).await,
+        if statements.is_empty() {
+            return Ok(0);
+        }
+        // They change nothing.
+        match self.update_repeatedly(statements.clone()).await {
+            // There is no such queue, or an operator has dropped the index.
+            Err(error) if error.is_missing_index() => {
+                let mut by_id = statements;
+                by_id.iter_mut().for_each(|it| drop(it.remove("hint")));
+                self.update_repeatedly(by_id).await
+            }
+            matched => matched,
         }
     }
 
