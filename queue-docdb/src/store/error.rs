@@ -95,8 +95,16 @@ impl StoreError {
         // this crate's commands with a hint.
         const BAD_VALUE: i32 = 2;
         const INDEX_NOT_FOUND: i32 = 27;
-        matches!(self, Self::Driver(error)
-            if matches!(refusals(error).as_slice(), [(BAD_VALUE | INDEX_NOT_FOUND, _)]))
+        match self {
+            Self::Driver(error) => {
+                matches!(
+                    refusals(error).as_slice(),
+                    [(BAD_VALUE | INDEX_NOT_FOUND, _)]
+                )
+            }
+            Self::Refused(refusal) => [BAD_VALUE, INDEX_NOT_FOUND].contains(&refusal.code),
+            _ => false,
+        }
     }
 
     /// Whether the server answered with this code.
