@@ -194,6 +194,7 @@ pub(crate) const CONCURRENT: Minimums = Minimums(&[
     ("wake-ups of several waits", 0.2, Nothing),
     ("dead letters whose attempts ran out", 1.0, Admin),
     ("dead letters redriven", 1.0, Admin),
+    ("messages listed", 1.5, Admin),
     ("messages purged", 0.2, Admin),
     ("queues deleted", 0.05, Admin),
     ("faults that met a call", 0.5, Faults),
