@@ -205,10 +205,15 @@ impl<O: Operation> BatchQueues<O> {
             error.kind(),
             ErrorKind::InvalidInput | ErrorKind::Codec | ErrorKind::Internal
         );
-        let mut repeat = may_be_one_caller && callers.len() > 1;
+        if !may_be_one_caller || callers.len() == 1 {
+            let failed = callers.into_iter();
+            return failed.for_each(|caller| caller.answer(Err(error.clone())));
+        }
+        let mut is_hanging = false;
         for caller in callers {
-            if !repeat {
-                caller.answer(Err(error.clone()));
+            // Each repeat would hold up the next one, and nothing tells whose input the store refused.
+            if is_hanging {
+                caller.answer(Err(of_shared_batch::<O>(&error)));
                 continue;
             }
             let (queues, queue, error) = (self.clone(), queue.clone(), error.clone());
@@ -216,8 +221,7 @@ impl<O: Operation> BatchQueues<O> {
                 let answer = queues.call_alone(&queue, &caller, &error).await;
                 caller.answer(answer);
             };
-            // While the store hangs, each repeat would hold up the next one.
-            repeat = run_or_detach(alone).await;
+            is_hanging = !run_or_detach(alone).await;
         }
     }
 
@@ -251,17 +255,22 @@ impl<O: Operation> BatchQueues<O> {
             return Ok(answer);
         }
         // `Duplicate` or `Lost` may be the effect of the failed call itself.
-        Err(match error.kind() {
-            ErrorKind::InvalidInput => {
-                Error::new(ErrorKind::Unavailable, O::NAME, SHARED_BATCH).with_source(error.clone())
-            }
-            _ => error.clone(),
-        })
+        Err(of_shared_batch::<O>(error))
     }
 }
 
-/// Runs a call until it ends or has held up others for too long. Then it goes on in a task of its own, so that no
-/// other caller waits for it. Returns whether it has ended.
+/// The error of a batch for a caller whose input may be good.
+fn of_shared_batch<O: Operation>(error: &Error) -> Error {
+    match error.kind() {
+        ErrorKind::InvalidInput => {
+            Error::new(ErrorKind::Unavailable, O::NAME, SHARED_BATCH).with_source(error.clone())
+        }
+        _ => error.clone(),
+    }
+}
+
+/// Runs a call until it ends or has held up others for too long. Then it goes on in a task of its own.
+/// Returns whether it has ended.
 async fn run_or_detach(call: impl Future<Output = ()> + Send + 'static) -> bool {
     let mut call = Box::pin(call);
     let has_ended = tokio::time::timeout(LONGEST_HOLD_UP, &mut call)

@@ -1,5 +1,7 @@
 //! Errors: which callers get one, and whether each answer is true.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use queue_api::{
     EnqueueOutcome::{self, Stored},
@@ -147,6 +149,25 @@ async fn a_panic_is_an_error_and_later_calls_work() {
     fixture.faulty.fault_once(Operation::Enqueue, Fault::Panics);
     let answers = enqueue_together(&fixture, &["b", "c"]).await;
     assert_eq!(answers, [Ok(Stored); 2], "neither call panics");
+}
+
+/// The store refuses a batch and then hangs, so it is not found out whose input it refused.
+#[tokio::test(start_paused = true)]
+async fn only_a_repeat_tells_a_caller_that_its_input_is_invalid() {
+    let fixture = Fixture::new();
+    let faulty = &fixture.faulty;
+    faulty.fault_once(Operation::Enqueue, Fault::Before(ErrorKind::InvalidInput));
+    faulty.fault(Operation::Enqueue, Fault::Hangs);
+    let minute = Duration::from_secs(60);
+    let messages = ["a", "b", "c"].map(msg);
+    let calls = messages
+        .iter()
+        .map(|message| tokio::time::timeout(minute, fixture.queue.enqueue(message)));
+    let answers = join_all(calls).await.into_iter();
+    let answers: Vec<_> = answers.map(|it| it.ok().map(kind)).collect();
+    let unavailable = Some(Err(ErrorKind::Unavailable));
+    assert_eq!(answers, [None, unavailable, unavailable]);
+    assert_eq!(faulty.calls(Operation::Enqueue), [3, 1]);
 }
 
 #[tokio::test]
