@@ -53,31 +53,11 @@ struct Chunk {
     last: Option<String>,
 }
 
-/// What the rounds of a call came to.
-struct Rounds {
-    began: Instant,
-    /// Messages that were changed.
-    changed: u64,
-    /// How many in a row have changed nothing although something is left, or have come late.
-    lost: u32,
-}
-
-impl Rounds {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            changed: 0,
-            lost: 0,
-        }
-    }
-}
-
 impl QueueCollection {
     pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
         // What comes later stays, or the purge might never end.
         let began = self.now().await;
         let end = instant::after(began, PURGE_MARGIN);
-        let mut rounds = Rounds::new();
         match what {
             Purge::Live => {
                 let mut filter = live();
@@ -87,15 +67,8 @@ impl QueueCollection {
                 let later = doc! { ENQUEUED_AT: later, is_array: { "$exists": false } };
                 filter.insert("$nor", vec![later]);
                 let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
-                loop {
-                    let removed = self.purge_live(query).await?;
-                    if self
-                        .are_none_left(Index::Claim, &filter, removed, &mut rounds)
-                        .await?
-                    {
-                        return Ok(rounds.changed);
-                    }
-                }
+                let round = |_| self.purge_live(query);
+                self.until_none_left(Index::Claim, &filter, round).await
             }
             Purge::Dead => {
                 let remove = |entry: &mut Entry, number: usize| {
@@ -103,44 +76,43 @@ impl QueueCollection {
                     true
                 };
                 let filter = doc! { DEAD_KEY: dead_until(end) };
-                loop {
-                    let removed = self.change_dead(Some(end), remove).await?;
-                    if self
-                        .are_none_left(Index::DeadLetters, &filter, removed, &mut rounds)
-                        .await?
-                    {
-                        return Ok(rounds.changed + self.purge_set_aside().await?);
-                    }
-                }
+                let round = |_| self.change_dead(Some(end), remove);
+                let removed = self.until_none_left(Index::DeadLetters, &filter, round);
+                Ok(removed.await? + self.purge_set_aside().await?)
             }
         }
     }
 
-    /// Whether a majority has none of the entries that the filter selects, after a round that changed so
-    /// many messages.
+    /// Makes rounds until a majority has none of the entries that the filter selects. Returns how many
+    /// messages they have changed. `round` gets the number of the round, from 0.
     ///
-    /// A failover may undo what the round's look showed: that another process has changed the rest, or
+    /// A failover may undo what a round's look showed: that another process has changed the rest, or
     /// this one in an earlier call.
-    async fn are_none_left(
+    async fn until_none_left<F: Future<Output = Result<u64, StoreError>>>(
         &self,
         index: Index,
         filter: &Document,
-        changed: u64,
-        rounds: &mut Rounds,
-    ) -> Result<bool, StoreError> {
-        rounds.changed += changed;
-        // By the clock of a producer, its messages may have been there before the call for ever.
-        rounds.lost = match changed > 0 && rounds.began.elapsed() < LONGEST_ROUNDS {
-            true => 0,
-            false => rounds.lost + 1,
-        };
-        let step = self.next_step();
-        let left = [(filter.clone(), index.keys())];
-        match step.matched_by_majority(left).await? {
-            0 => Ok(true),
-            _ if rounds.lost == MOST_LOST => Err(StoreError::Uncertain),
-            _ => Ok(false),
+        round: impl Fn(u32) -> F,
+    ) -> Result<u64, StoreError> {
+        let began = Instant::now();
+        let (mut changed, mut lost) = (0, 0);
+        for number in 0.. {
+            let more = round(number).await?;
+            changed += more;
+            // By the clock of a producer, its messages may have been there before the call for ever.
+            lost = match more > 0 && began.elapsed() < LONGEST_ROUNDS {
+                true => 0,
+                false => lost + 1,
+            };
+            let left = [(filter.clone(), index.keys())];
+            if self.next_step().matched_by_majority(left).await? == 0 {
+                break;
+            }
+            if lost == MOST_LOST {
+                return Err(StoreError::Uncertain);
+            }
         }
+        Ok(changed)
     }
 
     async fn purge_live(&self, query: impl Fn() -> Query) -> Result<u64, StoreError> {
@@ -303,21 +275,11 @@ impl QueueCollection {
         let now = began.timestamp_millis();
         let end = instant::after(began, 1);
         let filter = doc! { DEAD_KEY: dead_until(end) };
-        let mut rounds = Rounds::new();
-        let mut died_before = None;
-        loop {
-            let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
-            let redriven = self.change_dead(died_before, redrive).await?;
-            let index = Index::DeadLetters;
-            if self
-                .are_none_left(index, &filter, redriven, &mut rounds)
-                .await?
-            {
-                return Ok(rounds.changed);
-            }
-            // What has died since was made ready once.
-            died_before = Some(end);
-        }
+        let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
+        // What has died since the first round was made ready once.
+        let round = |number| self.change_dead((number > 0).then_some(end), redrive);
+        self.until_none_left(Index::DeadLetters, &filter, round)
+            .await
     }
 
     async fn redrive_ids(&self, ids: &[MessageId], began: DateTime) -> Result<u64, StoreError> {
