@@ -42,8 +42,8 @@ impl DocDbBackend {
 impl QueueCollection {
     pub(crate) async fn is_queue(&self) -> Result<bool, StoreError> {
         match self.inspect().await? {
-            Contents::Foreign(_) | Contents::Missing | Contents::Dropping => Ok(false),
-            Contents::Deleted(_) => self.has_entries().await,
+            Contents::Foreign(_) | Contents::Missing => Ok(false),
+            Contents::Deleted => self.has_entries().await,
             _ => Ok(true),
         }
     }

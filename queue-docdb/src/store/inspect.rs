@@ -6,7 +6,7 @@
 //! `_id` is not a string, so no message can have it. It has no indexed field, so no claim, count
 //! or purge finds it.
 
-use mongodb::bson::{DateTime, Document, RawDocument, doc};
+use mongodb::bson::{Document, RawDocument, doc};
 use queue_api::ErrorKind;
 
 use crate::{
@@ -32,9 +32,6 @@ const KEYED: &str = "keyed";
 /// Of the version document: when the queue was deleted.
 pub(crate) const DELETED: &str = "deleted";
 
-/// Of the version document: that the collection is about to be dropped.
-pub(crate) const DROPPING: &str = "dropping";
-
 /// What a collection holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
@@ -46,10 +43,8 @@ pub(crate) enum Contents {
     Unversioned,
     /// A queue of this version.
     Queue,
-    /// One that was deleted at this time. It may have messages of a call that did not know.
-    Deleted(DateTime),
-    /// One whose collection is about to be dropped.
-    Dropping,
+    /// One that was deleted. It may have messages of a call that did not know.
+    Deleted,
     /// A queue of this version number, or of an unknown one.
     OtherVersion(Option<u32>),
     /// Another program's. The text says what it is.
@@ -146,11 +141,7 @@ impl QueueCollection {
         let read = |found: &RawDocument| {
             let is_keyed = found.get_bool(KEYED).unwrap_or(false);
             let contents = match contents(decode::count(found, "version")) {
-                Contents::Queue if found.get_bool(DROPPING).is_ok() => Contents::Dropping,
-                Contents::Queue => match found.get_datetime(DELETED) {
-                    Ok(at) => Contents::Deleted(at),
-                    Err(_) => Contents::Queue,
-                },
+                Contents::Queue if found.get_datetime(DELETED).is_ok() => Contents::Deleted,
                 other => other,
             };
             (contents, is_keyed)

@@ -8,11 +8,10 @@ use queue_api::ErrorKind;
 use crate::{
     connect::amazon::Engine,
     store::{
-        codes::NAMESPACE_NOT_FOUND,
         collection::QueueCollection,
         error::StoreError,
         index::Index,
-        inspect::{self, Contents, DELETED, DROPPING, version_document},
+        inspect::{self, Contents, DELETED, version_document},
     },
 };
 
@@ -38,16 +37,10 @@ impl QueueCollection {
         loop {
             match contents {
                 Contents::Missing => {}
-                Contents::Deleted(_) => {
-                    // It is a queue again, unless another process drops it first.
-                    let filter = doc! { "_id": inspect::id(), DROPPING: { "$exists": false } };
-                    let revival = doc! { "q": filter, "u": { "$unset": { DELETED: "" } } };
+                Contents::Deleted => {
+                    let version = doc! { "_id": inspect::id() };
+                    let revival = doc! { "q": version, "u": { "$unset": { DELETED: "" } } };
                     self.update_repeatedly(vec![revival]).await?;
-                    contents = self.check_now().await?;
-                    continue;
-                }
-                Contents::Dropping => {
-                    self.drop_collection().await?;
                     contents = self.check_now().await?;
                     continue;
                 }
@@ -69,8 +62,7 @@ impl QueueCollection {
             return Ok(());
         }
         match self.check().await? {
-            Contents::Missing | Contents::Empty => Ok(()),
-            Contents::Deleted(_) | Contents::Dropping => Ok(()),
+            Contents::Missing | Contents::Empty | Contents::Deleted => Ok(()),
             _ => self.prepare().await,
         }
     }
@@ -108,36 +100,6 @@ impl QueueCollection {
         }
         self.state.knowledge.learn_indexes();
         Ok(())
-    }
-
-    pub(crate) async fn drop_collection(&self) -> Result<(), StoreError> {
-        let command = doc! {
-            "drop": self.messages.name(),
-            "writeConcern": { "w": "majority" },
-        };
-        let mut retries = self.deadline.retries();
-        loop {
-            let is_gone = match retries
-                .run(self.database.run_command(command.clone()))
-                .await
-            {
-                // Since MongoDB 7.0, a missing collection is no error.
-                Ok(reply) => {
-                    !reply.contains_key("writeConcernError") && reply.contains_key("nIndexesWas")
-                }
-                Err(error) if error.has_code(NAMESPACE_NOT_FOUND) => false,
-                Err(error) => {
-                    retries.after(error).await?;
-                    continue;
-                }
-            };
-            // An earlier drop, of this call or another, may lack a majority, and a failover undoes it.
-            // A write to a majority tells, even one that changes nothing.
-            let version = doc! { "_id": inspect::id() };
-            if is_gone || self.held_by_majority([version]).await? == 0 {
-                return Ok(());
-            }
-        }
     }
 
     /// Whether the collection is new.

@@ -230,6 +230,13 @@ impl Case {
             self.repeat(&proxy, &subject, &leased, &other, &mut report)
                 .await?;
         }
+        if self.call.is_first() || self.adversary == Adversary::Delete {
+            // Of a collection that was made without its unique index, the judge sees it now.
+            for party in [&subject, &subject, &other] {
+                // An error is as good as an answer.
+                let _ = party.enqueue(world.copies(&["a"])).await;
+            }
+        }
         let last = drain(self.call, &other, &mut report.wrong).await?;
         let events = world.events();
         report.wrong.extend(lost(&events, &last));

@@ -10,7 +10,7 @@ use super::{check::Check, probe::error_text};
 const NAME: &str = "rights";
 
 /// What calls need, as README.md of queue-docdb has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 8] = [
     ("find", "every call"),
     ("insert", "enqueue"),
     ("update", "lease and ack"),
@@ -19,7 +19,6 @@ const NEEDED: [(&str, &str); 9] = [
     ("createIndex", "an enqueue to a new queue"),
     ("listIndexes", "the check of indexes"),
     ("listCollections", "the list of queues"),
-    ("dropCollection", "the removal of a queue"),
 ];
 
 /// Without these, hardly any call works.
