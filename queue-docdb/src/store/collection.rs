@@ -311,6 +311,21 @@ impl QueueCollection {
         }
     }
 
+    /// Whether a majority has this index. A failover does not undo it then.
+    pub(crate) async fn is_held_by_majority(&self, index: Index) -> Result<bool, StoreError> {
+        let nothing = index
+            .keys()
+            .into_iter()
+            .map(|(key, _)| (key, "nothing".into()));
+        let mut statement = unchanged(nothing.collect());
+        statement.insert("hint", index.keys());
+        match self.update_repeatedly(vec![statement]).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_missing_index() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends update statements that may take effect twice, until the server answers. Returns how many
     /// documents the last ones matched.
     pub(crate) async fn update_repeatedly(

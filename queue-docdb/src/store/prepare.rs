@@ -12,6 +12,7 @@ use crate::{
         error::StoreError,
         index::Index,
         inspect::{self, Contents, DELETED, version_document},
+        write_reply,
     },
 };
 
@@ -80,22 +81,25 @@ impl QueueCollection {
                 Err(error) => return Err(error),
             },
         };
+        // A failover may undo an index of another process, unless the version was written after it.
+        let has_version = contents == Contents::Queue;
         // All are judged before one is made, so that a refusal changes nothing.
         let mut missing = Vec::new();
         // A queue keeps to how it was made.
-        let is_keyed = match contents {
-            Contents::Queue => self.state.knowledge.is_keyed(),
-            _ => self.entry_size == 1,
+        let is_keyed = match has_version {
+            true => self.state.knowledge.is_keyed(),
+            false => self.entry_size == 1,
         };
         for index in Index::of_queue(is_keyed) {
-            if !index.is_among(&existing, self.messages.name())? {
+            let is_there = index.is_among(&existing, self.messages.name())?;
+            if !is_there || !(has_version || self.is_held_by_majority(index).await?) {
                 missing.push(index);
             }
         }
         for index in missing {
             self.make_index(index, contents == Contents::Empty).await?;
         }
-        if contents != Contents::Queue {
+        if !has_version {
             self.write_version(is_keyed).await?;
         }
         self.state.knowledge.learn_indexes();
@@ -116,6 +120,7 @@ impl QueueCollection {
         let mut command = doc! {
             "createIndexes": self.messages.name(),
             "indexes": [index.specification()],
+            "writeConcern": { "w": "majority" },
         };
         // Otherwise MongoDB waits for every voting member, also for one that is down.
         let mut has_quorum = !is_empty && self.engine == Engine::MongoDb;
@@ -126,8 +131,9 @@ impl QueueCollection {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
-            match retries.run(sent).await {
-                Ok(_) => return Ok(()),
+            let reply = retries.run(sent).await;
+            match reply.and_then(|reply| write_reply::confirmed(&reply, 0)) {
+                Ok(()) => return Ok(()),
                 // A standalone server and other engines have no quorum.
                 Err(error) if has_quorum && is_refusal(&error) => {
                     command.remove("commitQuorum");

@@ -17,12 +17,18 @@ pub(crate) fn matched(reply: &Document) -> Result<u64, StoreError> {
     let matched = integer(reply.get("n"))
         .and_then(|n| u64::try_from(n).ok())
         .ok_or_else(|| StoreError::Unreadable(format!("no count in {reply}")))?;
+    confirmed(reply, matched).map(|()| matched)
+}
+
+/// # Errors
+/// No majority has what was carried out. The driver does not look for that.
+pub(crate) fn confirmed(reply: &Document, matched: u64) -> Result<(), StoreError> {
     match reply.get_document("writeConcernError") {
         Ok(failure) => Err(StoreError::Unconfirmed {
             matched,
             reason: refusal(failure),
         }),
-        Err(_) => Ok(matched),
+        Err(_) => Ok(()),
     }
 }
 

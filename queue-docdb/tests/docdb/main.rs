@@ -35,7 +35,6 @@ mod pools;
 mod remembered;
 mod reserved_names;
 mod rights;
-mod rolled_back;
 mod round_trips;
 mod runtimes;
 mod schema;
@@ -125,7 +124,6 @@ fn main() -> ExitCode {
         remembered::tests(),
         reserved_names::tests(),
         rights::tests(),
-        rolled_back::tests(),
         round_trips::tests(),
         runtimes::tests(),
         schema::tests(),
