@@ -31,6 +31,7 @@ mod undo;
 mod wire;
 
 use std::{
+    collections::HashMap,
     env, fmt,
     process::ExitCode,
     sync::{Arc, Mutex, OnceLock},
@@ -40,7 +41,7 @@ use futures::{StreamExt, future, stream};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::Semaphore,
+    sync::{OnceCell, Semaphore},
     time::Instant,
 };
 
@@ -63,7 +64,7 @@ const CASES: &str = "QUEUE_FAULTS";
 const SEED: &str = "QUEUE_FAULTS_SEED";
 
 /// How many cases run side by side. Most of them wait for a timeout.
-const AT_A_TIME: u32 = 64;
+const AT_A_TIME: u32 = 96;
 
 /// How many failures of a call are quoted.
 const QUOTED: usize = 3;
@@ -83,6 +84,14 @@ struct Run {
     seed: u64,
     permits: Semaphore,
     table: Mutex<Table>,
+    undisturbed: Mutex<HashMap<Call, Arc<OnceCell<Undisturbed>>>>,
+}
+
+/// How a call goes when nothing happens.
+#[derive(Default)]
+struct Undisturbed {
+    requests: Vec<(ClientKind, Vec<Request>)>,
+    wrong: Vec<String>,
 }
 
 impl Run {
@@ -122,14 +131,19 @@ impl Run {
 
     /// All calls while the primary of a replica set fails.
     async fn failovers(&self) -> Result<(), Failed> {
+        // So that elections do not take too long. Before others wait for theirs: this takes long.
+        let _permits = self.permits.acquire_many(AT_A_TIME / 4).await;
         let mut cases = Vec::new();
         for (call, _) in CALLS {
             // What is wrong with it, the test of the call says.
-            let (requests, _) = self.requests(call).await;
-            cases.extend(plan::failovers(call, &requests, self.share, self.seed));
+            let undisturbed = self.undisturbed(call);
+            let requests = &undisturbed
+                .get_or_init(|| self.run_undisturbed(call))
+                .await
+                .requests;
+            cases.extend(plan::failovers(call, requests, self.share, self.seed));
         }
         // So that elections do not take too long.
-        let _permits = self.permits.acquire_many(AT_A_TIME).await;
         let mut wrong = Vec::new();
         for (case, report) in rounds::run(cases).await? {
             self.table.lock().expect("no panic").add(&case, &report);
@@ -140,30 +154,39 @@ impl Run {
         failed_unless_empty(&wrong)
     }
 
-    /// What a call sends when nothing happens, by both kinds of clients, and what is wrong then.
-    async fn requests(&self, call: Call) -> (Vec<(ClientKind, Vec<Request>)>, Vec<String>) {
-        let (mut requests, mut wrong) = (Vec::new(), Vec::new());
+    fn undisturbed(&self, call: Call) -> Arc<OnceCell<Undisturbed>> {
+        let mut all = self.undisturbed.lock().expect("no panic");
+        all.entry(call).or_default().clone()
+    }
+
+    /// By both kinds of clients.
+    async fn run_undisturbed(&self, call: Call) -> Undisturbed {
+        let mut undisturbed = Undisturbed::default();
         for (client, _) in CLIENTS {
-            let undisturbed = Case {
+            let case = Case {
                 call,
                 client,
                 at: 0,
                 faults: Vec::new(),
                 adversary: Adversary::Nothing,
             };
-            let report = self.case(&undisturbed).await;
+            let report = self.case(&case).await;
             if !report.wrong.is_empty() {
-                wrong.push(format!("undisturbed: {}", report.wrong.join("\n")));
+                let why = format!("undisturbed: {}", report.wrong.join("\n"));
+                undisturbed.wrong.push(why);
             }
-            requests.push((client, report.requests));
+            undisturbed.requests.push((client, report.requests));
         }
-        (requests, wrong)
+        undisturbed
     }
 
     /// All cases of a call.
     async fn call(&self, call: Call) -> Result<(), Failed> {
-        let (requests, mut wrong) = self.requests(call).await;
-        let cases = plan::cases(call, &requests, self.share, self.seed);
+        let undisturbed = self.undisturbed(call);
+        let Undisturbed { requests, wrong } =
+            undisturbed.get_or_init(|| self.run_undisturbed(call)).await;
+        let mut wrong = wrong.clone();
+        let cases = plan::cases(call, requests, self.share, self.seed);
         if cases.is_empty() {
             return Err(format!("{call} sends nothing: {requests:?}").into());
         }
@@ -259,6 +282,7 @@ fn main() -> ExitCode {
         seed,
         permits: Semaphore::new(AT_A_TIME as usize),
         table: Mutex::default(),
+        undisturbed: Mutex::default(),
     });
     let trials = CALLS.into_iter().map(|(call, name)| {
         let run = run.clone();

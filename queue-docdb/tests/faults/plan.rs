@@ -124,8 +124,8 @@ fn adversaries() -> impl Iterator<Item = Adversary> {
     ADVERSARIES.into_iter().map(|(adversary, _)| adversary)
 }
 
-/// Each kind of fault, once alone and once with an adversary and maybe a second fault, at
-/// drawn requests. Each code of a refusal that passes, once in one of the calls.
+/// Each kind of fault at a drawn request: alone in one call, and in the next one with an adversary and
+/// maybe a second fault. Each code of a refusal that passes, once in one of the calls.
 fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
     let mut classes: BTreeMap<String, Vec<(&Point, Fault)>> = BTreeMap::new();
     for point in points {
@@ -137,21 +137,22 @@ fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<
     }
     let mut cases = Vec::new();
     let mut rest: Vec<Adversary> = Vec::new();
-    for places in classes.values() {
+    for (number, places) in classes.values().enumerate() {
+        let (point, fault) = places[rng.usize(..places.len())];
+        let mut faults = vec![fault];
+        if (call as usize + number) % 2 == 0 {
+            cases.push((point, faults, Adversary::Nothing));
+            continue;
+        }
         if rest.is_empty() {
             rest.extend(adversaries().filter(|it| *it != Adversary::Nothing));
             rng.shuffle(&mut rest);
         }
-        let next = rest.pop().unwrap_or(Adversary::Nothing);
-        for adversary in [Adversary::Nothing, next] {
-            let (point, fault) = places[rng.usize(..places.len())];
-            let mut faults = vec![fault];
-            if adversary == next && rng.bool() {
-                let second = known_faults();
-                faults.push(second[rng.usize(..second.len())]);
-            }
-            cases.push((point, faults, adversary));
+        if rng.bool() {
+            let second = known_faults();
+            faults.push(second[rng.usize(..second.len())]);
         }
+        cases.extend(rest.pop().map(|adversary| (point, faults, adversary)));
     }
     // One silent connection may only cost a part of a call, whichever command it meets.
     let own = points.iter().filter(|it| it.client == ClientKind::Own);

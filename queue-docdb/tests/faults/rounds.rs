@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How many cases meet one failover.
-const AT_A_TIME: usize = 32;
+const AT_A_TIME: usize = 64;
 
 /// How often a case is run that failed without a reason.
 const TRIES: usize = 3;
