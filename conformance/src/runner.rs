@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     env, fs, io,
+    num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::{self, ExitCode},
@@ -52,7 +53,10 @@ pub fn run(harness: impl Harness) -> ExitCode {
         return ended;
     }
     watch_panics(checks::source);
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    // Checks of a store in another process wait for half of their time.
+    arguments.test_threads.get_or_insert(2 * processors);
     let run = Arc::new(Run::new(harness));
     let report = Arc::new(Mutex::new(Vec::new()));
     let trials = items().map(|item| trial(item, &run, &report)).collect();

@@ -172,7 +172,8 @@ table! {
         a_made_up_page_token_fails_or_lists;
     M1 Manual admin sizes: three_hundred_queues_are_listed;
     M1 Manual admin race_admin: a_dead_letter_is_redriven_or_purged a_message_is_purged_or_acked
-        a_purged_message_is_not_leased a_deleted_queue_can_be_used_at_once;
+        a_purged_message_is_not_leased a_deleted_queue_can_be_used_at_once
+        a_queue_can_be_deleted_while_it_is_made;
     M1 Real admin manage: purge_ends_while_producers_go_on;
     C1 Manual core cancel: a_dropped_enqueue_loses_nothing a_dropped_lease_loses_nothing
         a_dropped_ack_is_done_or_not a_dropped_change_is_done_or_not

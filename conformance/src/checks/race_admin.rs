@@ -200,3 +200,24 @@ pub(super) async fn a_deleted_queue_can_be_used_at_once(fixture: Fixture) {
     )
     .await;
 }
+
+/// The removal of a queue meets its creation at each point.
+pub(super) async fn a_queue_can_be_deleted_while_it_is_made(fixture: Fixture) {
+    let prepare = async |id: &str| format!("queue-{id}");
+    let message = [msg("m")];
+    let delete = async |fixture: &Fixture, name: &String| fixture.other_queue(name).delete().await;
+    let enqueue =
+        async |fixture: &Fixture, name: &String| fixture.other_queue(name).enqueue(&message).await;
+    let judge = async |name: String, (), outcomes| {
+        assert_eq!(outcomes, [Stored]);
+        // Now it is there in any case.
+        enqueue(&fixture, &name).await;
+        for process in [&fixture, &fixture.reconnect().await] {
+            assert_eq!(enqueue(process, &name).await, [Duplicate]);
+        }
+        let leased = fixture.other_queue(&name).lease(2).await;
+        assert_eq!(leased.len(), 1, "it is stored once: {leased:?}");
+        delete(&fixture, &name).await;
+    };
+    race(&fixture, prepare, delete, enqueue, judge).await;
+}

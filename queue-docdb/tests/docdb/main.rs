@@ -19,6 +19,7 @@ mod damage;
 mod documents;
 mod engines;
 mod failing_server;
+mod failover;
 mod fixture;
 mod foreign;
 mod forwarder;
@@ -101,10 +102,15 @@ fn run(runtime: &mut Builder, test: impl Future<Output = ()>) {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = failover::client_main() {
+        return ended;
+    }
     let mut arguments = Arguments::from_args();
     warnings::count_from_now();
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
+        // The longest one.
+        failover::tests(),
         codes::tests(),
         connecting::tests(),
         damage::tests(),

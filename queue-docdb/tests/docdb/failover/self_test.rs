@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use queue_conformance::record::{Call, Millis, Operation, ReceiptAction, RecordedDelivery};
 
-use crate::{
+use super::{
     report::{Answer, Report},
     round::{Outcome, Round, Times},
     scenario::Scenario,

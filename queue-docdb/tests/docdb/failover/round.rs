@@ -5,7 +5,7 @@ use std::time::Duration;
 use mongodb_test_server::MemberError;
 use queue_conformance::record::Moment;
 
-use crate::scenario::Scenario;
+use super::scenario::Scenario;
 
 pub(crate) struct Round {
     pub(crate) scenario: Scenario,

@@ -13,7 +13,7 @@ use std::{
 use queue_conformance::record::{Moment, moment};
 use tokio::time::Instant;
 
-use crate::{client::CLIENT, report::Report};
+use super::{client::CLIENT, report::Report};
 
 const PRODUCERS: usize = 2;
 const CONSUMERS: usize = 3;

@@ -11,7 +11,7 @@ use queue_conformance::{
     record::{Call, Moment, Operation, ReceiptAction, Violation, judge},
 };
 
-use crate::{
+use super::{
     client::id_of_copy,
     report::{Answer, Report},
     round::{Outcome, Round},

@@ -18,7 +18,7 @@ use queue_api::{
 use queue_conformance::record::{Operation, ReceiptAction, RecordedDelivery};
 use queue_docdb::DocDbBackend;
 
-use crate::report::{Answer, Reporter};
+use super::report::{Answer, Reporter};
 
 /// The variable with a client's name, database and URI, separated by spaces.
 pub(crate) const CLIENT: &str = "QUEUE_FAILOVER_CLIENT";

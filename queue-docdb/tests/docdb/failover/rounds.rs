@@ -6,7 +6,7 @@ use mongodb_test_server::{Member, MemberError, MongoReplicaSet, ReplicaSetOption
 use queue_api::Queue;
 use queue_conformance::record::{Moment, moment};
 
-use crate::{
+use super::{
     client::{self, OPERATION_TIMEOUT},
     clients::Clients,
     report::Report,
