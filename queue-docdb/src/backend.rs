@@ -158,7 +158,6 @@ impl Direct {
         Ok(QueueCollection {
             messages: shared.database.collection(&name),
             database: shared.database.clone(),
-            timeout: shared.timeout,
             deadline,
             time: Arc::clone(&shared.time),
             state: shared.queues.state(queue),

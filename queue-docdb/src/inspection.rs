@@ -1,5 +1,6 @@
 //! Looks at a queue's collection, for tools.
 
+use mongodb::bson::doc;
 use queue_api::{QueueName, Result};
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
         collection::QueueCollection,
         error::{StoreError, during},
         index::Index,
-        inspect::Contents,
+        inspect::{self, Contents},
     },
 };
 
@@ -42,8 +43,9 @@ impl DocDbBackend {
 impl QueueCollection {
     pub(crate) async fn is_queue(&self) -> Result<bool, StoreError> {
         match self.inspect().await? {
-            Contents::Foreign(_) | Contents::Missing => Ok(false),
-            Contents::Deleted => self.has_entries().await,
+            Contents::Foreign(_) | Contents::Missing | Contents::Empty => Ok(false),
+            // A call that did not know may have stored some.
+            Contents::Deleted => self.has(doc! { "_id": { "$ne": inspect::id() } }).await,
             _ => Ok(true),
         }
     }

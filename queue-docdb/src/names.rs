@@ -2,7 +2,10 @@
 
 use queue_api::{Error, QueueName};
 
-use crate::{connect::amazon::Engine, store::error::StoreError};
+use crate::{
+    connect::{amazon::Engine, operation::invalid},
+    store::error::StoreError,
+};
 
 const MAX_DATABASE_BYTES: usize = 63;
 
@@ -69,14 +72,14 @@ impl Prefix {
         } = self;
         let bytes = queue.as_str().len();
         if bytes > *max_queue_bytes {
-            return Err(StoreError::Name(format!(
+            return Err(StoreError::Invalid(format!(
                 "the queue name `{queue}` has {bytes} bytes; with this database and the \
                  collection_prefix {prefix:?} it may have at most {max_queue_bytes}"
             )));
         }
         let name = format!("{prefix}{queue}");
         if is_reserved(&name) {
-            return Err(StoreError::Name(format!(
+            return Err(StoreError::Invalid(format!(
                 "the queue `{queue}` needs the collection `{name}`; the server reserves names that \
                  begin with \"system.\" or contain \".system.\", so use another queue name"
             )));
@@ -122,10 +125,6 @@ pub(crate) fn check_database(name: &str) -> Result<(), Error> {
         )));
     }
     Ok(())
-}
-
-fn invalid(message: String) -> Error {
-    Error::invalid("connect", message)
 }
 
 #[cfg(test)]

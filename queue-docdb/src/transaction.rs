@@ -183,7 +183,7 @@ fn without_transactions(error: StoreError) -> StoreError {
     match error.has_code(ILLEGAL_OPERATION) && is_standalone {
         true => {
             let message = "transactions need a replica set; this server is a standalone";
-            StoreError::Setting(message.to_owned())
+            StoreError::Invalid(message.to_owned())
         }
         false => error,
     }

@@ -57,15 +57,10 @@ impl QueueCollection {
     pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
         // What comes later stays, or the purge might never end.
         let began = self.now().await;
-        let end = instant::after(began, PURGE_MARGIN);
         match what {
             Purge::Live => {
                 let mut filter = live();
-                // A time that no purge lasts to is damaged, and so is an array.
-                let later = doc! { "$gt": end, "$lt": instant::after(began, LONGEST_PURGE) };
-                let is_array = format!("{ENQUEUED_AT}.0");
-                let later = doc! { ENQUEUED_AT: later, is_array: { "$exists": false } };
-                filter.insert("$nor", vec![later]);
+                filter.insert("$nor", vec![enqueued_since(began)]);
                 let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
                 let round = |_| self.purge_live(query);
                 self.until_none_left(Index::Claim, &filter, round).await
@@ -75,6 +70,7 @@ impl QueueCollection {
                     entry.remove(number);
                     true
                 };
+                let end = instant::after(began, PURGE_MARGIN);
                 let filter = doc! { DEAD_KEY: dead_until(end) };
                 let round = |_| self.change_dead(Some(end), remove);
                 let removed = self.until_none_left(Index::DeadLetters, &filter, round);
@@ -352,6 +348,14 @@ impl QueueCollection {
         let left = iter::once((others, index)).chain(mixed);
         Ok(self.next_step().matched_by_majority(left).await? == 0)
     }
+}
+
+/// Selects what was enqueued after a call began.
+pub(super) fn enqueued_since(began: DateTime) -> Document {
+    // A time that no purge lasts to is damaged, and so is an array.
+    let [after, before] = [PURGE_MARGIN, LONGEST_PURGE].map(|millis| instant::after(began, millis));
+    let is_array = format!("{ENQUEUED_AT}.0");
+    doc! { ENQUEUED_AT: { "$gt": after, "$lt": before }, is_array: { "$exists": false } }
 }
 
 /// Selects the places in the list of dead letters of those that died before `end`.

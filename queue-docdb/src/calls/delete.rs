@@ -1,16 +1,15 @@
 //! Delete a queue: mark it as deleted, and remove its messages.
 //!
-//! The collection stays. Another instance may have found a queue there up to a minute ago, and insert
-//! without another look. The server would then make a collection without the unique index, which
-//! stores an id twice. For the same reason, a queue whose creation was interrupted is completed first:
-//! its creator may go on.
+//! The collection stays. Another instance may have found a queue there up to a minute ago, or may be
+//! making one, and insert without another look. The server would then make a collection without the
+//! unique index, which stores an id twice.
 
-use mongodb::bson::doc;
+use mongodb::bson::{DateTime, doc};
 
+use super::admin::enqueued_since;
 use crate::store::{
     collection::QueueCollection,
     error::StoreError,
-    index::Index,
     inspect::{self, Contents, DELETED},
 };
 
@@ -21,48 +20,39 @@ const MOST_TRIES: u32 = 100;
 impl QueueCollection {
     pub(crate) async fn delete_queue(&self) -> Result<(), StoreError> {
         self.state.knowledge.forget();
-        match self.check_now().await? {
-            Contents::Missing => return Ok(()),
-            Contents::Empty => {
-                let indexes = self.indexes().await?;
-                if !Index::Claim.is_among(&indexes, self.messages.name())? {
-                    return Ok(());
-                }
-                self.prepare().await?;
-            }
-            Contents::Unversioned => self.prepare().await?,
-            _ => {}
+        let is_there = !matches!(self.check_now().await?, Contents::Missing | Contents::Empty);
+        let version = doc! { "_id": inspect::id() };
+        // Without a majority, what was read may be old.
+        if !is_there && self.held_by_majority(Some(version.clone())).await? == 0 {
+            return Ok(());
         }
         let deleted = self.now().await;
-        let mark = doc! { "q": { "_id": inspect::id() }, "u": { "$set": { DELETED: deleted } } };
+        let mark = doc! { "q": version, "u": { "$set": { DELETED: deleted } } };
         // A mark may be written twice.
         self.update_repeatedly(vec![mark]).await?;
         self.state.knowledge.forget();
-        self.remove_all().await
+        self.remove_all(deleted).await
     }
 
-    async fn remove_all(&self) -> Result<(), StoreError> {
+    async fn remove_all(&self, deleted: DateTime) -> Result<(), StoreError> {
+        // A try that was given up may go on. What came after the deletion is not its own.
+        let later = enqueued_since(deleted);
+        let all = doc! { "_id": { "$ne": inspect::id() }, "$nor": [later] };
+        let statement = doc! { "q": all.clone(), "limit": 0 };
         let mut tries = 1;
         loop {
-            let removed = self.next_step().remove_all_within_step().await;
+            // Also if it removes nothing, the answer is that of a majority.
+            let step = self.next_step();
+            let removed = step
+                .delete_repeatedly(vec![statement.clone()])
+                .await
+                .map(drop);
             let is_slow = matches!(removed, Err(StoreError::TimedOut(_)));
             // If nothing is left, only a majority is missing.
-            if !is_slow || tries == MOST_TRIES || !self.next_step().has_entries().await? {
+            if !is_slow || tries == MOST_TRIES || !self.next_step().has(all.clone()).await? {
                 return removed;
             }
             tries += 1;
-        }
-    }
-
-    async fn remove_all_within_step(&self) -> Result<(), StoreError> {
-        let all = doc! { "q": { "_id": { "$ne": inspect::id() } }, "limit": 0 };
-        let mut retries = self.deadline.retries();
-        loop {
-            // Also if it removes nothing, the answer is that of a majority.
-            match self.delete_again(vec![all.clone()], &retries).await {
-                Ok(_) => return Ok(()),
-                Err(error) => retries.after(error).await?,
-            }
         }
     }
 }

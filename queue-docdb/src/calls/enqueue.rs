@@ -14,7 +14,7 @@ use crate::{
     store::{
         codes::DUPLICATE_KEY,
         collection::{Query, QueueCollection},
-        error::{Effect, Refusal, StoreError},
+        error::{Refusal, StoreError},
         insert::Inserted,
     },
 };
@@ -66,7 +66,7 @@ impl QueueCollection {
                 unconfirmed,
             } = match inserted {
                 Ok(inserted) => inserted,
-                Err(error) if error.effect() == Effect::None => {
+                Err(error) if error.did_nothing() => {
                     retries.after(error).await?;
                     open.extend(rest);
                     continue;

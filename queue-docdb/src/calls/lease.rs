@@ -13,10 +13,7 @@ use crate::{
         fields::{ID, VISIBLE_AT},
         stored::Stored,
     },
-    state::{
-        cursor::Start,
-        seen::{AHEAD_BYTES, Ahead, FEW},
-    },
+    state::seen::{AHEAD_BYTES, Ahead, FEW},
     store::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,
@@ -46,20 +43,16 @@ const MOST_EXTRA: usize = 256;
 const LOOK_AHEAD: usize = 4;
 
 /// Where a round looks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Place {
-    from: Start,
+    /// The ready time from which it looks, if that is not the beginning.
+    from: Option<DateTime>,
     skip: usize,
 }
 
 impl Place {
-    const HEAD: Self = Self {
-        from: Start::Beginning,
-        skip: 0,
-    };
-
     fn is_head(self) -> bool {
-        self.from == Start::Beginning && self.skip == 0
+        self == Self::default()
     }
 }
 
@@ -108,7 +101,7 @@ impl QueueCollection {
             let probably = self.state.sizes.entries(claim.wanted()).saturating_add(1);
             let needed = probably.min(claim.wanted()).saturating_add(extra).min(most);
             let place = match from_head {
-                true => Place::HEAD,
+                true => Place::default(),
                 false => Place {
                     from: self.state.cursor.begin(),
                     skip: self.state.contention.skip(needed),
@@ -306,7 +299,7 @@ impl QueueCollection {
         needed: usize,
     ) -> Result<Found, StoreError> {
         // Entries whose messages this call has met may be ready again.
-        let follows = matches!(place.from, Start::At(_)) && place.skip == 0 && needed <= FEW;
+        let follows = place.from.is_some() && place.skip == 0 && needed <= FEW;
         let wanted = match follows {
             true => (needed * LOOK_AHEAD).min(self.state.sizes.entries_of(AHEAD_BYTES)),
             false => needed,
@@ -314,8 +307,8 @@ impl QueueCollection {
         let limit = wanted.max(needed).saturating_add(claim.met_entries());
         // What came in since the last look from the beginning may lie before the place.
         let looked = match place.from {
-            Start::Beginning => Some(Instant::now()),
-            Start::At(_) => self.state.cursor.looked(),
+            None => Some(Instant::now()),
+            Some(_) => self.state.cursor.looked(),
         };
         let mut filter = ready(now, place.from);
         let mut passed_over = self.state.held.entries();
@@ -357,9 +350,9 @@ impl QueueCollection {
 }
 
 /// Selects what is ready.
-fn ready(now: DateTime, from: Start) -> Document {
+fn ready(now: DateTime, from: Option<DateTime>) -> Document {
     match from {
-        Start::Beginning => doc! { VISIBLE_AT: { "$lte": now } },
-        Start::At(at) => doc! { VISIBLE_AT: { "$gte": at, "$lte": now } },
+        None => doc! { VISIBLE_AT: { "$lte": now } },
+        Some(at) => doc! { VISIBLE_AT: { "$gte": at, "$lte": now } },
     }
 }

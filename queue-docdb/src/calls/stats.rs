@@ -13,6 +13,7 @@ use crate::{
         collection::{Query, QueueCollection},
         error::StoreError,
         index::Index,
+        inspect::first_batch,
         set_aside::are_set_aside,
         write_reply::integer,
     },
@@ -30,11 +31,11 @@ impl QueueCollection {
             }
         };
         let (ready, delayed, leased, parted, set_aside, first) = tokio::try_join!(
-            self.sum(ready.clone()),
-            self.sum(waiting(false)),
-            self.sum(waiting(true)),
+            self.sum(ready.clone(), count()),
+            self.sum(waiting(false), count()),
+            self.sum(waiting(true), count()),
             self.parted(now),
-            self.count(are_set_aside()),
+            self.sum(are_set_aside(), 1.into()),
             self.ready_times(Document::new(), 1),
         )?;
         let first = first.first().filter(|&&first| first <= now);
@@ -46,13 +47,13 @@ impl QueueCollection {
             .with_oldest_ready(first.map(|&first| instant::between(first, now))))
     }
 
-    /// The messages of whole entries. Parted ones have no count.
-    async fn sum(&self, filter: Document) -> Result<u64, StoreError> {
-        let group = doc! { ID: Bson::Null, "messages": { "$sum": format!("${COUNT}") } };
+    /// The sum of what each document that the filter selects counts for.
+    async fn sum(&self, filter: Document, each: Bson) -> Result<u64, StoreError> {
+        let group = doc! { ID: Bson::Null, "sum": { "$sum": each } };
         let sums = self
             .aggregate(vec![doc! { "$match": filter }, doc! { "$group": group }])
             .await?;
-        Ok(sums.first().map_or(0, |sums| number(sums, "messages")))
+        Ok(sums.first().map_or(0, |sums| number(sums, "sum")))
     }
 
     /// The messages of parted entries.
@@ -91,15 +92,7 @@ impl QueueCollection {
     /// The one batch of an aggregate of few documents.
     async fn aggregate(&self, stages: Vec<Document>) -> Result<Vec<Document>, StoreError> {
         let command = doc! { "aggregate": self.messages.name(), "pipeline": stages, "cursor": {} };
-        let reply = self.run(command).await?;
-        let batch = reply
-            .get_document("cursor")
-            .and_then(|cursor| cursor.get_array("firstBatch"))
-            .map_err(|_| StoreError::Unreadable(format!("no batch in {reply}")))?;
-        Ok(batch
-            .iter()
-            .filter_map(|each| each.as_document().cloned())
-            .collect())
+        self.run(command, first_batch).await
     }
 
     /// The earliest ready times of the live entries that the filter selects, in order.
@@ -133,6 +126,11 @@ struct Parted {
 /// Selects the entries with live messages: those whose ready time is a time.
 pub(crate) fn live() -> Document {
     doc! { VISIBLE_AT: { "$gte": instant::EARLIEST } }
+}
+
+/// The messages of an entry that is whole. Parted ones have no count.
+fn count() -> Bson {
+    format!("${COUNT}").into()
 }
 
 fn number(sums: &Document, field: &str) -> u64 {

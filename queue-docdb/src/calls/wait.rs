@@ -36,7 +36,7 @@ impl QueueCollection {
         let shared = &self.state.shared_poll;
         let (_waiting, mut next_poll) = shared.join();
         // A part of the operation timeout, because callers expect an answer within about that.
-        let turn_timeout = TURN_TIMEOUT.min(self.timeout / 2);
+        let turn_timeout = TURN_TIMEOUT.min(self.deadline.of_call() / 2);
         let mut is_first = true;
         let mut reached = None;
         loop {

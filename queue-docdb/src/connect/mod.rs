@@ -234,11 +234,11 @@ async fn primary(
         let host = uri_host.or(hello.get_str("me").ok());
         let message = match judge(&hello, host.unwrap_or("the server"), settings) {
             Verdict::Writable => return Ok(hello),
-            Verdict::Mistake(mistake) => return Err(StoreError::Setting(mistake)),
+            Verdict::Mistake(mistake) => return Err(StoreError::Invalid(mistake)),
             Verdict::Uninitiated(mistake) | Verdict::Secondary(mistake) => {
                 let first = *first_mistake.get_or_insert_with(Instant::now);
                 if first.elapsed() > patience {
-                    return Err(StoreError::Setting(mistake));
+                    return Err(StoreError::Invalid(mistake));
                 }
                 mistake
             }

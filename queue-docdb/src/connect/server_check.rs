@@ -24,7 +24,7 @@ use super::{
     tls_check::{self, Probes},
 };
 use crate::store::{
-    codes::{API_VERSION_REQUIRED, refusals},
+    codes::{API_VERSION_REQUIRED, refusal},
     driver_error::words,
     retry::Deadline,
 };
@@ -349,8 +349,8 @@ pub(crate) const API_VERSION: &str = "the server wants an API version, which a U
 /// Also in the driver's text about servers that were not selected.
 pub(crate) fn wants_api_version(error: &DriverError) -> bool {
     let among_others = format!("code {API_VERSION_REQUIRED} ");
-    let is_refused = |(code, _): &(i32, &str)| *code == API_VERSION_REQUIRED;
-    refusals(error).iter().any(is_refused)
+    let code = refusal(error).map(|(code, _)| code);
+    code == Some(API_VERSION_REQUIRED)
         || matches!(&*error.kind, DriverKind::ServerSelection { message, .. }
             if message.contains(&among_others))
 }

@@ -36,20 +36,11 @@ struct Known {
     looked: Instant,
 }
 
-/// From where to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Start {
-    Beginning,
-    /// From this ready time on.
-    At(DateTime),
-}
-
 impl Cursor {
-    pub(crate) fn begin(&self) -> Start {
-        match *self.known() {
-            Some(known) if known.looked.elapsed() < TRUST => Start::At(known.at),
-            _ => Start::Beginning,
-        }
+    /// The ready time from which to look. `None` is the beginning.
+    pub(crate) fn begin(&self) -> Option<DateTime> {
+        let known = (*self.known()).filter(|known| known.looked.elapsed() < TRUST);
+        known.map(|known| known.at)
     }
 
     /// When the last look from the beginning began, unless that was forgotten.
@@ -58,13 +49,13 @@ impl Cursor {
     }
 
     /// The first message that a look found which began then.
-    pub(crate) fn found(&self, from: Start, at: DateTime, began: Instant) {
+    pub(crate) fn found(&self, from: Option<DateTime>, at: DateTime, began: Instant) {
         let mut known = self.known();
         let looked = match (from, *known) {
-            (Start::Beginning, _) => began,
-            (Start::At(start), Some(known)) if start <= known.at => known.looked,
+            (None, _) => began,
+            (Some(start), Some(known)) if start <= known.at => known.looked,
             // Forgotten by a claim that did not find enough, or something came up before it.
-            (Start::At(_), _) => return,
+            (Some(_), _) => return,
         };
         *known = Some(Known { at, looked });
     }
@@ -87,33 +78,33 @@ mod tests {
     async fn claims_begin_at_the_head_for_a_while() {
         let cursor = Cursor::default();
         let at = DateTime::from_millis;
-        assert_eq!(cursor.begin(), Start::Beginning);
-        cursor.found(Start::Beginning, at(5), Instant::now());
+        assert_eq!(cursor.begin(), None);
+        cursor.found(None, at(5), Instant::now());
         tokio::time::advance(TRUST / 2).await;
-        assert_eq!(cursor.begin(), Start::At(at(5)));
+        assert_eq!(cursor.begin(), Some(at(5)));
         // It moves on, but that is no look from the beginning.
-        cursor.found(Start::At(at(5)), at(7), Instant::now());
-        assert_eq!(cursor.begin(), Start::At(at(7)));
+        cursor.found(Some(at(5)), at(7), Instant::now());
+        assert_eq!(cursor.begin(), Some(at(7)));
         tokio::time::advance(TRUST / 2).await;
-        assert_eq!(cursor.begin(), Start::Beginning);
-        cursor.found(Start::Beginning, at(3), Instant::now());
-        assert_eq!(cursor.begin(), Start::At(at(3)));
+        assert_eq!(cursor.begin(), None);
+        cursor.found(None, at(3), Instant::now());
+        assert_eq!(cursor.begin(), Some(at(3)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_forgotten_is_not_believed_again() {
         let cursor = Cursor::default();
-        cursor.found(Start::Beginning, DateTime::from_millis(5), Instant::now());
+        cursor.found(None, DateTime::from_millis(5), Instant::now());
         let from = cursor.begin();
         cursor.forget();
         // A claim that was under way meanwhile.
         cursor.found(from, DateTime::from_millis(6), Instant::now());
-        assert_eq!(cursor.begin(), Start::Beginning);
+        assert_eq!(cursor.begin(), None);
 
         // What another claim found before it meanwhile stays the head.
         let earlier = DateTime::from_millis(3);
-        cursor.found(Start::Beginning, earlier, Instant::now());
+        cursor.found(None, earlier, Instant::now());
         cursor.found(from, DateTime::from_millis(6), Instant::now());
-        assert_eq!(cursor.begin(), Start::At(earlier));
+        assert_eq!(cursor.begin(), Some(earlier));
     }
 }

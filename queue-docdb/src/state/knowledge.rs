@@ -21,7 +21,18 @@ pub(crate) struct Knowledge {
 struct Known {
     until: Instant,
     is_keyed: bool,
-    has_indexes: bool,
+    indexes: Indexes,
+}
+
+/// What is known about the indexes of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Indexes {
+    #[default]
+    Unknown,
+    /// The server lists all. It may still build one, or a failover may undo it.
+    Listed,
+    /// No id is stored twice.
+    Ready,
 }
 
 impl Knowledge {
@@ -30,9 +41,14 @@ impl Knowledge {
         self.current().is_some()
     }
 
-    /// Whether it also has the indexes.
+    pub(crate) fn indexes(&self) -> Indexes {
+        self.current()
+            .map_or(Indexes::Unknown, |known| known.indexes)
+    }
+
+    /// Whether it also has the indexes, for writes.
     pub(crate) fn is_ready(&self) -> bool {
-        self.current().is_some_and(|known| known.has_indexes)
+        self.indexes() == Indexes::Ready
     }
 
     /// Whether messages are found by `_id`. It stays known: a queue does not change it, and a call
@@ -46,7 +62,7 @@ impl Knowledge {
         *self.lock() = Some(Known {
             until: Instant::now() + TRUST,
             is_keyed,
-            has_indexes: false,
+            indexes: Indexes::Unknown,
         });
     }
 
@@ -55,15 +71,15 @@ impl Knowledge {
         *self.lock() = Some(Known {
             until: Instant::now(),
             is_keyed,
-            has_indexes: false,
+            indexes: Indexes::Unknown,
         });
     }
 
     /// Learns that the queue also has the indexes.
-    pub(crate) fn learn_indexes(&self) {
+    pub(crate) fn learn_indexes(&self, indexes: Indexes) {
         if let Some(known) = &mut *self.lock() {
             known.until = Instant::now() + TRUST;
-            known.has_indexes = true;
+            known.indexes = indexes;
         }
     }
 
@@ -71,7 +87,7 @@ impl Knowledge {
     pub(crate) fn forget(&self) {
         if let Some(known) = &mut *self.lock() {
             known.until = Instant::now();
-            known.has_indexes = false;
+            known.indexes = Indexes::Unknown;
         }
     }
 
@@ -92,7 +108,7 @@ mod tests {
     fn a_call_that_is_under_way_still_knows_how_messages_are_found() {
         let knowledge = Knowledge::default();
         knowledge.learn_queue(true);
-        knowledge.learn_indexes();
+        knowledge.learn_indexes(Indexes::Ready);
         knowledge.forget();
         assert!(!knowledge.is_queue() && !knowledge.is_ready());
         assert!(knowledge.is_keyed());

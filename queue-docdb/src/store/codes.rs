@@ -168,10 +168,7 @@ fn kind_without_labels(error: &DriverError) -> ErrorKind {
     if let DriverKind::Write(WriteFailure::WriteConcernError(concern)) = &*error.kind {
         return kind_of_concern(concern.code, &concern.message);
     }
-    let mut kinds = refusals(error)
-        .into_iter()
-        .filter_map(|(code, message)| kind(code, message));
-    if let Some(kind) = kinds.next() {
+    if let Some(kind) = refusal(error).and_then(|(code, message)| kind(code, message)) {
         return kind;
     }
     match &*error.kind {
@@ -242,15 +239,15 @@ fn is_labelled_retryable(labels: &HashSet<String>) -> bool {
     .any(|label| labels.contains(*label))
 }
 
-/// All codes of the server in an error, with their messages.
-pub(crate) fn refusals(error: &DriverError) -> Vec<(i32, &str)> {
+/// The server's code in an error, with its message.
+pub(crate) fn refusal(error: &DriverError) -> Option<(i32, &str)> {
     match &*error.kind {
-        DriverKind::Command(command) => vec![(command.code, &command.message)],
-        DriverKind::Write(WriteFailure::WriteError(write)) => vec![(write.code, &write.message)],
+        DriverKind::Command(command) => Some((command.code, &command.message)),
+        DriverKind::Write(WriteFailure::WriteError(write)) => Some((write.code, &write.message)),
         DriverKind::Write(WriteFailure::WriteConcernError(concern)) => {
-            vec![(concern.code, &concern.message)]
+            Some((concern.code, &concern.message))
         }
-        _ => Vec::new(),
+        _ => None,
     }
 }
 

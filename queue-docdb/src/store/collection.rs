@@ -1,6 +1,6 @@
 //! One queue's collection, and the commands on it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use mongodb::{
     Collection, Database,
@@ -13,7 +13,7 @@ use crate::{
     state::queues::QueueState,
     store::{
         clock::Time,
-        error::{Effect, StoreError},
+        error::StoreError,
         index::Index,
         retry::{Deadline, Retries},
         write_reply,
@@ -29,7 +29,6 @@ const MOST_RESTORES: u32 = 5;
 pub(crate) struct QueueCollection {
     pub(crate) database: Database,
     pub(crate) messages: Collection<RawDocumentBuf>,
-    pub(crate) timeout: Duration,
     /// When the call must end.
     pub(crate) deadline: Deadline,
     pub(crate) time: Arc<Time>,
@@ -65,26 +64,23 @@ pub(crate) struct Query {
 impl Query {
     /// At most `limit` documents, found by `index` and in its order.
     pub(crate) fn in_order_of(index: Index, filter: Document, limit: usize) -> Self {
-        let mut query = Self::unordered(filter, limit);
-        query.options.sort = Some(index.keys());
-        query.options.hint = Some(Hint::Keys(index.keys()));
-        query
+        Self::ordered(index.keys(), filter, limit)
     }
 
     /// At most `limit` documents, in order of `_id`.
     pub(crate) fn in_order_of_id(filter: Document, limit: usize) -> Self {
-        let mut query = Self::unordered(filter, limit);
-        query.options.sort = Some(doc! { "_id": 1 });
-        query.options.hint = Some(Hint::Keys(doc! { "_id": 1 }));
+        Self::ordered(doc! { "_id": 1 }, filter, limit)
+    }
+
+    fn ordered(keys: Document, filter: Document, limit: usize) -> Self {
+        let mut query = Self::by_ids(filter, limit);
+        query.options.sort = Some(keys.clone());
+        query.options.hint = Some(Hint::Keys(keys));
         query
     }
 
-    /// At most `ids` documents, found by `_id`. Such filters need no hint.
-    pub(crate) fn by_ids(filter: Document, ids: usize) -> Self {
-        Self::unordered(filter, ids)
-    }
-
-    fn unordered(filter: Document, limit: usize) -> Self {
+    /// At most `limit` documents, found by `_id`. Such filters need no hint.
+    pub(crate) fn by_ids(filter: Document, limit: usize) -> Self {
         let mut options = FindOptions::default();
         options.limit = Some(i64::try_from(limit).unwrap_or(i64::MAX));
         // One more than the limit, so that the server closes the cursor with the first batch.
@@ -117,7 +113,7 @@ impl QueueCollection {
 
     /// The same collection for the next step of a long call. Each step has the operation timeout.
     pub(crate) fn next_step(&self) -> Self {
-        self.within(self.deadline.again(self.timeout))
+        self.within(self.deadline.again())
     }
 
     pub(crate) fn within(&self, deadline: Deadline) -> Self {
@@ -226,19 +222,6 @@ impl QueueCollection {
         Ok((all, true))
     }
 
-    /// Counts documents. Without a hint: the driver sends an aggregate, for which DocumentDB does
-    /// not document one.
-    pub(crate) async fn count(&self, filter: Document) -> Result<u64, StoreError> {
-        let mut retries = self.deadline.retries();
-        loop {
-            let sent = self.messages.count_documents(filter.clone());
-            match retries.run(sent).await {
-                Ok(count) => return Ok(count),
-                Err(error) => retries.after(error).await?,
-            }
-        }
-    }
-
     /// Sends update statements in one command, and returns how many documents they matched.
     ///
     /// The driver's own calls send one statement each. The statements must find messages by `_id`.
@@ -248,8 +231,7 @@ impl QueueCollection {
     /// A command that certainly had no effect is sent again. After any other error, the caller
     /// must find out what was done.
     pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write("update", "updates", by_id(statements), None)
-            .await
+        self.write(self.command("update", by_id(statements))).await
     }
 
     /// Sends delete statements in one command, and returns how many documents are deleted. Errors
@@ -258,31 +240,69 @@ impl QueueCollection {
     /// DocumentDB documents no hint for a delete. So the filters must use `_id`, and no other
     /// indexed field.
     pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write("delete", "deletes", statements, None).await
+        self.write(self.command("delete", statements)).await
     }
 
-    /// The same, as one of the tries of a caller that can send them again after any error.
-    pub(crate) async fn delete_again(
+    async fn write(&self, command: Document) -> Result<u64, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let sent = self.database.run_command(command.clone());
+            let reply = self.deadline.run(sent).await;
+            match reply.and_then(|reply| write_reply::matched(&reply)) {
+                Err(error) if error.did_nothing() => retries.after(error).await?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Sends update statements that may take effect twice, until the server answers. Returns how many
+    /// documents the last ones matched.
+    pub(crate) async fn update_repeatedly(
         &self,
         statements: Vec<Document>,
-        tries: &Retries,
     ) -> Result<u64, StoreError> {
-        self.write("delete", "deletes", statements, Some(tries))
-            .await
+        let command = self.command("update", by_id(statements));
+        self.run(command, write_reply::matched).await
     }
 
-    /// The number of documents that a majority has and that match these filters. Each filter must
-    /// use `_id`.
+    /// The same for delete statements.
+    pub(crate) async fn delete_repeatedly(
+        &self,
+        statements: Vec<Document>,
+    ) -> Result<u64, StoreError> {
+        let command = self.command("delete", statements);
+        self.run(command, write_reply::matched).await
+    }
+
+    /// Sends a command that may be repeated after any error, until `read` can read a reply.
+    pub(crate) async fn run<T>(
+        &self,
+        command: Document,
+        read: impl Fn(&Document) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut retries = self.deadline.retries();
+        loop {
+            let reply = retries
+                .run(self.database.run_command(command.clone()))
+                .await;
+            match reply.and_then(|reply| read(&reply)) {
+                Err(error) => retries.after(error).await?,
+                read => return read,
+            }
+        }
+    }
+
+    /// The number of documents that a majority has and that match the filter, which must use `_id`.
     ///
     /// A failover may undo what a find read. It does not undo what this write matched.
     pub(crate) async fn held_by_majority(
         &self,
-        filters: impl IntoIterator<Item = Document>,
+        filter: Option<Document>,
     ) -> Result<u64, StoreError> {
-        let by_id = filters
-            .into_iter()
-            .map(|filter| (filter, doc! { "_id": 1 }));
-        self.matched_by_majority(by_id).await
+        match filter {
+            Some(filter) => self.update_repeatedly(vec![unchanged(filter)]).await,
+            None => Ok(0),
+        }
     }
 
     /// The same for filters with the keys of an index by which each finds its documents.
@@ -296,10 +316,6 @@ impl QueueCollection {
             statement
         };
         let statements: Vec<Document> = filters.into_iter().map(statement).collect();
-        if statements.is_empty() {
-            return Ok(0);
-        }
-        // They change nothing.
         match self.update_repeatedly(statements.clone()).await {
             // There is no such queue, or an operator has dropped the index.
             Err(error) if error.is_missing_index() => {
@@ -313,11 +329,8 @@ impl QueueCollection {
 
     /// Whether a majority has this index. A failover does not undo it then.
     pub(crate) async fn is_held_by_majority(&self, index: Index) -> Result<bool, StoreError> {
-        let nothing = index
-            .keys()
-            .into_iter()
-            .map(|(key, _)| (key, "nothing".into()));
-        let mut statement = unchanged(nothing.collect());
+        let keys = index.keys().into_iter();
+        let mut statement = unchanged(keys.map(|(key, _)| (key, "nothing".into())).collect());
         statement.insert("hint", index.keys());
         match self.update_repeatedly(vec![statement]).await {
             Ok(_) => Ok(true),
@@ -326,62 +339,10 @@ impl QueueCollection {
         }
     }
 
-    /// Sends update statements that may take effect twice, until the server answers. Returns how many
-    /// documents the last ones matched.
-    pub(crate) async fn update_repeatedly(
-        &self,
-        statements: Vec<Document>,
-    ) -> Result<u64, StoreError> {
-        let statements = by_id(statements);
-        let mut retries = self.deadline.retries();
-        loop {
-            let sent = self.write("update", "updates", statements.clone(), Some(&retries));
-            match sent.await {
-                Err(error) => retries.after(error).await?,
-                matched => return matched,
-            }
-        }
-    }
-
-    /// Sends a command that may be repeated after any error.
-    pub(crate) async fn run(&self, command: Document) -> Result<Document, StoreError> {
-        let mut retries = self.deadline.retries();
-        loop {
-            let sent = self.database.run_command(command.clone());
-            match retries.run(sent).await {
-                Err(error) => retries.after(error).await?,
-                reply => return reply,
-            }
-        }
-    }
-
-    async fn write(
-        &self,
-        command: &str,
-        statements_field: &str,
-        statements: Vec<Document>,
-        tries: Option<&Retries>,
-    ) -> Result<u64, StoreError> {
-        let command = self.command(command, statements_field, statements);
-        let mut retries = self.deadline.retries();
-        loop {
-            let deadline = tries.map_or(self.deadline, Retries::next_try);
-            match self.write_once(command.clone(), deadline).await {
-                Err(error) if error.effect() == Effect::None => retries.after(error).await?,
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn write_once(&self, command: Document, deadline: Deadline) -> Result<u64, StoreError> {
-        let sent = self.database.run_command(command);
-        write_reply::matched(&deadline.run(sent).await?)
-    }
-
-    fn command(&self, name: &str, statements_field: &str, statements: Vec<Document>) -> Document {
+    fn command(&self, name: &str, statements: Vec<Document>) -> Document {
         doc! {
             name: self.messages.name(),
-            statements_field: statements,
+            format!("{name}s"): statements,
             // The statements are independent of each other.
             "ordered": false,
             "writeConcern": { "w": "majority" },

@@ -5,22 +5,20 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
-use mongodb::error::{Error as DriverError, ErrorKind as DriverKind, WriteFailure};
+use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
+
+use crate::store::codes::refusal;
 
 /// Servers quote whole documents in some messages.
 const LONGEST: usize = 500;
 
 /// What went wrong, without labels and replies.
 pub(crate) fn words(error: &DriverError) -> String {
+    if let Some((code, message)) = refusal(error) {
+        return shorten(format!("code {code}: {message}"));
+    }
     let text = match &*error.kind {
-        DriverKind::Command(refused) => format!("code {}: {}", refused.code, refused.message),
-        DriverKind::Write(WriteFailure::WriteError(refused)) => {
-            format!("code {}: {}", refused.code, refused.message)
-        }
-        DriverKind::Write(WriteFailure::WriteConcernError(refused)) => {
-            format!("code {}: {}", refused.code, refused.message)
-        }
         DriverKind::Io(error) => error.to_string(),
         DriverKind::InvalidArgument { message, .. } => without_details(message),
         DriverKind::ServerSelection { message, .. } => servers(&without_details(message)),

@@ -69,7 +69,7 @@ impl QueueCollection {
     /// Checks that the queue holds the ids of these refused messages.
     ///
     /// # Errors
-    /// [`StoreError::Index`] if it does not hold one: another index has refused the message.
+    /// [`StoreError::Invalid`] if it does not hold one: another index has refused the message.
     pub(crate) async fn check_duplicates<'a>(
         &self,
         refused: impl Iterator<Item = (&'a MessageId, &'a Refusal)>,
@@ -85,7 +85,7 @@ impl QueueCollection {
             // Only equal ids: with a collation, the find returns others too.
             if found.iter().all(|entry| !entry.ids.contains(*id)) {
                 let why = refusal.explain_index(self.messages.name());
-                return Err(StoreError::Index(why));
+                return Err(StoreError::Invalid(why));
             }
         }
         let seen: Vec<_> = found.iter().map(|entry| (entry.id, entry.rev)).collect();

@@ -6,7 +6,7 @@ use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
 use crate::store::{
-    codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusals},
+    codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusal},
     driver_error::{explained_by, explanation, unknown_effect, words},
     limit::Limit,
 };
@@ -56,18 +56,9 @@ pub(crate) enum StoreError {
          after a commit or an abort"
     )]
     NoTransaction,
-    /// A unique index other than the one on `_id`, or a collation, refuses a message.
+    /// A setting, a name, an index or a collection that does not serve. The text says which, and why.
     #[error("{0}")]
-    Index(String),
-    /// A setting does not fit the server.
-    #[error("{0}")]
-    Setting(String),
-    /// The name of the queue's collection would be reserved, or too long.
-    #[error("{0}")]
-    Name(String),
-    /// The collection is another program's, or of another version of this library.
-    #[error("{0}")]
-    NotAQueue(String),
+    Invalid(String),
     /// The index is still being built.
     #[error(
         "no answer within {after:?}; the index `{index}` of the collection `{collection}` is still \
@@ -97,10 +88,7 @@ impl StoreError {
         const INDEX_NOT_FOUND: i32 = 27;
         match self {
             Self::Driver(error) => {
-                matches!(
-                    refusals(error).as_slice(),
-                    [(BAD_VALUE | INDEX_NOT_FOUND, _)]
-                )
+                matches!(refusal(error), Some((BAD_VALUE | INDEX_NOT_FOUND, _)))
             }
             Self::Refused(refusal) => [BAD_VALUE, INDEX_NOT_FOUND].contains(&refusal.code),
             _ => false,
@@ -110,7 +98,7 @@ impl StoreError {
     /// Whether the server answered with this code.
     pub(crate) fn has_code(&self, code: i32) -> bool {
         matches!(self, Self::Driver(error)
-            if refusals(error).iter().any(|(refused, _)| *refused == code))
+            if refusal(error).is_some_and(|(refused, _)| refused == code))
     }
 
     /// Whether the `_id` is stored already.
@@ -120,35 +108,34 @@ impl StoreError {
 
     /// Whether the same command may soon succeed, for example after a failover.
     pub(crate) fn is_transient(&self) -> bool {
-        let refusals = match self {
-            Self::Driver(error) => refusals(error),
+        let refusal = match self {
+            Self::Driver(error) => refusal(error),
             Self::Refused(refusal)
             | Self::Unconfirmed {
                 reason: refusal, ..
-            } => vec![(refusal.code, refusal.message.as_str())],
+            } => Some((refusal.code, refusal.message.as_str())),
             _ => return false,
         };
-        let needs_operator = |(code, message): (i32, &str)| codes::needs_operator(code, message);
-        is_retryable(self.kind()) && !refusals.into_iter().any(needs_operator)
+        let needs_operator = |(code, message)| codes::needs_operator(code, message);
+        is_retryable(self.kind()) && !refusal.is_some_and(needs_operator)
     }
 
-    /// What a write with this error may have done.
-    pub(crate) fn effect(&self) -> Effect {
-        match self {
-            Self::Driver(error) => effect_of_driver_error(error),
-            Self::Setting(_)
-            | Self::Name(_)
-            | Self::NotAQueue(_)
-            | Self::NoTransaction
-            | Self::LateIndex { .. }
-            | Self::RuntimeEnded => Effect::None,
-            // The command may have other statements than the refused one.
-            Self::Refused(_) | Self::Unconfirmed { .. } | Self::Index(_) => Effect::Unknown,
-            Self::TimedOut(_)
-            | Self::PausedClock
-            | Self::Unreadable(_)
-            | Self::Uncertain
-            | Self::TransactionConflict(_) => Effect::Unknown,
+    /// Whether a write with this error certainly did nothing. It may be sent again.
+    pub(crate) fn did_nothing(&self) -> bool {
+        let Self::Driver(error) = self else {
+            return false;
+        };
+        match &*error.kind {
+            // There was no connection, so nothing was sent. `ConnectionPoolCleared` is not here: the
+            // driver also reports it for a command that was under way.
+            DriverKind::ServerSelection { .. }
+            | DriverKind::DnsResolve { .. }
+            | DriverKind::Authentication { .. }
+            | DriverKind::InvalidArgument { .. }
+            | DriverKind::InvalidTlsConfig { .. } => true,
+            DriverKind::Io(cause) => cause.kind() == std::io::ErrorKind::ConnectionRefused,
+            DriverKind::Command(command) => codes::is_refused_at_start(command.code),
+            _ => false,
         }
     }
 
@@ -163,13 +150,9 @@ impl StoreError {
             Self::Unconfirmed { reason, .. } => kind_of_concern(reason.code, &reason.message),
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Setting(_)
-            | Self::Name(_)
-            | Self::NotAQueue(_)
-            | Self::NoTransaction
-            | Self::Index(_)
-            | Self::PausedClock
-            | Self::RuntimeEnded => ErrorKind::InvalidInput,
+            Self::Invalid(_) | Self::NoTransaction | Self::PausedClock | Self::RuntimeEnded => {
+                ErrorKind::InvalidInput
+            }
         }
     }
 
@@ -201,32 +184,6 @@ impl StoreError {
             }
             other => Error::new(kind, operation, other.to_string()),
         }
-    }
-}
-
-/// What a failed write did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Certainly nothing. It may be sent again.
-    None,
-    /// All, a part or nothing, or it still runs.
-    Unknown,
-}
-
-fn effect_of_driver_error(error: &DriverError) -> Effect {
-    match &*error.kind {
-        // There was no connection, so nothing was sent. `ConnectionPoolCleared` is not here: the
-        // driver also reports it for a command that was under way.
-        DriverKind::ServerSelection { .. }
-        | DriverKind::DnsResolve { .. }
-        | DriverKind::Authentication { .. }
-        | DriverKind::InvalidArgument { .. }
-        | DriverKind::InvalidTlsConfig { .. } => Effect::None,
-        DriverKind::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
-            Effect::None
-        }
-        DriverKind::Command(command) if codes::is_refused_at_start(command.code) => Effect::None,
-        _ => Effect::Unknown,
     }
 }
 
@@ -272,12 +229,9 @@ mod tests {
     #[test]
     fn the_codes_of_a_server_that_is_not_primary_mean_that_nothing_was_done() {
         for code in all_codes() {
-            let expected = match code {
-                10058 | 10107 | 13435 => Effect::None,
-                _ => Effect::Unknown,
-            };
-            assert_eq!(command(code).effect(), expected, "{code}");
-            assert_eq!(refused(code).effect(), Effect::Unknown, "{code}");
+            let is_expected = [10058, 10107, 13435].contains(&code);
+            assert_eq!(command(code).did_nothing(), is_expected, "{code}");
+            assert!(!refused(code).did_nothing(), "{code}");
         }
     }
 
@@ -297,9 +251,8 @@ mod tests {
     #[test]
     fn only_a_refused_command_had_no_effect() {
         let io = |kind| StoreError::from(DriverError::from(io::Error::from(kind)));
-        assert_eq!(
-            io(io::ErrorKind::ConnectionRefused).effect(),
-            Effect::None,
+        assert!(
+            io(io::ErrorKind::ConnectionRefused).did_nothing(),
             "no server was there"
         );
         let unknown = [
@@ -309,7 +262,7 @@ mod tests {
             timed_out(),
         ];
         for error in unknown {
-            assert_eq!(error.effect(), Effect::Unknown, "{error}");
+            assert!(!error.did_nothing(), "{error}");
         }
     }
 

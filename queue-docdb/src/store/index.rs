@@ -70,7 +70,7 @@ impl Index {
     /// Whether one of the collection's indexes serves as this one.
     ///
     /// # Errors
-    /// [`StoreError::Index`]: one of them has its keys and does not serve, or has its name and
+    /// [`StoreError::Invalid`]: one of them has its keys and does not serve, or has its name and
     /// other keys.
     pub(crate) fn is_among(
         self,
@@ -93,7 +93,7 @@ impl Index {
                 _ => None,
             };
             if let Some(problem) = problem {
-                return Err(StoreError::Index(format!(
+                return Err(StoreError::Invalid(format!(
                     "the index `{name}` of the collection `{collection}` {problem}"
                 )));
             }

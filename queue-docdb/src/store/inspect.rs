@@ -11,6 +11,7 @@ use queue_api::ErrorKind;
 
 use crate::{
     document::{decode, fields::IDS},
+    state::knowledge::Indexes,
     store::{
         codes::NAMESPACE_NOT_FOUND,
         collection::{Query, QueueCollection},
@@ -67,12 +68,12 @@ impl QueueCollection {
     pub(crate) async fn check_now(&self) -> Result<Contents, StoreError> {
         let collection = self.messages.name();
         match self.inspect().await? {
-            Contents::OtherVersion(version) => Err(StoreError::NotAQueue(format!(
+            Contents::OtherVersion(version) => Err(StoreError::Invalid(format!(
                 "the queue's documents are of schema {}, this version of queue-docdb knows \
                  schema {VERSION} only: use one that knows theirs",
                 version.map_or("unknown".to_owned(), |version| version.to_string()),
             ))),
-            Contents::Foreign(what) => Err(StoreError::NotAQueue(format!(
+            Contents::Foreign(what) => Err(StoreError::Invalid(format!(
                 "the collection `{collection}` {what}, so it is not a queue; use another queue \
                  name or collection_prefix"
             ))),
@@ -84,7 +85,7 @@ impl QueueCollection {
     /// Whether finds that name an index see all messages. If not, they must not name one.
     pub(crate) async fn indexes_serve(&self) -> Result<bool, StoreError> {
         let contents = self.check().await?;
-        if self.state.knowledge.is_ready() || contents != Contents::Queue {
+        if self.state.knowledge.indexes() >= Indexes::Listed || contents != Contents::Queue {
             return Ok(true);
         }
         let existing = match self.indexes().await {
@@ -97,7 +98,7 @@ impl QueueCollection {
         let all_serve = Index::of_queue(self.state.knowledge.is_keyed())
             .all(|index| matches!(serves(index), Ok(true)));
         if all_serve {
-            self.state.knowledge.learn_indexes();
+            self.state.knowledge.learn_indexes(Indexes::Listed);
         }
         Ok(all_serve)
     }
@@ -140,9 +141,10 @@ impl QueueCollection {
     async fn version(&self) -> Result<Option<Contents>, StoreError> {
         let read = |found: &RawDocument| {
             let is_keyed = found.get_bool(KEYED).unwrap_or(false);
-            let contents = match contents(decode::count(found, "version")) {
-                Contents::Queue if found.get_datetime(DELETED).is_ok() => Contents::Deleted,
-                other => other,
+            let contents = match decode::count(found, "version") {
+                Some(VERSION) if found.get_datetime(DELETED).is_ok() => Contents::Deleted,
+                Some(VERSION) => Contents::Queue,
+                other => Contents::OtherVersion(other),
             };
             (contents, is_keyed)
         };
@@ -161,17 +163,16 @@ impl QueueCollection {
     async fn description(&self) -> Result<Option<Document>, StoreError> {
         let filter = doc! { "name": self.messages.name() };
         let command = doc! { "listCollections": 1, "filter": filter, "cursor": {} };
-        match self.run(command).await {
-            Ok(reply) => Ok(first_batch(&reply)?.into_iter().next()),
+        match self.run(command, first_batch).await {
+            Ok(described) => Ok(described.into_iter().next()),
             Err(error) if error.kind() == ErrorKind::Denied => Ok(Some(Document::new())),
             Err(error) => Err(error),
         }
     }
 
-    /// Whether a deleted queue has messages again.
-    pub(crate) async fn has_entries(&self) -> Result<bool, StoreError> {
-        let others = doc! { "_id": { "$ne": id() } };
-        Ok(self.first(others, |_| ()).await?.is_some())
+    /// Whether there is a document that the filter selects.
+    pub(crate) async fn has(&self, filter: Document) -> Result<bool, StoreError> {
+        Ok(self.first(filter, |_| ()).await?.is_some())
     }
 
     /// The first document that the filter selects.
@@ -196,10 +197,9 @@ impl QueueCollection {
     /// The collection's indexes, with their options; none if it is missing.
     pub(crate) async fn indexes(&self) -> Result<Vec<Document>, StoreError> {
         let command = doc! { "listIndexes": self.messages.name() };
-        match self.run(command).await {
-            Ok(reply) => first_batch(&reply),
+        match self.run(command, first_batch).await {
             Err(error) if error.has_code(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
-            Err(error) => Err(error),
+            indexes => indexes,
         }
     }
 }
@@ -208,14 +208,6 @@ impl QueueCollection {
 pub(crate) fn version_document(is_keyed: bool) -> Document {
     // The index on ids is unique: a second document without any would be refused.
     doc! { "_id": id(), IDS: [id()], "version": i64::from(VERSION), KEYED: is_keyed }
-}
-
-/// Of a collection whose queue has this version.
-fn contents(version: Option<u32>) -> Contents {
-    match version {
-        Some(VERSION) => Contents::Queue,
-        other => Contents::OtherVersion(other),
-    }
 }
 
 /// The `_id` of the version document.
@@ -236,8 +228,8 @@ fn peculiarity(described: &Document) -> Option<&'static str> {
     }
 }
 
-/// Lists of collections with one name and of indexes fit into one batch.
-fn first_batch(reply: &Document) -> Result<Vec<Document>, StoreError> {
+/// The documents of a reply of few. Lists of collections with one name and of indexes fit into one batch.
+pub(crate) fn first_batch(reply: &Document) -> Result<Vec<Document>, StoreError> {
     let cursor = reply.get_document("cursor");
     let Ok(batch) = cursor.and_then(|cursor| cursor.get_array("firstBatch")) else {
         return Err(StoreError::Unreadable(format!("no batch in {reply}")));

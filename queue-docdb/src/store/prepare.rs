@@ -7,6 +7,7 @@ use queue_api::ErrorKind;
 
 use crate::{
     connect::amazon::Engine,
+    state::knowledge::Indexes,
     store::{
         collection::QueueCollection,
         error::StoreError,
@@ -64,7 +65,12 @@ impl QueueCollection {
         }
         match self.check().await? {
             Contents::Missing | Contents::Empty | Contents::Deleted => Ok(()),
-            _ => self.prepare().await,
+            // An id is there twice, because the unique index was missing for a while. Consumers can
+            // still work off what there is.
+            _ => match self.prepare().await {
+                Err(error) if error.is_duplicate() => Ok(()),
+                prepared => prepared,
+            },
         }
     }
 
@@ -75,13 +81,12 @@ impl QueueCollection {
                 Ok(indexes) => indexes,
                 // The user may not look. The version says that the indexes were made.
                 Err(error) if contents == Contents::Queue && error.kind() == ErrorKind::Denied => {
-                    self.state.knowledge.learn_indexes();
+                    self.state.knowledge.learn_indexes(Indexes::Ready);
                     return Ok(());
                 }
                 Err(error) => return Err(error),
             },
         };
-        // A failover may undo an index of another process, unless the version was written after it.
         let has_version = contents == Contents::Queue;
         // All are judged before one is made, so that a refusal changes nothing.
         let mut missing = Vec::new();
@@ -92,7 +97,10 @@ impl QueueCollection {
         };
         for index in Index::of_queue(is_keyed) {
             let is_there = index.is_among(&existing, self.messages.name())?;
-            if !is_there || !(has_version || self.is_held_by_majority(index).await?) {
+            // The server may still build it, or a failover may undo it. Meanwhile it refuses nothing. The
+            // others only find.
+            let must_serve = index == Index::Ids;
+            if !is_there || must_serve && !self.is_held_by_majority(index).await? {
                 missing.push(index);
             }
         }
@@ -102,15 +110,16 @@ impl QueueCollection {
         if !has_version {
             self.write_version(is_keyed).await?;
         }
-        self.state.knowledge.learn_indexes();
+        self.state.knowledge.learn_indexes(Indexes::Ready);
         Ok(())
     }
 
     /// Whether the collection is new.
     async fn create_collection(&self) -> Result<bool, StoreError> {
         const NAMESPACE_EXISTS: i32 = 48;
-        match self.run(doc! { "create": self.messages.name() }).await {
-            Ok(_) => Ok(true),
+        let create = doc! { "create": self.messages.name() };
+        match self.run(create, |_| Ok(())).await {
+            Ok(()) => Ok(true),
             Err(error) if error.has_code(NAMESPACE_EXISTS) => Ok(false),
             Err(error) => Err(error),
         }
@@ -139,6 +148,7 @@ impl QueueCollection {
                     command.remove("commitQuorum");
                     has_quorum = false;
                 }
+                Err(error) if error.is_duplicate() => return Err(error),
                 // DocumentDB documents no code for "another build is running".
                 Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
                     pause(Duration::from_millis(50 << tries)).await;
@@ -151,7 +161,7 @@ impl QueueCollection {
                         .map_err(|_| StoreError::LateIndex {
                             index: index.name(),
                             collection: self.messages.name().to_owned(),
-                            after: self.timeout,
+                            after: self.deadline.of_call(),
                         })?;
                 }
                 Err(error) => retries.after(error).await?,
@@ -176,7 +186,11 @@ impl QueueCollection {
             };
             if error.is_duplicate() {
                 // Another instance was first, perhaps one of another version.
-                return self.check_now().await.map(drop);
+                return match self.check_now().await? {
+                    Contents::Queue | Contents::Deleted => Ok(()),
+                    // It was undone.
+                    _ => Err(StoreError::Uncertain),
+                };
             }
             retries.after(error).await?;
         }

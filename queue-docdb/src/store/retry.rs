@@ -59,8 +59,8 @@ impl Deadline {
     }
 
     /// The deadline of another step of the same call.
-    pub(crate) fn again(self, timeout: Duration) -> Self {
-        Self::after(timeout).in_runtime(self.of_call.liveness)
+    pub(crate) fn again(self) -> Self {
+        Self::after(self.of_call.after).in_runtime(self.of_call.liveness)
     }
 
     /// The driver's answer, or [`StoreError::TimedOut`].

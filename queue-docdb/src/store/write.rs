@@ -29,7 +29,7 @@ use crate::{
     },
     store::{
         collection::{Query, QueueCollection},
-        error::{Effect, StoreError},
+        error::StoreError,
         written::{self, Trace, Written},
     },
 };
@@ -233,10 +233,10 @@ impl QueueCollection {
 
     /// Pauses after an error of a write that may have been carried out.
     async fn before_look(&self, error: StoreError) -> Result<(), StoreError> {
-        match error.effect() {
+        match error.did_nothing() {
             // It was sent as often as the time allowed.
-            Effect::None => Err(error),
-            Effect::Unknown => self.deadline.retries().after(error).await,
+            true => Err(error),
+            false => self.deadline.retries().after(error).await,
         }
     }
 

@@ -28,6 +28,7 @@ mod late_messages;
 mod locked;
 mod long_names;
 mod members_away;
+mod missing_unique_index;
 mod mistakes;
 mod operators_indexes;
 mod outages;
@@ -122,6 +123,7 @@ fn main() -> ExitCode {
         locked::tests(),
         long_names::tests(),
         members_away::tests(),
+        missing_unique_index::tests(),
         mistakes::tests(),
         operators_indexes::tests(),
         outages::tests(),

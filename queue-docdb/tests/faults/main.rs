@@ -132,7 +132,8 @@ impl Run {
     /// All calls while the primary of a replica set fails.
     async fn failovers(&self) -> Result<(), Failed> {
         // So that elections do not take too long. Before others wait for theirs: this takes long.
-        let _permits = self.permits.acquire_many(AT_A_TIME / 4).await;
+        let some = AT_A_TIME / 4;
+        let _permits = self.permits.acquire_many(some).await;
         let mut cases = Vec::new();
         for (call, _) in CALLS {
             // What is wrong with it, the test of the call says.
@@ -144,6 +145,12 @@ impl Run {
             cases.extend(plan::failovers(call, requests, self.share, self.seed));
         }
         // So that elections do not take too long.
+        // Many rounds are better made alone.
+        let rest = match self.share {
+            Share::Quick => 0,
+            Share::All => AT_A_TIME - some,
+        };
+        let _rest = self.permits.acquire_many(rest).await;
         let mut wrong = Vec::new();
         for (case, report) in rounds::run(cases).await? {
             self.table.lock().expect("no panic").add(&case, &report);
@@ -190,7 +197,14 @@ impl Run {
         if cases.is_empty() {
             return Err(format!("{call} sends nothing: {requests:?}").into());
         }
-        let reports = stream::iter(&cases).map(async |case| (case, self.case(case).await));
+        let reports = stream::iter(&cases).map(async |case| {
+            let report = self.case(case).await;
+            if !report.wrong.is_empty() {
+                // A run of all cases takes long.
+                eprintln!("wrong: {}", replay_command(case));
+            }
+            (case, report)
+        });
         let reports: Vec<_> = reports.buffer_unordered(AT_A_TIME as usize).collect().await;
         for (case, report) in &reports {
             if !report.wrong.is_empty() {
@@ -201,10 +215,7 @@ impl Run {
             return Ok(());
         }
         let more = wrong.len().saturating_sub(QUOTED);
-        for hidden in wrong.drain(QUOTED.min(wrong.len())..) {
-            // Its first line has the command.
-            eprintln!("{}", hidden.lines().next().unwrap_or_default());
-        }
+        wrong.truncate(QUOTED);
         Err(format!("{}\n\nand {more} more", wrong.join("\n\n")).into())
     }
 }
