@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     adversary::Adversary,
-    log::{Copy, DELAY, Event, Leased, Party, What},
+    log::{Copy, DELAY, Event, Leased, Party, What, World},
     look::{Dead, Live},
     proxy::pause,
     schedule::TIMEOUT,
@@ -312,11 +312,12 @@ impl Party {
             })
         };
         events(None).iter().for_each(|it| self.world.announce(it));
+        let mut log = LogAtEnd {
+            world: &self.world,
+            events: events(None).to_vec(),
+        };
         let done = self.commit(leased, &copies).await;
-        let answers = done.as_ref().ok().cloned().flatten();
-        events(answers)
-            .into_iter()
-            .for_each(|it| self.world.push(it));
+        log.events = events(done.as_ref().ok().cloned().flatten()).to_vec();
         done.map(drop)
     }
 
@@ -358,6 +359,24 @@ impl Party {
         let damaged = doc! { "visible_at": DateTime::from_millis(0) };
         collection.insert_one(damaged).await.map_err(failed)?;
         Ok(())
+    }
+}
+
+/// Logs the events of a transaction when it has ended, also if it is dropped.
+struct LogAtEnd<'a> {
+    world: &'a World,
+    events: Vec<Event>,
+}
+
+impl Drop for LogAtEnd<'_> {
+    fn drop(&mut self) {
+        for event in self.events.drain(..) {
+            self.world.push(Event {
+                returned: moment(),
+                clock_to: self.world.now(),
+                ..event
+            });
+        }
     }
 }
 

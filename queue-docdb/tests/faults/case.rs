@@ -261,9 +261,7 @@ impl Case {
 
     /// Waits until the caller drops the call.
     async fn give_up(&self, proxy: &Proxy) {
-        // The log of a transaction is written in its end.
-        let may_drop = self.call != Call::Transaction;
-        if self.adversary != Adversary::GivesUp || !may_drop || !proxy.fault().await {
+        if self.adversary != Adversary::GivesUp || !proxy.fault().await {
             std::future::pending().await
         }
     }
