@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     env, fs, io,
-    num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::{self, ExitCode},
@@ -53,10 +52,7 @@ pub fn run(harness: impl Harness) -> ExitCode {
         return ended;
     }
     watch_panics(checks::source);
-    let mut arguments = Arguments::from_args();
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    // Checks of a store in another process wait for half of their time.
-    arguments.test_threads.get_or_insert(2 * processors);
+    let arguments = Arguments::from_args();
     let run = Arc::new(Run::new(harness));
     let report = Arc::new(Mutex::new(Vec::new()));
     let trials = items().map(|item| trial(item, &run, &report)).collect();

@@ -140,7 +140,7 @@ fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<
     for (number, places) in classes.values().enumerate() {
         let (point, fault) = places[rng.usize(..places.len())];
         let mut faults = vec![fault];
-        if (call as usize + number) % 2 == 0 {
+        if (call as usize + number).is_multiple_of(2) {
             cases.push((point, faults, Adversary::Nothing));
             continue;
         }
