@@ -64,7 +64,7 @@ const CASES: &str = "QUEUE_FAULTS";
 const SEED: &str = "QUEUE_FAULTS_SEED";
 
 /// How many cases run side by side. Most of them wait for a timeout.
-const AT_A_TIME: u32 = 96;
+const AT_A_TIME: u32 = 72;
 
 /// How many failures of a call are quoted.
 const QUOTED: usize = 3;
@@ -131,9 +131,6 @@ impl Run {
 
     /// All calls while the primary of a replica set fails.
     async fn failovers(&self) -> Result<(), Failed> {
-        // So that elections do not take too long. Before others wait for theirs: this takes long.
-        let some = AT_A_TIME / 4;
-        let _permits = self.permits.acquire_many(some).await;
         let mut cases = Vec::new();
         for (call, _) in CALLS {
             // What is wrong with it, the test of the call says.
@@ -145,12 +142,11 @@ impl Run {
             cases.extend(plan::failovers(call, requests, self.share, self.seed));
         }
         // So that elections do not take too long.
-        // Many rounds are better made alone.
-        let rest = match self.share {
-            Share::Quick => 0,
-            Share::All => AT_A_TIME - some,
+        // So that elections do not take too long. A few rounds may be made beside other cases.
+        let _permits = match self.share {
+            Share::Quick => None,
+            Share::All => Some(self.permits.acquire_many(AT_A_TIME).await),
         };
-        let _rest = self.permits.acquire_many(rest).await;
         let mut wrong = Vec::new();
         for (case, report) in rounds::run(cases).await? {
             self.table.lock().expect("no panic").add(&case, &report);
