@@ -10,7 +10,7 @@ use queue_api::{
 };
 
 use crate::{
-    calls::peek::Place,
+    calls::peek,
     connect::{Connection, amazon::Engine, runtime::ConnectRuntime},
     names::Prefix,
     state::queues::Queues,
@@ -48,22 +48,17 @@ use crate::{
 /// [`Batching`](queue_api::Batching#what-to-expect).
 #[derive(Clone)]
 pub struct DocDbBackend {
-    pub(crate) direct: Direct,
+    pub(crate) direct: Arc<Direct>,
     batching: Batching,
-}
-
-/// The backend without batching.
-#[derive(Clone)]
-pub(crate) struct Direct {
-    shared: Arc<Shared>,
 }
 
 /// How many batches of the largest size go out as one. Measured with four callers: claims that go
 /// out together are twice as fast as those that compete.
 const COMBINED_BATCHES: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 
-struct Shared {
-    database: Database,
+/// The backend without batching.
+pub(crate) struct Direct {
+    pub(crate) database: Database,
     prefix: Prefix,
     timeout: Duration,
     time: Arc<Time>,
@@ -74,7 +69,7 @@ struct Shared {
     runtime: ConnectRuntime,
 }
 
-impl Drop for Shared {
+impl Drop for Direct {
     fn drop(&mut self) {
         if let Some(watch) = &self.watch {
             watch.close();
@@ -106,44 +101,27 @@ impl DocDbBackend {
                 Arc::clone(&queues),
             )),
         };
-        let direct = Direct {
-            shared: Arc::new(Shared {
-                database,
-                prefix,
-                timeout,
-                time: Arc::new(time),
-                queues,
-                entry_size,
-                engine,
-                watch,
-                runtime,
-            }),
-        };
-        Self {
-            batching: Batching::new(Arc::new(direct.clone())),
-            direct,
-        }
+        let direct = Arc::new(Direct {
+            database,
+            prefix,
+            timeout,
+            time: Arc::new(time),
+            queues,
+            entry_size,
+            engine,
+            watch,
+            runtime,
+        });
+        let batching = Batching::new(direct.clone());
+        Self { direct, batching }
     }
 }
 
 impl Direct {
-    pub(crate) fn database(&self) -> &Database {
-        &self.shared.database
-    }
-
-    /// Each call does this first, or takes its [`deadline`](Self::deadline).
-    pub(crate) fn check_runtime(&self) -> std::result::Result<(), StoreError> {
-        self.shared.runtime.check().map(drop)
-    }
-
     /// The deadline of a call, if the runtime that connected has not ended.
-    fn deadline(&self) -> std::result::Result<Deadline, StoreError> {
-        let liveness = self.shared.runtime.check()?;
-        Ok(Deadline::after(self.shared.timeout).in_runtime(liveness))
-    }
-
-    pub(crate) fn timeout(&self) -> Duration {
-        self.shared.timeout
+    pub(crate) fn deadline(&self) -> std::result::Result<Deadline, StoreError> {
+        let is_doubtful = self.runtime.is_doubtful()?;
+        Ok(Deadline::after(self.timeout).in_doubtful_runtime(is_doubtful))
     }
 
     /// The queue's collection, for a call that finds out itself what is there.
@@ -152,19 +130,18 @@ impl Direct {
         operation: &'static str,
         queue: &QueueName,
     ) -> Result<QueueCollection> {
-        let shared = &self.shared;
         let deadline = self.deadline().map_err(during(operation))?;
-        let name = shared.prefix.collection(queue).map_err(during(operation))?;
+        let name = self.prefix.collection(queue).map_err(during(operation))?;
         Ok(QueueCollection {
-            messages: shared.database.collection(&name),
-            database: shared.database.clone(),
+            messages: self.database.collection(&name),
+            database: self.database.clone(),
             deadline,
-            time: Arc::clone(&shared.time),
-            state: shared.queues.state(queue),
-            entry_size: shared.entry_size,
-            engine: shared.engine,
+            time: Arc::clone(&self.time),
+            state: self.queues.state(queue),
+            entry_size: self.entry_size,
+            engine: self.engine,
             access: Access::Write,
-            watch: shared.watch.clone(),
+            watch: self.watch.clone(),
         })
     }
 
@@ -205,7 +182,7 @@ impl Direct {
     async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
         let mut retries = self.deadline()?.retries();
         loop {
-            let names = self.shared.database.list_collection_names();
+            let names = self.database.list_collection_names();
             match retries.run(names).await {
                 Ok(names) => return Ok(names),
                 Err(error) => retries.after(error).await?,
@@ -218,8 +195,8 @@ impl fmt::Debug for Direct {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The driver's `Debug` of a database shows the user name.
         f.debug_struct("DocDbBackend")
-            .field("database", &self.shared.database.name())
-            .field("prefix", &self.shared.prefix)
+            .field("database", &self.database.name())
+            .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }
 }
@@ -325,7 +302,7 @@ impl QueueAdmin for DocDbBackend {
     }
 
     async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
-        let from = Place::of(page)?;
+        let from = peek::start(page)?;
         let queue = self.direct.open_to_read("messages", queue).await?;
         let listed = queue.live_messages(from, page.max()).await;
         listed.map_err(during("messages"))
@@ -360,7 +337,7 @@ impl QueueAdmin for DocDbBackend {
         let mut queues = Vec::new();
         for queue in names
             .iter()
-            .filter_map(|name| self.direct.shared.prefix.queue(name))
+            .filter_map(|name| self.direct.prefix.queue(name))
         {
             let collection = self.direct.collection("list queues", &queue)?;
             let is_queue = collection.is_queue().await;

@@ -11,17 +11,14 @@ use queue_api::{
 
 use crate::{
     backend::DocDbBackend,
-    store::{
-        error::{StoreError, during},
-        retry::Deadline,
-    },
+    store::error::{StoreError, during},
 };
 
 impl DocDbBackend {
     /// The driver's client, for the application's own collections and for sessions whose
     /// transactions [`in_transaction`](Self::in_transaction) joins.
     pub fn client(&self) -> &Client {
-        self.direct.database().client()
+        self.direct.database.client()
     }
 
     /// A session whose transactions read a snapshot from the primary and commit to a majority,
@@ -35,9 +32,7 @@ impl DocDbBackend {
     /// # Errors
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable): no server answered.
     pub async fn start_session(&self) -> Result<ClientSession> {
-        self.direct
-            .check_runtime()
-            .map_err(during("start session"))?;
+        let deadline = self.direct.deadline().map_err(during("start session"))?;
         let mut transactions = TransactionOptions::default();
         transactions.write_concern = Some(WriteConcern::majority());
         transactions.read_concern = Some(ReadConcern::snapshot());
@@ -48,7 +43,7 @@ impl DocDbBackend {
             .start_session()
             .causal_consistency(false)
             .default_transaction_options(transactions);
-        Deadline::after(self.direct.timeout())
+        deadline
             .run(starting)
             .await
             .map_err(during("start session"))

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, iter, time::Duration};
 
-use mongodb::bson::{DateTime, Document, RawDocument, Uuid, doc};
+use mongodb::bson::{DateTime, Document, Uuid, doc};
 use queue_api::{MessageId, Purge, Redrive};
 use tokio::time::Instant;
 
@@ -19,8 +19,8 @@ use crate::{
         collection::{Query, QueueCollection},
         error::StoreError,
         index::Index,
-        set_aside::{Unreadable, are_set_aside},
-        write::{To, Write, are_at, new_addend, update_statements},
+        set_aside::are_set_aside,
+        write::{To, Write, delete_statement, new_addend, update_statements},
         written::Trace,
     },
 };
@@ -61,8 +61,15 @@ impl QueueCollection {
             Purge::Live => {
                 let mut filter = live();
                 filter.insert("$nor", vec![enqueued_since(began)]);
-                let query = || Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
-                let round = |_| self.purge_live(query);
+                let query =
+                    |_: Option<&str>| Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
+                let remove = |entry: &mut Entry, _: &Stored| {
+                    let live = entry.parts.iter().filter(|part| part.ready_at().is_some());
+                    let numbers: Vec<usize> = live.flat_map(|part| part.numbers.clone()).collect();
+                    numbers.iter().for_each(|&number| entry.remove(number));
+                    numbers.len()
+                };
+                let round = |_| self.change_all(query, remove);
                 self.until_none_left(Index::Claim, &filter, round).await
             }
             Purge::Dead => {
@@ -111,32 +118,6 @@ impl QueueCollection {
         Ok(changed)
     }
 
-    async fn purge_live(&self, query: impl Fn() -> Query) -> Result<u64, StoreError> {
-        let (mut purged, mut lost) = (0, 0);
-        loop {
-            let remove = |entry: &mut Entry, _: &Stored| {
-                let live = entry.parts.iter().filter(|part| part.ready_at().is_some());
-                let numbers: Vec<usize> = live.flat_map(|part| part.numbers.clone()).collect();
-                for number in &numbers {
-                    entry.remove(*number);
-                }
-                numbers.len()
-            };
-            let chunk = self.next_step().change_chunk(query(), remove).await?;
-            purged += chunk.changed;
-            if chunk.found < CHUNK && !chunk.is_lost {
-                return Ok(purged);
-            }
-            lost = match chunk.changed > 0 || chunk.is_set_aside {
-                true => 0,
-                false => lost + 1,
-            };
-            if lost == MOST_LOST {
-                return Err(StoreError::Uncertain);
-            }
-        }
-    }
-
     async fn purge_set_aside(&self) -> Result<u64, StoreError> {
         self.set_aside_hidden().await?;
         // The letters before may have taken longer than one step.
@@ -151,13 +132,8 @@ impl QueueCollection {
         let no_time = doc! { "$exists": false };
         let no_place = doc! { "$not": { "$type": "string" } };
         let filter = doc! { PARTED: true, VISIBLE_AT: no_time, DEAD_KEY: no_place };
-        loop {
-            let query = Query::in_order_of(Index::Parted, filter.clone(), CHUNK);
-            let chunk = self.next_step().change_chunk(query, |_, _| 0).await?;
-            if !chunk.is_set_aside || chunk.found < CHUNK {
-                return Ok(());
-            }
-        }
+        let query = |_: Option<&str>| Query::in_order_of(Index::Parted, filter.clone(), CHUNK);
+        self.change_all(query, |_, _| 0).await.map(drop)
     }
 
     /// Changes dead letters in one pass through their list, up to those that died at `end`.
@@ -166,32 +142,45 @@ impl QueueCollection {
         end: Option<DateTime>,
         change: impl Fn(&mut Entry, usize) -> bool,
     ) -> Result<u64, StoreError> {
+        let query = |after: Option<&str>| {
+            let mut keys = end.map_or_else(|| doc! { "$exists": true }, dead_until);
+            if let Some(after) = after {
+                keys.insert("$gt", after);
+            }
+            Query::in_order_of(Index::DeadLetters, doc! { DEAD_KEY: keys }, CHUNK)
+        };
+        let change = |entry: &mut Entry, _: &Stored| {
+            let numbers = dead_numbers(entry).into_iter();
+            numbers.filter(|&number| change(entry, number)).count()
+        };
+        self.change_all(query, change).await
+    }
+
+    /// Changes the entries of a query, chunk by chunk, until it finds no more. `query` gets the place in the
+    /// list of dead letters that the last chunk came to. `change` returns how many messages it concerns.
+    async fn change_all(
+        &self,
+        query: impl Fn(Option<&str>) -> Query,
+        change: impl Fn(&mut Entry, &Stored) -> usize,
+    ) -> Result<u64, StoreError> {
         let (mut changed, mut lost) = (0, 0);
         let mut after = None;
         loop {
-            let mut keys = end.map_or_else(|| doc! { "$exists": true }, dead_until);
-            if let Some(after) = &after {
-                keys.insert("$gt", after);
-            }
-            let query = Query::in_order_of(Index::DeadLetters, doc! { DEAD_KEY: keys }, CHUNK);
-            let change = |entry: &mut Entry, _: &Stored| {
-                let numbers = dead_numbers(entry);
-                numbers
-                    .into_iter()
-                    .filter(|&number| change(entry, number))
-                    .count()
-            };
-            let chunk = self.next_step().change_chunk(query, change).await?;
+            let query = query(after.as_deref());
+            let chunk = self.next_step().change_chunk(query, &change).await?;
             changed += chunk.changed;
+            if !chunk.is_lost && !chunk.is_set_aside {
+                if chunk.found < CHUNK {
+                    return Ok(changed);
+                }
+                after = chunk.last;
+            }
             lost = match chunk.changed > 0 || chunk.is_set_aside {
                 true => 0,
                 false => lost + 1,
             };
-            match chunk.last {
-                _ if lost == MOST_LOST => return Err(StoreError::Uncertain),
-                _ if chunk.is_lost || chunk.is_set_aside => {}
-                Some(last) if chunk.found == CHUNK => (after, lost) = (Some(last), 0),
-                _ => return Ok(changed),
+            if lost == MOST_LOST {
+                return Err(StoreError::Uncertain);
             }
         }
     }
@@ -203,53 +192,35 @@ impl QueueCollection {
         mut change: impl FnMut(&mut Entry, &Stored) -> usize,
     ) -> Result<Chunk, StoreError> {
         let query = query.with_projection(doc! { MESSAGES: 0 });
-        let read = |found: &RawDocument| {
-            Stored::read(found).map_err(|damage| Unreadable::new(found, damage))
-        };
-        let found = self.find(query, read).await?;
+        let found = self.find_entries(usize::MAX, query, Stored::read).await?;
         let mut chunk = Chunk {
             changed: 0,
             is_lost: false,
             is_set_aside: false,
-            found: found.len(),
+            found: found.entries.len() + found.unreadable.len(),
             last: None,
         };
         // The answer to a command is only a number, so each command has entries of which equally
         // many messages are changed.
         let mut commands: BTreeMap<(usize, bool), Vec<Write>> = BTreeMap::new();
-        let mut unreadable = Vec::new();
-        for found in found {
-            match found {
-                Ok(stored) => {
-                    let mut after = stored.entry.clone();
-                    let messages = change(&mut after, &stored);
-                    if messages > 0 {
-                        let write = settle::write(&stored, &after, Trace::Ended(Vec::new()));
-                        let is_delete = write.to == To::Deleted;
-                        commands
-                            .entry((messages, is_delete))
-                            .or_default()
-                            .push(write);
-                    }
-                    chunk.last = stored.dead_key.or(chunk.last);
-                }
-                Err(document) => unreadable.push(document),
+        for stored in found.entries {
+            let mut after = stored.entry.clone();
+            let messages = change(&mut after, &stored);
+            if messages > 0 {
+                let write = settle::write(&stored, &after, Trace::Ended(Vec::new()));
+                let is_delete = write.to == To::Deleted;
+                let command = commands.entry((messages, is_delete)).or_default();
+                command.push(write);
             }
+            chunk.last = stored.dead_key.or(chunk.last);
         }
-        chunk.is_set_aside = self.set_aside(unreadable).await? > 0;
+        chunk.is_set_aside = self.set_aside(found.unreadable).await? > 0;
         for ((messages, is_delete), writes) in commands {
             // Without a majority, this is an error: a failover may undo it.
+            let all: Vec<&Write> = writes.iter().collect();
             let written = match is_delete {
-                true => {
-                    let seen = writes.iter().map(|write| (write.id, write.seen));
-                    self.delete(vec![doc! { "q": are_at(seen), "limit": 0 }])
-                        .await?
-                }
-                false => {
-                    let writes: Vec<&Write> = writes.iter().collect();
-                    self.update(update_statements(&writes, new_addend()))
-                        .await?
-                }
+                true => self.delete(vec![delete_statement(&all)]).await?,
+                false => self.update(update_statements(&all, new_addend())).await?,
             };
             chunk.is_lost |= written < writes.len() as u64;
             chunk.changed += written * messages as u64;

@@ -23,7 +23,7 @@ use crate::{
         error::StoreError,
         insert::read_insert_reply,
         retry::{Deadline, Retries},
-        write::{To, Write, are_at, by_id, entries_by_id, new_addend, update_statements},
+        write::{To, Write, by_id, delete_statement, entries_by_id, new_addend, update_statements},
         write_reply,
     },
 };
@@ -170,9 +170,8 @@ impl QueueCollection {
         let mut matched = 0;
         // No write concern: that is the commit's.
         if !deletes.is_empty() {
-            let seen = deletes.iter().map(|write| (write.id, write.seen));
-            let statement = doc! { "q": are_at(seen), "limit": 0 };
-            let command = doc! { "delete": self.messages.name(), "deletes": [statement] };
+            let statements = vec![delete_statement(&deletes)];
+            let command = doc! { "delete": self.messages.name(), "deletes": statements };
             matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
         }
         if !updates.is_empty() {

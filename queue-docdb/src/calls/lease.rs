@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use mongodb::bson::{DateTime, Document, RawDocument, Uuid, doc};
+use mongodb::bson::{DateTime, Document, Uuid, doc};
 use queue_api::{Delivery, LeaseOptions};
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,
         index::Index,
-        set_aside::Unreadable,
+        set_aside::{FoundEntries, Unreadable},
         write::new_addend,
         written::Written,
     },
@@ -317,22 +317,16 @@ impl QueueCollection {
             filter.insert(ID, doc! { "$nin": passed_over });
         }
         let query = Query::in_order_of(Index::Claim, filter, limit).skipping(place.skip);
-        let read = |found: &RawDocument| {
-            Stored::read_all(found).map_err(|damage| Unreadable::new(found, damage))
-        };
-        let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
-        let saw_all = is_whole && found.len() < limit;
-        let (mut entries, mut unreadable) = (Vec::with_capacity(found.len()), Vec::new());
-        let mut horizon = now;
-        for found in found {
-            match found {
-                Ok(stored) => {
-                    horizon = stored.entry.visible_at().map_or(now, DateTime::from_millis);
-                    entries.push(stored);
-                }
-                Err(document) => unreadable.push(document),
-            }
-        }
+        let FoundEntries {
+            mut entries,
+            unreadable,
+            is_whole,
+        } = self
+            .find_entries(REPLY_BYTES, query, Stored::read_all)
+            .await?;
+        let saw_all = is_whole && entries.len() + unreadable.len() < limit;
+        let last = entries.last().filter(|_| !saw_all);
+        let horizon = last.and_then(|last| last.entry.visible_at());
         // An entry that is written during the find may be met twice. The last one is newer.
         let mut ids = HashSet::new();
         entries.reverse();
@@ -341,7 +335,7 @@ impl QueueCollection {
         Ok(Found {
             entries,
             unreadable,
-            horizon: if saw_all { now } else { horizon },
+            horizon: horizon.map_or(now, DateTime::from_millis),
             saw_all,
             looked,
             is_guess: false,

@@ -7,6 +7,7 @@ pub(crate) mod delete;
 pub(crate) mod enqueue;
 pub(crate) mod in_session;
 pub(crate) mod lease;
+pub(crate) mod pages;
 pub(crate) mod peek;
 pub(crate) mod settle;
 pub(crate) mod stats;

@@ -7,54 +7,30 @@ use queue_api::{
     Error, InvalidInput, MessagePage, MessageState, PageOptions, PageToken, PeekedMessage,
 };
 
-use super::stats::live;
+use super::{pages::Place, stats::live};
 use crate::{
     document::{decode::uuid_field, fields::ID, stored::Stored},
     store::{
-        collection::{Query, QueueCollection, REPLY_BYTES},
+        collection::{Query, QueueCollection},
         error::StoreError,
         index::Index,
     },
 };
 
-/// A place in the list of live messages. The list is in order of entry and number. An entry keeps its
-/// `_id`, and a message its entry and number, so no message moves in the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    entry: Uuid,
-    /// The last of the entry's messages that is before the place. `None`: all are.
-    after: Option<usize>,
-}
-
-impl Place {
-    /// Where a page starts.
-    pub(crate) fn of(page: &PageOptions) -> Result<Option<Self>, Error> {
-        page.token().map(Self::read).transpose()
+/// Where a page of live messages starts.
+pub(crate) fn start(page: &PageOptions) -> Result<Option<Place>, Error> {
+    let place = Place::of(page);
+    let is_own = |place: &Place| {
+        let entry = uuid::Uuid::try_parse(&place.entry);
+        let entry = entry.is_ok_and(|entry| entry.simple().to_string() == place.entry);
+        entry && Some(&place.token()) == page.token()
+    };
+    if place.as_ref().is_none_or(is_own) {
+        return Ok(place);
     }
-
-    fn read(token: &PageToken) -> Result<Self, Error> {
-        let text = token.as_str();
-        let (entry, after) = match text.split_once('.') {
-            Some((entry, after)) => (entry, after.parse().ok()),
-            None => (text, None),
-        };
-        let entry = uuid::Uuid::try_parse(entry).map(|entry| Uuid::from_bytes(entry.into_bytes()));
-        let place = entry.ok().map(|entry| Self { entry, after });
-        // Only the text that is made of it.
-        place.filter(|it| it.token() == *token).ok_or_else(|| {
-            let token = format!("{text:?}");
-            let wrong = InvalidInput::new("page token", token, "one that this backend returned");
-            Error::invalid_value("messages", wrong)
-        })
-    }
-
-    fn token(self) -> PageToken {
-        let entry = uuid::Uuid::from_bytes(self.entry.bytes()).simple();
-        PageToken::new(match self.after {
-            Some(after) => format!("{entry}.{after}"),
-            None => entry.to_string(),
-        })
-    }
+    let text = format!("{:?}", page.token().map_or("", PageToken::as_str));
+    let wrong = InvalidInput::new("page token", text, "one that this backend returned");
+    Err(Error::invalid_value("messages", wrong))
 }
 
 impl QueueCollection {
@@ -82,101 +58,44 @@ impl QueueCollection {
     /// In order of `_id`, so the server also reads entries without live messages in between. No index has
     /// live entries alone in an order that never changes.
     ///
-    /// Entries that cannot be read are passed over. A document whose `_id` is no UUID is not an entry.
+    /// A document whose `_id` is no UUID is not an entry.
     pub(crate) async fn live_messages(
         &self,
-        mut place: Option<Place>,
+        place: Option<Place>,
         max: usize,
     ) -> Result<MessagePage, StoreError> {
-        if max == 0 {
-            return Ok(MessagePage::new(Vec::new()));
-        }
         let now = self.now().await;
-        let read = |found: &RawDocument| Stored::read_all(found).map_err(|_| uuid_field(found, ID));
+        let query = |place: Option<&Place>, limit| Query::in_order_of_id(behind(place), limit);
+        let messages = |stored: &Stored| {
+            let mut live = live_messages_of(stored, now);
+            live.sort_unstable_by_key(|message| message.number);
+            live.into_iter().map(|it| (it.number, it.message)).collect()
+        };
         // One more tells whether this is the last page.
-        let mut limit = self.state.listed_sizes.entries(max).saturating_add(1);
-        loop {
-            let query = Query::in_order_of_id(behind(place), limit);
-            let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
-            let is_all = is_whole && found.len() < limit;
-            self.state.listed_sizes.saw(found.iter().flatten());
-            let listed = list(found, place, max, now);
-            let is_last = is_all && !listed.is_cut;
-            if is_last || !listed.messages.is_empty() {
-                let next = listed.place.filter(|_| !is_last).map(Place::token);
-                return Ok(MessagePage::new(listed.messages).with_next(next));
-            }
-            // Many that cannot be read are not to take a page each.
-            place = listed.place;
-            limit = limit.saturating_mul(2);
-        }
+        let limit = self.state.listed_sizes.entries(max).saturating_add(1);
+        let page = self.page(max, place, limit, query, entry_id, messages);
+        let (messages, next) = page.await?;
+        Ok(MessagePage::new(messages).with_next(next))
     }
+}
+
+fn entry_id(found: &RawDocument) -> Option<String> {
+    let id = uuid_field(found, ID)?;
+    Some(uuid::Uuid::from_bytes(id.bytes()).simple().to_string())
 }
 
 /// Selects the live entries that have messages behind a place.
-fn behind(place: Option<Place>) -> Document {
+fn behind(place: Option<&Place>) -> Document {
     // Of all binary values, only UUIDs are between these two: the server compares the length and the
     // subtype first. https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
     let [first, last] = [0, u8::MAX].map(|byte| Uuid::from_bytes([byte; 16]));
-    let ids = match place {
-        None => doc! { "$gte": first, "$lte": last },
-        Some(Place { entry, after: None }) => doc! { "$gt": entry, "$lte": last },
-        Some(Place { entry, .. }) => doc! { "$gte": entry, "$lte": last },
-    };
-    let mut filter = doc! { ID: ids };
+    let from = place.and_then(|place| uuid::Uuid::try_parse(&place.entry).ok());
+    let from = from.map_or(first, |entry| Uuid::from_bytes(entry.into_bytes()));
+    let is_behind_all = place.is_some_and(|place| place.after.is_none());
+    let compare = if is_behind_all { "$gt" } else { "$gte" };
+    let mut filter = doc! { ID: { compare: from, "$lte": last } };
     filter.extend(live());
     filter
-}
-
-/// Messages, and where the list goes on.
-struct Listed {
-    messages: Vec<PeekedMessage>,
-    place: Option<Place>,
-    /// Whether there are more in the entries.
-    is_cut: bool,
-}
-
-/// Up to `max` live messages of these entries, from `place` on.
-fn list(
-    found: Vec<Result<Stored, Option<Uuid>>>,
-    place: Option<Place>,
-    max: usize,
-    now: DateTime,
-) -> Listed {
-    let mut listed = Listed {
-        messages: Vec::new(),
-        place,
-        is_cut: false,
-    };
-    for each in found {
-        let entry = each
-            .as_ref()
-            .map_or_else(|id| *id, |stored| Some(stored.id));
-        let mut live = each.map_or(Vec::new(), |stored| live_messages_of(&stored, now));
-        live.sort_unstable_by_key(|message| message.number);
-        for Live {
-            number, message, ..
-        } in live
-        {
-            if place.is_some_and(|place| entry == Some(place.entry) && Some(number) <= place.after)
-            {
-                continue;
-            }
-            if listed.messages.len() == max {
-                listed.is_cut = true;
-                return listed;
-            }
-            listed.messages.push(message);
-            listed.place = entry.map(|entry| Place {
-                entry,
-                after: Some(number),
-            });
-        }
-        listed.place = entry
-            .map(|entry| Place { entry, after: None })
-            .or(listed.place);
-    }
-    listed
 }
 
 /// A live message of an entry.
@@ -231,15 +150,15 @@ mod tests {
     #[test]
     fn tokens_of_places_are_read_back() {
         for text in [
-            ENTRY.to_owned(),
+            format!("{ENTRY}."),
             format!("{ENTRY}.0"),
             format!("{ENTRY}.15"),
         ] {
             let page = PageOptions::new(1).with_token(PageToken::new(&*text));
-            let place = Place::of(&page).expect("a token").expect("a place");
+            let place = start(&page).expect("a token").expect("a place");
             assert_eq!(place.token().as_str(), text);
         }
-        assert_eq!(Place::of(&PageOptions::new(1)).expect("no token"), None);
+        assert_eq!(start(&PageOptions::new(1)).expect("no token"), None);
     }
 
     #[test]
@@ -248,13 +167,14 @@ mod tests {
         let mut texts = vec![
             String::new(),
             "-1".to_owned(),
-            ENTRY.to_uppercase(),
-            hyphenated,
+            ENTRY.to_owned(),
+            ENTRY.to_uppercase() + ".",
+            hyphenated + ".",
         ];
-        texts.extend(["", "+1", "01", "-1", "1.2", "x"].map(|end| format!("{ENTRY}.{end}")));
+        texts.extend(["+1", "01", "-1", "1.2", "x"].map(|end| format!("{ENTRY}.{end}")));
         for text in texts {
             let page = PageOptions::new(1).with_token(PageToken::new(&*text));
-            let error = Place::of(&page).expect_err("no token");
+            let error = start(&page).expect_err("no token");
             let expected =
                 format!("page token is {text:?}; it must be one that this backend returned");
             assert!(error.to_string().contains(&expected), "{error}");

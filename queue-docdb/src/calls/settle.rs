@@ -17,7 +17,8 @@ use crate::{
     store::{
         collection::QueueCollection,
         error::StoreError,
-        write::{MOST_DELETES, To, Write, new_addend},
+        set_aside::Unreadable,
+        write::{MOST_DELETES, To, Write, entries_by_id, new_addend},
         written::{Trace, Written},
     },
 };
@@ -43,19 +44,10 @@ impl QueueCollection {
     ) -> Result<Vec<LeaseOutcome>, StoreError> {
         let mut outcomes = vec![LeaseOutcome::Lost; changes.len()];
         let now = self.now().await;
-        let mut open = Uses::new();
-        for (index, change) in changes.iter().enumerate() {
-            if let Some(held) = ParsedReceipt::parse(&change.receipt) {
-                let action = action(&change.action, now);
-                let uses = open.entry(held.entry).or_default();
-                uses.push(Use {
-                    index,
-                    held,
-                    action,
-                });
-            }
-        }
-        let settled = self.settle(open, &mut outcomes).await;
+        let open = changes
+            .iter()
+            .map(|it| (&it.receipt, action(&it.action, now)));
+        let settled = self.settle(uses(open), &mut outcomes).await;
         // All but a dead letter may be ready sooner than before; also if the answer is an error.
         self.state.shared_poll.notify();
         settled?;
@@ -78,15 +70,20 @@ impl QueueCollection {
                 true => self.state.seen.turn().await,
                 false => None,
             };
-            let ids = open.keys().copied().collect();
-            let (mut found, set_aside) = self.entries_or_set_aside(ids).await?;
+            let query = entries_by_id(open.keys().copied().collect());
+            let found = self.find_entries(usize::MAX, query, Stored::read).await?;
+            let unreadable = found.unreadable.iter().filter_map(Unreadable::entry);
+            let unreadable: Vec<Uuid> = unreadable.collect();
+            self.set_aside(found.unreadable).await?;
             // No call can lease or settle their messages any more.
-            for id in set_aside {
+            for id in unreadable {
                 open.remove(&id);
                 if doubtful.contains_key(&id) {
                     return Err(StoreError::Uncertain);
                 }
             }
+            let found = found.entries.into_iter().map(|it| (it.id, it));
+            let mut found: HashMap<Uuid, Stored> = found.collect();
             let ids = open.keys().copied();
             let absent: Vec<Uuid> = ids.filter(|id| !found.contains_key(id)).collect();
             if absent.iter().any(|id| doubtful.contains_key(id)) {
@@ -217,13 +214,17 @@ fn decide_each(open: &Uses, mut found: HashMap<Uuid, Stored>) -> Vec<Decided> {
 }
 
 pub(crate) fn acks(receipts: &[Receipt]) -> Uses {
+    uses(receipts.iter().map(|receipt| (receipt, Action::Ack)))
+}
+
+fn uses<'a>(receipts: impl Iterator<Item = (&'a Receipt, Action)>) -> Uses {
     let mut uses = Uses::new();
-    for (index, receipt) in receipts.iter().enumerate() {
+    for (index, (receipt, action)) in receipts.enumerate() {
         if let Some(held) = ParsedReceipt::parse(receipt) {
             uses.entry(held.entry).or_default().push(Use {
                 index,
                 held,
-                action: Action::Ack,
+                action,
             });
         }
     }

@@ -21,34 +21,6 @@ fn uninitiated(address: &str) -> String {
     )
 }
 
-/// What a client wants of its servers.
-#[derive(Clone, Copy)]
-pub(crate) struct Settings<'a> {
-    replica_set: Option<&'a str>,
-    is_direct: bool,
-    hosts: usize,
-}
-
-impl<'a> Settings<'a> {
-    pub(crate) fn of(options: &'a ClientOptions) -> Self {
-        Self {
-            replica_set: options.repl_set_name.as_deref(),
-            is_direct: options.direct_connection == Some(true),
-            hosts: options.hosts.len(),
-        }
-    }
-
-    /// Those of the application's client are unknown. Only a direct connection selects a server that
-    /// takes no writes.
-    pub(crate) fn of_own_client() -> Self {
-        Self {
-            replica_set: None,
-            is_direct: true,
-            hosts: 1,
-        }
-    }
-}
-
 /// What a server's answer means.
 pub(crate) enum Verdict {
     Writable,
@@ -61,15 +33,17 @@ pub(crate) enum Verdict {
     Mistake(String),
 }
 
-/// Judges an answer to `hello` or `isMaster`.
-pub(crate) fn judge(reply: &Document, address: &str, settings: Settings<'_>) -> Verdict {
+/// Judges an answer to `hello` or `isMaster`. `options`: unknown, if the client is the application's.
+pub(crate) fn judge(reply: &Document, address: &str, options: Option<&ClientOptions>) -> Verdict {
     if is_uninitiated(reply) {
         return Verdict::Uninitiated(uninitiated(address));
     }
-    match mistake(reply, address, settings) {
+    // Only a direct connection selects a server that takes no writes.
+    let is_direct = options.is_none_or(|options| options.direct_connection == Some(true));
+    match options.and_then(|options| mistake(reply, address, options)) {
         Some(mistake) => Verdict::Mistake(mistake),
         None if is_writable(reply) => Verdict::Writable,
-        None if settings.is_direct => {
+        None if is_direct => {
             not_the_primary(reply, address).map_or(Verdict::NotThePrimary, Verdict::Secondary)
         }
         None => Verdict::NotThePrimary,
@@ -77,7 +51,7 @@ pub(crate) fn judge(reply: &Document, address: &str, settings: Settings<'_>) -> 
 }
 
 /// The mistake that a server's answer shows, if any.
-fn mistake(reply: &Document, address: &str, settings: Settings<'_>) -> Option<String> {
+fn mistake(reply: &Document, address: &str, options: &ClientOptions) -> Option<String> {
     let set = reply.get_str("setName").ok();
     let is_router = reply.get_str("msg") == Ok("isdbgrid");
     let what = if is_router {
@@ -85,7 +59,7 @@ fn mistake(reply: &Document, address: &str, settings: Settings<'_>) -> Option<St
     } else {
         "a standalone server"
     };
-    match (settings.replica_set, set) {
+    match (options.repl_set_name.as_deref(), set) {
         (Some(wanted), Some(set)) if wanted != set => {
             return Some(format!(
                 "replicaSet is {wanted}, but the set of {address} is {set}"
@@ -98,12 +72,10 @@ fn mistake(reply: &Document, address: &str, settings: Settings<'_>) -> Option<St
         }
         _ => {}
     }
-    let is_alone = set.is_none() && !is_router && settings.hosts > 1;
+    let hosts = options.hosts.len();
+    let is_alone = set.is_none() && !is_router && hosts > 1;
     is_alone.then(|| {
-        format!(
-            "the URI names {} hosts, but {address} is a standalone server; name one host",
-            settings.hosts
-        )
+        format!("the URI names {hosts} hosts, but {address} is a standalone server; name one host")
     })
 }
 

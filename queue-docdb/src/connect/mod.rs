@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use self::{
     amazon::Engine,
-    hello::{Settings, Verdict, judge},
+    hello::{Verdict, judge},
     operation::{OPERATION, invalid},
     runtime::ConnectRuntime,
     server_check::{Checks, Mistake},
@@ -175,7 +175,6 @@ pub(crate) async fn client(
     deadline: Deadline,
 ) -> Result<(Client, Engine), Error> {
     let (host, mut retries) = (options.hosts[0].to_string(), deadline.retries());
-    let settings = Settings::of(&options);
     loop {
         let checks = Checks::of(&options);
         let mut checked = options.clone();
@@ -185,7 +184,7 @@ pub(crate) async fn client(
         let admin = client.database("admin");
         let error = tokio::select! {
             // The checks tell mistakes.
-            answer = primary(&admin, &mut retries, settings, Some(&host), Duration::MAX) => match answer {
+            answer = primary(&admin, &mut retries, Some((&host, &options)), Duration::MAX) => match answer {
                 Ok(hello) => return Ok((client, Engine::of(&options.hosts, &hello))),
                 Err(error) => error,
             },
@@ -220,19 +219,20 @@ fn is_server_selection(error: &StoreError) -> bool {
         if matches!(&*error.kind, DriverKind::ServerSelection { .. }))
 }
 
-/// The answer of a server that takes writes. What looks like a mistake is one after `patience`.
+/// The answer of a server that takes writes. `from_uri`: a host and the options, unless the client is
+/// the application's. What looks like a mistake is one after `patience`.
 async fn primary(
     admin: &Database,
     retries: &mut Retries,
-    settings: Settings<'_>,
-    uri_host: Option<&str>,
+    from_uri: Option<(&str, &ClientOptions)>,
     patience: Duration,
 ) -> Result<Document, StoreError> {
     let mut first_mistake = None;
     loop {
         let hello = clock::hello_once(admin, retries).await?;
-        let host = uri_host.or(hello.get_str("me").ok());
-        let message = match judge(&hello, host.unwrap_or("the server"), settings) {
+        let host = from_uri.map(|(host, _)| host).or(hello.get_str("me").ok());
+        let options = from_uri.map(|(_, options)| options);
+        let message = match judge(&hello, host.unwrap_or("the server"), options) {
             Verdict::Writable => return Ok(hello),
             Verdict::Mistake(mistake) => return Err(StoreError::Invalid(mistake)),
             Verdict::Uninitiated(mistake) | Verdict::Secondary(mistake) => {
@@ -278,8 +278,7 @@ pub(crate) async fn application_database(
     let client = database.client();
     let (admin, mut retries) = (client.database("admin"), deadline.retries());
     let hello = loop {
-        let settings = Settings::of_own_client();
-        let answer = primary(&admin, &mut retries, settings, None, server_check::STARTING);
+        let answer = primary(&admin, &mut retries, None, server_check::STARTING);
         let error = match answer.await {
             Ok(hello) => break hello,
             Err(error @ StoreError::TimedOut(_)) => match retries.after(error).await {

@@ -11,7 +11,6 @@ use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::store::{
     error::StoreError,
-    limit::Liveness,
     monotonic::{elapsed, monotonic_now},
 };
 
@@ -52,11 +51,13 @@ impl ConnectRuntime {
         }
     }
 
+    /// Whether the runtime may not be running.
+    ///
     /// # Errors
     /// The runtime has ended.
-    pub(crate) fn check(&self) -> Result<Liveness, StoreError> {
+    pub(crate) fn is_doubtful(&self) -> Result<bool, StoreError> {
         if Handle::try_current().is_ok_and(|here| here.id() == self.handle.id()) {
-            return Ok(Liveness::Alive);
+            return Ok(false);
         }
         let mut probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = probe.take().unwrap_or_else(|| self.probe());
@@ -67,16 +68,13 @@ impl ConnectRuntime {
             poll = last.poll();
         }
         match poll {
-            Poll::Ready(Ok(())) => Ok(Liveness::Alive),
-            Poll::Ready(Err(_)) if self.is_own_client => Ok(Liveness::Doubtful),
+            Poll::Ready(Ok(())) => Ok(false),
+            Poll::Ready(Err(_)) if self.is_own_client => Ok(true),
             Poll::Ready(Err(_)) => Err(StoreError::RuntimeEnded),
             Poll::Pending => {
-                let liveness = match elapsed(last.since) > BUSY {
-                    true => Liveness::Doubtful,
-                    false => Liveness::Alive,
-                };
+                let is_busy = elapsed(last.since) > BUSY;
                 *probe = Some(last);
-                Ok(liveness)
+                Ok(is_busy)
             }
         }
     }

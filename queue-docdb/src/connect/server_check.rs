@@ -20,7 +20,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     amazon,
-    hello::{Settings, Verdict, is_uninitiated, is_writable, judge},
+    hello::{Verdict, is_uninitiated, is_writable, judge},
     tls_check::{self, Probes},
 };
 use crate::store::{
@@ -245,7 +245,7 @@ async fn finding(
 ) -> Finding {
     let (text, cause) = match &server.last {
         None => return Finding::Nothing,
-        Some(Check::Answered(reply)) => match judge(reply, address, Settings::of(options)) {
+        Some(Check::Answered(reply)) => match judge(reply, address, Some(options)) {
             Verdict::Writable | Verdict::NotThePrimary => return Finding::Nothing,
             Verdict::Mistake(text) => (text, None),
             Verdict::Secondary(text) => {

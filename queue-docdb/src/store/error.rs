@@ -202,7 +202,10 @@ mod tests {
     use super::*;
 
     fn timed_out() -> StoreError {
-        StoreError::TimedOut(Limit::new(Duration::ZERO))
+        StoreError::TimedOut(Limit {
+            after: Duration::ZERO,
+            is_runtime_doubtful: false,
+        })
     }
 
     fn refused(code: i32) -> StoreError {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
 use queue_api::ErrorKind;
+use tokio::time::Instant;
 
 use crate::{
     connect::amazon::Engine,
@@ -13,6 +14,7 @@ use crate::{
         error::StoreError,
         index::Index,
         inspect::{self, Contents, DELETED, version_document},
+        pause::{jittered, real_time},
         write_reply,
     },
 };
@@ -151,7 +153,8 @@ impl QueueCollection {
                 Err(error) if error.is_duplicate() => return Err(error),
                 // DocumentDB documents no code for "another build is running".
                 Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
-                    pause(Duration::from_millis(50 << tries)).await;
+                    let pause = jittered(Duration::from_millis(100 << tries));
+                    real_time(Instant::now() + pause).await;
                     tries += 1;
                 }
                 Err(error @ StoreError::TimedOut(_)) => {
@@ -199,9 +202,4 @@ impl QueueCollection {
 
 fn is_refusal(error: &StoreError) -> bool {
     matches!(error.kind(), ErrorKind::Internal | ErrorKind::InvalidInput)
-}
-
-#[allow(clippy::disallowed_methods)] // waits for another process, whatever the queue's clock says
-async fn pause(duration: Duration) {
-    tokio::time::sleep(duration.mul_f64(0.5 + fastrand::f64())).await;
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::store::{
     error::StoreError,
-    limit::{Limit, Liveness},
+    limit::Limit,
     monotonic::{elapsed, monotonic_now},
     pause::{jittered, real_time},
 };
@@ -47,20 +47,23 @@ impl Deadline {
         Self {
             at: Instant::now() + timeout,
             timeout,
-            of_call: Limit::new(timeout),
+            of_call: Limit {
+                after: timeout,
+                is_runtime_doubtful: false,
+            },
             began: monotonic_now(),
         }
     }
 
-    /// The same, with what is known of the runtime that connected.
-    pub(crate) fn in_runtime(mut self, liveness: Liveness) -> Self {
-        self.of_call.liveness = liveness;
+    /// The same, of a call of a backend whose runtime may not be running.
+    pub(crate) fn in_doubtful_runtime(mut self, is_doubtful: bool) -> Self {
+        self.of_call.is_runtime_doubtful = is_doubtful;
         self
     }
 
     /// The deadline of another step of the same call.
     pub(crate) fn again(self) -> Self {
-        Self::after(self.of_call.after).in_runtime(self.of_call.liveness)
+        Self::after(self.of_call.after).in_doubtful_runtime(self.of_call.is_runtime_doubtful)
     }
 
     /// The driver's answer, or [`StoreError::TimedOut`].

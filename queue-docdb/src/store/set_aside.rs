@@ -4,17 +4,18 @@
 //! fits into a document of the largest size. It stays in the index, where it is counted. It leaves the
 //! list of dead letters.
 
-use std::collections::HashMap;
-
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Uuid, doc};
 
 use crate::{
     document::{
-        decode::{Damage, uuid_field},
+        decode::Damage,
         fields::{DEAD_KEY, ID, VISIBLE_AT},
         stored::Stored,
     },
-    store::{collection::QueueCollection, error::StoreError, write::entries_by_id},
+    store::{
+        collection::{Query, QueueCollection},
+        error::StoreError,
+    },
 };
 
 /// A document that cannot be read.
@@ -34,6 +35,23 @@ impl Unreadable {
             is_set_aside: document.get_bool(VISIBLE_AT) == Ok(false),
         }
     }
+
+    /// The entry's `_id`, if it has one.
+    pub(crate) fn entry(&self) -> Option<Uuid> {
+        match self.id.as_deref() {
+            Some(Bson::Binary(id)) => id.to_uuid().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// What a find has shown.
+#[derive(Debug, Default)]
+pub(crate) struct FoundEntries {
+    pub(crate) entries: Vec<Stored>,
+    pub(crate) unreadable: Vec<Unreadable>,
+    /// Whether these are all.
+    pub(crate) is_whole: bool,
 }
 
 /// Selects the documents that are set aside.
@@ -71,31 +89,27 @@ impl QueueCollection {
         self.update_repeatedly(statements.collect()).await
     }
 
-    /// These entries, without their messages. Those that cannot be read are set aside; their ids are
-    /// returned, too.
-    pub(crate) async fn entries_or_set_aside(
+    /// Finds entries up to about `max_bytes`, in order.
+    pub(crate) async fn find_entries(
         &self,
-        ids: Vec<Uuid>,
-    ) -> Result<(HashMap<Uuid, Stored>, Vec<Uuid>), StoreError> {
-        let read = |found: &RawDocument| {
-            let id = uuid_field(found, ID);
-            (
-                id,
-                Stored::read(found).map_err(|damage| Unreadable::new(found, damage)),
-            )
+        max_bytes: usize,
+        query: Query,
+        read: impl Fn(&RawDocument) -> Result<Stored, Damage> + Send + Sync,
+    ) -> Result<FoundEntries, StoreError> {
+        let read =
+            |found: &RawDocument| read(found).map_err(|damage| Unreadable::new(found, damage));
+        let (all, is_whole) = self.find_within(max_bytes, query, read).await?;
+        let mut found = FoundEntries {
+            is_whole,
+            ..FoundEntries::default()
         };
-        let (mut entries, mut unreadable, mut set_aside) = (HashMap::new(), Vec::new(), Vec::new());
-        for (id, found) in self.find(entries_by_id(ids), read).await? {
-            match found {
-                Ok(stored) => drop(entries.insert(stored.id, stored)),
-                Err(document) => {
-                    set_aside.extend(id);
-                    unreadable.push(document);
-                }
+        for each in all {
+            match each {
+                Ok(stored) => found.entries.push(stored),
+                Err(document) => found.unreadable.push(document),
             }
         }
-        self.set_aside(unreadable).await?;
-        Ok((entries, set_aside))
+        Ok(found)
     }
 }
 

@@ -193,17 +193,16 @@ impl QueueCollection {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let ids = writes.iter().map(|write| (write.id, write.seen));
-        let statement = doc! { "q": are_at(ids), "limit": 0 };
-        let deleted = self.giving_up_after(longest).delete(vec![statement]).await;
-        let matched = match deleted {
+        let statements = vec![delete_statement(writes)];
+        let matched = match self.giving_up_after(longest).delete(statements).await {
             Ok(matched) if matched == writes.len() as u64 => {
                 return Ok(vec![Written::Yes; writes.len()]);
             }
             Ok(matched) => matched,
             Err(error) => {
                 self.before_look(error).await?;
-                return Ok(written::of_unanswered_deletes(writes.len()));
+                // Of what is gone, nothing tells who deleted it.
+                return Ok(vec![Written::Unknown; writes.len()]);
             }
         };
         let entries = self.written_entries(writes).await?;
@@ -246,7 +245,7 @@ impl QueueCollection {
         writes: &[&Write],
     ) -> Result<HashMap<Uuid, Stored>, StoreError> {
         let ids = writes.iter().map(|write| write.id).collect();
-        let mut entries = self.entries(ids).await?;
+        let mut entries = by_id(self.find(entries_by_id(ids), Stored::read).await?)?;
         for write in writes {
             // A later entry of the same message id is not the one that was written.
             if entries
@@ -257,14 +256,6 @@ impl QueueCollection {
             }
         }
         Ok(entries)
-    }
-
-    /// These entries, without their messages.
-    pub(crate) async fn entries(
-        &self,
-        ids: Vec<Uuid>,
-    ) -> Result<HashMap<Uuid, Stored>, StoreError> {
-        by_id(self.find(entries_by_id(ids), Stored::read).await?)
     }
 }
 
@@ -310,6 +301,11 @@ pub(crate) fn are_at(revs: impl IntoIterator<Item = (Uuid, i64)>) -> Document {
         ([id], [rev]) => doc! { ID: *id, REV: *rev },
         _ => doc! { ID: { "$in": ids }, REV: { "$in": revs } },
     }
+}
+
+pub(crate) fn delete_statement(writes: &[&Write]) -> Document {
+    let seen = writes.iter().map(|write| (write.id, write.seen));
+    doc! { "q": are_at(seen), "limit": 0 }
 }
 
 /// One statement for all entries with the same update.

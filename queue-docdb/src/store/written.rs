@@ -106,11 +106,6 @@ pub(crate) fn of_answered_deletes(matched: u64, are_left: &[bool]) -> Vec<Writte
     are_left.iter().map(did).collect()
 }
 
-/// What so many deletes did whose answer was lost. Of what is gone, nothing tells who deleted it.
-pub(crate) fn of_unanswered_deletes(sent: usize) -> Vec<Written> {
-    vec![Written::Unknown; sent]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

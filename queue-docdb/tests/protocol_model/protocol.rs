@@ -386,7 +386,7 @@ impl<'a> Wire<'a> {
         let is_delete = |it: &Statement| it.to.is_none();
         let (updates, deletes) = writes.split_at(writes.partition_point(|it| !is_delete(it)));
         if hits.is_none() && updates.is_empty() {
-            return Ok(written::of_unanswered_deletes(deletes.len()));
+            return Ok(vec![Written::Unknown; deletes.len()]);
         }
         if hits.as_ref().is_some_and(|hits| !hits.contains(&false)) {
             return Ok(vec![Written::Yes; writes.len()]);
@@ -414,7 +414,7 @@ impl<'a> Wire<'a> {
             let shown = shown.map(|doc| (doc.id, Fact::Rev(doc.rev)));
             let is_certain = self.confirm(shown.collect())?;
             let mut written = written::of_unanswered_updates(&made, is_certain);
-            written.extend(written::of_unanswered_deletes(deletes.len()));
+            written.extend(vec![Written::Unknown; deletes.len()]);
             return Ok(written);
         };
         let (updated, deleted) = hits.split_at(updates.len());

@@ -1,0 +1,116 @@
+//! Pages of a list: of live messages, and of dead letters.
+
+use mongodb::bson::RawDocument;
+use queue_api::{PageOptions, PageToken};
+
+use crate::{
+    document::stored::Stored,
+    store::{
+        collection::{Query, QueueCollection, REPLY_BYTES},
+        error::StoreError,
+    },
+};
+
+/// A place in a list. An entry keeps its place, and a message its entry and number, so no message moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Where the list has the entry.
+    pub(crate) entry: String,
+    /// The last of the entry's messages that is before the place. `None`: all are.
+    pub(crate) after: Option<usize>,
+}
+
+impl Place {
+    /// Where a page starts. `None` is the beginning.
+    pub(crate) fn of(page: &PageOptions) -> Option<Self> {
+        let text = page.token()?.as_str();
+        let (entry, after) = text.rsplit_once('.').unwrap_or((text, ""));
+        Some(Self {
+            entry: entry.to_owned(),
+            after: after.parse().ok(),
+        })
+    }
+
+    pub(crate) fn token(&self) -> PageToken {
+        let after = self.after.map(|after| after.to_string());
+        PageToken::new(format!("{}.{}", self.entry, after.unwrap_or_default()))
+    }
+}
+
+/// Messages of a page, and the token of the next one.
+pub(crate) type Page<T> = (Vec<T>, Option<PageToken>);
+
+impl QueueCollection {
+    /// Up to `max` messages from `place` on. `query` finds entries from a place on, in the list's order,
+    /// up to a limit, at first `limit`. `place_of` is where the list has a document. `messages` are those
+    /// of an entry, with their numbers, in order.
+    ///
+    /// Of an entry that cannot be read, there are none.
+    pub(crate) async fn page<T>(
+        &self,
+        max: usize,
+        mut place: Option<Place>,
+        mut limit: usize,
+        query: impl Fn(Option<&Place>, usize) -> Query,
+        place_of: impl Fn(&RawDocument) -> Option<String> + Send + Sync,
+        messages: impl Fn(&Stored) -> Vec<(usize, T)>,
+    ) -> Result<Page<T>, StoreError> {
+        if max == 0 {
+            return Ok((Vec::new(), None));
+        }
+        let read = |found: &RawDocument| (place_of(found), Stored::read_all(found).ok());
+        loop {
+            let query = query(place.as_ref(), limit);
+            let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
+            let is_all = is_whole && found.len() < limit;
+            let readable = found.iter().filter_map(|(_, entry)| entry.as_ref());
+            self.state.listed_sizes.saw(readable);
+            let before = place.clone();
+            let mut listed = Vec::new();
+            let is_cut = list(found, &mut place, max, &messages, &mut listed);
+            let is_last = is_all && !is_cut;
+            if is_last || !listed.is_empty() {
+                let next = place.filter(|_| !is_last).map(|place| place.token());
+                return Ok((listed, next));
+            }
+            if !is_whole && place == before {
+                let why = "no page can begin behind the documents that a list begins with";
+                return Err(StoreError::Unreadable(why.to_owned()));
+            }
+            // Many that cannot be read are not to take a page each.
+            limit = limit.saturating_mul(2);
+        }
+    }
+}
+
+/// Adds up to `max` messages to `listed`, and moves the place behind them. Returns whether there are more
+/// in these entries.
+fn list<T>(
+    found: Vec<(Option<String>, Option<Stored>)>,
+    place: &mut Option<Place>,
+    max: usize,
+    messages: impl Fn(&Stored) -> Vec<(usize, T)>,
+    listed: &mut Vec<T>,
+) -> bool {
+    let first = place.clone();
+    for (entry, stored) in found {
+        // No page can begin there.
+        let Some(entry) = entry else { continue };
+        for (number, message) in stored.as_ref().map_or_else(Vec::new, &messages) {
+            let is_before = |first: &Place| first.entry == entry && Some(number) <= first.after;
+            if first.as_ref().is_some_and(is_before) {
+                continue;
+            }
+            if listed.len() == max {
+                return true;
+            }
+            listed.push(message);
+            *place = Some(Place {
+                entry: entry.clone(),
+                after: Some(number),
+            });
+        }
+        *place = Some(Place { entry, after: None });
+    }
+    false
+}
