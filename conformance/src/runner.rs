@@ -22,7 +22,7 @@ use crate::{
     panic_location::{Panic, watch_panics},
     record::child_main,
     report::{CheckResult, Outcome, Report},
-    suite::{Item, check_not_offered, items},
+    suite::{Item, check_not_offered, items, running_order},
     tally::Counts,
 };
 
@@ -55,7 +55,8 @@ pub fn run(harness: impl Harness) -> ExitCode {
     let arguments = Arguments::from_args();
     let run = Arc::new(Run::new(harness));
     let report = Arc::new(Mutex::new(Vec::new()));
-    let trials = items().map(|item| trial(item, &run, &report)).collect();
+    let trials = running_order().into_iter();
+    let trials = trials.map(|item| trial(item, &run, &report)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if arguments.list {
         return conclusion.exit_code();
@@ -81,7 +82,7 @@ pub fn report(harness: impl Harness, threads: usize) -> Report {
         process::exit(0);
     }
     watch_panics(checks::source);
-    let queue = Mutex::new(items().collect::<Vec<_>>().into_iter());
+    let queue = Mutex::new(running_order().into_iter());
     let next = || queue.lock().expect("taking an item does not panic").next();
     let run = Run::new(harness);
     let results = thread::scope(|scope| {

@@ -43,6 +43,17 @@ pub(crate) fn items() -> impl Iterator<Item = Item> {
     checks.chain(processes).chain(histories).chain(concurrent)
 }
 
+/// The same in the order in which they begin. Histories are long and often wait, so each is to have checks
+/// beside it.
+pub(crate) fn running_order() -> Vec<Item> {
+    let is_history = |item: &Item| matches!(item, Item::Histories(_) | Item::Concurrent(_));
+    let (histories, checks): (Vec<_>, Vec<_>) = items().partition(is_history);
+    let between = checks.len().div_ceil(histories.len());
+    let mut histories = histories.into_iter();
+    let with_history = |checks: &[Item]| histories.next().into_iter().chain(checks.to_vec());
+    checks.chunks(between).flat_map(with_history).collect()
+}
+
 impl Item {
     /// The name in `cargo test`, such as `L1_exclusive::an_extended_lease_stays_exclusive`.
     pub(crate) fn name(self) -> String {
@@ -192,5 +203,13 @@ mod tests {
     fn every_item_has_its_own_name() {
         let names: HashSet<_> = items().map(Item::name).collect();
         assert_eq!(names.len(), items().count());
+    }
+
+    #[test]
+    fn every_item_is_run_once() {
+        let run: Vec<_> = running_order().into_iter().map(Item::name).collect();
+        let names: HashSet<_> = items().map(Item::name).collect();
+        assert_eq!(run.len(), names.len());
+        assert_eq!(run.into_iter().collect::<HashSet<_>>(), names);
     }
 }

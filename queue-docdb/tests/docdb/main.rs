@@ -110,8 +110,11 @@ fn main() -> ExitCode {
     warnings::count_from_now();
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
-        // The longest one.
+        // The longest ones.
         failover::tests(),
+        stream_backoff::tests(),
+        unreadable::tests(),
+        unreadable::dead_letters::tests(),
         codes::tests(),
         connecting::tests(),
         damage::tests(),
@@ -141,14 +144,11 @@ fn main() -> ExitCode {
         sharing::tests(),
         silent_connection::tests(),
         sizes::tests(),
-        stream_backoff::tests(),
         #[cfg(target_os = "linux")]
         suspended::tests(),
         transaction_handles::tests(),
         transactions::tests(),
         unique_index::tests(),
-        unreadable::dead_letters::tests(),
-        unreadable::tests(),
         uri_settings::tests(),
         waking::tests(),
     ];

@@ -9,12 +9,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::Fixture;
 
+tests! {
+    bench_measures_and_removes_its_queue,
+    an_interrupt_leaves_no_queue,
+    settings_of_bench_are_checked,
+}
+
 async fn leaves_nothing(fixture: &Fixture) {
     let queues = fixture.admin().list_queues().await;
     assert_eq!(queues.expect("a list"), []);
 }
 
-#[tokio::test]
 async fn bench_measures_and_removes_its_queue() {
     let fixture = Fixture::new().await;
     let found = fixture.json("bench", &["bench", "--time", "100ms", "--batch", "1,50"]);
@@ -61,7 +66,6 @@ async fn bench_measures_and_removes_its_queue() {
     );
 }
 
-#[tokio::test]
 async fn an_interrupt_leaves_no_queue() {
     let fixture = Fixture::new().await;
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
@@ -94,7 +98,6 @@ async fn an_interrupt_leaves_no_queue() {
     }
 }
 
-#[tokio::test]
 async fn settings_of_bench_are_checked() {
     let fixture = Fixture::new().await;
     fixture

@@ -4,12 +4,20 @@ use std::fs;
 
 use crate::fixture::{Done, ESCAPED_SECRET, Fixture, SECRET, bare};
 
+tests! {
+    a_password_on_the_command_line_is_refused,
+    flags_come_before_the_environment_and_that_before_the_profile,
+    mistakes_of_settings_are_named,
+    the_profiles_of_the_readme_are_valid,
+    a_database_that_is_away_is_told_from_a_mistake,
+    credentials_that_are_refused_have_a_code_of_their_own,
+}
+
 fn run(args: &[&str]) -> Done {
     Done::of(&mut bare(args))
 }
 
-#[test]
-fn a_password_on_the_command_line_is_refused() {
+async fn a_password_on_the_command_line_is_refused() {
     let uri = format!("mongodb://ada:{ESCAPED_SECRET}@localhost");
     let places = [
         "--password-file",
@@ -29,7 +37,6 @@ fn a_password_on_the_command_line_is_refused() {
     run(&["queues", &unescaped]).fails(2, &[]);
 }
 
-#[tokio::test]
 async fn flags_come_before_the_environment_and_that_before_the_profile() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -88,8 +95,7 @@ async fn flags_come_before_the_environment_and_that_before_the_profile() {
     unknown.fails(2, &["no profile \"her\"", "elsewhere, here"]);
 }
 
-#[test]
-fn mistakes_of_settings_are_named() {
+async fn mistakes_of_settings_are_named() {
     run(&["queues"]).fails(2, &["there is no URI", "QUEUECTL_URI"]);
     run(&["--profile=x", "queues"]).fails(2, &["\"x\"", "no profile file"]);
     run(&["--config=/no/such.toml", "queues"]).fails(2, &["/no/such.toml", "No such file"]);
@@ -141,8 +147,7 @@ fn mistakes_of_settings_are_named() {
     .fails(2, &["two passwords"]);
 }
 
-#[test]
-fn the_profiles_of_the_readme_are_valid() {
+async fn the_profiles_of_the_readme_are_valid() {
     let readme = include_str!("../../README.md");
     let (_, file) = readme.split_once("```toml\n").expect("an example");
     let (file, _) = file.split_once("```").expect("its end");
@@ -162,8 +167,7 @@ fn the_profiles_of_the_readme_are_valid() {
     );
 }
 
-#[test]
-fn a_database_that_is_away_is_told_from_a_mistake() {
+async fn a_database_that_is_away_is_told_from_a_mistake() {
     // A port that is free: nothing listens once it is dropped.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -173,7 +177,6 @@ fn a_database_that_is_away_is_told_from_a_mistake() {
     Done::of(command.env("QUEUECTL_URI", uri)).fails(4, &["127.0.0.1"]);
 }
 
-#[tokio::test]
 async fn credentials_that_are_refused_have_a_code_of_their_own() {
     let fixture = Fixture::new().await;
     fs::write(fixture.folder.path().join("wrong"), "not the password").expect("a file");

@@ -7,6 +7,15 @@ use serde_json::Value;
 
 use crate::fixture::{Done, Fixture, message};
 
+tests! {
+    list_filters_and_orders,
+    show_has_everything,
+    redrive_takes_ids_filters_or_all,
+    filters_reach_every_page,
+    a_redrive_ends_although_all_die_again,
+    remove_is_for_all_and_asks,
+}
+
 /// Three dead letters, in this order of death.
 async fn three_dead(fixture: &Fixture) {
     for (id, reason, kind) in [
@@ -25,7 +34,6 @@ fn ids(rows: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-#[tokio::test]
 async fn list_filters_and_orders() {
     let fixture = Fixture::new().await;
     three_dead(&fixture).await;
@@ -61,7 +69,6 @@ async fn list_filters_and_orders() {
     assert_eq!(empty.err, "0 of 3 dead letters match; case matters\n");
 }
 
-#[tokio::test]
 async fn show_has_everything() {
     let fixture = Fixture::new().await;
     let letter = message("a")
@@ -88,7 +95,6 @@ async fn show_has_everything() {
         .fails(3, &["not dead letters of mail: zz"]);
 }
 
-#[tokio::test]
 async fn redrive_takes_ids_filters_or_all() {
     let fixture = Fixture::new().await;
     three_dead(&fixture).await;
@@ -125,7 +131,6 @@ async fn redrive_takes_ids_filters_or_all() {
     assert_eq!(done[0]["redriven"], 1);
 }
 
-#[tokio::test]
 async fn filters_reach_every_page() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue("mail");
@@ -152,7 +157,6 @@ async fn filters_reach_every_page() {
 }
 
 /// A consumer makes each message a dead letter again, as soon as it is redriven.
-#[tokio::test]
 async fn a_redrive_ends_although_all_die_again() {
     let fixture = Fixture::new().await;
     let queue = fixture.queue("mail");
@@ -181,7 +185,6 @@ async fn a_redrive_ends_although_all_die_again() {
     assert_eq!(done.json("redriven")[0]["redriven"], 1500);
 }
 
-#[tokio::test]
 async fn remove_is_for_all_and_asks() {
     let fixture = Fixture::new().await;
     three_dead(&fixture).await;

@@ -1,7 +1,7 @@
 //! What `doctor` says of broken set-ups. docs/doctor.md has the same lines.
 
-mod clock;
-mod servers;
+pub(crate) mod clock;
+pub(crate) mod servers;
 
 use std::{net::IpAddr, process::Command};
 
@@ -12,6 +12,17 @@ use queue_docdb::mongodb::{
 use serde_json::Value;
 
 use crate::fixture::{Done, ESCAPED_SECRET, Fixture, SECRET, bare};
+
+tests! {
+    all_is_well_and_nothing_changes,
+    a_wrong_password,
+    a_user_without_rights,
+    no_user,
+    an_index_was_dropped,
+    a_wrong_database,
+    a_queue_of_an_old_version_or_of_none,
+    nothing_listens,
+}
 
 /// What each check found.
 struct Doctor(Vec<Value>);
@@ -109,7 +120,6 @@ fn documents(fixture: &Fixture) -> queue_docdb::mongodb::Collection<Document> {
     database.collection("queue.mail")
 }
 
-#[tokio::test]
 async fn all_is_well_and_nothing_changes() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -147,7 +157,6 @@ async fn all_is_well_and_nothing_changes() {
     }
 }
 
-#[tokio::test]
 async fn a_wrong_password() {
     let fixture = Fixture::new().await;
     std::fs::write(fixture.folder.path().join("wrong"), "x").expect("a file");
@@ -158,7 +167,6 @@ async fn a_wrong_password() {
         .says("wrong password", "rights", "not checked");
 }
 
-#[tokio::test]
 async fn a_user_without_rights() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -191,7 +199,6 @@ async fn a_user_without_rights() {
     admin(&fixture, doc! { "dropUser": name }).await;
 }
 
-#[tokio::test]
 async fn no_user() {
     let fixture = Fixture::new().await;
     let uri = fixture.uri.replace("ada@", "");
@@ -205,7 +212,6 @@ async fn no_user() {
     Doctor::of(&mut command).says("no user", "rights", "failed");
 }
 
-#[tokio::test]
 async fn an_index_was_dropped() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -221,7 +227,6 @@ async fn an_index_was_dropped() {
     assert!(!left.contains(&"visible_at_1".to_owned()), "it makes none");
 }
 
-#[tokio::test]
 async fn a_wrong_database() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -240,7 +245,6 @@ async fn a_wrong_database() {
     );
 }
 
-#[tokio::test]
 async fn a_queue_of_an_old_version_or_of_none() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -262,8 +266,7 @@ async fn a_queue_of_an_old_version_or_of_none() {
     assert!(line.contains(other), "{line}");
 }
 
-#[test]
-fn nothing_listens() {
+async fn nothing_listens() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     drop(listener);

@@ -7,6 +7,15 @@ use serde_json::Value;
 
 use crate::fixture::{Done, Fixture};
 
+tests! {
+    a_message_is_a_line_a_file_or_an_object,
+    a_repeat_stores_nothing_twice,
+    derived_ids_never_change,
+    a_new_queue_needs_a_flag,
+    input_that_is_wrong_has_its_line,
+    the_largest_message_passes,
+}
+
 impl Fixture {
     async fn messages(&self, queue: &str) -> Vec<PeekedMessage> {
         self.admin().peek(queue, 1000).await.expect("a look")
@@ -48,7 +57,6 @@ fn counts(row: &Value) -> [u64; 3] {
     ["stored", "duplicates", "position"].map(|name| row[name].as_u64().expect("a count"))
 }
 
-#[tokio::test]
 async fn a_message_is_a_line_a_file_or_an_object() {
     let fixture = Fixture::new().await;
     fixture.folder_file("lines", b"one\r\ntwo\n\n\xff\xfe");
@@ -109,7 +117,6 @@ async fn a_message_is_a_line_a_file_or_an_object() {
     );
 }
 
-#[tokio::test]
 async fn a_repeat_stores_nothing_twice() {
     let fixture = Fixture::new().await;
     fixture.folder_file("a", "same\nsame\n");
@@ -167,7 +174,6 @@ async fn a_repeat_stores_nothing_twice() {
 }
 
 /// Ids are a promise: an input that was enqueued by an older version is found again.
-#[tokio::test]
 async fn derived_ids_never_change() {
     let fixture = Fixture::new().await;
     fixture
@@ -180,7 +186,6 @@ async fn derived_ids_never_change() {
     );
 }
 
-#[tokio::test]
 async fn a_new_queue_needs_a_flag() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -194,7 +199,6 @@ async fn a_new_queue_needs_a_flag() {
     );
 }
 
-#[tokio::test]
 async fn input_that_is_wrong_has_its_line() {
     let fixture = Fixture::new().await;
     fixture.store("q", &["there"]).await;
@@ -256,7 +260,6 @@ async fn input_that_is_wrong_has_its_line() {
     assert_eq!(fixture.payloads("q").await, ["there", "x"]);
 }
 
-#[tokio::test]
 async fn the_largest_message_passes() {
     let fixture = Fixture::new().await;
     let most = queue_api::Limits::STANDARD.max_payload_bytes;

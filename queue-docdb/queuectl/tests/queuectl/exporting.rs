@@ -6,6 +6,14 @@ use queue_api::{NewMessage, PeekedMessage};
 
 use crate::fixture::{Done, Fixture, message, validator};
 
+tests! {
+    an_import_has_what_was_exported,
+    dead_letters_are_exported_and_imported_on_demand,
+    an_output_is_not_overwritten_by_chance,
+    an_export_without_room_says_how_to_go_on,
+    a_closed_output_ends_the_export,
+}
+
 /// What an import keeps.
 fn kept(message: &PeekedMessage) -> impl PartialEq + std::fmt::Debug + use<> {
     let PeekedMessage {
@@ -37,7 +45,6 @@ async fn all(fixture: &Fixture, queue: &str) -> Vec<PeekedMessage> {
     messages
 }
 
-#[tokio::test]
 async fn an_import_has_what_was_exported() {
     let fixture = Fixture::new().await;
     let from = fixture.queue("from");
@@ -77,7 +84,6 @@ async fn an_import_has_what_was_exported() {
     );
 }
 
-#[tokio::test]
 async fn dead_letters_are_exported_and_imported_on_demand() {
     let fixture = Fixture::new().await;
     fixture.store_dead("from", message("dead"), "broken").await;
@@ -117,7 +123,6 @@ async fn dead_letters_are_exported_and_imported_on_demand() {
         .fails(7, &["no-id, line 1: it has no id"]);
 }
 
-#[tokio::test]
 async fn an_output_is_not_overwritten_by_chance() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -159,7 +164,6 @@ async fn an_output_is_not_overwritten_by_chance() {
     export(&["other", "part", "--force"]).succeeds();
 }
 
-#[tokio::test]
 async fn an_export_without_room_says_how_to_go_on() {
     let fixture = Fixture::new().await;
     let large = "x".repeat(100_000);
@@ -185,7 +189,6 @@ async fn an_export_without_room_says_how_to_go_on() {
     assert_eq!(done[0]["exported"], 1);
 }
 
-#[tokio::test]
 async fn a_closed_output_ends_the_export() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;

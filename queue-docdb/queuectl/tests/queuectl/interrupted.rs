@@ -19,6 +19,16 @@ use tokio::{
 
 use crate::fixture::{Done, ESCAPED_SECRET, Fixture, SECRET, message, pause};
 
+tests! {
+    enqueue_stops_after_a_batch_and_goes_on,
+    import_stops_after_a_batch_and_goes_on,
+    enqueue_goes_on_after_the_database_was_away,
+    a_failed_batch_with_new_ids_may_be_stored,
+    enqueue_from_an_idle_pipe_stores_at_once_and_stops_at_once,
+    move_loses_nothing_when_it_is_stopped_or_killed,
+    export_goes_on_where_it_was_stopped_or_killed,
+}
+
 /// Starts the program with a standard input that stays open, so that it cannot end by itself.
 fn start(fixture: &Fixture, args: &[&str]) -> Child {
     let mut command = fixture.command(args);
@@ -63,13 +73,11 @@ fn lines(range: std::ops::Range<u64>, line: &impl Fn(u64) -> String) -> String {
     range.map(|n| line(n) + "\n").collect()
 }
 
-#[tokio::test]
 async fn enqueue_stops_after_a_batch_and_goes_on() {
     let line = |n| format!("message {n}");
     stop_and_go_on("enqueue", line, Signal::INT, 130, "SIGINT").await;
 }
 
-#[tokio::test]
 async fn import_stops_after_a_batch_and_goes_on() {
     let line = |n| format!("{{\"id\":\"{n}\",\"payload\":\"message {n}\"}}");
     stop_and_go_on("import", line, Signal::TERM, 143, "SIGTERM").await;
@@ -142,7 +150,6 @@ impl Forwarder {
     }
 }
 
-#[tokio::test]
 async fn enqueue_goes_on_after_the_database_was_away() {
     let fixture = Fixture::new().await;
     away_after_1500(&fixture, "--label=input").await;
@@ -154,7 +161,6 @@ async fn enqueue_goes_on_after_the_database_was_away() {
     assert_eq!(payloads(&fixture, "q").await.len(), 2000);
 }
 
-#[tokio::test]
 async fn a_failed_batch_with_new_ids_may_be_stored() {
     let fixture = Fixture::new().await;
     let said = away_after_1500(&fixture, "--new-ids").await;
@@ -226,7 +232,6 @@ async fn payloads(fixture: &Fixture, queue: &str) -> BTreeSet<String> {
         .collect()
 }
 
-#[tokio::test]
 async fn enqueue_from_an_idle_pipe_stores_at_once_and_stops_at_once() {
     let fixture = Fixture::new().await;
     let mut program = start(&fixture, &["enqueue", "q", "--create", "--output=json"]);
@@ -244,7 +249,6 @@ fn short_lived(ids: std::ops::Range<u64>) -> Vec<NewMessage> {
         .collect()
 }
 
-#[tokio::test]
 async fn move_loses_nothing_when_it_is_stopped_or_killed() {
     for (sent, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
         let fixture = Fixture::new().await;
@@ -280,7 +284,6 @@ async fn move_loses_nothing_when_it_is_stopped_or_killed() {
     }
 }
 
-#[tokio::test]
 async fn export_goes_on_where_it_was_stopped_or_killed() {
     let fixture = Fixture::new().await;
     let messages: Vec<_> = (0..20_000).map(|n| message(&n.to_string())).collect();

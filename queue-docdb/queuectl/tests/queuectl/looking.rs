@@ -10,7 +10,15 @@ use queue_api::NewMessage;
 
 use crate::fixture::{Done, Fixture, message};
 
-#[tokio::test]
+tests! {
+    queues_shows_each_state,
+    a_queue_that_fills_has_a_change,
+    peek_shows_messages_and_leases_none,
+    a_table_obeys_no_payload,
+    a_queue_that_does_not_exist_is_an_error_with_the_nearest,
+    a_closed_output_is_no_error_text,
+}
+
 async fn queues_shows_each_state() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a", "b"]).await;
@@ -47,7 +55,6 @@ async fn queues_shows_each_state() {
     assert!(!table.contains('\x1b'), "{table}");
 }
 
-#[tokio::test]
 async fn a_queue_that_fills_has_a_change() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -72,7 +79,6 @@ async fn a_queue_that_fills_has_a_change() {
     program.wait().expect("ended");
 }
 
-#[tokio::test]
 async fn peek_shows_messages_and_leases_none() {
     let fixture = Fixture::new().await;
     let binary = NewMessage::new([0xff, 0x00].as_slice()).with_header("kind", "raw");
@@ -90,7 +96,6 @@ async fn peek_shows_messages_and_leases_none() {
     );
 }
 
-#[tokio::test]
 async fn a_table_obeys_no_payload() {
     let fixture = Fixture::new().await;
     let hostile = NewMessage::new("red \x1b[31m\nnext line");
@@ -104,7 +109,6 @@ async fn a_table_obeys_no_payload() {
     assert!(!table.contains('\x1b'), "{table}");
 }
 
-#[tokio::test]
 async fn a_queue_that_does_not_exist_is_an_error_with_the_nearest() {
     let fixture = Fixture::new().await;
     fixture
@@ -139,7 +143,6 @@ async fn a_queue_that_does_not_exist_is_an_error_with_the_nearest() {
     assert!(fixture.json("message", &["peek", "mail"]).is_empty());
 }
 
-#[tokio::test]
 async fn a_closed_output_is_no_error_text() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use crate::fixture::{Fixture, message};
 
-#[tokio::test]
+tests! {
+    a_moved_message_is_the_same,
+    a_limit_and_duplicates_are_counted,
+    a_message_that_is_there_already_is_removed_from_the_first_queue,
+    a_failed_enqueue_says_that_a_repeat_is_needed,
+}
+
 async fn a_moved_message_is_the_same() {
     let fixture = Fixture::new().await;
     let odd = message("odd")
@@ -47,7 +53,6 @@ async fn a_moved_message_is_the_same() {
     );
 }
 
-#[tokio::test]
 async fn a_limit_and_duplicates_are_counted() {
     let fixture = Fixture::new().await;
     let names: Vec<_> = (0..50).map(|n| n.to_string()).collect();
@@ -73,7 +78,6 @@ async fn a_limit_and_duplicates_are_counted() {
         .fails(3, &["did you mean from?"]);
 }
 
-#[tokio::test]
 async fn a_message_that_is_there_already_is_removed_from_the_first_queue() {
     let fixture = Fixture::new().await;
     fixture.store_dead("to", message("dead"), "broken").await;
@@ -88,7 +92,6 @@ async fn a_message_that_is_there_already_is_removed_from_the_first_queue() {
     assert_eq!((to.ready, to.dead), (2, 1));
 }
 
-#[tokio::test]
 async fn a_failed_enqueue_says_that_a_repeat_is_needed() {
     let fixture = Fixture::new().await;
     fixture.store("from", &["a", "b"]).await;

@@ -4,6 +4,10 @@ use std::{path::Path, process::Command};
 
 use crate::fixture::{Done, Fixture};
 
+tests! {
+    every_example_prints_what_it_says,
+}
+
 const README: &str = include_str!("../../README.md");
 
 /// Commands, each with the lines below it.
@@ -31,7 +35,6 @@ fn fits(pattern: &[&str], words: &[&str]) -> bool {
     }
 }
 
-#[tokio::test]
 async fn every_example_prints_what_it_says() {
     let fixture = Fixture::new().await;
     let program = Path::new(env!("CARGO_BIN_EXE_queuectl"));

@@ -4,7 +4,12 @@ use queue_api::MessageState;
 
 use crate::fixture::{Fixture, message};
 
-#[tokio::test]
+tests! {
+    purge_removes_what_it_is_told,
+    nothing_is_destroyed_without_an_answer,
+    delete_removes_the_queue,
+}
+
 async fn purge_removes_what_it_is_told() {
     let fixture = Fixture::new().await;
     fixture.store_dead("mail", message("x"), "broken").await;
@@ -25,7 +30,6 @@ async fn purge_removes_what_it_is_told() {
     assert_eq!(said, "removed 0 messages of queue mail\n");
 }
 
-#[tokio::test]
 async fn nothing_is_destroyed_without_an_answer() {
     let fixture = Fixture::new().await;
     fixture.store_dead("mail", message("x"), "broken").await;
@@ -48,7 +52,6 @@ async fn nothing_is_destroyed_without_an_answer() {
     );
 }
 
-#[tokio::test]
 async fn delete_removes_the_queue() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;

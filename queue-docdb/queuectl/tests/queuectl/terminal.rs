@@ -13,6 +13,13 @@ use rustix::{
 
 use crate::fixture::{Done, Fixture, SECRET, bare, message, pause};
 
+tests! {
+    a_password_is_asked_for_and_not_shown,
+    only_a_yes_destroys,
+    progress_is_for_terminals,
+    colours_are_for_terminals_that_want_them,
+}
+
 /// Runs the program on a terminal, and types the answer when the question stands there. Returns the
 /// end, and what the terminal showed.
 async fn converse(command: &mut Command, question: &str, answer: &str) -> (Done, String) {
@@ -69,7 +76,6 @@ async fn on_terminal(
     (done, shown, is_answered)
 }
 
-#[tokio::test]
 async fn a_password_is_asked_for_and_not_shown() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a"]).await;
@@ -84,7 +90,6 @@ async fn a_password_is_asked_for_and_not_shown() {
     assert!(done.code == 2 && shown.contains("it is empty"), "{shown}");
 }
 
-#[tokio::test]
 async fn only_a_yes_destroys() {
     let fixture = Fixture::new().await;
     fixture.store_dead("mail", message("x"), "broken").await;
@@ -102,7 +107,6 @@ async fn only_a_yes_destroys() {
     assert_eq!(fixture.admin().list_queues().await.expect("a list"), []);
 }
 
-#[tokio::test]
 async fn progress_is_for_terminals() {
     let fixture = Fixture::new().await;
     fixture.folder_file("lines", "a line\n".repeat(5000));
@@ -116,7 +120,6 @@ async fn progress_is_for_terminals() {
     assert_eq!(done.err, "");
 }
 
-#[tokio::test]
 async fn colours_are_for_terminals_that_want_them() {
     let mistake = || bare(&["quues"]);
     let (done, shown, _) = on_terminal(&mut mistake(), None).await;

@@ -17,6 +17,13 @@ use queue_docdb::{
 
 use crate::fixture::{ESCAPED_SECRET, Fixture, SECRET, bare, message, pause};
 
+tests! {
+    two_hundred_queues,
+    a_connection_that_is_lost_comes_back,
+    a_snapshot_is_a_picture_of_the_screen,
+    settings_of_top_are_checked,
+}
+
 const SIZE: PtySize = PtySize {
     rows: 24,
     cols: 80,
@@ -144,7 +151,6 @@ fn row(text: &str, queue: &str) -> Vec<String> {
     found.split_whitespace().map(str::to_owned).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_queues() {
     const BUDGET: usize = 300;
     let fixture = Fixture::new().await;
@@ -272,7 +278,6 @@ async fn bounded(database: &queue_docdb::mongodb::Database, budget: usize) {
     assert!(most <= budget + LOOK, "{most} commands in a second");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_lost_comes_back() {
     // The member stays primary while it is frozen.
     let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(15));
@@ -318,7 +323,6 @@ async fn a_connection_that_is_lost_comes_back() {
     set.shut_down().await.expect("removed");
 }
 
-#[tokio::test]
 async fn a_snapshot_is_a_picture_of_the_screen() {
     let fixture = Fixture::new().await;
     fixture.store("mail", &["a", "b"]).await;
@@ -336,7 +340,6 @@ async fn a_snapshot_is_a_picture_of_the_screen() {
     missing.fails(1, &["cannot write no/such/top.svg"]);
 }
 
-#[tokio::test]
 async fn settings_of_top_are_checked() {
     let fixture = Fixture::new().await;
     fixture

@@ -4,12 +4,17 @@ use std::fs;
 
 use crate::fixture::{Done, bare};
 
+tests! {
+    completions_and_manual_need_no_database,
+    a_wrong_command_line_is_an_error_of_usage,
+    help_shows_no_value_of_the_environment,
+}
+
 fn run(args: &[&str]) -> Done {
     Done::of(&mut bare(args))
 }
 
-#[test]
-fn completions_and_manual_need_no_database() {
+async fn completions_and_manual_need_no_database() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell]).succeeds().out;
         assert!(
@@ -29,8 +34,7 @@ fn completions_and_manual_need_no_database() {
     assert!(pages > 5, "{pages}");
 }
 
-#[test]
-fn a_wrong_command_line_is_an_error_of_usage() {
+async fn a_wrong_command_line_is_an_error_of_usage() {
     run(&[]).fails(2, &["Usage: queuectl"]);
     run(&["quues"]).fails(2, &["unrecognized subcommand 'quues'", "queues"]);
     run(&["peek"]).fails(2, &["<QUEUE>"]);
@@ -56,8 +60,7 @@ fn a_wrong_command_line_is_an_error_of_usage() {
     run(&["queues", "--timeout", "soon"]).fails(2, &["\"soon\" is not a duration"]);
 }
 
-#[test]
-fn help_shows_no_value_of_the_environment() {
+async fn help_shows_no_value_of_the_environment() {
     let secret = "mongodb://ada:pw-of-the-environment@host";
     let done = Done::of(bare(&["--help"]).env("QUEUECTL_URI", secret)).succeeds();
     assert!(done.out.contains("QUEUECTL_URI"));

@@ -4,6 +4,10 @@ use std::{fs, process::Command};
 
 use super::{Doctor, Fixture};
 
+tests! {
+    a_clock_that_is_wrong,
+}
+
 const SOURCE: &str = r"
 #define _GNU_SOURCE
 #include <sys/syscall.h>
@@ -16,7 +20,6 @@ int clock_gettime(clockid_t id, struct timespec *out) {
 }
 ";
 
-#[tokio::test]
 async fn a_clock_that_is_wrong() {
     let fixture = Fixture::new().await;
     let file = |name: &str| fixture.folder.path().join(name);

@@ -6,6 +6,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 
 use super::{Doctor, bare, client};
 
+tests! {
+    a_standalone,
+    members,
+    tls,
+}
+
 fn doctor(uri: &str, args: &[&str]) -> Doctor {
     let own = ["doctor", "--uri", uri, "--database", "shop"];
     Doctor::of(&mut bare(&[&own, args].concat()))
@@ -17,7 +23,6 @@ fn address(server: &MongoServer) -> &str {
     rest.split('/').next().expect("an address")
 }
 
-#[tokio::test]
 async fn a_standalone() {
     let options = ServerOptions::new().as_standalone();
     let server = MongoServer::start_dedicated(options)
@@ -29,7 +34,6 @@ async fn a_standalone() {
         .says("standalone", "rights", "warning");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn members() {
     let set = MongoReplicaSet::start(ReplicaSetOptions::new())
         .await
@@ -66,7 +70,6 @@ async fn members() {
     set.shut_down().await.expect("removed");
 }
 
-#[tokio::test]
 async fn tls() {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
