@@ -115,8 +115,8 @@ async fn consume(consumer: &str, queue: TypedQueue<Text>, counts: Counts) -> any
             if stats.ready + stats.delayed + stats.leased == 0 {
                 return Ok(());
             }
-            // Returns when a message may be ready, or after ten seconds.
-            queue.queue().wait(Duration::from_secs(10)).await?;
+            // Returns when a message may be ready, or after a second.
+            queue.queue().wait(Duration::from_secs(1)).await?;
             continue;
         };
         let message = message?; // fails if the payload does not decode

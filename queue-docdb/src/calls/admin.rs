@@ -20,7 +20,7 @@ use crate::{
         error::StoreError,
         index::Index,
         set_aside::are_set_aside,
-        write::{To, Write, delete_statement, new_addend, update_statements},
+        write::{To, Write, delete_statement, new_addend, parts_of_commands, update_statements},
         written::Trace,
     },
 };
@@ -169,10 +169,11 @@ impl QueueCollection {
             let query = query(after.as_deref());
             let chunk = self.next_step().change_chunk(query, &change).await?;
             changed += chunk.changed;
+            let did_nothing = chunk.changed == 0 && !chunk.is_set_aside;
+            if !chunk.is_lost && (chunk.found < CHUNK || did_nothing) {
+                return Ok(changed);
+            }
             if !chunk.is_lost && !chunk.is_set_aside {
-                if chunk.found < CHUNK {
-                    return Ok(changed);
-                }
                 after = chunk.last;
             }
             lost = match chunk.changed > 0 || chunk.is_set_aside {
@@ -197,7 +198,7 @@ impl QueueCollection {
             changed: 0,
             is_lost: false,
             is_set_aside: false,
-            found: found.entries.len() + found.unreadable.len(),
+            found: found.number,
             last: None,
         };
         // The answer to a command is only a number, so each command has entries of which equally
@@ -218,10 +219,14 @@ impl QueueCollection {
         for ((messages, is_delete), writes) in commands {
             // Without a majority, this is an error: a failover may undo it.
             let all: Vec<&Write> = writes.iter().collect();
-            let written = match is_delete {
-                true => self.delete(vec![delete_statement(&all)]).await?,
-                false => self.update(update_statements(&all, new_addend())).await?,
-            };
+            let mut written = 0;
+            if is_delete {
+                written = self.delete(vec![delete_statement(&all)]).await?;
+            } else {
+                for part in parts_of_commands(&all) {
+                    written += self.update(update_statements(part, new_addend())).await?;
+                }
+            }
             chunk.is_lost |= written < writes.len() as u64;
             chunk.changed += written * messages as u64;
         }

@@ -29,9 +29,7 @@ impl QueueCollection {
             let letters = numbers.filter_map(|it| Some((it, dead_letter(stored, it)?)));
             letters.collect()
         };
-        // One more tells whether this is the last page.
-        let limit = page.max().saturating_add(1);
-        let page = self.page(page.max(), Place::of(page), limit, query, place_of, letters);
+        let page = self.page(page.max(), Place::of(page), None, query, place_of, letters);
         let (letters, next) = page.await?;
         Ok(DeadLetterPage::new(letters).with_next(next))
     }

@@ -177,7 +177,9 @@ impl QueueCollection {
                 doc! { IDS: { "$in": ids } }
             }
         };
-        Query::by_ids(filter, ids.len()).with_projection(doc! { MESSAGES: 0 })
+        // Without the unique index, an id may have been stored again.
+        let limit = ids.len().saturating_mul(4);
+        Query::by_ids(filter, limit).with_projection(doc! { MESSAGES: 0 })
     }
 
     /// The shape of new entries, once the queue is prepared.

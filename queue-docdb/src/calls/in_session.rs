@@ -16,14 +16,17 @@ use super::{
     uses::{decide, trace},
 };
 use crate::{
-    document::stored::Stored,
+    document::{decode::held_by, encode::key, stored::Stored},
     store::{
         codes::DUPLICATE_KEY,
         collection::{Query, QueueCollection},
         error::StoreError,
-        insert::read_insert_reply,
+        insert::{read_insert_reply, refused},
         retry::{Deadline, Retries},
-        write::{To, Write, by_id, delete_statement, entries_by_id, new_addend, update_statements},
+        write::{
+            To, Write, by_id, delete_statement, entries_by_id, new_addend, parts_of_commands,
+            update_statements,
+        },
         write_reply,
     },
 };
@@ -72,14 +75,19 @@ impl QueueCollection {
         check_transaction(session, self.deadline).await?;
         // Outside the transaction: DocumentDB makes no collection within one.
         self.prepare().await?;
-        // A duplicate would end the transaction, so what is there is left out beforehand.
+        // A duplicate would end the transaction, so what is there is left out beforehand. A document that
+        // cannot be read holds its ids, too.
         let ids: Vec<&MessageId> = messages.iter().map(|message| &message.id).collect();
         let found = self
-            .find_in_session(session, self.holders(&ids), Stored::read)
+            .find_in_session(session, self.holders(&ids), held_by)
             .await?;
-        let held: HashSet<MessageId> = found.into_iter().flatten().flat_map(|it| it.ids).collect();
+        let (entries, held): (HashSet<_>, Vec<_>) = found.into_iter().unzip();
+        let held: HashSet<MessageId> = held.into_iter().flatten().collect();
+        let is_keyed = self.state.knowledge.is_keyed();
+        let is_held =
+            |id: &MessageId| held.contains(id) || is_keyed && entries.contains(&Some(key(id)));
         let mut new = first_uses(messages);
-        new.retain(|&index| !held.contains(&messages[index].id));
+        new.retain(|&index| !is_held(&messages[index].id));
         let drafts = drafts(messages, &new, self.entry_shape(), self.now().await);
         let mut rest = drafts.as_slice();
         while !rest.is_empty() {
@@ -103,7 +111,10 @@ impl QueueCollection {
         // No write concern: that is the commit's.
         let command = self.insert_command(documents(drafts, messages));
         let refused = match self.run_in_session(session, command).await {
-            Ok(reply) => read_insert_reply(&reply, drafts.len())?.refused,
+            Ok(reply) => match refused(&reply)? {
+                none if none.is_empty() => read_insert_reply(&reply, drafts.len())?.refused,
+                refused => refused,
+            },
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
         };
         let mut refused = refused.into_iter();
@@ -174,8 +185,8 @@ impl QueueCollection {
             let command = doc! { "delete": self.messages.name(), "deletes": statements };
             matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
         }
-        if !updates.is_empty() {
-            let statements = update_statements(&updates, new_addend());
+        for part in parts_of_commands(&updates) {
+            let statements = update_statements(part, new_addend());
             let command = doc! { "update": self.messages.name(), "updates": statements };
             matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
         }

@@ -1,7 +1,7 @@
 //! Lease: find entries that are ready, decide what to take of them, and write that if no other
 //! call has written since.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use mongodb::bson::{DateTime, Document, Uuid, doc};
 use queue_api::{Delivery, LeaseOptions};
@@ -18,7 +18,7 @@ use crate::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,
         index::Index,
-        set_aside::{FoundEntries, Unreadable},
+        set_aside::Unreadable,
         write::new_addend,
         written::Written,
     },
@@ -317,24 +317,15 @@ impl QueueCollection {
             filter.insert(ID, doc! { "$nin": passed_over });
         }
         let query = Query::in_order_of(Index::Claim, filter, limit).skipping(place.skip);
-        let FoundEntries {
-            mut entries,
-            unreadable,
-            is_whole,
-        } = self
+        let found = self
             .find_entries(REPLY_BYTES, query, Stored::read_all)
             .await?;
-        let saw_all = is_whole && entries.len() + unreadable.len() < limit;
-        let last = entries.last().filter(|_| !saw_all);
+        let saw_all = found.is_whole && found.number < limit;
+        let last = found.entries.last().filter(|_| !saw_all);
         let horizon = last.and_then(|last| last.entry.visible_at());
-        // An entry that is written during the find may be met twice. The last one is newer.
-        let mut ids = HashSet::new();
-        entries.reverse();
-        entries.retain(|stored: &Stored| ids.insert(stored.id));
-        entries.reverse();
         Ok(Found {
-            entries,
-            unreadable,
+            entries: found.entries,
+            unreadable: found.unreadable,
             horizon: horizon.map_or(now, DateTime::from_millis),
             saw_all,
             looked,

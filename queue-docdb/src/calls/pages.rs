@@ -5,6 +5,7 @@ use queue_api::{PageOptions, PageToken};
 
 use crate::{
     document::stored::Stored,
+    state::sizes::Sizes,
     store::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,
@@ -42,15 +43,15 @@ pub(crate) type Page<T> = (Vec<T>, Option<PageToken>);
 
 impl QueueCollection {
     /// Up to `max` messages from `place` on. `query` finds entries from a place on, in the list's order,
-    /// up to a limit, at first `limit`. `place_of` is where the list has a document. `messages` are those
-    /// of an entry, with their numbers, in order.
+    /// up to a limit. `sizes`: those of the entries, unless each counts for one message. `place_of` is
+    /// where the list has a document. `messages` are those of an entry, with their numbers, in order.
     ///
-    /// Of an entry that cannot be read, there are none.
+    /// Of an entry that cannot be read, there are none. Behind many of those, a page may be empty.
     pub(crate) async fn page<T>(
         &self,
         max: usize,
-        mut place: Option<Place>,
-        mut limit: usize,
+        place: Option<Place>,
+        sizes: Option<&Sizes>,
         query: impl Fn(Option<&Place>, usize) -> Query,
         place_of: impl Fn(&RawDocument) -> Option<String> + Send + Sync,
         messages: impl Fn(&Stored) -> Vec<(usize, T)>,
@@ -59,21 +60,23 @@ impl QueueCollection {
             return Ok((Vec::new(), None));
         }
         let read = |found: &RawDocument| (place_of(found), Stored::read_all(found).ok());
+        // One more tells whether this is the last page.
+        let mut limit = sizes.map_or(max, |it| it.entries(max)).saturating_add(1);
         loop {
             let query = query(place.as_ref(), limit);
             let (found, is_whole) = self.find_within(REPLY_BYTES, query, read).await?;
             let is_all = is_whole && found.len() < limit;
-            let readable = found.iter().filter_map(|(_, entry)| entry.as_ref());
-            self.state.listed_sizes.saw(readable);
-            let before = place.clone();
-            let mut listed = Vec::new();
-            let is_cut = list(found, &mut place, max, &messages, &mut listed);
-            let is_last = is_all && !is_cut;
-            if is_last || !listed.is_empty() {
-                let next = place.filter(|_| !is_last).map(|place| place.token());
-                return Ok((listed, next));
+            if let Some(sizes) = sizes {
+                sizes.saw(found.iter().filter_map(|(_, entry)| entry.as_ref()));
             }
-            if !is_whole && place == before {
+            let listed = list(found, place.as_ref(), max, &messages);
+            let is_last = is_all && !listed.is_cut;
+            let goes_on = !is_whole && listed.place != place;
+            if is_last || goes_on || !listed.messages.is_empty() {
+                let next = listed.place.filter(|_| !is_last).map(|place| place.token());
+                return Ok((listed.messages, next));
+            }
+            if !is_whole {
                 let why = "no page can begin behind the documents that a list begins with";
                 return Err(StoreError::Unreadable(why.to_owned()));
             }
@@ -83,34 +86,48 @@ impl QueueCollection {
     }
 }
 
-/// Adds up to `max` messages to `listed`, and moves the place behind them. Returns whether there are more
-/// in these entries.
+struct Listed<T> {
+    messages: Vec<T>,
+    /// Where the list goes on.
+    place: Option<Place>,
+    /// Whether there are more in these entries.
+    is_cut: bool,
+}
+
+/// Up to `max` messages of these entries, from `first` on.
 fn list<T>(
     found: Vec<(Option<String>, Option<Stored>)>,
-    place: &mut Option<Place>,
+    first: Option<&Place>,
     max: usize,
     messages: impl Fn(&Stored) -> Vec<(usize, T)>,
-    listed: &mut Vec<T>,
-) -> bool {
-    let first = place.clone();
+) -> Listed<T> {
+    let mut listed = Listed {
+        messages: Vec::new(),
+        place: first.cloned(),
+        is_cut: false,
+    };
     for (entry, stored) in found {
         // No page can begin there.
         let Some(entry) = entry else { continue };
         for (number, message) in stored.as_ref().map_or_else(Vec::new, &messages) {
             let is_before = |first: &Place| first.entry == entry && Some(number) <= first.after;
-            if first.as_ref().is_some_and(is_before) {
+            if first.is_some_and(is_before) {
                 continue;
             }
-            if listed.len() == max {
-                return true;
+            if listed.messages.len() == max {
+                listed.is_cut = true;
+                return listed;
             }
-            listed.push(message);
-            *place = Some(Place {
+            listed.messages.push(message);
+            listed.place = Some(Place {
                 entry: entry.clone(),
                 after: Some(number),
             });
         }
-        *place = Some(Place { entry, after: None });
+        // A damaged document may have the place of one that can be read.
+        if stored.is_some() || listed.messages.is_empty() {
+            listed.place = Some(Place { entry, after: None });
+        }
     }
-    false
+    listed
 }

@@ -9,7 +9,7 @@ use queue_api::{
 
 use super::{pages::Place, stats::live};
 use crate::{
-    document::{decode::uuid_field, fields::ID, stored::Stored},
+    document::{decode::uuid_field, encode::entry_ids, fields::ID, stored::Stored},
     store::{
         collection::{Query, QueueCollection},
         error::StoreError,
@@ -23,7 +23,9 @@ pub(crate) fn start(page: &PageOptions) -> Result<Option<Place>, Error> {
     let is_own = |place: &Place| {
         let entry = uuid::Uuid::try_parse(&place.entry);
         let entry = entry.is_ok_and(|entry| entry.simple().to_string() == place.entry);
-        entry && Some(&place.token()) == page.token()
+        let is_written_so =
+            |token: &PageToken| token.as_str() == place.entry || *token == place.token();
+        entry && page.token().is_some_and(is_written_so)
     };
     if place.as_ref().is_none_or(is_own) {
         return Ok(place);
@@ -36,9 +38,7 @@ pub(crate) fn start(page: &PageOptions) -> Result<Option<Place>, Error> {
 impl QueueCollection {
     pub(crate) async fn peek(&self, max: usize) -> Result<Vec<PeekedMessage>, StoreError> {
         let now = self.now().await;
-        let query = |limit| Query::in_order_of(Index::Claim, live(), limit);
-        let read = |found: &RawDocument| Stored::read_all(found).ok();
-        let entries = self.find_readable(query, max, read).await?;
+        let entries = self.first_live(max).await?;
         let last = entries.last().and_then(|last| last.entry.visible_at());
         // Of messages that are ready later than the last entry, earlier ones may not have been found.
         let horizon = match entries.len() < max {
@@ -53,6 +53,24 @@ impl QueueCollection {
         messages.sort_by_key(|message| message.at);
         messages.truncate(max);
         Ok(messages.into_iter().map(|it| it.message).collect())
+    }
+
+    /// Up to `max` entries with live messages. It passes over those that cannot be read.
+    async fn first_live(&self, max: usize) -> Result<Vec<Stored>, StoreError> {
+        let mut limit = max;
+        // For a server, a limit of 0 is none.
+        while limit > 0 {
+            let query = Query::in_order_of(Index::Claim, live(), limit);
+            let mut found = self
+                .find_entries(usize::MAX, query, Stored::read_all)
+                .await?;
+            if found.number < limit || found.entries.len() >= max {
+                found.entries.truncate(max);
+                return Ok(found.entries);
+            }
+            limit = limit.saturating_mul(2);
+        }
+        Ok(Vec::new())
     }
 
     /// In order of `_id`, so the server also reads entries without live messages in between. No index has
@@ -71,9 +89,8 @@ impl QueueCollection {
             live.sort_unstable_by_key(|message| message.number);
             live.into_iter().map(|it| (it.number, it.message)).collect()
         };
-        // One more tells whether this is the last page.
-        let limit = self.state.listed_sizes.entries(max).saturating_add(1);
-        let page = self.page(max, place, limit, query, entry_id, messages);
+        let sizes = Some(&self.state.listed_sizes);
+        let page = self.page(max, place, sizes, query, entry_id, messages);
         let (messages, next) = page.await?;
         Ok(MessagePage::new(messages).with_next(next))
     }
@@ -86,14 +103,15 @@ fn entry_id(found: &RawDocument) -> Option<String> {
 
 /// Selects the live entries that have messages behind a place.
 fn behind(place: Option<&Place>) -> Document {
-    // Of all binary values, only UUIDs are between these two: the server compares the length and the
-    // subtype first. https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
-    let [first, last] = [0, u8::MAX].map(|byte| Uuid::from_bytes([byte; 16]));
-    let from = place.and_then(|place| uuid::Uuid::try_parse(&place.entry).ok());
-    let from = from.map_or(first, |entry| Uuid::from_bytes(entry.into_bytes()));
-    let is_behind_all = place.is_some_and(|place| place.after.is_none());
-    let compare = if is_behind_all { "$gt" } else { "$gte" };
-    let mut filter = doc! { ID: { compare: from, "$lte": last } };
+    let mut ids = entry_ids();
+    if let Some(place) = place
+        && let Ok(entry) = uuid::Uuid::try_parse(&place.entry)
+    {
+        ids.remove("$gte");
+        let compare = if place.after.is_none() { "$gt" } else { "$gte" };
+        ids.insert(compare, Uuid::from_bytes(entry.into_bytes()));
+    }
+    let mut filter = doc! { ID: ids };
     filter.extend(live());
     filter
 }
@@ -167,9 +185,8 @@ mod tests {
         let mut texts = vec![
             String::new(),
             "-1".to_owned(),
-            ENTRY.to_owned(),
-            ENTRY.to_uppercase() + ".",
-            hyphenated + ".",
+            ENTRY.to_uppercase(),
+            hyphenated,
         ];
         texts.extend(["+1", "01", "-1", "1.2", "x"].map(|end| format!("{ENTRY}.{end}")));
         for text in texts {

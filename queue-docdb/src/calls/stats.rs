@@ -83,7 +83,8 @@ impl QueueCollection {
         let sum = |field| sums.first().map_or(0, |sums| number(sums, field));
         Ok(Parted {
             ready: sum("ready"),
-            delayed: sum("waiting") - sum("leased"),
+            // A count that is damaged may be no number.
+            delayed: sum("waiting").saturating_sub(sum("leased")),
             leased: sum("leased"),
             dead: sum("dead"),
         })

@@ -202,6 +202,18 @@ pub(crate) fn is_entry(document: &RawDocument) -> bool {
         && ids(document).is_some_and(|ids| !ids.is_empty())
 }
 
+/// The `_id` and the message ids of a document, also of one that cannot be read.
+pub(crate) fn held_by(document: &RawDocument) -> (Option<Uuid>, Vec<MessageId>) {
+    let ids = match document.get(IDS) {
+        Ok(Some(RawBsonRef::Array(ids))) => {
+            ids.into_iter().filter_map(|id| read_id(id.ok()?)).collect()
+        }
+        Ok(Some(id)) => read_id(id).into_iter().collect(),
+        _ => Vec::new(),
+    };
+    (uuid_field(document, ID), ids)
+}
+
 fn ids(document: &RawDocument) -> Option<Vec<MessageId>> {
     let ids = document.get_array(IDS).ok()?.into_iter();
     ids.map(|id| read_id(id.ok()?)).collect()

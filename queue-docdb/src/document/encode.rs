@@ -73,6 +73,38 @@ pub(crate) fn bytes(payload: &Bytes, headers: &Headers) -> usize {
     payload.len() + headers
 }
 
+/// How many bytes the update of an entry takes in a command, with its statement, or a few more.
+pub(crate) fn most_bytes(update: &Document) -> usize {
+    /// More than the type, the length and the end of a value, and its number in an array.
+    const FRAME: usize = 24;
+    fn of(value: &Bson) -> usize {
+        FRAME
+            + match value {
+                Bson::String(text) => text.len(),
+                Bson::Binary(binary) => binary.bytes.len(),
+                Bson::Array(values) => values.iter().map(of).sum(),
+                Bson::Document(document) => of_fields(document),
+                // A number or a time.
+                _ => 8,
+            }
+    }
+    fn of_fields(document: &Document) -> usize {
+        let fields = document.iter();
+        fields.map(|(field, value)| field.len() + of(value)).sum()
+    }
+    /// More than the rest of a statement.
+    const STATEMENT: usize = 256;
+    STATEMENT + of_fields(update)
+}
+
+/// Selects every `_id` that an entry may have. Of all binary values, only UUIDs are between these two: the
+/// server compares the length and the subtype first.
+/// <https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/>
+pub(crate) fn entry_ids() -> Document {
+    let [first, last] = [0, u8::MAX].map(|byte| Uuid::from_bytes([byte; 16]));
+    doc! { "$gte": first, "$lte": last }
+}
+
 /// The `_id` of a message that is found by it.
 pub(crate) fn key(id: &MessageId) -> Uuid {
     /// Made at random, once and for all.

@@ -132,29 +132,6 @@ impl QueueCollection {
         Ok(self.find_within(usize::MAX, query, read).await?.0)
     }
 
-    /// Finds up to `max` documents that `read` can read, and passes over the others. `query` makes
-    /// a query of a limit.
-    pub(crate) async fn find_readable<T: Send>(
-        &self,
-        query: impl Fn(usize) -> Query,
-        max: usize,
-        read: impl Fn(&RawDocument) -> Option<T> + Send + Sync,
-    ) -> Result<Vec<T>, StoreError> {
-        let mut limit = max;
-        // For a server, a limit of 0 is none.
-        while limit > 0 {
-            let found = self.find(query(limit), &read).await?;
-            let is_all = found.len() < limit;
-            let mut readable: Vec<T> = found.into_iter().flatten().collect();
-            if is_all || readable.len() >= max {
-                readable.truncate(max);
-                return Ok(readable);
-            }
-            limit = limit.saturating_mul(2);
-        }
-        Ok(Vec::new())
-    }
-
     /// Finds documents up to about `max_bytes`, and returns what `read` makes of each, in order,
     /// and whether these are all.
     pub(crate) async fn find_within<T: Send>(

@@ -21,7 +21,19 @@ pub(crate) struct Inserted {
 
 /// Reads the reply to an insert of this many documents.
 pub(crate) fn read_insert_reply(reply: &Document, sent: usize) -> Result<Inserted, StoreError> {
-    let unreadable = || StoreError::Unreadable(format!("an insert was answered with {reply}"));
+    let refused = refused(reply)?;
+    let stored = integer(reply.get("n")).and_then(|n| usize::try_from(n).ok());
+    if stored.is_none_or(|stored| stored + refused.len() != sent) {
+        return Err(unreadable(reply));
+    }
+    Ok(Inserted {
+        refused,
+        unconfirmed: reply.get_document("writeConcernError").ok().map(refusal),
+    })
+}
+
+/// The documents that an insert refused, by position. In a transaction, the first one ends the insert.
+pub(crate) fn refused(reply: &Document) -> Result<HashMap<usize, Refusal>, StoreError> {
     let errors = reply
         .get_array("writeErrors")
         .map_or(&[][..], Vec::as_slice);
@@ -30,15 +42,13 @@ pub(crate) fn read_insert_reply(reply: &Document, sent: usize) -> Result<Inserte
         let index = integer(error.get("index"))?;
         Some((usize::try_from(index).ok()?, refusal(error)))
     });
-    let refused: HashMap<_, _> = refused.collect::<Option<_>>().ok_or_else(unreadable)?;
-    let stored = integer(reply.get("n")).and_then(|n| usize::try_from(n).ok());
-    if stored.is_none_or(|stored| stored + refused.len() != sent) {
-        return Err(unreadable());
-    }
-    Ok(Inserted {
-        refused,
-        unconfirmed: reply.get_document("writeConcernError").ok().map(refusal),
-    })
+    refused
+        .collect::<Option<_>>()
+        .ok_or_else(|| unreadable(reply))
+}
+
+fn unreadable(reply: &Document) -> StoreError {
+    StoreError::Unreadable(format!("an insert was answered with {reply}"))
 }
 
 impl QueueCollection {

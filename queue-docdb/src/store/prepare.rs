@@ -153,7 +153,7 @@ impl QueueCollection {
                 Err(error) if error.is_duplicate() => return Err(error),
                 // DocumentDB documents no code for "another build is running".
                 Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
-                    let pause = jittered(Duration::from_millis(100 << tries));
+                    let pause = jittered(Duration::from_millis(75 << tries));
                     real_time(Instant::now() + pause).await;
                     tries += 1;
                 }

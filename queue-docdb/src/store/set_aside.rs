@@ -4,12 +4,15 @@
 //! fits into a document of the largest size. It stays in the index, where it is counted. It leaves the
 //! list of dead letters.
 
+use std::collections::HashSet;
+
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf, Uuid, doc};
 
 use crate::{
     document::{
         decode::Damage,
-        fields::{DEAD_KEY, ID, VISIBLE_AT},
+        encode::entry_ids,
+        fields::{DEAD_KEY, ID, PARTED, VISIBLE_AT},
         stored::Stored,
     },
     store::{
@@ -50,6 +53,8 @@ impl Unreadable {
 pub(crate) struct FoundEntries {
     pub(crate) entries: Vec<Stored>,
     pub(crate) unreadable: Vec<Unreadable>,
+    /// Of documents that were found.
+    pub(crate) number: usize,
     /// Whether these are all.
     pub(crate) is_whole: bool,
 }
@@ -100,6 +105,7 @@ impl QueueCollection {
             |found: &RawDocument| read(found).map_err(|damage| Unreadable::new(found, damage));
         let (all, is_whole) = self.find_within(max_bytes, query, read).await?;
         let mut found = FoundEntries {
+            number: all.len(),
             is_whole,
             ..FoundEntries::default()
         };
@@ -109,18 +115,25 @@ impl QueueCollection {
                 Err(document) => found.unreadable.push(document),
             }
         }
+        // An entry that is written during the find may be met twice. The last one is newer.
+        let mut ids = HashSet::new();
+        found.entries.reverse();
+        found.entries.retain(|stored| ids.insert(stored.id));
+        found.entries.reverse();
         Ok(found)
     }
 }
 
 /// Selects what calls find and what has no entry's `_id`, for documents whose `_id` no command can
-/// contain: the server stores strings that are not UTF-8, and fields that look like operators.
+/// contain: the server stores strings that are not UTF-8, fields that look like operators, and binary
+/// values of a false length.
 fn without_exact_id() -> Document {
     doc! {
-        "$nor": [{ ID: { "$type": "binData" } }],
+        "$nor": [{ ID: entry_ids() }],
         "$or": [
             { VISIBLE_AT: { "$type": ["date", "array"] } },
             { DEAD_KEY: { "$exists": true } },
+            { PARTED: true, VISIBLE_AT: { "$exists": false } },
         ],
     }
 }

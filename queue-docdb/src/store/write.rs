@@ -24,6 +24,7 @@ use mongodb::bson::{Document, Uuid, doc};
 use crate::{
     document::{
         decode::Damage,
+        encode,
         fields::{ID, MESSAGES, REV},
         stored::Stored,
     },
@@ -37,6 +38,9 @@ use crate::{
 /// How many entries are deleted side by side, each by a command of its own. For more entries, so many
 /// commands cost more than a look.
 pub(crate) const MOST_DELETES: usize = 4;
+
+/// The most bytes of updates in a command. Servers accept a command of 16 MiB.
+const MOST_BYTES: usize = 15 << 20;
 
 /// The most that a call adds to a revision.
 const MOST_ADDED: i64 = 1 << 40;
@@ -87,16 +91,12 @@ impl QueueCollection {
         let deleted = deleted
             .chunks(chunk)
             .map(|part| self.write_deletes(part, longest));
-        let (updated, deleted) = tokio::try_join!(
-            self.write_updates(&updated, added, longest),
-            try_join_all(deleted)
-        )?;
-        let deleted = deleted.into_iter().flatten();
+        let updated =
+            parts_of_commands(&updated).map(|part| self.write_updates(part, added, longest));
+        let (updated, deleted) = tokio::try_join!(try_join_all(updated), try_join_all(deleted))?;
+        let did = updated.into_iter().chain(deleted).flatten();
         let mut written = vec![Written::Unknown; writes.len()];
-        for (index, did) in updates.into_iter().zip(updated) {
-            written[index] = did;
-        }
-        for (index, did) in deletes.into_iter().zip(deleted) {
+        for (index, did) in updates.into_iter().chain(deletes).zip(did) {
             written[index] = did;
         }
         Ok(written)
@@ -108,9 +108,6 @@ impl QueueCollection {
         added: i64,
         longest: Duration,
     ) -> Result<Vec<Written>, StoreError> {
-        if writes.is_empty() {
-            return Ok(Vec::new());
-        }
         let statements = update_statements(writes, added);
         let matched = match self.giving_up_after(longest).update(statements).await {
             Ok(matched) if matched == writes.len() as u64 => {
@@ -190,9 +187,6 @@ impl QueueCollection {
         writes: &[&Write],
         longest: Duration,
     ) -> Result<Vec<Written>, StoreError> {
-        if writes.is_empty() {
-            return Ok(Vec::new());
-        }
         let statements = vec![delete_statement(writes)];
         let matched = match self.giving_up_after(longest).delete(statements).await {
             Ok(matched) if matched == writes.len() as u64 => {
@@ -301,6 +295,27 @@ pub(crate) fn are_at(revs: impl IntoIterator<Item = (Uuid, i64)>) -> Document {
         ([id], [rev]) => doc! { ID: *id, REV: *rev },
         _ => doc! { ID: { "$in": ids }, REV: { "$in": revs } },
     }
+}
+
+/// The updates in parts, each of which fits into a command.
+pub(crate) fn parts_of_commands<'a>(
+    updates: &'a [&'a Write],
+) -> impl Iterator<Item = &'a [&'a Write]> {
+    let mut rest = updates;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |write: &&&Write| {
+            bytes += match &write.to {
+                To::Update(update) => encode::most_bytes(update),
+                To::Deleted => 0,
+            };
+            bytes <= MOST_BYTES
+        };
+        let fitting = rest.iter().take_while(fits).count().max(1);
+        let (part, others) = rest.split_at(fitting.min(rest.len()));
+        rest = others;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 pub(crate) fn delete_statement(writes: &[&Write]) -> Document {

@@ -5,7 +5,7 @@ use mongodb::bson::doc;
 use mongodb_test_server::{MongoServer, ServerOptions};
 use queue_api::{
     EnqueueOutcome::{Duplicate, Stored},
-    ErrorKind, QueueAdmin,
+    ErrorKind, QueueAdmin, Redrive,
 };
 use queue_docdb::DocDbBackend;
 
@@ -40,6 +40,21 @@ async fn what_was_stored_twice_can_be_worked_off_or_deleted() {
     let error = queue.enqueue(&message("a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal, "{error:?}");
     assert!(error.to_string().contains("index: ids_1"), "{error}");
+    let redrive = async || {
+        let which = Redrive::Ids(vec![message("a").id]);
+        new.redrive(&name(), &which).await.unwrap()
+    };
+    for dead in [0..1, 1..2, 0..2] {
+        let leased = lease(&queue, 9).await;
+        assert_eq!(ids(&leased), ["a", "a"]);
+        for delivery in &leased[dead.clone()] {
+            applied(queue.dead_letter(&delivery.receipt, "no")).await;
+        }
+        assert_eq!(redrive().await, dead.len() as u64);
+        for delivery in leased {
+            let _ = queue.release(&delivery.receipt).await.unwrap();
+        }
+    }
     let leased = lease(&queue, 9).await;
     assert_eq!(ids(&leased), ["a", "a"]);
     for delivery in leased {

@@ -1,13 +1,20 @@
 //! The largest batches, and empty ones.
 
-use queue_api::{LeaseOptions, NewMessage, PageOptions, QueueAdmin, QueueBackend};
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::fixture::{Fixture, applied, lease, message, name};
+use mongodb_test_server::documentdb::Engines;
+use queue_api::{
+    LeaseChange, LeaseOptions, LeaseOutcome::Applied, NewMessage, PageOptions, Purge, QueueAdmin,
+    QueueBackend, QueueTransaction, Redrive,
+};
+
+use crate::fixture::{Fixture, TRANSACTIONAL, applied, lease, message, name};
 
 tests! {
     on_one_thread:
         every_call_takes_a_full_batch_of_long_ids,
-        every_call_takes_any_number_of_messages
+        every_call_takes_any_number_of_messages,
+        every_call_takes_entries_with_the_longest_reasons
 }
 
 async fn every_call_takes_a_full_batch_of_long_ids() {
@@ -65,4 +72,62 @@ async fn every_call_takes_any_number_of_messages() {
     assert_eq!(backend.enqueue(&name(), &[]).await.unwrap(), []);
     assert_eq!(backend.ack(&name(), &[]).await.unwrap(), []);
     assert_eq!(backend.change(&name(), &[]).await.unwrap(), []);
+}
+
+/// An update writes all reasons of an entry. Those of a thousand entries do not fit into one command.
+async fn every_call_takes_entries_with_the_longest_reasons() {
+    const ENTRIES: usize = 300;
+    const SIZE: usize = 16;
+    let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
+    let (queue, backend) = (fixture.queue(), &fixture.backend);
+    let id = |number: usize| format!("{number:04}");
+    let messages: Vec<_> = (0..ENTRIES * SIZE).map(|it| message(&id(it))).collect();
+    for entries in messages.chunks(50 * SIZE) {
+        queue.enqueue_batch(entries).await.unwrap();
+    }
+    let mut receipts = BTreeMap::new();
+    while receipts.len() < messages.len() {
+        let leased = lease(&queue, 1000).await;
+        receipts.extend(leased.into_iter().map(|it| (it.id.to_string(), it.receipt)));
+    }
+    // Those of one message of each entry.
+    let receipts_of = |message: usize| {
+        let of_entry = |entry: usize| receipts[&id(entry * SIZE + message)].clone();
+        (0..ENTRIES).map(of_entry).collect::<Vec<_>>()
+    };
+    let reason = "r".repeat(queue_api::MAX_REASON_BYTES);
+    for message in 1..SIZE {
+        // Each death is a part of its own.
+        fixture.clock.advance(Duration::from_millis(1));
+        let receipts = receipts_of(message).into_iter();
+        let changes = receipts.map(|it| LeaseChange::dead_letter(it, reason.as_str()));
+        let outcomes = queue.change_batch(&changes.collect::<Vec<_>>()).await;
+        assert_eq!(outcomes.unwrap(), [Applied; ENTRIES], "{message}");
+    }
+    let alive = receipts_of(0);
+    let mut session = backend.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let mut transaction = backend.in_transaction(&mut session);
+    let acked = transaction.ack(&name(), &alive).await.unwrap();
+    assert_eq!(acked, [Applied; ENTRIES]);
+    session.abort_transaction().await.unwrap();
+    let released = alive.into_iter().map(LeaseChange::release);
+    let outcomes = queue.change_batch(&released.collect::<Vec<_>>()).await;
+    assert_eq!(outcomes.unwrap(), [Applied; ENTRIES]);
+    let again = lease(&queue, 1000).await;
+    assert_eq!(again.len(), ENTRIES);
+    let again: Vec<_> = again.into_iter().map(|it| it.receipt).collect();
+    let acked = queue.ack_batch(&again).await;
+    assert_eq!(acked.unwrap(), [Applied; ENTRIES]);
+
+    let second = (0..ENTRIES).map(|entry| messages[entry * SIZE + 1].id.clone());
+    let second = Redrive::Ids(second.collect());
+    let redriven = backend.redrive(&name(), &second).await;
+    assert_eq!(redriven.unwrap(), ENTRIES as u64);
+    let purged = backend.purge(&name(), Purge::Live).await;
+    assert_eq!(purged.unwrap(), ENTRIES as u64);
+    let left = (ENTRIES * (SIZE - 2)) as u64;
+    assert_eq!(queue.stats().await.unwrap().dead, left);
+    let redriven = backend.redrive(&name(), &Redrive::All).await;
+    assert_eq!(redriven.unwrap(), left);
 }

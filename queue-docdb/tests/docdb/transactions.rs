@@ -11,13 +11,14 @@ use queue_api::{
     Receipt, Result,
 };
 
-use crate::fixture::{Fixture, TRANSACTIONAL, applied, ids, lease, message, name};
+use crate::fixture::{Fixture, TRANSACTIONAL, applied, ids, lease, message, name, queue_of};
 
 tests! {
     on_one_thread:
         a_transaction_commits_a_write_an_ack_and_an_enqueue,
         an_aborted_or_dropped_transaction_has_no_effect,
         outcomes_are_those_of_the_contract,
+        an_id_of_a_document_that_cannot_be_read_is_a_duplicate,
         invalid_input_does_not_end_the_transaction,
         of_two_transactions_with_the_same_ack_one_is_retryable,
         of_two_transactions_with_the_same_id_one_is_retryable,
@@ -243,4 +244,30 @@ async fn a_transaction_that_the_server_has_ended_is_retryable() {
     assert_eq!(again, LeaseOutcome::Applied);
     session.commit_transaction().await.unwrap();
     assert_eq!(fixture.done().await, (1, 1));
+}
+
+async fn an_id_of_a_document_that_cannot_be_read_is_a_duplicate() {
+    for entry_size in [1, 16] {
+        let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
+        let backend = fixture.watched(|_| ()).entry_size(entry_size).connect();
+        let backend = backend.await.unwrap();
+        let both = ["a", "b"].map(message);
+        queue_of(&backend).enqueue_batch(&both).await.unwrap();
+        let damage = doc! { "$set": { "visibility": "soon" } };
+        fixture.change_document("a", damage).await;
+        if entry_size == 1 {
+            let damage = doc! { "$set": { "ids": 7 } };
+            fixture.change_document("b", damage).await;
+        }
+        let mut session = backend.start_session().await.unwrap();
+        session.start_transaction().await.unwrap();
+        let mut transaction = backend.in_transaction(&mut session);
+        let messages = ["a", "new", "b"].map(message);
+        let outcomes = transaction.enqueue(&name(), &messages).await.unwrap();
+        use EnqueueOutcome::{Duplicate, Stored};
+        assert_eq!(outcomes, [Duplicate, Stored, Duplicate], "{entry_size}");
+        session.commit_transaction().await.unwrap();
+        let leased = lease(&queue_of(&backend), 9).await;
+        assert_eq!(ids(&leased), ["new"], "{entry_size}");
+    }
 }

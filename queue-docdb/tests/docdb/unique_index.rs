@@ -79,9 +79,19 @@ async fn nor_in_a_transaction() {
     let mut session = fixture.backend.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
     let mut queues = fixture.backend.in_transaction(&mut session);
-    let error = queues.enqueue(&name(), &[rival("b")]).await.unwrap_err();
-    assert_names_the_index(&error, "messages.payload_1");
-    assert!(!error.is_retryable());
+    for batch in [
+        vec![rival("b")],
+        // Documents of their own: the server tries none after one that it refuses.
+        vec![rival("b"), message("c").with_max_attempts(7)],
+        vec![message("c").with_max_attempts(7), rival("b")],
+    ] {
+        let error = queues.enqueue(&name(), &batch).await.unwrap_err();
+        assert_names_the_index(&error, "messages.payload_1");
+        assert!(!error.is_retryable());
+        session.abort_transaction().await.unwrap();
+        session.start_transaction().await.unwrap();
+        queues = fixture.backend.in_transaction(&mut session);
+    }
     session.abort_transaction().await.unwrap();
 }
 

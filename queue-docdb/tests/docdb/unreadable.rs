@@ -39,7 +39,8 @@ use crate::{
 
 tests! {
     on_one_thread:
-        each_damaged_document_is_logged_once;
+        each_damaged_document_is_logged_once,
+        a_count_that_is_no_number_does_not_spoil_the_others;
     on_threads:
         what_cannot_be_delivered_stops_no_call,
         the_largest_documents_stop_no_call,
@@ -455,4 +456,27 @@ async fn purge_all(bench: &Bench<'_>, what: &str) {
 fn sound(ids: impl IntoIterator<Item = String>) -> Vec<String> {
     let ids = ids.into_iter();
     ids.filter(|id| SOUND.contains(&id.as_str())).collect()
+}
+
+async fn a_count_that_is_no_number_does_not_spoil_the_others() {
+    let fixture = Fixture::new().await;
+    let bench = Bench::new(&fixture, "mail");
+    let template = parted::template(&bench.template().await);
+    bench
+        .queue
+        .enqueue_batch(&["a", "b"].map(message))
+        .await
+        .unwrap();
+    let leased = lease(&bench.queue, 2).await;
+    applied(bench.queue.extend(&leased[0].receipt, 2 * MINUTE)).await;
+    for count in [f64::NAN, f64::NEG_INFINITY, -9.0] {
+        let damaged = Kind::new("waiting", move |document, _| {
+            let parts = document.get_array_mut("parts").unwrap();
+            let waiting = parts[0].as_document_mut().unwrap();
+            waiting.extend(doc! { "at": DateTime::MAX, "n": count });
+            document.insert("visible_at", DateTime::MAX);
+        });
+        bench.store(&[damaged.document(&template, 0)]).await;
+        assert_eq!(bench.queue.stats().await.unwrap().leased, 2, "{count}");
+    }
 }

@@ -34,7 +34,10 @@ use std::{
     collections::HashMap,
     env, fmt,
     process::ExitCode,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures::{StreamExt, future, stream};
@@ -85,6 +88,8 @@ struct Run {
     permits: Semaphore,
     table: Mutex<Table>,
     undisturbed: Mutex<HashMap<Call, Arc<OnceCell<Undisturbed>>>>,
+    /// Whether the server has ended, so that no case can be run.
+    is_over: AtomicBool,
 }
 
 /// How a call goes when nothing happens.
@@ -102,6 +107,10 @@ impl Run {
         for at_a_time in [1, 1, 1, AT_A_TIME] {
             let permits = self.permits.acquire_many(at_a_time).await;
             let _permits = permits.expect("it is not closed");
+            if self.is_over.load(Ordering::Relaxed) {
+                report.wrong.push("not run: the server is gone".to_owned());
+                return report;
+            }
             let wrong = std::mem::take(&mut report.wrong);
             report = case.run(server, None).await;
             report.wrong.extend(wrong);
@@ -109,6 +118,9 @@ impl Run {
                 break;
             }
             self.table.lock().expect("no panic").slow += 1;
+            if at_a_time == AT_A_TIME && !server.answers().await {
+                self.is_over.store(true, Ordering::Relaxed);
+            }
         }
         report.wrong.append(&mut report.slow);
         self.table.lock().expect("no panic").add(case, &report);
@@ -141,7 +153,6 @@ impl Run {
                 .requests;
             cases.extend(plan::failovers(call, requests, self.share, self.seed));
         }
-        // So that elections do not take too long.
         // So that elections do not take too long. A few rounds may be made beside other cases.
         let _permits = match self.share {
             Share::Quick => None,
@@ -290,6 +301,7 @@ fn main() -> ExitCode {
         permits: Semaphore::new(AT_A_TIME as usize),
         table: Mutex::default(),
         undisturbed: Mutex::default(),
+        is_over: AtomicBool::new(false),
     });
     let trials = CALLS.into_iter().map(|(call, name)| {
         let run = run.clone();

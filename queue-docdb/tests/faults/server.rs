@@ -7,7 +7,7 @@ use std::{
 
 use mongodb::{
     Client,
-    bson::Uuid,
+    bson::{Uuid, doc},
     options::{ClientOptions, WriteConcern},
 };
 use mongodb_test_server::{MongoServer, ServerOptions};
@@ -59,10 +59,16 @@ impl Server {
         SHARED.get_or_init(Self::start).await
     }
 
-    /// Its clients' transactions end soon when they are left open.
     async fn start() -> Self {
-        let short = ["--setParameter", "transactionLifetimeLimitSeconds=3"];
-        let options = ServerOptions::new().with_arguments(short);
+        let settings = [
+            // Its clients leave transactions open.
+            "transactionLifetimeLimitSeconds=3",
+            // Otherwise it keeps the files of dropped databases for five minutes, which are more than a
+            // process may open.
+            "minSnapshotHistoryWindowInSeconds=0",
+        ];
+        let arguments = settings.into_iter().flat_map(|it| ["--setParameter", it]);
+        let options = ServerOptions::new().with_arguments(arguments);
         let server = MongoServer::start_dedicated(options).await;
         let server = server.expect("a MongoDB");
         let hosts = server.uri().trim_start_matches("mongodb://");
@@ -94,6 +100,14 @@ impl Server {
             timeout,
             empty: Mutex::default(),
         }
+    }
+
+    /// Whether it is still there.
+    pub(crate) async fn answers(&self) -> bool {
+        let admin = self.undisturbed.database("admin");
+        let ping = admin.run_command(doc! { "ping": 1 });
+        let answer = tokio::time::timeout(LONG_TIMEOUT, ping.into_future()).await;
+        answer.is_ok_and(|answer| answer.is_ok())
     }
 
     /// The host and the port of the primary.

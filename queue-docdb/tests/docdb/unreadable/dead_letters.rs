@@ -6,6 +6,7 @@ tests! {
     on_threads:
         damaged_dead_letters_hide_no_others;
     on_one_thread:
+        a_letter_is_listed_behind_damaged_ones_at_its_place,
         a_purge_removes_any_number_of_unreadable_documents
 }
 
@@ -121,6 +122,39 @@ async fn check_dead(bench: &Bench<'_>, what: &str, documents: &[RawDocumentBuf])
     assert_eq!(queue.stats().await.unwrap().dead, 0, "{what}");
 }
 
+/// The pages must not go on behind the place, although many documents have it.
+async fn a_letter_is_listed_behind_damaged_ones_at_its_place() {
+    let fixture = Fixture::new().await;
+    let bench = Bench::new(&fixture, "mail");
+    let all = ["a", "b", "c", "d", "e"];
+    for id in all {
+        bench.queue.enqueue(&message(id)).await.unwrap();
+    }
+    for delivery in lease(&bench.queue, 9).await {
+        applied(bench.queue.dead_letter(&delivery.receipt, "no")).await;
+        fixture.clock.advance(Duration::from_millis(1));
+    }
+    let place = fixture.document("d").await;
+    let place = place.get_str("dead_key").unwrap();
+    for id in ["a", "b"] {
+        let update = doc! { "$set": { "dead_key": place } };
+        fixture.change_document(id, update).await;
+    }
+    for max in 1..6 {
+        let mut page = PageOptions::new(max);
+        let mut listed = Vec::new();
+        loop {
+            let letters = fixture.backend.dead_letters(&bench.name, &page).await;
+            let letters = letters.unwrap();
+            listed.extend(letters.iter().map(|letter| letter.id.to_string()));
+            assert!(listed.len() < 9, "pages of {max}: {listed:?}");
+            let Some(token) = letters.next else { break };
+            page = PageOptions::new(max).with_token(token);
+        }
+        assert_eq!(listed, ["c", "d", "e"], "pages of {max}");
+    }
+}
+
 /// More than one command removes, all with an `_id` that no command can contain.
 async fn a_purge_removes_any_number_of_unreadable_documents() {
     let fixture = Fixture::new().await;
@@ -132,6 +166,17 @@ async fn a_purge_removes_any_number_of_unreadable_documents() {
     bench.store(&documents).await;
     let purged = fixture.backend.purge(&bench.name, Purge::Live).await;
     assert_eq!(purged.unwrap(), 1, "the others are set aside");
+    assert_eq!(bench.queue.stats().await.unwrap().dead, 1001);
+    let purged = fixture.backend.purge(&bench.name, Purge::Dead).await;
+    assert_eq!(purged.unwrap(), 1001);
+    assert_eq!(bench.queue.stats().await.unwrap(), QueueStats::default());
+
+    // Neither a claim nor the list of dead letters finds these.
+    let mut hidden = super::parted::template(&template);
+    hidden.remove("visible_at");
+    hidden.remove("dead_key");
+    let documents: Vec<_> = (0..1001).map(|n| kind.document(&hidden, n)).collect();
+    bench.store(&documents).await;
     assert_eq!(bench.queue.stats().await.unwrap().dead, 1001);
     let purged = fixture.backend.purge(&bench.name, Purge::Dead).await;
     assert_eq!(purged.unwrap(), 1001);

@@ -1,5 +1,7 @@
 //! Servers of their own kinds.
 
+use std::time::Duration;
+
 use mongodb_test_server::{MongoReplicaSet, MongoServer, ReplicaSetOptions, ServerOptions};
 use queue_docdb::mongodb::bson::doc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -35,9 +37,8 @@ async fn a_standalone() {
 }
 
 async fn members() {
-    let set = MongoReplicaSet::start(ReplicaSetOptions::new())
-        .await
-        .expect("a set");
+    let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(1));
+    let set = MongoReplicaSet::start(options).await.expect("a set");
     let primary = set.settled().await.expect("a primary");
     doctor(&set.uri(), &[]).is_well_but(&["tls", "rights", "queues"]);
 
