@@ -119,19 +119,15 @@ impl DocDbBackend {
 
 impl Direct {
     /// The deadline of a call, if the runtime that connected has not ended.
-    pub(crate) fn deadline(&self) -> std::result::Result<Deadline, StoreError> {
+    pub(crate) fn deadline(&self) -> Result<Deadline, StoreError> {
         let is_doubtful = self.runtime.is_doubtful()?;
         Ok(Deadline::after(self.timeout).in_doubtful_runtime(is_doubtful))
     }
 
-    /// The queue's collection, for a call that finds out itself what is there.
-    pub(crate) fn collection(
-        &self,
-        operation: &'static str,
-        queue: &QueueName,
-    ) -> Result<QueueCollection> {
-        let deadline = self.deadline().map_err(during(operation))?;
-        let name = self.prefix.collection(queue).map_err(during(operation))?;
+    /// The queue's collection. Each call finds out itself what is there.
+    pub(crate) fn collection(&self, queue: &QueueName) -> Result<QueueCollection, StoreError> {
+        let deadline = self.deadline()?;
+        let name = self.prefix.collection(queue)?;
         Ok(QueueCollection {
             messages: self.database.collection(&name),
             database: self.database.clone(),
@@ -145,41 +141,15 @@ impl Direct {
         })
     }
 
-    /// The same, once it is known to be a queue, or to hold nothing.
-    pub(crate) async fn open(
-        &self,
-        operation: &'static str,
-        queue: &QueueName,
-    ) -> Result<QueueCollection> {
-        let queue = self.collection(operation, queue)?;
-        queue.check().await.map_err(during(operation))?;
-        Ok(queue)
-    }
-
     /// The same, for a call that finds messages by an index and changes nothing.
-    async fn open_to_read(
-        &self,
-        operation: &'static str,
-        queue: &QueueName,
-    ) -> Result<QueueCollection> {
-        let queue = self.collection(operation, queue)?;
-        let serve = queue.indexes_serve().await.map_err(during(operation))?;
+    async fn open_to_read(&self, queue: &QueueName) -> Result<QueueCollection, StoreError> {
+        let queue = self.collection(queue)?;
+        let serve = queue.indexes_serve().await?;
         let access = if serve { Access::Read } else { Access::Scan };
         Ok(QueueCollection { access, ..queue })
     }
 
-    /// The same, for a call that changes the messages it finds.
-    async fn open_to_write(
-        &self,
-        operation: &'static str,
-        queue: &QueueName,
-    ) -> Result<QueueCollection> {
-        let queue = self.collection(operation, queue)?;
-        queue.restore().await.map_err(during(operation))?;
-        Ok(queue)
-    }
-
-    async fn collection_names(&self) -> std::result::Result<Vec<String>, StoreError> {
+    async fn collection_names(&self) -> Result<Vec<String>, StoreError> {
         let mut retries = self.deadline()?.retries();
         loop {
             let names = self.database.list_collection_names();
@@ -214,18 +184,18 @@ impl QueueBackend for Direct {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        let queue = self.collection("enqueue", queue)?;
-        queue.enqueue(messages).await.map_err(during("enqueue"))
+        let call = async { self.collection(queue)?.enqueue(messages).await };
+        during("enqueue", call).await
     }
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
-        let queue = self.open_to_write("lease", queue).await?;
-        queue.lease(options).await.map_err(during("lease"))
+        let call = async { self.collection(queue)?.lease(options).await };
+        during("lease", call).await
     }
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("ack", queue).await?;
-        queue.ack(receipts).await.map_err(during("ack"))
+        let call = async { self.collection(queue)?.ack(receipts).await };
+        during("ack", call).await
     }
 
     async fn change(
@@ -233,18 +203,18 @@ impl QueueBackend for Direct {
         queue: &QueueName,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.open("change", queue).await?;
-        queue.change(changes).await.map_err(during("change"))
+        let call = async { self.collection(queue)?.change(changes).await };
+        during("change", call).await
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {
-        let queue = self.open_to_read("wait", queue).await?;
-        queue.wait(at_most).await.map_err(during("wait"))
+        let call = async { self.open_to_read(queue).await?.wait(at_most).await };
+        during("wait", call).await
     }
 
     async fn stats(&self, queue: &QueueName) -> Result<QueueStats> {
-        let queue = self.open_to_read("stats", queue).await?;
-        queue.stats().await.map_err(during("stats"))
+        let call = async { self.open_to_read(queue).await?.stats().await };
+        during("stats", call).await
     }
 }
 
@@ -297,55 +267,55 @@ impl QueueBackend for DocDbBackend {
 #[async_trait]
 impl QueueAdmin for DocDbBackend {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
-        let queue = self.direct.open_to_read("peek", queue).await?;
-        queue.peek(max).await.map_err(during("peek"))
+        let call = async { self.direct.open_to_read(queue).await?.peek(max).await };
+        during("peek", call).await
     }
 
     async fn messages(&self, queue: &QueueName, page: &PageOptions) -> Result<MessagePage> {
         let from = peek::start(page)?;
-        let queue = self.direct.open_to_read("messages", queue).await?;
-        let listed = queue.live_messages(from, page.max()).await;
-        listed.map_err(during("messages"))
+        let call = async {
+            let queue = self.direct.open_to_read(queue).await?;
+            queue.live_messages(from, page.max()).await
+        };
+        during("messages", call).await
     }
 
     async fn purge(&self, queue: &QueueName, what: Purge) -> Result<u64> {
-        let queue = self.direct.open_to_write("purge", queue).await?;
-        queue.purge(what).await.map_err(during("purge"))
+        let call = async { self.direct.collection(queue)?.purge(what).await };
+        during("purge", call).await
     }
 
     async fn dead_letters(&self, queue: &QueueName, page: &PageOptions) -> Result<DeadLetterPage> {
-        let queue = self.direct.open_to_read("dead letters", queue).await?;
-        queue
-            .dead_letters(page)
-            .await
-            .map_err(during("dead letters"))
+        let call = async {
+            let queue = self.direct.open_to_read(queue).await?;
+            queue.dead_letters(page).await
+        };
+        during("dead letters", call).await
     }
 
     async fn redrive(&self, queue: &QueueName, which: &Redrive) -> Result<u64> {
-        let queue = self.direct.open_to_write("redrive", queue).await?;
-        queue.redrive(which).await.map_err(during("redrive"))
+        let call = async { self.direct.collection(queue)?.redrive(which).await };
+        during("redrive", call).await
     }
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.direct.collection("delete queue", queue)?;
-        queue.delete_queue().await.map_err(during("delete queue"))
+        let call = async { self.direct.collection(queue)?.delete_queue().await };
+        during("delete queue", call).await
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {
-        let names = self.direct.collection_names().await;
-        let names = names.map_err(during("list queues"))?;
-        let mut queues = Vec::new();
-        for queue in names
-            .iter()
-            .filter_map(|name| self.direct.prefix.queue(name))
-        {
-            let collection = self.direct.collection("list queues", &queue)?;
-            let is_queue = collection.is_queue().await;
-            if is_queue.map_err(during("list queues"))? {
-                queues.push(queue);
+        let direct = &self.direct;
+        let call = async {
+            let names = direct.collection_names().await?;
+            let mut queues = Vec::new();
+            for queue in names.iter().filter_map(|name| direct.prefix.queue(name)) {
+                if direct.collection(&queue)?.is_queue().await? {
+                    queues.push(queue);
+                }
             }
-        }
-        queues.sort();
-        Ok(queues)
+            queues.sort();
+            Ok(queues)
+        };
+        during("list queues", call).await
     }
 }

@@ -302,10 +302,8 @@ impl DocDbBuilder {
                     entry_size = 1;
                 }
                 let name = self.database.or_else(|| options.default_database.clone());
-                let name = name.ok_or_else(|| {
-                    let message = "neither the URI nor the builder names a database";
-                    invalid(message)
-                })?;
+                let name = name
+                    .ok_or_else(|| invalid("neither the URI nor the builder names a database"))?;
                 check_database(&name)?;
                 // Checked before the connection, for an early error. Old engines allow less.
                 Prefix::new(&name, self.collection_prefix.clone(), Engine::MongoDb)?;
@@ -338,8 +336,8 @@ impl DocDbBuilder {
             Some(clock) => Time::Custom(clock),
             None => {
                 let admin = connection.database.client().database("admin");
-                let clock = ServerClock::measure(admin, timeout, deadline).await;
-                Time::Server(clock.map_err(during(OPERATION))?)
+                let clock = ServerClock::measure(admin, timeout, deadline);
+                Time::Server(during(OPERATION, clock).await?)
             }
         };
         Ok(DocDbBackend::new(

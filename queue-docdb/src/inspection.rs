@@ -20,8 +20,8 @@ impl DocDbBackend {
     /// [`InvalidInput`](queue_api::ErrorKind::InvalidInput): the database has no room for the name.
     /// Otherwise, the server did not answer or refused.
     pub async fn queue_exists(&self, queue: &QueueName) -> Result<bool> {
-        let queue = self.direct.collection("inspect queue", queue)?;
-        queue.is_queue().await.map_err(during("inspect queue"))
+        let call = async { self.direct.collection(queue)?.is_queue().await };
+        during("inspect queue", call).await
     }
 
     /// The names of the indexes that the queue lacks. It changes nothing; the next enqueue or lease
@@ -32,11 +32,8 @@ impl DocDbBackend {
     ///   the queue is of another schema, or an index is in the way of the queue's own.
     /// - [`Denied`](queue_api::ErrorKind::Denied): the user may not list indexes.
     pub async fn missing_indexes(&self, queue: &QueueName) -> Result<Vec<&'static str>> {
-        let queue = self.direct.collection("inspect queue", queue)?;
-        queue
-            .missing_indexes()
-            .await
-            .map_err(during("inspect queue"))
+        let call = async { self.direct.collection(queue)?.missing_indexes().await };
+        during("inspect queue", call).await
     }
 }
 

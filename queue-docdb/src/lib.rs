@@ -8,6 +8,7 @@ mod calls;
 mod connect;
 mod document;
 mod inspection;
+mod lock;
 mod names;
 mod state;
 mod store;

@@ -152,26 +152,6 @@ mod tests {
         assert_eq!(prefix.queue("queue.$x"), None);
     }
 
-    #[test]
-    fn invalid_names_are_refused() {
-        for prefix in ["system.", "a.system.", ".a", "a$", "a b", "-a", "ä"] {
-            let error = Prefix::new("shop", prefix.to_owned(), Engine::MongoDb).expect_err(prefix);
-            assert_eq!(error.kind(), queue_api::ErrorKind::InvalidInput);
-        }
-        for database in [
-            "",
-            "a.b",
-            "a b",
-            "a/b",
-            "a$",
-            &"d".repeat(64),
-            "local",
-            "Admin",
-        ] {
-            assert!(check_database(database).is_err(), "{database}");
-        }
-    }
-
     /// The longest names of collections and of queues, in bytes.
     #[test]
     fn a_queue_has_the_room_that_the_database_and_the_prefix_leave() {
@@ -212,18 +192,5 @@ mod tests {
             let hint = format!("{prefix} bytes; it may have at most {}", prefix - 1);
             assert!(error.to_string().contains(&hint), "{error}");
         }
-    }
-
-    #[test]
-    fn reserved_collections_are_not_queues() {
-        let prefix = prefix_of("");
-        assert!(prefix.collection(&queue("system.users")).is_err());
-        assert_eq!(prefix.queue("system.users"), None);
-        let prefix = prefix_of("sys");
-        assert!(prefix.collection(&queue("tem.users")).is_err());
-        assert!(prefix.collection(&queue("tem")).is_ok());
-        let prefix = prefix_of("a.sys");
-        assert!(prefix.collection(&queue("tem.b")).is_err());
-        assert_eq!(prefix.queue("a.system.b"), None);
     }
 }

@@ -32,7 +32,6 @@ impl DocDbBackend {
     /// # Errors
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable): no server answered.
     pub async fn start_session(&self) -> Result<ClientSession> {
-        let deadline = self.direct.deadline().map_err(during("start session"))?;
         let mut transactions = TransactionOptions::default();
         transactions.write_concern = Some(WriteConcern::majority());
         transactions.read_concern = Some(ReadConcern::snapshot());
@@ -43,10 +42,8 @@ impl DocDbBackend {
             .start_session()
             .causal_consistency(false)
             .default_transaction_options(transactions);
-        deadline
-            .run(starting)
-            .await
-            .map_err(during("start session"))
+        let call = async { self.direct.deadline()?.run(starting).await };
+        during("start session", call).await
     }
 
     /// Makes the queue's collection and indexes now, if this instance has not done so.
@@ -57,8 +54,8 @@ impl DocDbBackend {
     /// # Errors
     /// [`Denied`](queue_api::ErrorKind::Denied): the user may not make collections or indexes.
     pub async fn prepare(&self, queue: &QueueName) -> Result<()> {
-        let queue = self.direct.collection("prepare", queue)?;
-        queue.prepare().await.map_err(during("prepare"))
+        let call = async { self.direct.collection(queue)?.prepare().await };
+        during("prepare", call).await
     }
 
     /// Joins the transaction that you started in `session`. Enqueues and acks take effect when you
@@ -151,9 +148,12 @@ impl QueueTransaction for InTransaction<'_> {
         queue: &QueueName,
         messages: &[NewMessage],
     ) -> Result<Vec<EnqueueOutcome>> {
-        let queue = self.backend.direct.collection("enqueue", queue)?;
-        let enqueued = queue.enqueue_within(self.session, messages).await;
-        enqueued.map_err(|error| without_transactions(error).during("enqueue"))
+        let call = async {
+            let queue = self.backend.direct.collection(queue)?;
+            let enqueued = queue.enqueue_within(self.session, messages).await;
+            enqueued.map_err(without_transactions)
+        };
+        during("enqueue", call).await
     }
 
     /// # Errors
@@ -161,9 +161,12 @@ impl QueueTransaction for InTransaction<'_> {
     /// [`Unavailable`](queue_api::ErrorKind::Unavailable) also if another call settles one of the
     /// messages at the same time.
     async fn ack(&mut self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
-        let queue = self.backend.direct.collection("ack", queue)?;
-        let acked = queue.ack_within(self.session, receipts).await;
-        acked.map_err(|error| without_transactions(error).during("ack"))
+        let call = async {
+            let queue = self.backend.direct.collection(queue)?;
+            let acked = queue.ack_within(self.session, receipts).await;
+            acked.map_err(without_transactions)
+        };
+        during("ack", call).await
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,6 +21,7 @@ use mongodb::{
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
+    lock::lock,
     names::Prefix,
     state::queues::Queues,
     store::{
@@ -69,7 +70,6 @@ pub(crate) struct Watch {
     queues: Arc<Queues>,
     /// The number of the reader whose stream is open; 0 if none is.
     open: AtomicU64,
-    /// A std mutex, locked for a look only, never across an await.
     usage: Mutex<Usage>,
 }
 
@@ -124,18 +124,18 @@ impl Watch {
 
     /// Until when the reader counts as running, if it does not run again.
     pub(crate) fn trusted_until(&self) -> Instant {
-        self.usage().ran + STALLED
+        lock(&self.usage).ran + STALLED
     }
 
     /// Counts a wait.
     pub(crate) fn join(self: &Arc<Self>) -> Waiting<'_> {
-        self.usage().waiting += 1;
+        lock(&self.usage).waiting += 1;
         Waiting(self)
     }
 
     /// Starts to read the stream, unless that is under way.
     pub(crate) fn keep_reading(self: &Arc<Self>) {
-        let mut usage = self.usage();
+        let mut usage = lock(&self.usage);
         let reader = usage.reader.as_ref();
         // The reader is also finished if its runtime was shut down.
         let is_there = reader.is_some_and(|reader| !reader.is_finished());
@@ -153,19 +153,15 @@ impl Watch {
 
     /// Stops reading at once, because the backend is dropped.
     pub(crate) fn close(&self) {
-        if let Some(reader) = self.usage().reader.take() {
+        if let Some(reader) = lock(&self.usage).reader.take() {
             reader.abort();
         }
-    }
-
-    fn usage(&self) -> MutexGuard<'_, Usage> {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the reader if no call has waited for a while. It does so under the lock, so that
     /// the next wait starts another.
     fn remove_unused_reader(&self) -> bool {
-        let mut usage = self.usage();
+        let mut usage = lock(&self.usage);
         let is_unused = usage.waiting == 0 && usage.last_wait_ended.elapsed() > LINGER;
         if is_unused {
             usage.reader = None;
@@ -178,7 +174,7 @@ impl Watch {
         let runs = async {
             loop {
                 {
-                    let mut usage = self.usage();
+                    let mut usage = lock(&self.usage);
                     if usage.number != number {
                         return;
                     }
@@ -195,7 +191,7 @@ impl Watch {
 
     async fn follow_all(&self, number: u64) {
         loop {
-            let open_at = self.usage().open_at;
+            let open_at = lock(&self.usage).open_at;
             real_time(open_at).await;
             if self.remove_unused_reader() {
                 return;
@@ -206,7 +202,7 @@ impl Watch {
                 // Expected: streams are off on DocumentDB, or there was a failover.
                 Err(error) => tracing::debug!(%error, "no change stream; waits poll"),
             }
-            let mut usage = self.usage();
+            let mut usage = lock(&self.usage);
             let pause = jittered(usage.retry);
             usage.open_at = Instant::now() + pause;
             usage.retry = (usage.retry * 2).min(LONGEST_RETRY);
@@ -235,7 +231,7 @@ impl Watch {
             // read it, and the driver answers a failed `getMore` by opening it again.
             let is_proof = event.is_some() || asked.elapsed() >= HELD;
             if is_proof {
-                self.usage().retry = FIRST_RETRY;
+                lock(&self.usage).retry = FIRST_RETRY;
             } else if !is_new {
                 return Ok(Ended::Closed);
             }
@@ -261,7 +257,7 @@ enum Ended {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut usage = self.0.usage();
+        let mut usage = lock(&self.0.usage);
         usage.waiting -= 1;
         usage.last_wait_ended = Instant::now();
     }

@@ -20,7 +20,7 @@ use crate::{
         error::StoreError,
         index::Index,
         set_aside::are_set_aside,
-        write::{To, Write, delete_statement, new_addend, parts_of_commands, update_statements},
+        write::{Write, delete_statement, new_addend, parts_of_commands, update_statements},
         written::Trace,
     },
 };
@@ -55,19 +55,20 @@ struct Chunk {
 
 impl QueueCollection {
     pub(crate) async fn purge(&self, what: Purge) -> Result<u64, StoreError> {
+        self.restore().await?;
         // What comes later stays, or the purge might never end.
         let began = self.now().await;
         match what {
             Purge::Live => {
                 let mut filter = live();
                 filter.insert("$nor", vec![enqueued_since(began)]);
-                let query =
-                    |_: Option<&str>| Query::in_order_of(Index::Claim, filter.clone(), CHUNK);
+                let query = |_: Option<&str>| {
+                    Query::in_order_of(Index::Claim.keys(), filter.clone(), CHUNK)
+                };
                 let remove = |entry: &mut Entry, _: &Stored| {
-                    let live = entry.parts.iter().filter(|part| part.ready_at().is_some());
-                    let numbers: Vec<usize> = live.flat_map(|part| part.numbers.clone()).collect();
-                    numbers.iter().for_each(|&number| entry.remove(number));
-                    numbers.len()
+                    let before = entry.numbers().len();
+                    entry.parts.retain(|part| part.dead_at().is_some());
+                    before - entry.numbers().len()
                 };
                 let round = |_| self.change_all(query, remove);
                 self.until_none_left(Index::Claim, &filter, round).await
@@ -118,22 +119,18 @@ impl QueueCollection {
         Ok(changed)
     }
 
+    /// Removes what is set aside. Before, it sets parted entries aside that neither a claim nor the list
+    /// of dead letters finds. No call leaves one, but stats count it.
     async fn purge_set_aside(&self) -> Result<u64, StoreError> {
-        self.set_aside_hidden().await?;
-        // The letters before may have taken longer than one step.
-        self.next_step()
-            .delete(vec![doc! { "q": are_set_aside(), "limit": 0 }])
-            .await
-    }
-
-    /// Sets parted entries aside that neither a claim nor the list of dead letters finds. No call leaves
-    /// one, but stats count it.
-    async fn set_aside_hidden(&self) -> Result<(), StoreError> {
         let no_time = doc! { "$exists": false };
         let no_place = doc! { "$not": { "$type": "string" } };
         let filter = doc! { PARTED: true, VISIBLE_AT: no_time, DEAD_KEY: no_place };
-        let query = |_: Option<&str>| Query::in_order_of(Index::Parted, filter.clone(), CHUNK);
-        self.change_all(query, |_, _| 0).await.map(drop)
+        let query =
+            |_: Option<&str>| Query::in_order_of(Index::Parted.keys(), filter.clone(), CHUNK);
+        self.change_all(query, |_, _| 0).await?;
+        // The letters before may have taken longer than one step.
+        let statement = doc! { "q": are_set_aside(), "limit": 0 };
+        self.next_step().delete(vec![statement]).await
     }
 
     /// Changes dead letters in one pass through their list, up to those that died at `end`.
@@ -147,7 +144,7 @@ impl QueueCollection {
             if let Some(after) = after {
                 keys.insert("$gt", after);
             }
-            Query::in_order_of(Index::DeadLetters, doc! { DEAD_KEY: keys }, CHUNK)
+            Query::in_order_of(Index::DeadLetters.keys(), doc! { DEAD_KEY: keys }, CHUNK)
         };
         let change = |entry: &mut Entry, _: &Stored| {
             let numbers = dead_numbers(entry).into_iter();
@@ -209,7 +206,7 @@ impl QueueCollection {
             let messages = change(&mut after, &stored);
             if messages > 0 {
                 let write = settle::write(&stored, &after, Trace::Ended(Vec::new()));
-                let is_delete = write.to == To::Deleted;
+                let is_delete = write.update.is_none();
                 let command = commands.entry((messages, is_delete)).or_default();
                 command.push(write);
             }
@@ -234,6 +231,7 @@ impl QueueCollection {
     }
 
     pub(crate) async fn redrive(&self, which: &Redrive) -> Result<u64, StoreError> {
+        self.restore().await?;
         let began = self.now().await;
         let redriven = match which {
             Redrive::All => self.redrive_all(began).await,

@@ -11,7 +11,6 @@ use queue_api::{Delivery, LeaseOptions, millis};
 use crate::{
     document::{
         entry::{self, Entry, Millis, Taken},
-        instant,
         receipt::ParsedReceipt,
         stored::Stored,
     },
@@ -23,8 +22,6 @@ use super::settle;
 /// A lease call.
 pub(crate) struct Claim<'a> {
     options: &'a LeaseOptions,
-    /// That of the round. A round finds out by it which of its writes were carried out.
-    nonce: Uuid,
     deliveries: Vec<Delivery>,
     /// Messages that the call has delivered. It meets each only once, however short the visibility
     /// timeout is (L4).
@@ -43,12 +40,12 @@ struct Met {
 /// An entry, and what a claim takes of it.
 pub(crate) struct TakenEntry {
     stored: Stored,
-    nonce: Uuid,
+    /// Its nonce is that of the round, which finds out by it which of its writes were carried out.
+    claim: entry::Claim,
     after: Entry,
     /// With the ready times that they had.
     taken: Vec<(Millis, Taken)>,
     visibility_millis: i64,
-    until: DateTime,
 }
 
 /// A part of an entry whose messages are ready.
@@ -66,7 +63,6 @@ impl<'a> Claim<'a> {
     pub(crate) fn new(options: &'a LeaseOptions) -> Self {
         Self {
             options,
-            nonce: Uuid::new(),
             deliveries: Vec::new(),
             met: HashMap::new(),
         }
@@ -99,12 +95,12 @@ impl<'a> Claim<'a> {
     /// Takes messages that are ready at `now`, the first ready first, over all entries. Returns also the
     /// entries that it leaves as they are.
     pub(crate) fn take(
-        &mut self,
+        &self,
         entries: Vec<Stored>,
         now: DateTime,
         leased_at: DateTime,
     ) -> (Vec<TakenEntry>, Vec<Stored>) {
-        self.nonce = Uuid::new();
+        let nonce = Uuid::new();
         let now = now.timestamp_millis();
         let ready = |(index, stored): (usize, &Stored)| {
             let parts = stored.entry.parts.iter();
@@ -113,7 +109,7 @@ impl<'a> Claim<'a> {
                 Some(Ready {
                     at,
                     size: part.numbers.len(),
-                    is_parted: stored.entry.is_parted,
+                    is_parted: stored.entry.is_parted(),
                     index,
                 })
             });
@@ -129,38 +125,33 @@ impl<'a> Claim<'a> {
                 break;
             }
             if let Some(stored) = entries[index].take() {
-                touched[index] = Some(self.touch(stored, leased_at));
+                touched[index] = Some(self.touch(stored, nonce, leased_at));
             }
             if let Some(entry) = &mut touched[index] {
-                wanted -= self.take_of(entry, at, leased_at, wanted);
+                wanted -= self.take_of(entry, at, wanted);
             }
         }
         let touched = touched.into_iter().flatten();
-        let taken = touched.filter(TakenEntry::is_changed).collect();
+        let taken = touched.filter(|it| it.after != it.stored.entry).collect();
         (taken, entries.into_iter().flatten().collect())
     }
 
-    fn touch(&self, stored: Stored, leased_at: DateTime) -> TakenEntry {
+    fn touch(&self, stored: Stored, nonce: Uuid, leased_at: DateTime) -> TakenEntry {
         let visibility = self.options.visibility_timeout();
         let visibility_millis = visibility.map_or(stored.visibility_millis, millis::ceil);
+        let now = leased_at.timestamp_millis();
+        let until = now.saturating_add(visibility_millis);
         TakenEntry {
             after: stored.entry.clone(),
-            nonce: self.nonce,
+            claim: entry::Claim { nonce, now, until },
             stored,
             taken: Vec::new(),
             visibility_millis,
-            until: instant::after(leased_at, visibility_millis),
         }
     }
 
     /// Takes messages of one part. Returns how many.
-    fn take_of(
-        &self,
-        entry: &mut TakenEntry,
-        at: Millis,
-        leased_at: DateTime,
-        wanted: usize,
-    ) -> usize {
+    fn take_of(&self, entry: &mut TakenEntry, at: Millis, wanted: usize) -> usize {
         let met = self.met.get(&entry.stored.id);
         let is_met = |number: usize| {
             met.is_some_and(|met| met.numbers.contains(&number))
@@ -169,12 +160,7 @@ impl<'a> Claim<'a> {
                     .iter()
                     .any(|(_, taken)| taken.numbers.contains(&number))
         };
-        let claim = entry::Claim {
-            nonce: self.nonce,
-            now: leased_at.timestamp_millis(),
-            until: entry.until.timestamp_millis(),
-        };
-        let Some(taken) = entry.after.lease(at, &claim, wanted, is_met) else {
+        let Some(taken) = entry.after.lease(at, &entry.claim, wanted, is_met) else {
             return 0;
         };
         let count = taken.numbers.len();
@@ -188,12 +174,12 @@ impl<'a> Claim<'a> {
         for entry in leased {
             let numbers = entry.stored.entry.numbers();
             let met = self.met.entry(entry.stored.id).or_default();
-            met.until = entry.until.timestamp_millis();
+            met.until = entry.claim.until;
             for (at, taken) in &entry.taken {
                 met.numbers.extend(&taken.numbers);
                 for &number in &taken.numbers {
                     let held = ParsedReceipt {
-                        nonce: self.nonce,
+                        nonce: entry.claim.nonce,
                         entry: entry.stored.id,
                         number,
                     };
@@ -202,17 +188,9 @@ impl<'a> Claim<'a> {
                     round.extend(delivery.map(|it| (*at, it.with_attempt(taken.attempt))));
                 }
             }
-        }
-        for entry in leased {
-            if let Some(met) = self.met.get_mut(&entry.stored.id) {
-                let live = entry
-                    .after
-                    .parts
-                    .iter()
-                    .filter(|part| part.ready_at().is_some());
-                let mut live = live.flat_map(|part| &part.numbers);
-                met.is_all = live.all(|number| met.numbers.contains(number));
-            }
+            let live = entry.after.parts.iter().filter(|it| it.dead_at().is_none());
+            let mut live = live.flat_map(|part| &part.numbers);
+            met.is_all = live.all(|number| met.numbers.contains(number));
         }
         round.sort_by_key(|(at, _)| *at);
         self.deliveries
@@ -257,7 +235,7 @@ impl TakenEntry {
     }
 
     pub(crate) fn write(&self) -> Write {
-        settle::write(&self.stored, &self.after, Trace::Claim(self.nonce))
+        settle::write(&self.stored, &self.after, Trace::Claim(self.claim.nonce))
     }
 
     /// The entry as it was written, and whether it has more messages that are ready at `horizon`.
@@ -267,10 +245,6 @@ impl TakenEntry {
         let horizon = horizon.timestamp_millis();
         let has_more = stored.entry.visible_at().is_some_and(|at| at <= horizon);
         (stored, has_more)
-    }
-
-    fn is_changed(&self) -> bool {
-        self.after != self.stored.entry
     }
 
     /// The delivery of a message, whose id has this place.
@@ -283,7 +257,7 @@ impl TakenEntry {
             .with_max_attempts(self.stored.entry.max_attempts)
             .with_enqueued_at(self.stored.enqueued_at)
             .with_visibility_timeout(visibility)
-            .with_lease_expires_at(self.until.to_system_time());
+            .with_lease_expires_at(DateTime::from_millis(self.claim.until).to_system_time());
         Some(delivery)
     }
 }

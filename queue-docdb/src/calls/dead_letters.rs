@@ -21,7 +21,7 @@ impl QueueCollection {
         page: &PageOptions,
     ) -> Result<DeadLetterPage, StoreError> {
         let query = |place: Option<&Place>, limit| {
-            Query::in_order_of(Index::DeadLetters, behind(place), limit)
+            Query::in_order_of(Index::DeadLetters.keys(), behind(place), limit)
         };
         let place_of = |found: &RawDocument| found.get_str(DEAD_KEY).map(str::to_owned).ok();
         let letters = |stored: &Stored| {

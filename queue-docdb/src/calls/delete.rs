@@ -11,6 +11,7 @@ use crate::store::{
     collection::QueueCollection,
     error::StoreError,
     inspect::{self, Contents, DELETED},
+    write_reply,
 };
 
 /// How often the removal of all messages is tried. Each has the operation timeout, and goes on where
@@ -23,7 +24,7 @@ impl QueueCollection {
         let is_there = !matches!(self.check_now().await?, Contents::Missing | Contents::Empty);
         let version = doc! { "_id": inspect::id() };
         // Without a majority, what was read may be old.
-        if !is_there && self.held_by_majority(Some(version.clone())).await? == 0 {
+        if !is_there && self.held_by_majority(version.clone()).await? == 0 {
             return Ok(());
         }
         let deleted = self.now().await;
@@ -43,10 +44,8 @@ impl QueueCollection {
         loop {
             // Also if it removes nothing, the answer is that of a majority.
             let step = self.next_step();
-            let removed = step
-                .delete_repeatedly(vec![statement.clone()])
-                .await
-                .map(drop);
+            let command = step.command("delete", vec![statement.clone()]);
+            let removed = step.run(command, write_reply::matched).await.map(drop);
             let is_slow = matches!(removed, Err(StoreError::TimedOut(_)));
             // If nothing is left, only a majority is missing.
             if !is_slow || tries == MOST_TRIES || !self.next_step().has(all.clone()).await? {

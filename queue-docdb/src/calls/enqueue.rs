@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use queue_api::{EnqueueOutcome, MessageId, NewMessage};
 
 use crate::{
@@ -16,11 +16,9 @@ use crate::{
         collection::{Query, QueueCollection},
         error::{Refusal, StoreError},
         insert::Inserted,
+        write::fitting,
     },
 };
-
-/// The most bytes of documents in a command. Servers accept a command of 16 MiB.
-const FULL: usize = 15 << 20;
 
 /// More than the fields of an entry take beside its messages.
 const ENTRY_FIELDS: usize = 512;
@@ -61,40 +59,29 @@ impl QueueCollection {
             let inserted = self.insert_once(documents(&open, messages)).await;
             // Also after an error: some may have been stored.
             self.state.shared_poll.notify();
-            let Inserted {
-                refused,
-                unconfirmed,
-            } = match inserted {
-                Ok(inserted) => inserted,
+            let (inserted, lost) = match inserted {
+                Ok(inserted) => (inserted, None),
                 Err(error) if error.did_nothing() => {
                     retries.after(error).await?;
                     open.extend(rest);
                     continue;
                 }
-                // It may still arrive, so it is not sent again.
-                Err(error) => {
-                    retries.after(error).await?;
-                    if !self.has_all(open.iter()).await? {
-                        return Err(retries.into_last());
-                    }
-                    store(&open, &mut outcomes);
-                    open = rest;
-                    continue;
-                }
+                Err(error) => (Inserted::default(), Some(error)),
             };
             let (mut refusals, mut stored) = (Vec::new(), Vec::new());
             for (index, draft) in open.into_iter().enumerate() {
-                match refused.get(&index) {
+                match inserted.refused.get(&index) {
                     Some(refusal) => refusals.push((draft, refusal)),
                     None => stored.push(draft),
                 }
             }
-            if let Some(reason) = unconfirmed {
-                let matched = stored.len() as u64;
-                retries
-                    .after(StoreError::Unconfirmed { matched, reason })
-                    .await?;
-                if !self.has_all(stored.iter()).await? {
+            let matched = stored.len() as u64;
+            let unconfirmed = inserted.unconfirmed;
+            let unconfirmed = unconfirmed.map(|reason| StoreError::Unconfirmed { matched, reason });
+            if let Some(error) = lost.or(unconfirmed) {
+                // It may still arrive, so it is not sent again.
+                retries.after(error).await?;
+                if !self.has_all(&stored).await? {
                     return Err(retries.into_last());
                 }
                 store(&stored, &mut outcomes);
@@ -167,49 +154,33 @@ impl QueueCollection {
 
     /// Finds the entries that have these ids, without their messages.
     pub(crate) fn holders(&self, ids: &[&MessageId]) -> Query {
-        let filter = match self.state.knowledge.is_keyed() {
-            true => {
-                let keys: Vec<_> = ids.iter().map(|id| key(id)).collect();
-                doc! { ID: { "$in": keys } }
-            }
-            false => {
-                let ids: Vec<_> = ids.iter().map(|id| id_value(id)).collect();
-                doc! { IDS: { "$in": ids } }
-            }
+        let (field, values): (_, Vec<Bson>) = match self.state.knowledge.is_keyed() {
+            true => (ID, ids.iter().map(|id| key(id).into()).collect()),
+            false => (IDS, ids.iter().map(|id| id_value(id)).collect()),
         };
         // Without the unique index, an id may have been stored again.
         let limit = ids.len().saturating_mul(4);
-        Query::by_ids(filter, limit).with_projection(doc! { MESSAGES: 0 })
+        Query::by_ids(doc! { field: { "$in": values } }, limit)
+            .with_projection(doc! { MESSAGES: 0 })
     }
 
     /// The shape of new entries, once the queue is prepared.
     pub(crate) fn entry_shape(&self) -> EntryShape {
-        match self.state.knowledge.is_keyed() {
-            true => EntryShape {
-                size: 1,
-                is_keyed: true,
-            },
-            false => EntryShape {
-                size: self.entry_size,
-                is_keyed: false,
-            },
-        }
+        let is_keyed = self.state.knowledge.is_keyed();
+        let size = if is_keyed { 1 } else { self.entry_size };
+        EntryShape { size, is_keyed }
     }
 
     /// Whether a majority has all of these entries. If so, this call has stored them, because an
     /// `_id` never comes again.
-    async fn has_all(
-        &self,
-        drafts: impl ExactSizeIterator<Item = &Draft>,
-    ) -> Result<bool, StoreError> {
-        let sent = drafts.len() as u64;
-        let (ids, born): (Vec<_>, Vec<_>) = drafts.map(|it| (it.entry.id, it.entry.born)).unzip();
+    async fn has_all(&self, drafts: &[Draft]) -> Result<bool, StoreError> {
+        let keys = drafts.iter().map(|it| (it.entry.id, it.entry.born));
+        let (ids, born): (Vec<_>, Vec<_>) = keys.unzip();
         let mut filter = doc! { ID: { "$in": ids } };
         if self.state.knowledge.is_keyed() {
             filter.insert(BORN, doc! { "$in": born });
         }
-        let filter = (sent > 0).then_some(filter);
-        Ok(self.held_by_majority(filter).await? == sent)
+        Ok(drafts.is_empty() || self.held_by_majority(filter).await? == drafts.len() as u64)
     }
 }
 
@@ -271,17 +242,10 @@ pub(crate) fn documents(drafts: &[Draft], messages: &[NewMessage]) -> Vec<Docume
 
 /// How many of these fit into the next command, at least one.
 pub(crate) fn first_part(drafts: &[Draft], messages: &[NewMessage]) -> usize {
-    let mut size = 0;
-    let fits = |draft: &&Draft| {
+    fitting(drafts, |draft| {
         let of_entry = draft.indexes.iter().map(|&at| &messages[at]);
-        size += ENTRY_FIELDS + of_entry.map(encoded_size).sum::<usize>();
-        size <= FULL
-    };
-    drafts
-        .iter()
-        .take_while(fits)
-        .count()
-        .clamp(1, drafts.len().max(1))
+        ENTRY_FIELDS + of_entry.map(encoded_size).sum::<usize>()
+    })
 }
 
 /// The bytes of a message in a document, or a few more.

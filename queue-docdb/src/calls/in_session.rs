@@ -22,9 +22,9 @@ use crate::{
         collection::{Query, QueueCollection},
         error::StoreError,
         insert::{read_insert_reply, refused},
-        retry::{Deadline, Retries},
+        retry::Deadline,
         write::{
-            To, Write, by_id, delete_statement, entries_by_id, new_addend, parts_of_commands,
+            Write, by_id, delete_statement, entries_by_id, new_addend, parts_of_commands,
             update_statements,
         },
         write_reply,
@@ -61,7 +61,11 @@ async fn check_transaction(
         Ok(()) | Err(_) => true,
     };
     match is_missing {
-        true => Err(StoreError::NoTransaction),
+        true => {
+            let message = "no transaction is under way in this session; call its start_transaction \
+                           first, and again after a commit or an abort";
+            Err(StoreError::Invalid(message.to_owned()))
+        }
         false => Ok(()),
     }
 }
@@ -117,18 +121,14 @@ impl QueueCollection {
             },
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
         };
-        let mut refused = refused.into_iter();
-        let Some((at, refusal)) = refused.next() else {
+        let Some((at, refusal)) = refused.into_iter().next() else {
             return Ok(());
         };
         if refusal.code != DUPLICATE_KEY {
             return Err(refusal.into());
         }
         // Outside the transaction, because the duplicate has ended it.
-        let indexes = drafts
-            .get(at)
-            .map_or(&[][..], |draft| draft.indexes.as_slice());
-        if let [index] = indexes {
+        if let Some([index]) = drafts.get(at).map(|draft| draft.indexes.as_slice()) {
             let refused = (&messages[*index].id, &refusal);
             self.check_duplicates(std::iter::once(refused)).await?;
         }
@@ -177,7 +177,7 @@ impl QueueCollection {
         writes: &[Write],
     ) -> Result<u64, StoreError> {
         let (deletes, updates): (Vec<&Write>, Vec<&Write>) =
-            writes.iter().partition(|write| write.to == To::Deleted);
+            writes.iter().partition(|write| write.update.is_none());
         let mut matched = 0;
         // No write concern: that is the commit's.
         if !deletes.is_empty() {
@@ -199,36 +199,25 @@ impl QueueCollection {
         query: Query,
         read: impl Fn(&RawDocument) -> T,
     ) -> Result<Vec<T>, StoreError> {
+        let (filter, options) = query.into_parts();
         let mut retries = self.deadline.retries();
         loop {
-            let found = self.find_in_session_once(session, query.clone(), &read, &retries);
+            let find = self.messages.find(filter.clone());
+            let find = find.with_options(options.clone());
+            let found = async {
+                let find = find.session(&mut *session).into_future();
+                let mut cursor = retries.run(find).await?;
+                let mut found = Vec::new();
+                while retries.run(cursor.advance(&mut *session)).await? {
+                    found.push(read(cursor.current()));
+                }
+                Ok::<_, StoreError>(found)
+            };
             match found.await {
-                Ok(answer) => return Ok(answer),
+                Ok(found) => return Ok(found),
                 Err(error) => retries.after_silence(error).await?,
             }
         }
-    }
-
-    async fn find_in_session_once<T>(
-        &self,
-        session: &mut ClientSession,
-        query: Query,
-        read: &impl Fn(&RawDocument) -> T,
-        tries: &Retries,
-    ) -> Result<Vec<T>, StoreError> {
-        let (filter, options) = query.into_parts();
-        let find = self
-            .messages
-            .find(filter)
-            .with_options(options)
-            .session(&mut *session)
-            .into_future();
-        let mut cursor = tries.run(find).await?;
-        let mut found = Vec::new();
-        while tries.run(cursor.advance(session)).await? {
-            found.push(read(cursor.current()));
-        }
-        Ok(found)
     }
 
     /// Sends a command, and once more after a silence. If the first has arrived after all, the

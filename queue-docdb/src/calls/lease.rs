@@ -84,12 +84,12 @@ struct Found {
     saw_all: bool,
     /// When the last look from the beginning began, if that is known.
     looked: Option<Instant>,
-    is_guess: bool,
 }
 
 impl QueueCollection {
     /// Leases up to as many messages as asked for.
     pub(crate) async fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>, StoreError> {
+        self.restore().await?;
         let mut claim = Claim::new(options);
         let (mut extra, mut lost_rounds) = (0, 0);
         let mut most = usize::MAX;
@@ -162,15 +162,10 @@ impl QueueCollection {
         needed: usize,
         may_guess: bool,
     ) -> Result<Round, StoreError> {
-        let _turn = match needed <= FEW {
-            true => self.state.seen.turn().await,
-            false => None,
-        };
+        let _turn = self.state.seen.turn(needed).await;
         let now = self.now().await;
-        let ahead = match may_guess {
-            true => self.ahead(claim),
-            false => None,
-        };
+        let ahead = may_guess.then(|| self.ahead(claim)).flatten();
+        let is_guess = ahead.is_some();
         let found = match ahead {
             Some(ahead) => ahead,
             None => {
@@ -183,7 +178,7 @@ impl QueueCollection {
         let mut round = Round {
             buried: found.unreadable.len(),
             saw_all: found.saw_all && found.unreadable.is_empty(),
-            is_guess: found.is_guess,
+            is_guess,
             ..Round::default()
         };
         let (looked, horizon) = (found.looked, found.horizon.min(now));
@@ -272,7 +267,6 @@ impl QueueCollection {
             horizon: ahead.horizon,
             saw_all: false,
             looked: Some(ahead.looked),
-            is_guess: true,
         })
     }
 
@@ -316,7 +310,7 @@ impl QueueCollection {
         if !passed_over.is_empty() {
             filter.insert(ID, doc! { "$nin": passed_over });
         }
-        let query = Query::in_order_of(Index::Claim, filter, limit).skipping(place.skip);
+        let query = Query::in_order_of(Index::Claim.keys(), filter, limit).skipping(place.skip);
         let found = self
             .find_entries(REPLY_BYTES, query, Stored::read_all)
             .await?;
@@ -329,7 +323,6 @@ impl QueueCollection {
             horizon: horizon.map_or(now, DateTime::from_millis),
             saw_all,
             looked,
-            is_guess: false,
         })
     }
 }

@@ -38,13 +38,11 @@ impl Place {
     }
 }
 
-/// Messages of a page, and the token of the next one.
-pub(crate) type Page<T> = (Vec<T>, Option<PageToken>);
-
 impl QueueCollection {
     /// Up to `max` messages from `place` on. `query` finds entries from a place on, in the list's order,
     /// up to a limit. `sizes`: those of the entries, unless each counts for one message. `place_of` is
     /// where the list has a document. `messages` are those of an entry, with their numbers, in order.
+    /// Returns also the token of the next page.
     ///
     /// Of an entry that cannot be read, there are none. Behind many of those, a page may be empty.
     pub(crate) async fn page<T>(
@@ -55,7 +53,7 @@ impl QueueCollection {
         query: impl Fn(Option<&Place>, usize) -> Query,
         place_of: impl Fn(&RawDocument) -> Option<String> + Send + Sync,
         messages: impl Fn(&Stored) -> Vec<(usize, T)>,
-    ) -> Result<Page<T>, StoreError> {
+    ) -> Result<(Vec<T>, Option<PageToken>), StoreError> {
         if max == 0 {
             return Ok((Vec::new(), None));
         }

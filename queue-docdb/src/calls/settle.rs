@@ -18,7 +18,7 @@ use crate::{
         collection::QueueCollection,
         error::StoreError,
         set_aside::Unreadable,
-        write::{MOST_DELETES, To, Write, entries_by_id, new_addend},
+        write::{MOST_DELETES, Write, entries_by_id, new_addend},
         written::{Trace, Written},
     },
 };
@@ -32,6 +32,7 @@ pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
 
 impl QueueCollection {
     pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
+        self.check().await?;
         let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
         self.settle(acks(receipts), &mut outcomes).await?;
         Ok(outcomes)
@@ -42,6 +43,7 @@ impl QueueCollection {
         &self,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>, StoreError> {
+        self.check().await?;
         let mut outcomes = vec![LeaseOutcome::Lost; changes.len()];
         let now = self.now().await;
         let open = changes
@@ -64,12 +66,8 @@ impl QueueCollection {
         let mut known = self
             .settle_remembered(&mut open, &mut doubtful, outcomes)
             .await?;
-        let mut retries = self.deadline.retries();
         while !open.is_empty() {
-            let _turn = match open.len() <= FEW {
-                true => self.state.seen.turn().await,
-                false => None,
-            };
+            let _turn = self.state.seen.turn(open.len()).await;
             let query = entries_by_id(open.keys().copied().collect());
             let found = self.find_entries(usize::MAX, query, Stored::read).await?;
             let unreadable = found.unreadable.iter().filter_map(Unreadable::entry);
@@ -116,7 +114,7 @@ impl QueueCollection {
                 .await?;
             if !open.is_empty() {
                 // Each time another call has written.
-                retries.contended().await?;
+                self.deadline.contended().await?;
             }
         }
         Ok(())
@@ -133,7 +131,7 @@ impl QueueCollection {
         if open.is_empty() || open.len() > FEW {
             return Ok(HashMap::new());
         }
-        let _turn = self.state.seen.turn().await;
+        let _turn = self.state.seen.turn(open.len()).await;
         let ids: Vec<Uuid> = open.keys().copied().collect();
         let Some(remembered) = self.state.seen.take(&ids) else {
             return Ok(HashMap::new());
@@ -233,18 +231,18 @@ fn uses<'a>(receipts: impl Iterator<Item = (&'a Receipt, Action)>) -> Uses {
 
 /// The write that makes an entry `after`.
 pub(crate) fn write(stored: &Stored, after: &Entry, trace: Trace) -> Write {
-    let to = if after.is_gone() {
-        To::Deleted
+    let update = if after.is_gone() {
+        None
     } else if *after == stored.entry {
-        To::Update(doc! {})
+        Some(doc! {})
     } else {
-        To::Update(stored.update(after))
+        Some(stored.update(after))
     };
     Write {
         id: stored.id,
         seen: stored.rev,
         born: stored.born,
-        to,
+        update,
         trace,
     }
 }

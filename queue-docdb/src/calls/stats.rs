@@ -57,7 +57,7 @@ impl QueueCollection {
     }
 
     /// The messages of parted entries.
-    async fn parted(&self, now: DateTime) -> Result<Parted, StoreError> {
+    async fn parted(&self, now: DateTime) -> Result<QueueStats, StoreError> {
         let count = format!("${PARTS}.n");
         // Not in the filter: the planner would compare two indexes each time.
         let is_set_aside = doc! { "$eq": [format!("${VISIBLE_AT}"), false] };
@@ -81,13 +81,13 @@ impl QueueCollection {
         ];
         let sums = self.aggregate(stages).await?;
         let sum = |field| sums.first().map_or(0, |sums| number(sums, field));
-        Ok(Parted {
-            ready: sum("ready"),
-            // A count that is damaged may be no number.
-            delayed: sum("waiting").saturating_sub(sum("leased")),
-            leased: sum("leased"),
-            dead: sum("dead"),
-        })
+        // A count that is damaged may be no number.
+        let delayed = sum("waiting").saturating_sub(sum("leased"));
+        Ok(QueueStats::default()
+            .with_ready(sum("ready"))
+            .with_delayed(delayed)
+            .with_leased(sum("leased"))
+            .with_dead(sum("dead")))
     }
 
     /// The one batch of an aggregate of few documents.
@@ -104,24 +104,12 @@ impl QueueCollection {
     ) -> Result<Vec<DateTime>, StoreError> {
         let mut live = live();
         live.extend(filter);
-        let query = Query::in_order_of(Index::Claim, live, limit)
+        let query = Query::in_order_of(Index::Claim.keys(), live, limit)
             .with_projection(doc! { ID: 0, VISIBLE_AT: 1 });
-        let found = self
-            .find(query, |found: &RawDocument| ready_at(found))
-            .await?;
         // A damaged one is due: the next lease call sets it aside.
-        let times = found
-            .into_iter()
-            .map(|time| time.unwrap_or(instant::EARLIEST));
-        Ok(times.collect())
+        let read = |found: &RawDocument| ready_at(found).unwrap_or(instant::EARLIEST);
+        self.find(query, read).await
     }
-}
-
-struct Parted {
-    ready: u64,
-    delayed: u64,
-    leased: u64,
-    dead: u64,
 }
 
 /// Selects the entries with live messages: those whose ready time is a time.

@@ -116,11 +116,11 @@ impl QueueCollection {
         let now = step.now().await;
         let pause = match (&self.watch, times.first()) {
             (_, Some(first)) if *first <= now => {
-                self.state.poll_interval.reset();
+                self.state.shared_poll.reset_pause();
                 STREAM_PAUSE
             }
             (Some(watch), _) if watch.is_open() => STREAM_PAUSE,
-            _ => self.state.poll_interval.next(),
+            _ => self.state.shared_poll.next_pause(),
         };
         Ok(poll.end(times, jittered(pause)))
     }

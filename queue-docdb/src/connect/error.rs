@@ -98,7 +98,7 @@ pub(crate) fn by_server(
             explained_by(error, kind, OPERATION, &message)
         }
         StoreError::Driver(error) => {
-            let mut message = explanation(kind, OPERATION).into_owned();
+            let mut message = explanation(kind, OPERATION);
             if !options
                 .hosts
                 .iter()

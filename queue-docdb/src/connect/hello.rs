@@ -14,13 +14,6 @@ pub(crate) fn is_uninitiated(reply: &Document) -> bool {
     reply.get_bool("isreplicaset") == Ok(true)
 }
 
-fn uninitiated(address: &str) -> String {
-    format!(
-        "the replica set of {address} is not initiated, or {address} was removed from it; run \
-         rs.initiate() if the set is new, else name its members"
-    )
-}
-
 /// What a server's answer means.
 pub(crate) enum Verdict {
     Writable,
@@ -36,7 +29,10 @@ pub(crate) enum Verdict {
 /// Judges an answer to `hello` or `isMaster`. `options`: unknown, if the client is the application's.
 pub(crate) fn judge(reply: &Document, address: &str, options: Option<&ClientOptions>) -> Verdict {
     if is_uninitiated(reply) {
-        return Verdict::Uninitiated(uninitiated(address));
+        return Verdict::Uninitiated(format!(
+            "the replica set of {address} is not initiated, or {address} was removed from it; run \
+             rs.initiate() if the set is new, else name its members"
+        ));
     }
     // Only a direct connection selects a server that takes no writes.
     let is_direct = options.is_none_or(|options| options.direct_connection == Some(true));
@@ -79,14 +75,11 @@ fn mistake(reply: &Document, address: &str, options: &ClientOptions) -> Option<S
     })
 }
 
-/// Says which member a direct connection has reached, if that can never take writes. `None` for
-/// the primary, and for a secondary while there is no primary.
+/// Says which member a direct connection has reached, if that can never take writes. `None` for a
+/// secondary while there is no primary.
 ///
 /// The primary that it names may have died a few seconds ago.
 fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
-    if is_writable(reply) {
-        return None;
-    }
     let member = match reply.get_bool("arbiterOnly") {
         Ok(true) => "an arbiter",
         _ => "a secondary",
@@ -119,6 +112,5 @@ mod tests {
         assert!(of(reply.clone()).is_some_and(|mistake| mistake.contains("primary b:1")));
         reply.insert("arbiterOnly", true);
         assert!(of(reply).is_some_and(|mistake| mistake.contains("an arbiter")));
-        assert_eq!(of(doc! { "isWritablePrimary": true }), None);
     }
 }

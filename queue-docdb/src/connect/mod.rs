@@ -125,8 +125,7 @@ pub(crate) async fn client_options(
     options.app_name = Some(name);
     options.max_pool_size = settings.max_pool_size.or(options.max_pool_size);
     if options.max_pool_size == Some(0) {
-        let message = "max_pool_size is 0; it must be at least 1";
-        return Err(invalid(message));
+        return Err(invalid("max_pool_size is 0; it must be at least 1"));
     }
     if let Some(path) = settings.ca_file.as_deref() {
         options.tls = Some(Tls::Enabled(tls_options(options.tls.take(), path)?));
@@ -248,9 +247,7 @@ async fn primary(
             }
         };
         let code = NOT_PRIMARY;
-        retries
-            .after(StoreError::Refused(Refusal { code, message }))
-            .await?;
+        retries.after(Refusal { code, message }.into()).await?;
     }
 }
 
@@ -277,18 +274,15 @@ pub(crate) async fn application_database(
     options.read_concern = database.read_concern().cloned();
     let client = database.client();
     let (admin, mut retries) = (client.database("admin"), deadline.retries());
-    let hello = loop {
-        let answer = primary(&admin, &mut retries, None, server_check::STARTING);
-        let error = match answer.await {
-            Ok(hello) => break hello,
-            Err(error @ StoreError::TimedOut(_)) => match retries.after(error).await {
-                Ok(()) => continue,
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        return Err(error::own_client(error));
+    let hello = async {
+        loop {
+            match primary(&admin, &mut retries, None, server_check::STARTING).await {
+                Err(error @ StoreError::TimedOut(_)) => retries.after(error).await?,
+                answer => return answer,
+            }
+        }
     };
+    let hello = hello.await.map_err(error::own_client)?;
     Ok(Connection {
         database: client.database_with_options(database.name(), options),
         engine: Engine::of(&[], &hello),

@@ -2,17 +2,24 @@
 
 use std::{
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use crate::store::{
-    error::StoreError,
-    monotonic::{elapsed, monotonic_now},
+use crate::{
+    lock::lock,
+    store::{
+        error::StoreError,
+        monotonic::{elapsed, monotonic_now},
+    },
 };
+
+const ENDED: &str = "the tokio runtime in which this backend was connected has ended, and the \
+                     connections with it; connect again in this runtime, or use one runtime for all \
+                     calls";
 
 /// How long a task may wait in a runtime that runs.
 const BUSY: Duration = Duration::from_millis(100);
@@ -23,7 +30,7 @@ pub(crate) struct ConnectRuntime {
     handle: Handle,
     /// Whether the driver's client was made by the application, so that its tasks may run elsewhere.
     is_own_client: bool,
-    /// The only task that this has in the runtime. A std mutex, never locked across an await.
+    /// The only task that this has in the runtime.
     probe: Mutex<Option<Probe>>,
 }
 
@@ -59,7 +66,7 @@ impl ConnectRuntime {
         if Handle::try_current().is_ok_and(|here| here.id() == self.handle.id()) {
             return Ok(false);
         }
-        let mut probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut probe = lock(&self.probe);
         let mut last = probe.take().unwrap_or_else(|| self.probe());
         let mut poll = last.poll();
         if matches!(poll, Poll::Ready(Ok(()))) {
@@ -70,7 +77,7 @@ impl ConnectRuntime {
         match poll {
             Poll::Ready(Ok(())) => Ok(false),
             Poll::Ready(Err(_)) if self.is_own_client => Ok(true),
-            Poll::Ready(Err(_)) => Err(StoreError::RuntimeEnded),
+            Poll::Ready(Err(_)) => Err(StoreError::Invalid(ENDED.to_owned())),
             Poll::Pending => {
                 let is_busy = elapsed(last.since) > BUSY;
                 *probe = Some(last);

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -23,10 +23,13 @@ use super::{
     hello::{Verdict, is_uninitiated, is_writable, judge},
     tls_check::{self, Probes},
 };
-use crate::store::{
-    codes::{API_VERSION_REQUIRED, refusal},
-    driver_error::words,
-    retry::Deadline,
+use crate::{
+    lock::lock,
+    store::{
+        codes::{API_VERSION_REQUIRED, refusal},
+        driver_error::words,
+        retry::Deadline,
+    },
 };
 
 /// How long the driver may take to ask the servers that an answer names.
@@ -41,7 +44,6 @@ pub(crate) struct Checks(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// A std mutex, locked for a copy only, never across an await.
     servers: Mutex<HashMap<String, Server>>,
     changed: Notify,
 }
@@ -76,6 +78,22 @@ struct Server {
 }
 
 impl Server {
+    fn note(&mut self, check: Check) {
+        // A cancelled check of a closed server says nothing.
+        if self.is_closed {
+            return;
+        }
+        if !self
+            .last
+            .as_ref()
+            .is_some_and(|before| before.is_like(&check))
+        {
+            self.since = Some(Instant::now());
+        }
+        self.has_answered |= matches!(check, Check::Answered(_));
+        self.last = Some(check);
+    }
+
     /// A mistake once it has lasted.
     fn mistake_later(&self, mistake: Mistake, options: &ClientOptions) -> Finding {
         let selection = options.server_selection_timeout.unwrap_or(STARTING);
@@ -227,9 +245,7 @@ impl Checks {
 
     /// In the order of their addresses.
     fn servers(&self) -> Vec<(String, Server)> {
-        let servers = self.0.servers.lock();
-        let servers = servers.unwrap_or_else(PoisonError::into_inner).clone();
-        let mut servers: Vec<_> = servers.into_iter().collect();
+        let mut servers: Vec<_> = lock(&self.0.servers).clone().into_iter().collect();
         servers.sort_by(|(one, _), (other, _)| one.cmp(other));
         servers
     }
@@ -248,12 +264,16 @@ async fn finding(
         Some(Check::Answered(reply)) => match judge(reply, address, Some(options)) {
             Verdict::Writable | Verdict::NotThePrimary => return Finding::Nothing,
             Verdict::Mistake(text) => (text, None),
-            Verdict::Secondary(text) => {
-                if !is_beside_a_primary(reply, address, options, within).await {
-                    return Finding::Nothing;
+            // A cluster endpoint leads to the former writer for a while.
+            Verdict::Secondary(text) => match reply.get_str("primary") {
+                Ok(primary)
+                    if !amazon::is_cluster_endpoint(address)
+                        && tls_check::is_there(primary, options, within).await =>
+                {
+                    (text, None)
                 }
-                (text, None)
-            }
+                _ => return Finding::Nothing,
+            },
             Verdict::Uninitiated(text) => {
                 return server.mistake_later(Mistake { text, cause: None }, options);
             }
@@ -278,67 +298,30 @@ async fn finding(
     Finding::Mistake(Mistake { text, cause })
 }
 
-/// Whether the primary that a secondary names answers. A cluster endpoint leads to the former writer
-/// for a while.
-async fn is_beside_a_primary(
-    reply: &Document,
-    address: &str,
-    options: &ClientOptions,
-    within: Duration,
-) -> bool {
-    match reply.get_str("primary") {
-        Ok(primary) if !amazon::is_cluster_endpoint(address) => {
-            tls_check::is_there(primary, options, within).await
-        }
-        _ => false,
-    }
-}
-
 impl Shared {
     fn note(&self, event: SdamEvent) {
-        let (address, last) = match event {
-            SdamEvent::ServerOpening(event) => (event.address, None),
+        match event {
+            SdamEvent::ServerOpening(event) => {
+                self.change(&event.address, |server| server.is_closed = false);
+            }
             SdamEvent::ServerClosed(event) => {
-                self.note_change(&event.address.to_string(), |server| server.is_closed = true);
-                return;
+                self.change(&event.address, |server| server.is_closed = true);
             }
             SdamEvent::ServerHeartbeatSucceeded(event) => {
-                (event.server_address, Some(Check::Answered(event.reply)))
+                let check = Check::Answered(event.reply);
+                self.change(&event.server_address, |server| server.note(check));
             }
             SdamEvent::ServerHeartbeatFailed(event) => {
-                (event.server_address, Some(Check::Failed(event.failure)))
+                let check = Check::Failed(event.failure);
+                self.change(&event.server_address, |server| server.note(check));
             }
             _ => return,
-        };
-        self.note_change(&address.to_string(), |server| {
-            let Some(last) = last else {
-                server.is_closed = false;
-                return;
-            };
-            // A cancelled check of a closed server says nothing.
-            if server.is_closed {
-                return;
-            }
-            if !server
-                .last
-                .as_ref()
-                .is_some_and(|before| before.is_like(&last))
-            {
-                server.since = Some(Instant::now());
-            }
-            server.has_answered |= matches!(last, Check::Answered(_));
-            server.last = Some(last);
-        });
-    }
-
-    fn note_change(&self, address: &str, change: impl FnOnce(&mut Server)) {
-        self.change(address, change);
+        }
         self.changed.notify_waiters();
     }
 
-    fn change(&self, address: &str, change: impl FnOnce(&mut Server)) {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        change(servers.entry(address.to_owned()).or_default());
+    fn change(&self, address: &impl ToString, change: impl FnOnce(&mut Server)) {
+        change(lock(&self.servers).entry(address.to_string()).or_default());
     }
 }
 
@@ -386,10 +369,10 @@ fn unreachable_name(
 mod tests {
     use std::io;
 
-    use mongodb::{bson::doc, error::CommandError};
-    use serde_json::json;
+    use mongodb::bson::doc;
 
     use super::*;
+    use crate::store::codes::refused_command as refused;
 
     fn answered(address: &str, me: &str) -> (String, Server) {
         let last = Some(Check::Answered(doc! { "setName": "rs0", "me": me }));
@@ -402,11 +385,6 @@ mod tests {
 
     #[test]
     fn a_code_is_not_looked_for_in_a_text() {
-        let refused = |code: i32, message: &str| {
-            let reply = json!({ "code": code, "codeName": "", "errmsg": message });
-            let refused: CommandError = serde_json::from_value(reply).expect("an error");
-            DriverError::from(DriverKind::Command(refused))
-        };
         assert!(wants_api_version(&refused(498_870, "no")));
         assert!(!wants_api_version(&refused(
             11,

@@ -45,23 +45,14 @@ pub(crate) async fn check(tls: &TlsOptions, deadline: Deadline) -> Result<(), Er
 /// Checks the file with the certificate authorities to trust.
 fn check_ca_file(path: &Path) -> Result<(), Error> {
     let name = format!("the CA file {}", path.display());
-    let text = read(&name, path)?;
-    match certificates(&name, &text)? {
-        0 => Err(invalid(format!(
-            "{name} contains no certificate in PEM format"
-        ))),
-        _ => Ok(()),
-    }
+    check_certificates(&name, &read(&name, path)?)
 }
 
 /// Checks the file with the client's certificate and its key.
 fn check_client_file(path: &Path) -> Result<(), Error> {
     let name = format!("the file {} of tlsCertificateKeyFile", path.display());
     let text = read(&name, path)?;
-    if certificates(&name, &text)? == 0 {
-        let message = format!("{name} contains no certificate in PEM format");
-        return Err(invalid(message));
-    }
+    check_certificates(&name, &text)?;
     // The driver decrypts a key, if it can.
     let is_encrypted = String::from_utf8_lossy(&text).contains("ENCRYPTED");
     if !is_encrypted && PrivateKeyDer::from_pem_slice(&text).is_err() {
@@ -87,8 +78,8 @@ fn read(name: &str, path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(unreadable)
 }
 
-/// The number of certificates, all of which must be complete.
-fn certificates(name: &str, text: &[u8]) -> Result<usize, Error> {
+/// Checks that there are certificates, and that all of them are complete.
+fn check_certificates(name: &str, text: &[u8]) -> Result<(), Error> {
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(text) {
         count += 1;
@@ -100,7 +91,12 @@ fn certificates(name: &str, text: &[u8]) -> Result<usize, Error> {
         let message = format!("{name} is damaged or cut off at certificate {count}: {problem}");
         return Err(invalid(message));
     }
-    Ok(count)
+    match count {
+        0 => Err(invalid(format!(
+            "{name} contains no certificate in PEM format"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether this is a DER sequence of the length that it states.

@@ -39,39 +39,27 @@ pub(crate) fn check(uri: &str) -> Result<(), Error> {
 
 /// The public error for a URI that the driver refused with `error`.
 pub(crate) async fn explain(uri: &str, error: DriverError, deadline: Deadline) -> Error {
-    let parts = Parts::of(uri);
-    let hosts = parts.as_ref().map_or("", |parts| parts.hosts);
+    let Some(parts) = Parts::of(uri) else {
+        return invalid(ESCAPES);
+    };
     if matches!(
         &*error.kind,
         DriverKind::DnsResolve { .. } | DriverKind::Io(_)
     ) {
-        let (host, _) = hosts.split_once('/').unwrap_or((hosts, ""));
-        let message = format!("the host name {host} was not resolved");
+        let message = format!("the host name {} was not resolved", parts.host());
         return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
     }
-    let known = match &parts {
-        Some(parts) => parts.error().await,
-        None => Some(UriError::Credentials),
-    };
-    let message = match known {
-        Some(UriError::Credentials) => ESCAPES.to_owned(),
-        Some(UriError::Hosts) => HOSTS.to_owned(),
-        Some(UriError::Path) => format!(
-            "the URI has an @ after a /: if it is in the database's name, write %40; else {ESCAPES}"
-        ),
-        None => {
-            // Parsed without the password, so that the driver cannot quote it.
-            let anonymous = parts.map(|parts| parts.anonymous()).unwrap_or_default();
-            match deadline.run(ClientOptions::parse(anonymous)).await {
-                Err(StoreError::Driver(error)) => {
-                    let (kind, message) = (ErrorKind::InvalidInput, "the URI is not valid");
-                    return explained_by(error, kind, OPERATION, message);
-                }
-                _ => ESCAPES.to_owned(),
-            }
+    if let Some(problem) = parts.problem().await {
+        return invalid(problem);
+    }
+    // Parsed without the password, so that the driver cannot quote it.
+    match deadline.run(ClientOptions::parse(parts.anonymous())).await {
+        Err(StoreError::Driver(error)) => {
+            let (kind, message) = (ErrorKind::InvalidInput, "the URI is not valid");
+            explained_by(error, kind, OPERATION, message)
         }
-    };
-    invalid(message)
+        _ => invalid(ESCAPES),
+    }
 }
 
 /// A URI as the driver divides it.
@@ -83,13 +71,6 @@ struct Parts<'a> {
     hosts: &'a str,
     /// With the question mark.
     options: &'a str,
-}
-
-enum UriError {
-    Credentials,
-    Hosts,
-    /// An `@` in the database's name, or a `/` in the password.
-    Path,
 }
 
 impl<'a> Parts<'a> {
@@ -111,19 +92,29 @@ impl<'a> Parts<'a> {
         })
     }
 
+    /// Without the database.
+    fn host(&self) -> &'a str {
+        self.hosts
+            .split_once('/')
+            .map_or(self.hosts, |(hosts, _)| hosts)
+    }
+
     /// What is certainly wrong with the credentials, their end or the hosts.
-    async fn error(&self) -> Option<UriError> {
+    async fn problem(&self) -> Option<String> {
         let Some(user) = self.user else {
             // If the host is missing, the user and the password look like one and its port.
-            let (hosts, _) = self.hosts.split_once('/').unwrap_or((self.hosts, ""));
-            let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
-            return hosts.is_err().then_some(UriError::Hosts);
+            let hosts = ClientOptions::parse(format!("mongodb://{}", self.host())).await;
+            return hosts.is_err().then(|| HOSTS.to_owned());
         };
         if let Some((hosts, _)) = user.split_once('/') {
+            // The @ may be in the database's name, or the / in the password.
             let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
             return Some(match hosts {
-                Ok(_) => UriError::Path,
-                Err(_) => UriError::Credentials,
+                Ok(_) => format!(
+                    "the URI has an @ after a /: if it is in the database's name, write %40; else \
+                     {ESCAPES}"
+                ),
+                Err(_) => ESCAPES.to_owned(),
             });
         }
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
@@ -136,7 +127,7 @@ impl<'a> Parts<'a> {
             !text.contains([':', '/', '?', '#', '[', ']', '@']) && escapes.all(is_hexadecimal)
         };
         let is_escaped = is_escaped(name) && is_escaped(password);
-        (!is_escaped).then_some(UriError::Credentials)
+        (!is_escaped).then(|| ESCAPES.to_owned())
     }
 
     /// The URI with another user name and password where it has them.

@@ -25,7 +25,6 @@ pub(crate) struct Damage(pub(crate) &'static str);
 const LARGEST: usize = 15 << 20;
 
 impl Stored {
-    /// Reads an entry strictly: what cannot be read faithfully must not be delivered or changed.
     pub(crate) fn read(document: &RawDocument) -> Result<Self, Damage> {
         if document.as_bytes().len() > LARGEST {
             return Err(Damage("size"));
@@ -98,9 +97,7 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
         Entry {
             parts: read_parts(document).ok_or(Damage(PARTS))?,
             max_attempts,
-            // Only a whole entry needs it.
             count: 0,
-            is_parted,
         }
     } else {
         let count = count(document, COUNT).filter(|count| (1..=MOST).contains(count));
@@ -117,7 +114,6 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
             parts: vec![part],
             max_attempts,
             count,
-            is_parted,
         }
     };
     // Otherwise claims would find it again and again, and take nothing.

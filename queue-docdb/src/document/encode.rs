@@ -173,7 +173,7 @@ impl Stored {
                 let left = left.filter(|(_, number)| numbers.binary_search(number).is_ok());
                 put(IDS, Some(left.map(|(id, _)| id_value(id)).collect()));
             }
-            if !self.entry.is_parted {
+            if !self.entry.is_parted() {
                 put(ATTEMPTS, None);
                 put(LEASE, None);
                 put(COUNT, None);

@@ -5,19 +5,16 @@
 
 use mongodb::bson::Uuid;
 
-/// Milliseconds since 1970.
-pub(crate) type Millis = i64;
+pub(crate) use queue_api::millis::Millis;
 
 /// The messages of an entry, by their numbers, and their fates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
     pub(crate) parts: Vec<Part>,
     pub(crate) max_attempts: u32,
-    /// How many messages were enqueued in it.
+    /// How many messages were enqueued in it. 0 if the stored document is in parts. It stays so: fates
+    /// that have parted seldom become equal again.
     pub(crate) count: usize,
-    /// Whether the stored document is in parts. It stays so: fates that have parted seldom become
-    /// equal again.
-    pub(crate) is_parted: bool,
 }
 
 /// Messages of an entry that share a fate.
@@ -69,11 +66,13 @@ impl Entry {
     /// The fate of all messages, if the document's own fields can hold it.
     pub(crate) fn whole(&self) -> Option<&Part> {
         match self.parts.as_slice() {
-            [part] if !self.is_parted && part.numbers.len() == self.count => {
-                part.ready_at().map(|_| part)
-            }
+            [part] if part.numbers.len() == self.count => part.ready_at().map(|_| part),
             _ => None,
         }
+    }
+
+    pub(crate) fn is_parted(&self) -> bool {
+        self.count == 0
     }
 
     /// When claims need to look at it: the earliest ready time.

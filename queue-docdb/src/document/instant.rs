@@ -1,17 +1,11 @@
 //! Points in time as the database stores them: in whole milliseconds.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mongodb::bson::DateTime;
-use queue_api::millis;
 
 /// The earliest time. `$gte` of it selects every document whose field is a time.
 pub(crate) const EARLIEST: DateTime = DateTime::MIN;
-
-/// `time` rounded down to a millisecond, and not before 1970.
-pub(crate) fn floor(time: SystemTime) -> DateTime {
-    DateTime::from_millis(millis::floor(time))
-}
 
 /// The time `millis` after `start`.
 pub(crate) fn after(start: DateTime, millis: i64) -> DateTime {
@@ -28,17 +22,7 @@ pub(crate) fn between(earlier: DateTime, later: DateTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
-
-    #[test]
-    fn times_are_rounded_down() {
-        let time = UNIX_EPOCH + Duration::from_micros(1_999);
-        assert_eq!(floor(time).timestamp_millis(), 1);
-        let before = UNIX_EPOCH - Duration::from_micros(1);
-        assert_eq!(floor(before).timestamp_millis(), 0);
-    }
 
     #[test]
     fn nothing_overflows() {

@@ -70,7 +70,6 @@ impl Stored {
                 None => None,
                 Some(_) => self.dead_key.take().or_else(new_place),
             };
-            after.is_parted = true;
             after.count = 0;
         }
         self.entry = after;

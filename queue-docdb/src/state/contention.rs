@@ -3,12 +3,11 @@
 //! Consumers that all look at the head of a queue find the same entries, and one of them gets each.
 //! Measured with 16 processes: without skipping, they got less done together than one of them.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// How long claims skip after a lost one.
 const AFTER_LOST: Duration = Duration::from_secs(1);
@@ -23,7 +22,6 @@ const NARROW_ONE_IN: u32 = 8;
 /// The contention for one queue that this instance has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Contention {
-    /// A std mutex: it is held for an assignment, never across an await.
     window: Mutex<Window>,
 }
 
@@ -36,7 +34,7 @@ struct Window {
 impl Contention {
     /// How many entries a claim of `entries` skips.
     pub(crate) fn skip(&self, entries: usize) -> usize {
-        let mut window = self.window();
+        let mut window = lock(&self.window);
         if window.lost.is_none_or(|lost| lost.elapsed() >= AFTER_LOST) {
             window.claims = 0;
         }
@@ -45,13 +43,13 @@ impl Contention {
 
     /// Others were first.
     pub(crate) fn lost(&self) {
-        let mut window = self.window();
+        let mut window = lock(&self.window);
         window.claims = (2 * window.claims + 1).min(WIDEST);
         window.lost = Some(Instant::now());
     }
 
     pub(crate) fn won(&self) {
-        let mut window = self.window();
+        let mut window = lock(&self.window);
         if window.claims > 0 && fastrand::u32(0..NARROW_ONE_IN) == 0 {
             window.claims -= 1;
         }
@@ -59,11 +57,7 @@ impl Contention {
 
     /// A claim that skipped has found nothing, so others have the rest.
     pub(crate) fn forget(&self) {
-        self.window().claims = 0;
-    }
-
-    fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.window).claims = 0;
     }
 }
 

@@ -10,13 +10,12 @@
 //! lie before that. So every now and then one looks from the beginning, and so does every claim
 //! that did not find enough.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use mongodb::bson::DateTime;
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// After how long one looks from the beginning.
 const TRUST: Duration = Duration::from_millis(200);
@@ -24,7 +23,6 @@ const TRUST: Duration = Duration::from_millis(200);
 /// What an instance knows about the head of a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
-    /// A std mutex: it is held for a copy, never across an await.
     known: Mutex<Option<Known>>,
 }
 
@@ -39,18 +37,18 @@ struct Known {
 impl Cursor {
     /// The ready time from which to look. `None` is the beginning.
     pub(crate) fn begin(&self) -> Option<DateTime> {
-        let known = (*self.known()).filter(|known| known.looked.elapsed() < TRUST);
+        let known = lock(&self.known).filter(|known| known.looked.elapsed() < TRUST);
         known.map(|known| known.at)
     }
 
     /// When the last look from the beginning began, unless that was forgotten.
     pub(crate) fn looked(&self) -> Option<Instant> {
-        self.known().map(|known| known.looked)
+        lock(&self.known).map(|known| known.looked)
     }
 
     /// The first message that a look found which began then.
     pub(crate) fn found(&self, from: Option<DateTime>, at: DateTime, began: Instant) {
-        let mut known = self.known();
+        let mut known = lock(&self.known);
         let looked = match (from, *known) {
             (None, _) => began,
             (Some(start), Some(known)) if start <= known.at => known.looked,
@@ -62,11 +60,7 @@ impl Cursor {
 
     /// There is no backlog, so there is nothing to gain.
     pub(crate) fn forget(&self) {
-        *self.known() = None;
-    }
-
-    fn known(&self) -> MutexGuard<'_, Option<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.known) = None;
     }
 }
 

@@ -1,10 +1,14 @@
 //! Entries that an open transaction holds. A claim that writes one waits until the transaction ends.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
 
 use mongodb::bson::Uuid;
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// How long claims pass over an entry that could not be written in time.
 const PASS_OVER: Duration = Duration::from_secs(5);
@@ -12,7 +16,7 @@ const PASS_OVER: Duration = Duration::from_secs(5);
 /// Entries that claims of this instance pass over.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    /// Each until when. A std mutex: it is held to add or copy, never across an await.
+    /// Each until when.
     entries: Mutex<Vec<(Instant, Uuid)>>,
 }
 
@@ -35,7 +39,7 @@ impl Held {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Uuid)>> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.entries);
         let now = Instant::now();
         entries.retain(|(until, _)| now < *until);
         entries

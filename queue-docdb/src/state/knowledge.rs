@@ -1,11 +1,10 @@
 //! What an instance of the backend knows about a queue's collection, and for how long.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// How long an instance does not look again at what it has found.
 const TRUST: Duration = Duration::from_secs(60);
@@ -13,15 +12,15 @@ const TRUST: Duration = Duration::from_secs(60);
 /// What an instance knows about a queue's collection.
 #[derive(Debug, Default)]
 pub(crate) struct Knowledge {
-    /// A std mutex: it is held for a copy, never across an await.
-    known: Mutex<Option<Known>>,
+    known: Mutex<Known>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    until: Instant,
-    is_keyed: bool,
+    /// Until when it is known to be a queue of this version, with these indexes.
+    until: Option<Instant>,
     indexes: Indexes,
+    is_keyed: bool,
 }
 
 /// What is known about the indexes of a queue.
@@ -36,67 +35,42 @@ pub(crate) enum Indexes {
 }
 
 impl Knowledge {
-    /// Whether the collection is a queue of this version.
-    pub(crate) fn is_queue(&self) -> bool {
-        self.current().is_some()
-    }
-
-    pub(crate) fn indexes(&self) -> Indexes {
-        self.current()
-            .map_or(Indexes::Unknown, |known| known.indexes)
+    /// The queue's indexes. `None` if the collection is not known to be a queue of this version.
+    pub(crate) fn indexes(&self) -> Option<Indexes> {
+        let known = lock(&self.known);
+        let is_current = known.until.is_some_and(|until| Instant::now() < until);
+        is_current.then_some(known.indexes)
     }
 
     /// Whether it also has the indexes, for writes.
     pub(crate) fn is_ready(&self) -> bool {
-        self.indexes() == Indexes::Ready
+        self.indexes() == Some(Indexes::Ready)
     }
 
     /// Whether messages are found by `_id`. It stays known: a queue does not change it, and a call
     /// that is under way relies on it.
     pub(crate) fn is_keyed(&self) -> bool {
-        self.lock().is_some_and(|known| known.is_keyed)
+        lock(&self.known).is_keyed
     }
 
-    /// Learns that the collection is a queue, and how its messages are found.
-    pub(crate) fn learn_queue(&self, is_keyed: bool) {
-        *self.lock() = Some(Known {
-            until: Instant::now() + TRUST,
+    /// Learns how messages are found, and nothing else, so that the next call looks again.
+    pub(crate) fn learn_keyed(&self, is_keyed: bool) {
+        *lock(&self.known) = Known {
             is_keyed,
-            indexes: Indexes::Unknown,
-        });
+            ..Known::default()
+        };
     }
 
-    /// Knows only how messages are found, so that the next call looks again.
-    pub(crate) fn forget_but(&self, is_keyed: bool) {
-        *self.lock() = Some(Known {
-            until: Instant::now(),
-            is_keyed,
-            indexes: Indexes::Unknown,
-        });
-    }
-
-    /// Learns that the queue also has the indexes.
+    /// Learns that the collection is a queue, and its indexes.
     pub(crate) fn learn_indexes(&self, indexes: Indexes) {
-        if let Some(known) = &mut *self.lock() {
-            known.until = Instant::now() + TRUST;
-            known.indexes = indexes;
-        }
+        let mut known = lock(&self.known);
+        known.until = Some(Instant::now() + TRUST);
+        known.indexes = indexes;
     }
 
     /// Forgets what another call may have changed, so that the next call looks again.
     pub(crate) fn forget(&self) {
-        if let Some(known) = &mut *self.lock() {
-            known.until = Instant::now();
-            known.indexes = Indexes::Unknown;
-        }
-    }
-
-    fn current(&self) -> Option<Known> {
-        self.lock().filter(|known| Instant::now() < known.until)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known).until = None;
     }
 }
 
@@ -107,10 +81,10 @@ mod tests {
     #[test]
     fn a_call_that_is_under_way_still_knows_how_messages_are_found() {
         let knowledge = Knowledge::default();
-        knowledge.learn_queue(true);
+        knowledge.learn_keyed(true);
         knowledge.learn_indexes(Indexes::Ready);
         knowledge.forget();
-        assert!(!knowledge.is_queue() && !knowledge.is_ready());
+        assert_eq!(knowledge.indexes(), None);
         assert!(knowledge.is_keyed());
     }
 }

@@ -4,7 +4,6 @@ pub(crate) mod contention;
 pub(crate) mod cursor;
 pub(crate) mod held;
 pub(crate) mod knowledge;
-pub(crate) mod poll;
 pub(crate) mod queues;
 pub(crate) mod seen;
 pub(crate) mod shared_poll;

@@ -1,26 +1,25 @@
-//! What an instance of the backend remembers about queues. It could find all of it out again.
+//! The states of the queues that an instance uses.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use queue_api::QueueName;
 use tokio::sync::Mutex;
 
-use crate::state::{
-    contention::Contention, cursor::Cursor, held::Held, knowledge::Knowledge, poll::PollInterval,
-    seen::Seen, shared_poll::SharedPoll, sizes::Sizes,
+use crate::{
+    lock::lock,
+    state::{
+        contention::Contention, cursor::Cursor, held::Held, knowledge::Knowledge, seen::Seen,
+        shared_poll::SharedPoll, sizes::Sizes,
+    },
 };
 
 /// How many queues without a call an instance remembers at least. The next call on another one finds
 /// out again what it needs to know.
 const REMEMBERED: usize = 512;
 
-/// The states of the queues that this instance uses or has used lately.
+/// Also of those that it has used lately.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
-    /// A std mutex, locked for a look-up only, never across an await.
     states: std::sync::Mutex<States>,
 }
 
@@ -60,7 +59,7 @@ impl States {
 
 impl Queues {
     pub(crate) fn state(&self, queue: &QueueName) -> Arc<QueueState> {
-        let mut states = self.states();
+        let mut states = lock(&self.states);
         states.calls += 1;
         let last_call = states.calls;
         if let Some(entry) = states.by_name.get_mut(queue) {
@@ -81,20 +80,16 @@ impl Queues {
 
     /// Wakes the waits of this instance on this queue.
     pub(crate) fn wake(&self, queue: &QueueName) {
-        if let Some(entry) = self.states().by_name.get(queue) {
+        if let Some(entry) = lock(&self.states).by_name.get(queue) {
             entry.state.shared_poll.notify();
         }
     }
 
     /// Wakes all waits of this instance.
     pub(crate) fn wake_all(&self) {
-        for entry in self.states().by_name.values() {
+        for entry in lock(&self.states).by_name.values() {
             entry.state.shared_poll.notify();
         }
-    }
-
-    fn states(&self) -> MutexGuard<'_, States> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,7 +110,6 @@ pub(crate) struct QueueState {
     /// Notified when a message may be ready sooner than known: by a call of this instance, or by
     /// a change stream.
     pub(crate) shared_poll: SharedPoll,
-    pub(crate) poll_interval: PollInterval,
 }
 
 #[cfg(test)]
@@ -132,12 +126,12 @@ mod tests {
         let used: Vec<_> = (0..3 * REMEMBERED)
             .map(|n| queues.state(&name(n)))
             .collect();
-        assert_eq!(queues.states().by_name.len(), 3 * REMEMBERED);
+        assert_eq!(lock(&queues.states).by_name.len(), 3 * REMEMBERED);
         for n in 0..20 * REMEMBERED {
             queues.state(&name(3 * REMEMBERED + n));
             queues.state(&name(3 * REMEMBERED));
         }
-        let number = queues.states().by_name.len();
+        let number = lock(&queues.states).by_name.len();
         assert!(number <= 5 * REMEMBERED, "{number}");
         for (n, state) in used.iter().enumerate() {
             assert!(Arc::ptr_eq(state, &queues.state(&name(n))), "{n}");
@@ -150,7 +144,7 @@ mod tests {
             queues.state(&name(3 * REMEMBERED));
         }
         assert!(often.upgrade().is_some());
-        let number = queues.states().by_name.len();
+        let number = lock(&queues.states).by_name.len();
         assert!(number <= 2 * REMEMBERED + 1, "{number}");
     }
 }

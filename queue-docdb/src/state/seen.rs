@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 use mongodb::bson::{DateTime, Uuid};
 use tokio::time::{Instant, timeout};
 
-use crate::document::stored::Stored;
+use crate::{document::stored::Stored, lock::lock};
 
 /// How long claims take what a look has found. What comes in behind their back, by another clock or a
 /// transaction that took its time, may lie before that.
@@ -43,7 +43,6 @@ pub(crate) struct Seen {
     turn: tokio::sync::Mutex<()>,
     /// Whether the last call that wanted its turn went on without it.
     is_hanging: AtomicBool,
-    /// A std mutex: it is held to move entries in or out, never across an await.
     memory: Mutex<Memory>,
 }
 
@@ -68,8 +67,12 @@ struct Memory {
 }
 
 impl Seen {
-    /// Waits until no other call of few entries is under way. Only one call waits for one that hangs.
-    pub(crate) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    /// Waits until no other call of few entries is under way, if this is one. Only one call waits for
+    /// one that hangs.
+    pub(crate) async fn turn(&self, entries: usize) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if entries > FEW {
+            return None;
+        }
         let turn = match self.is_hanging.load(Relaxed) {
             true => self.turn.try_lock().ok(),
             false => timeout(LONGEST_WAIT, self.turn.lock()).await.ok(),
@@ -81,7 +84,7 @@ impl Seen {
     /// The entries of these ids, if all are remembered. The caller has them alone until it puts them
     /// back.
     pub(crate) fn take(&self, ids: &[Uuid]) -> Option<HashMap<Uuid, Stored>> {
-        let mut memory = self.memory();
+        let mut memory = lock(&self.memory);
         if !ids.iter().all(|id| memory.has(id)) {
             return None;
         }
@@ -91,7 +94,7 @@ impl Seen {
 
     /// What a claim of `wanted` messages takes, if it needs no look.
     pub(crate) fn take_ahead(&self, wanted: usize) -> Option<Ahead> {
-        let mut memory = self.memory();
+        let mut memory = lock(&self.memory);
         let (ids, horizon, looked) = memory.ahead.take()?;
         let all = ids.len();
         let entries: Vec<_> = ids.into_iter().filter_map(|id| memory.take(id)).collect();
@@ -130,7 +133,7 @@ impl Seen {
             ahead.horizon = last.map_or(ahead.horizon, DateTime::from_millis);
         }
         let ids: Vec<Uuid> = ahead.entries.iter().map(|it| it.id).collect();
-        let mut memory = self.memory();
+        let mut memory = lock(&self.memory);
         for id in memory.ahead.take().into_iter().flat_map(|(ids, ..)| ids) {
             if let Some(entry) = memory.take(id) {
                 memory.put(entry.without_messages());
@@ -144,15 +147,11 @@ impl Seen {
 
     /// Remembers an entry as it was written.
     pub(crate) fn put(&self, entry: Stored) {
-        self.memory().put(entry);
+        lock(&self.memory).put(entry);
     }
 
     pub(crate) fn forget(&self, id: Uuid) {
-        self.memory().take(id);
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory).take(id);
     }
 }
 
@@ -198,7 +197,6 @@ mod tests {
                 parts: vec![part],
                 max_attempts: 3,
                 count: 1,
-                is_parted: false,
             },
             ids: vec![MessageId::new("m").expect("valid")],
             messages: vec![Message {
@@ -296,7 +294,7 @@ mod tests {
             let first = seen.take(&[entry(0).id]).expect("remembered");
             first.into_values().for_each(|entry| seen.put(entry));
         }
-        let memory = seen.memory();
+        let memory = lock(&seen.memory);
         let number = memory.used_lately.len() + memory.used_before.len();
         assert!((REMEMBERED..=2 * REMEMBERED).contains(&number), "{number}");
     }
@@ -304,10 +302,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_holds_up_no_other_for_long() {
         let seen = Seen::default();
-        let hanging = seen.turn().await;
+        let hanging = seen.turn(1).await;
         assert!(hanging.is_some());
-        assert!(seen.turn().await.is_none(), "it goes on without its turn");
+        assert!(seen.turn(1).await.is_none(), "it goes on without its turn");
         drop(hanging);
-        assert!(seen.turn().await.is_some());
+        assert!(seen.turn(1).await.is_some());
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::store::pause::real_time;
+use crate::{lock::lock, store::pause::real_time};
 
 /// How long waits rely on a poll of one of them. That wait may not be polled. After this time,
 /// another wait polls.
@@ -33,13 +33,18 @@ const RECHECK: Duration = Duration::from_millis(50);
 /// in, too.
 const LONGEST_RECHECK: Duration = Duration::from_secs(2);
 
+/// The pause after the first poll that found nothing. It doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest such pause. An idle consumer sends less than one command a second.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// How many ready messages a poll counts at most. Others are seen by the next poll.
 const MOST: usize = 256;
 
 /// The polls of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct SharedPoll {
-    /// A std mutex: it is held for a few assignments, never across an await.
     state: Mutex<State>,
     changed: Notify,
     /// Notified when a poll has ended or was dropped.
@@ -57,6 +62,9 @@ struct State {
     /// The number of the poll that others wait for, and when it began.
     under_way: Option<(u64, Instant)>,
     last: Option<Arc<PollResult>>,
+    /// How many polls in a row have found nothing. It outlives a wait, because a consumer waits again and
+    /// again.
+    empty: u32,
 }
 
 /// What a poll saw.
@@ -101,14 +109,14 @@ pub(crate) enum Permit<'a> {
 impl SharedPoll {
     /// Counts a wait. Returns the number of the first poll that serves it, too.
     pub(crate) fn join(&self) -> (WaitGuard<'_>, u64) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.waiting += 1;
         (WaitGuard(self), state.begun + 1)
     }
 
     /// A message may be ready sooner than known, so waits poll again.
     pub(crate) fn notify(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.needed = state.begun + 1;
         drop(state);
         self.changed.notify_waiters();
@@ -128,7 +136,7 @@ impl SharedPoll {
             let mut ended = pin!(self.ended.notified());
             ended.as_mut().enable();
             let until = {
-                let mut state = self.state();
+                let mut state = lock(&self.state);
                 if let Some(last) = state.last(number) {
                     return Permit::Shared(last);
                 }
@@ -145,6 +153,19 @@ impl SharedPoll {
         }
     }
 
+    /// A message is ready, so that the next pause is a short one.
+    pub(crate) fn reset_pause(&self) {
+        lock(&self.state).empty = 0;
+    }
+
+    /// How long to pause after a poll that found nothing.
+    pub(crate) fn next_pause(&self) -> Duration {
+        let mut state = lock(&self.state);
+        let doubled = FIRST_PAUSE * (1 << state.empty.min(16));
+        state.empty += 1;
+        doubled.min(LONGEST_PAUSE)
+    }
+
     fn begin(&self, state: &mut State) -> PollInFlight<'_> {
         let began = Instant::now();
         state.begun += 1;
@@ -155,10 +176,6 @@ impl SharedPoll {
             began,
             limit: state.waiting.clamp(1, MOST),
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,7 +190,7 @@ impl State {
 impl PollInFlight<'_> {
     /// Shares what the poll found.
     pub(crate) fn end(self, times: Vec<DateTime>, pause: Duration) -> Arc<PollResult> {
-        let mut state = self.shared.state();
+        let mut state = lock(&self.shared.state);
         // Messages that are still there after a pause: twice as many waits return as before.
         let at_least = match &state.last {
             Some(last) if last.ended + last.recheck_after() <= self.began => {
@@ -201,7 +218,7 @@ impl PollInFlight<'_> {
 
 impl Drop for PollInFlight<'_> {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
+        let mut state = lock(&self.shared.state);
         // Another wait may have taken over.
         if state
             .under_way
@@ -248,7 +265,7 @@ impl PollResult {
 
 impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
-        self.0.state().waiting -= 1;
+        lock(&self.0.state).waiting -= 1;
     }
 }
 
@@ -272,7 +289,7 @@ mod tests {
     }
 
     fn is_served(shared: &SharedPoll, number: u64) -> bool {
-        shared.state().last(number).is_some()
+        lock(&shared.state).last(number).is_some()
     }
 
     #[tokio::test(start_paused = true)]

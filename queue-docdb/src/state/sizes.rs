@@ -5,30 +5,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::document::stored::Stored;
 
 /// Averages over the entries that the last call found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sizes {
     messages: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-impl Default for Sizes {
-    fn default() -> Self {
-        Self {
-            messages: AtomicUsize::new(1),
-            bytes: AtomicUsize::new(1),
-        }
-    }
-}
-
 impl Sizes {
     /// How many entries have so many messages, probably.
     pub(crate) fn entries(&self, messages: usize) -> usize {
-        messages.div_ceil(self.messages.load(Relaxed)).max(1)
+        messages.div_ceil(self.messages.load(Relaxed).max(1)).max(1)
     }
 
     /// How many entries have so many bytes of messages, probably.
     pub(crate) fn entries_of(&self, bytes: usize) -> usize {
-        bytes / self.bytes.load(Relaxed)
+        bytes / self.bytes.load(Relaxed).max(1)
     }
 
     pub(crate) fn saw<'a>(&self, found: impl IntoIterator<Item = &'a Stored>) {
@@ -39,8 +30,8 @@ impl Sizes {
             entries += 1;
         }
         if let Some(average) = messages.checked_div(entries) {
-            self.messages.store(average.max(1), Relaxed);
-            self.bytes.store((bytes / entries).max(1), Relaxed);
+            self.messages.store(average, Relaxed);
+            self.bytes.store(bytes / entries, Relaxed);
         }
     }
 }

@@ -4,20 +4,20 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use mongodb::{
     Database,
     bson::{DateTime, Document, doc},
 };
-use queue_api::{Clock, async_trait};
+use queue_api::{Clock, async_trait, millis};
 
 use crate::{
-    document::instant,
+    lock::lock,
     store::{
         error::StoreError,
         monotonic::{elapsed, monotonic_now},
@@ -42,7 +42,7 @@ impl Time {
             let at_most = at_most.min(MEASURE_WITHIN);
             let _ = tokio::time::timeout(at_most, clock.refresh()).await;
         }
-        instant::floor(self.clock().now())
+        DateTime::from_millis(millis::floor(self.clock().now()))
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -62,14 +62,13 @@ impl Time {
 pub(crate) struct ServerClock {
     admin: Database,
     timeout: Duration,
-    /// A std mutex, locked for a copy only, never across an await.
     anchor: Mutex<Anchor>,
     /// When to measure again. Locked during a measurement; other calls use the last one then.
     due: tokio::sync::Mutex<Duration>,
     /// The latest time that `now` returned, in ms since the epoch. A new measurement may be
     /// behind the last one, but time never goes back: a message that was just released would
     /// not be ready yet.
-    latest: AtomicU64,
+    latest: AtomicI64,
     /// Whether a warning was logged that the server does not report its time.
     warned: AtomicBool,
 }
@@ -120,7 +119,7 @@ impl ServerClock {
             timeout,
             anchor: Mutex::new(best),
             due: tokio::sync::Mutex::new(monotonic_now() + REFRESH_AFTER),
-            latest: AtomicU64::new(0),
+            latest: AtomicI64::new(0),
             warned,
         })
     }
@@ -137,8 +136,8 @@ impl ServerClock {
         // Set before the measurement, which may be dropped: the next call must not wait again.
         *due = monotonic_now() + RETRY_AFTER;
         let pause = match measure(&self.admin, Deadline::after(self.timeout), &self.warned).await {
-            Ok(anchor) if self.anchor().may_be_replaced_by(&anchor) => {
-                *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = anchor;
+            Ok(anchor) if lock(&self.anchor).may_be_replaced_by(&anchor) => {
+                *lock(&self.anchor) = anchor;
                 REFRESH_AFTER
             }
             Ok(_) => RETRY_AFTER,
@@ -149,21 +148,14 @@ impl ServerClock {
         };
         *due = monotonic_now() + pause;
     }
-
-    fn anchor(&self) -> Anchor {
-        *self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
 impl Clock for ServerClock {
     fn now(&self) -> SystemTime {
-        let now = self.anchor().time_at(monotonic_now());
-        let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        });
-        let before = self.latest.fetch_max(millis, Ordering::Relaxed);
-        UNIX_EPOCH + Duration::from_millis(millis.max(before))
+        let now = millis::floor(lock(&self.anchor).time_at(monotonic_now()));
+        let before = self.latest.fetch_max(now, Ordering::Relaxed);
+        millis::to_time(now.max(before))
     }
 
     #[allow(clippy::disallowed_methods)] // this is the clock that others sleep by
@@ -250,15 +242,9 @@ pub(crate) async fn hello_once(admin: &Database, tries: &Retries) -> Result<Docu
     let ask = |command| tries.run(admin.run_command(doc! { command: 1 }));
     match ask("hello").await {
         // DocumentDB before 5.0 has the older name only.
-        Err(StoreError::Driver(error)) if is_command_error(&error, &UNKNOWN) => {
-            ask("isMaster").await
-        }
+        Err(error) if UNKNOWN.iter().any(|&code| error.has_code(code)) => ask("isMaster").await,
         answer => answer,
     }
-}
-
-fn is_command_error(error: &mongodb::error::Error, among: &[i32]) -> bool {
-    matches!(&*error.kind, mongodb::error::ErrorKind::Command(command) if among.contains(&command.code))
 }
 
 #[allow(clippy::disallowed_methods)] // the last resort, with a warning
@@ -268,6 +254,8 @@ fn wall_clock_now() -> SystemTime {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::atomic::AtomicU64, time::UNIX_EPOCH};
+
     use super::*;
 
     #[test]

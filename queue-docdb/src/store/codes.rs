@@ -251,6 +251,14 @@ pub(crate) fn refusal(error: &DriverError) -> Option<(i32, &str)> {
     }
 }
 
+/// The driver's error for a whole command that the server refused.
+#[cfg(test)]
+pub(crate) fn refused_command(code: i32, message: &str) -> DriverError {
+    let reply = serde_json::json!({ "code": code, "codeName": "", "errmsg": message });
+    let refused = serde_json::from_value(reply).expect("an error");
+    DriverError::from(DriverKind::Command(refused))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

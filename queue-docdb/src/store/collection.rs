@@ -62,17 +62,8 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// At most `limit` documents, found by `index` and in its order.
-    pub(crate) fn in_order_of(index: Index, filter: Document, limit: usize) -> Self {
-        Self::ordered(index.keys(), filter, limit)
-    }
-
-    /// At most `limit` documents, in order of `_id`.
-    pub(crate) fn in_order_of_id(filter: Document, limit: usize) -> Self {
-        Self::ordered(doc! { "_id": 1 }, filter, limit)
-    }
-
-    fn ordered(keys: Document, filter: Document, limit: usize) -> Self {
+    /// At most `limit` documents, found by the index on these keys and in its order.
+    pub(crate) fn in_order_of(keys: Document, filter: Document, limit: usize) -> Self {
         let mut query = Self::by_ids(filter, limit);
         query.options.sort = Some(keys.clone());
         query.options.hint = Some(Hint::Keys(keys));
@@ -149,28 +140,25 @@ impl QueueCollection {
             query.options.hint = None;
         }
         loop {
-            let error = match self
-                .find_once(&retries, max_bytes, query.clone(), &read)
-                .await
-            {
+            let finding = self.find_once(&retries, max_bytes, query.clone(), &read);
+            match finding.await {
                 Ok(found) => return Ok(found),
-                Err(error) => error,
-            };
-            if query.options.hint.is_none() || !error.is_missing_index() {
-                retries.after(error).await?;
-                continue;
-            }
-            // Another process deleted the queue, upgraded it to another version, or dropped the
-            // index.
-            self.state.knowledge.forget();
-            if restores_left > 0 {
-                self.restore().await?;
-                restores_left -= 1;
-            } else {
-                // Slow, but right. A client with the strict Stable API may not name a sparse
+                Err(error) if query.options.hint.is_none() || !error.is_missing_index() => {
+                    retries.after(error).await?;
+                }
+                // Another process deleted the queue, upgraded it to another version, or dropped the
                 // index.
-                self.check_now().await?;
-                query.options.hint = None;
+                Err(_) if restores_left > 0 => {
+                    self.state.knowledge.forget();
+                    self.restore().await?;
+                    restores_left -= 1;
+                }
+                // Slow, but right. A client with the strict Stable API may not name a sparse index.
+                Err(_) => {
+                    self.state.knowledge.forget();
+                    self.check_now().await?;
+                    query.options.hint = None;
+                }
             }
         }
     }
@@ -242,15 +230,6 @@ impl QueueCollection {
         self.run(command, write_reply::matched).await
     }
 
-    /// The same for delete statements.
-    pub(crate) async fn delete_repeatedly(
-        &self,
-        statements: Vec<Document>,
-    ) -> Result<u64, StoreError> {
-        let command = self.command("delete", statements);
-        self.run(command, write_reply::matched).await
-    }
-
     /// Sends a command that may be repeated after any error, until `read` can read a reply.
     pub(crate) async fn run<T>(
         &self,
@@ -272,14 +251,8 @@ impl QueueCollection {
     /// The number of documents that a majority has and that match the filter, which must use `_id`.
     ///
     /// A failover may undo what a find read. It does not undo what this write matched.
-    pub(crate) async fn held_by_majority(
-        &self,
-        filter: Option<Document>,
-    ) -> Result<u64, StoreError> {
-        match filter {
-            Some(filter) => self.update_repeatedly(vec![unchanged(filter)]).await,
-            None => Ok(0),
-        }
+    pub(crate) async fn held_by_majority(&self, filter: Document) -> Result<u64, StoreError> {
+        self.update_repeatedly(vec![unchanged(filter)]).await
     }
 
     /// The same for filters with the keys of an index by which each finds its documents.
@@ -316,7 +289,7 @@ impl QueueCollection {
         }
     }
 
-    fn command(&self, name: &str, statements: Vec<Document>) -> Document {
+    pub(crate) fn command(&self, name: &str, statements: Vec<Document>) -> Document {
         doc! {
             name: self.messages.name(),
             format!("{name}s"): statements,

@@ -3,7 +3,7 @@
 //! Their `Display` has labels and the server's whole reply in hex, also of each server that was not
 //! selected.
 
-use std::{borrow::Cow, error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt};
 
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
@@ -194,33 +194,33 @@ pub(crate) fn unknown_effect(operation: &str) -> &'static str {
 }
 
 /// The message for a kind. The cause follows.
-pub(crate) fn explanation(kind: ErrorKind, operation: &str) -> Cow<'static, str> {
+pub(crate) fn explanation(kind: ErrorKind, operation: &str) -> String {
     let text = match kind {
         ErrorKind::Unavailable => "the database is not available, or refuses this for now",
         ErrorKind::TimedOut => {
             let unknown_effect = unknown_effect(operation);
-            return format!("the database reached a time limit{unknown_effect}").into();
+            return format!("the database reached a time limit{unknown_effect}");
         }
         ErrorKind::Denied => "the database refuses this user",
         ErrorKind::InvalidInput => "the database does not accept this",
         _ => "the database answered with an error",
     };
-    text.into()
+    text.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use mongodb::error::CommandError;
-    use serde_json::json;
-
     use super::*;
+    use crate::store::codes::refused_command;
 
     #[test]
     fn a_drivers_error_can_be_had_and_its_debug_is_short() {
-        let reply = json!({ "code": 13, "codeName": "", "errmsg": "no" });
-        let refused: CommandError = serde_json::from_value(reply).expect("an error");
-        let refused = DriverError::from(DriverKind::Command(refused));
-        let error = explained_by(refused, ErrorKind::Denied, "ack", "refused");
+        let error = explained_by(
+            refused_command(13, "no"),
+            ErrorKind::Denied,
+            "ack",
+            "refused",
+        );
         assert_eq!(error.to_string(), "ack: refused: code 13: no");
         assert_eq!(format!("{error:#}"), "ack: refused: code 13: no");
         let cause = driver_error(&error).expect("a driver's error");

@@ -1,6 +1,6 @@
 //! Errors of the store, and their mapping to [`Error`].
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
@@ -8,7 +8,6 @@ use queue_api::{Error, ErrorKind};
 use crate::store::{
     codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusal},
     driver_error::{explained_by, explanation, unknown_effect, words},
-    limit::Limit,
 };
 
 /// What went wrong between this crate and the database.
@@ -26,12 +25,6 @@ pub(crate) enum StoreError {
          (tokio::time::resume) while the database is used"
     )]
     PausedClock,
-    /// The runtime that connected has ended.
-    #[error(
-        "the tokio runtime in which this backend was connected has ended, and the connections \
-         with it; connect again in this runtime, or use one runtime for all calls"
-    )]
-    RuntimeEnded,
     /// The server accepted a command and refused a statement in it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -50,13 +43,8 @@ pub(crate) enum StoreError {
     /// Another writer enqueued the same id during a transaction, which has ended it.
     #[error("the transaction conflicts with another write")]
     TransactionConflict(#[source] Refusal),
-    /// The application did not start a transaction, or has ended it.
-    #[error(
-        "no transaction is under way in this session; call its start_transaction first, and again \
-         after a commit or an abort"
-    )]
-    NoTransaction,
-    /// A setting, a name, an index or a collection that does not serve. The text says which, and why.
+    /// What does not serve: a setting, a name, an index, a collection, a session or a runtime. The text
+    /// says why.
     #[error("{0}")]
     Invalid(String),
     /// The index is still being built.
@@ -69,6 +57,25 @@ pub(crate) enum StoreError {
         collection: String,
         after: Duration,
     },
+}
+
+/// The operation timeout, and what else may explain that it has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) after: Duration,
+    /// Whether the runtime that connected may not be running.
+    pub(crate) is_runtime_doubtful: bool,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.after)?;
+        if self.is_runtime_doubtful {
+            let why = "the tokio runtime in which this backend was connected may not be running";
+            write!(f, "; {why}")?;
+        }
+        Ok(())
+    }
 }
 
 /// The server's error about one statement.
@@ -150,9 +157,7 @@ impl StoreError {
             Self::Unconfirmed { reason, .. } => kind_of_concern(reason.code, &reason.message),
             Self::Uncertain | Self::TransactionConflict(_) => ErrorKind::Unavailable,
             Self::Unreadable(_) => ErrorKind::Internal,
-            Self::Invalid(_) | Self::NoTransaction | Self::PausedClock | Self::RuntimeEnded => {
-                ErrorKind::InvalidInput
-            }
+            Self::Invalid(_) | Self::PausedClock => ErrorKind::InvalidInput,
         }
     }
 
@@ -187,17 +192,17 @@ impl StoreError {
     }
 }
 
-/// For `map_err`: the public error of `operation`.
-pub(crate) fn during(operation: &'static str) -> impl FnOnce(StoreError) -> Error {
-    move |error| error.during(operation)
+/// Makes a call, with the public error of `operation`.
+pub(crate) async fn during<T>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, Error> {
+    call.await.map_err(|error| error.during(operation))
 }
 
 #[cfg(test)]
 mod tests {
     use std::{error::Error as _, io};
-
-    use mongodb::error::CommandError;
-    use serde_json::json;
 
     use super::*;
 
@@ -213,11 +218,8 @@ mod tests {
         StoreError::Refused(Refusal { code, message })
     }
 
-    /// The driver's error for a whole command that the server refused.
     fn command(code: i32) -> StoreError {
-        let reply = json!({ "code": code, "codeName": "", "errmsg": "no" });
-        let refused: CommandError = serde_json::from_value(reply).expect("an error");
-        StoreError::from(DriverError::from(DriverKind::Command(refused)))
+        codes::refused_command(code, "no").into()
     }
 
     /// The codes of the table, and one that no server has.

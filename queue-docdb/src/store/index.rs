@@ -124,17 +124,14 @@ impl Index {
 
 /// The same fields in the same order and direction. A shell writes numbers of other types.
 fn are_equal(keys: &Document, others: &Document) -> bool {
-    let direction = |value: &Bson| match value {
-        Bson::Int32(number) => Some(f64::from(*number)),
-        Bson::Int64(number) => Some(*number as f64),
-        Bson::Double(number) => Some(*number),
-        _ => None,
-    };
-    let normal = |keys: &Document| -> Vec<(String, Option<f64>)> {
-        let fields = keys.iter();
-        fields
-            .map(|(field, value)| (field.clone(), direction(value)))
-            .collect()
-    };
-    normal(keys) == normal(others)
+    fn normal<'a>((field, value): (&'a String, &Bson)) -> (&'a String, Option<f64>) {
+        let direction = match value {
+            Bson::Int32(number) => Some(f64::from(*number)),
+            Bson::Int64(number) => Some(*number as f64),
+            Bson::Double(number) => Some(*number),
+            _ => None,
+        };
+        (field, direction)
+    }
+    keys.iter().map(normal).eq(others.iter().map(normal))
 }

@@ -11,7 +11,7 @@ use crate::store::{
 };
 
 /// The reply to an insert.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Inserted {
     /// The refused documents, by position.
     pub(crate) refused: HashMap<usize, Refusal>,

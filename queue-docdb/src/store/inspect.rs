@@ -58,10 +58,10 @@ impl QueueCollection {
     /// # Errors
     /// The collection is another program's, or a queue of another version.
     pub(crate) async fn check(&self) -> Result<Contents, StoreError> {
-        if self.state.knowledge.is_queue() {
-            return Ok(Contents::Queue);
+        match self.state.knowledge.indexes() {
+            Some(_) => Ok(Contents::Queue),
+            None => self.check_now().await,
         }
-        self.check_now().await
     }
 
     /// The same, but always looks.
@@ -77,7 +77,6 @@ impl QueueCollection {
                 "the collection `{collection}` {what}, so it is not a queue; use another queue \
                  name or collection_prefix"
             ))),
-            Contents::Queue => Ok(Contents::Queue),
             other => Ok(other),
         }
     }
@@ -85,7 +84,8 @@ impl QueueCollection {
     /// Whether finds that name an index see all messages. If not, they must not name one.
     pub(crate) async fn indexes_serve(&self) -> Result<bool, StoreError> {
         let contents = self.check().await?;
-        if self.state.knowledge.indexes() >= Indexes::Listed || contents != Contents::Queue {
+        let known = self.state.knowledge.indexes();
+        if known >= Some(Indexes::Listed) || contents != Contents::Queue {
             return Ok(true);
         }
         let existing = match self.indexes().await {
@@ -107,23 +107,17 @@ impl QueueCollection {
         if let Some(versioned) = self.version().await? {
             return Ok(versioned);
         }
-        match self.description().await? {
-            None => return Ok(Contents::Missing),
-            Some(described) => {
-                if let Some(what) = peculiarity(&described) {
-                    return Ok(Contents::Foreign(what));
-                }
-            }
+        let Some(described) = self.description().await? else {
+            return Ok(Contents::Missing);
+        };
+        if let Some(what) = peculiarity(&described) {
+            return Ok(Contents::Foreign(what));
         }
         // The first one tells whose collection it is. Another instance may have made the queue
         // since the look at the version. An enqueue that created the collection stored a message.
         let read = |found: &RawDocument| {
-            let has_version_id = |found: &RawDocument| {
-                found
-                    .get_str("queue-docdb")
-                    .is_ok_and(|what| what == "schema")
-            };
-            if found.get_document("_id").is_ok_and(has_version_id) {
+            let id = found.get_document("_id");
+            if id.is_ok_and(|id| id.get_str("queue-docdb") == Ok("schema")) {
                 None
             } else if decode::is_entry(found) {
                 Some(Contents::Unversioned)
@@ -150,10 +144,10 @@ impl QueueCollection {
         };
         let found = self.first(doc! { "_id": id() }, read).await?;
         Ok(found.map(|(contents, is_keyed)| {
-            match contents {
-                Contents::Queue => self.state.knowledge.learn_queue(is_keyed),
-                // A call that enqueues must look, so nothing is remembered.
-                _ => self.state.knowledge.forget_but(is_keyed),
+            self.state.knowledge.learn_keyed(is_keyed);
+            // Of others nothing is remembered: a call that enqueues must look.
+            if contents == Contents::Queue {
+                self.state.knowledge.learn_indexes(Indexes::Unknown);
             }
             contents
         }))

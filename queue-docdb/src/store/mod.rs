@@ -9,7 +9,6 @@ pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod insert;
 pub(crate) mod inspect;
-pub(crate) mod limit;
 pub(crate) mod monotonic;
 pub(crate) mod pause;
 pub(crate) mod prepare;

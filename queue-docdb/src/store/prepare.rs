@@ -40,24 +40,20 @@ impl QueueCollection {
         let mut is_new = false;
         loop {
             match contents {
-                Contents::Missing => {}
+                // Elastic clusters do not create a collection with its first index.
+                Contents::Missing => is_new = self.create_collection().await?,
                 Contents::Deleted => {
                     let version = doc! { "_id": inspect::id() };
                     let revival = doc! { "q": version, "u": { "$unset": { DELETED: "" } } };
                     self.update_repeatedly(vec![revival]).await?;
-                    contents = self.check_now().await?;
-                    continue;
                 }
-                _ => break,
+                _ => return self.complete(contents, is_new).await,
             }
-            // Elastic clusters do not create a collection with its first index.
-            is_new = self.create_collection().await?;
             contents = match is_new {
                 true => Contents::Empty,
                 false => self.check_now().await?,
             };
         }
-        self.complete(contents, is_new).await
     }
 
     /// Adds what a queue has lost. Does nothing if there is no queue.
@@ -177,25 +173,22 @@ impl QueueCollection {
         let documents = self.messages.clone_with_type::<Document>();
         let mut retries = self.deadline.retries();
         loop {
-            let error = match retries
-                .run(documents.insert_one(version_document(is_keyed)))
-                .await
-            {
+            let inserting = documents.insert_one(version_document(is_keyed));
+            match retries.run(inserting).await {
                 Ok(_) => {
-                    self.state.knowledge.learn_queue(is_keyed);
+                    self.state.knowledge.learn_keyed(is_keyed);
                     return Ok(());
                 }
-                Err(error) => error,
-            };
-            if error.is_duplicate() {
                 // Another instance was first, perhaps one of another version.
-                return match self.check_now().await? {
-                    Contents::Queue | Contents::Deleted => Ok(()),
-                    // It was undone.
-                    _ => Err(StoreError::Uncertain),
-                };
+                Err(error) if error.is_duplicate() => {
+                    return match self.check_now().await? {
+                        Contents::Queue | Contents::Deleted => Ok(()),
+                        // It was undone.
+                        _ => Err(StoreError::Uncertain),
+                    };
+                }
+                Err(error) => retries.after(error).await?,
             }
-            retries.after(error).await?;
         }
     }
 }

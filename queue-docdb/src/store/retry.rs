@@ -8,8 +8,7 @@ use std::{future::IntoFuture, time::Duration};
 use tokio::time::Instant;
 
 use crate::store::{
-    error::StoreError,
-    limit::Limit,
+    error::{Limit, StoreError},
     monotonic::{elapsed, monotonic_now},
     pause::{jittered, real_time},
 };
@@ -115,6 +114,19 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
+    /// Pauses before another try after other calls have changed the same messages first.
+    ///
+    /// # Errors
+    /// No time is left.
+    pub(crate) async fn contended(self) -> Result<(), StoreError> {
+        let pause = jittered(FIRST_PAUSE);
+        if self.left() <= pause {
+            return Err(StoreError::Uncertain);
+        }
+        real_time(Instant::now() + pause).await;
+        Ok(())
+    }
+
     pub(crate) fn retries(self) -> Retries {
         Retries {
             deadline: self,
@@ -136,21 +148,17 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    /// When the next try must end. Only the first silence is cut short: a server that is slow may
-    /// need the rest.
-    pub(crate) fn next_try(&self) -> Deadline {
-        match self.has_timed_out {
-            true => self.deadline,
-            false => self.deadline.of_first_try(),
-        }
-    }
-
     /// The driver's answer to a command that may be sent again after any error.
     pub(crate) async fn run<T>(
         &self,
         call: impl IntoFuture<Output = mongodb::error::Result<T>>,
     ) -> Result<T, StoreError> {
-        self.next_try().run(call).await
+        // Only the first silence is cut short: a server that is slow may need the rest.
+        let deadline = match self.has_timed_out {
+            true => self.deadline,
+            false => self.deadline.of_first_try(),
+        };
+        deadline.run(call).await
     }
 
     /// Pauses before the next try. After a silence it does not: the next try has another connection.
@@ -189,19 +197,6 @@ impl Retries {
             StoreError::TimedOut(_) => self.after(error).await,
             error => Err(self.last.take().unwrap_or(error)),
         }
-    }
-
-    /// Pauses before another try after other calls have changed the same messages first.
-    ///
-    /// # Errors
-    /// No time is left.
-    pub(crate) async fn contended(&mut self) -> Result<(), StoreError> {
-        let pause = jittered(self.longest.min(FIRST_PAUSE));
-        if self.deadline.left() <= pause {
-            return Err(StoreError::Uncertain);
-        }
-        real_time(Instant::now() + pause).await;
-        Ok(())
     }
 
     /// The error of the last try, for a call that must not be retried.

@@ -31,14 +31,6 @@ pub(crate) struct Unreadable {
 }
 
 impl Unreadable {
-    pub(crate) fn new(document: &RawDocument, damage: Damage) -> Self {
-        Self {
-            id: exact_id(document).map(Box::new),
-            damage,
-            is_set_aside: document.get_bool(VISIBLE_AT) == Ok(false),
-        }
-    }
-
     /// The entry's `_id`, if it has one.
     pub(crate) fn entry(&self) -> Option<Uuid> {
         match self.id.as_deref() {
@@ -101,8 +93,13 @@ impl QueueCollection {
         query: Query,
         read: impl Fn(&RawDocument) -> Result<Stored, Damage> + Send + Sync,
     ) -> Result<FoundEntries, StoreError> {
-        let read =
-            |found: &RawDocument| read(found).map_err(|damage| Unreadable::new(found, damage));
+        let read = |found: &RawDocument| {
+            read(found).map_err(|damage| Unreadable {
+                id: exact_id(found).map(Box::new),
+                damage,
+                is_set_aside: found.get_bool(VISIBLE_AT) == Ok(false),
+            })
+        };
         let (all, is_whole) = self.find_within(max_bytes, query, read).await?;
         let mut found = FoundEntries {
             number: all.len(),

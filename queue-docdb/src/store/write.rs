@@ -39,7 +39,7 @@ use crate::{
 /// commands cost more than a look.
 pub(crate) const MOST_DELETES: usize = 4;
 
-/// The most bytes of updates in a command. Servers accept a command of 16 MiB.
+/// The most bytes of documents or updates in a command. Servers accept a command of 16 MiB.
 const MOST_BYTES: usize = 15 << 20;
 
 /// The most that a call adds to a revision.
@@ -52,15 +52,9 @@ pub(crate) struct Write {
     pub(crate) seen: i64,
     /// If its `_id` may come again.
     pub(crate) born: Option<i64>,
-    pub(crate) to: To,
+    /// An empty one states that nothing has changed since. `None`: the entry is deleted.
+    pub(crate) update: Option<Document>,
     pub(crate) trace: Trace,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum To {
-    /// An update of its fields. An empty one states that nothing has changed since.
-    Update(Document),
-    Deleted,
 }
 
 impl QueueCollection {
@@ -76,30 +70,26 @@ impl QueueCollection {
         added: i64,
         longest: Duration,
     ) -> Result<Vec<Written>, StoreError> {
-        let is_delete = |index: &usize| writes[*index].to == To::Deleted;
-        let (deletes, updates): (Vec<usize>, Vec<usize>) = (0..writes.len()).partition(is_delete);
-        let select = |indexes: &[usize]| -> Vec<&Write> {
-            indexes.iter().map(|&index| &writes[index]).collect()
-        };
-        let (updated, deleted) = (select(&updates), select(&deletes));
+        let (deletes, updates): (Vec<&Write>, Vec<&Write>) =
+            writes.iter().partition(|write| write.update.is_none());
         // The answer is a number. If it is that of one entry, it tells what was done to it.
-        let chunk = if deleted.len() <= MOST_DELETES {
-            1
-        } else {
-            deleted.len()
+        let chunk = match deletes.len() {
+            ..=MOST_DELETES => 1,
+            all => all,
         };
-        let deleted = deleted
+        let deleted = deletes
             .chunks(chunk)
             .map(|part| self.write_deletes(part, longest));
         let updated =
-            parts_of_commands(&updated).map(|part| self.write_updates(part, added, longest));
+            parts_of_commands(&updates).map(|part| self.write_updates(part, added, longest));
         let (updated, deleted) = tokio::try_join!(try_join_all(updated), try_join_all(deleted))?;
-        let did = updated.into_iter().chain(deleted).flatten();
-        let mut written = vec![Written::Unknown; writes.len()];
-        for (index, did) in updates.into_iter().chain(deletes).zip(did) {
-            written[index] = did;
-        }
-        Ok(written)
+        let mut updated = updated.into_iter().flatten();
+        let mut deleted = deleted.into_iter().flatten();
+        let did = writes.iter().map(|write| match write.update {
+            Some(_) => updated.next(),
+            None => deleted.next(),
+        });
+        Ok(did.map(|did| did.unwrap_or(Written::Unknown)).collect())
     }
 
     async fn write_updates(
@@ -113,14 +103,11 @@ impl QueueCollection {
             Ok(matched) if matched == writes.len() as u64 => {
                 return Ok(vec![Written::Yes; writes.len()]);
             }
-            Ok(matched) => Some(matched),
+            Ok(matched) => matched,
             Err(error) => {
                 self.before_look(error).await?;
-                None
+                return self.unanswered_updates(writes, added).await;
             }
-        };
-        let Some(matched) = matched else {
-            return self.unanswered_updates(writes, added).await;
         };
         let entries = self.written_entries(writes).await?;
         let made = are_made(writes, added, &entries);
@@ -157,7 +144,7 @@ impl QueueCollection {
         let is_open = |index: &usize| written[*index] == Written::NotYet;
         let open: Vec<usize> = (0..writes.len()).filter(is_open).collect();
         let fence = |index: &usize| Write {
-            to: To::Update(doc! {}),
+            update: Some(doc! {}),
             // It ends no lease and makes none, so only its revision shows it.
             trace: Trace::Ended(Vec::new()),
             ..writes[*index].clone()
@@ -209,14 +196,14 @@ impl QueueCollection {
 
     /// Returns whether a majority has all of these entries at these revisions.
     pub(crate) async fn are_at(&self, revs: &[(Uuid, i64)]) -> Result<bool, StoreError> {
-        let filters = (!revs.is_empty()).then(|| are_at(revs.iter().copied()));
-        Ok(self.held_by_majority(filters).await? == revs.len() as u64)
+        let filter = are_at(revs.iter().copied());
+        Ok(revs.is_empty() || self.held_by_majority(filter).await? == revs.len() as u64)
     }
 
     /// Returns whether a majority has none of these entries.
     pub(crate) async fn are_absent(&self, ids: &[Uuid]) -> Result<bool, StoreError> {
-        let filter = (!ids.is_empty()).then(|| doc! { ID: { "$in": ids } });
-        Ok(self.held_by_majority(filter).await? == 0)
+        let filter = doc! { ID: { "$in": ids } };
+        Ok(ids.is_empty() || self.held_by_majority(filter).await? == 0)
     }
 
     /// The same collection for a write whose outcome can be looked up afterwards.
@@ -301,21 +288,27 @@ pub(crate) fn are_at(revs: impl IntoIterator<Item = (Uuid, i64)>) -> Document {
 pub(crate) fn parts_of_commands<'a>(
     updates: &'a [&'a Write],
 ) -> impl Iterator<Item = &'a [&'a Write]> {
+    let bytes = |write: &&Write| write.update.as_ref().map_or(0, encode::most_bytes);
     let mut rest = updates;
     std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |write: &&&Write| {
-            bytes += match &write.to {
-                To::Update(update) => encode::most_bytes(update),
-                To::Deleted => 0,
-            };
-            bytes <= MOST_BYTES
-        };
-        let fitting = rest.iter().take_while(fits).count().max(1);
-        let (part, others) = rest.split_at(fitting.min(rest.len()));
+        let (part, others) = rest.split_at(fitting(rest, bytes));
         rest = others;
         (!part.is_empty()).then_some(part)
     })
+}
+
+/// How many of these fit into a command, at least one if there are any.
+pub(crate) fn fitting<T>(items: &[T], bytes_of: impl Fn(&T) -> usize) -> usize {
+    let mut bytes = 0;
+    let fits = |item: &&T| {
+        bytes += bytes_of(item);
+        bytes <= MOST_BYTES
+    };
+    items
+        .iter()
+        .take_while(fits)
+        .count()
+        .max(items.len().min(1))
 }
 
 pub(crate) fn delete_statement(writes: &[&Write]) -> Document {
@@ -327,7 +320,7 @@ pub(crate) fn delete_statement(writes: &[&Write]) -> Document {
 pub(crate) fn update_statements(writes: &[&Write], added: i64) -> Vec<Document> {
     let mut groups: Vec<(&Document, Vec<(Uuid, i64)>)> = Vec::new();
     for write in writes {
-        let To::Update(update) = &write.to else {
+        let Some(update) = &write.update else {
             continue;
         };
         match groups.iter_mut().find(|(other, _)| *other == update) {
@@ -337,12 +330,7 @@ pub(crate) fn update_statements(writes: &[&Write], added: i64) -> Vec<Document> 
     }
     let statement = |(update, revs): (&Document, Vec<(Uuid, i64)>)| {
         let mut update = update.clone();
-        let mut increments = match update.remove("$inc") {
-            Some(increments) => increments.as_document().cloned().unwrap_or_default(),
-            None => Document::new(),
-        };
-        increments.insert(REV, added);
-        update.insert("$inc", increments);
+        update.insert("$inc", doc! { REV: added });
         doc! { "q": are_at(revs), "u": update, "multi": true }
     };
     groups.into_iter().map(statement).collect()

@@ -127,7 +127,6 @@ mod tests {
             parts: nonces.iter().enumerate().map(part).collect(),
             max_attempts: 25,
             count: 0,
-            is_parted: true,
         }
     }
 

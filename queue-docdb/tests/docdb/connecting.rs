@@ -49,6 +49,9 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
         (DocDbBackend::builder("localhost"), "URI"),
         (DocDbBackend::builder(uri), "names a database"),
         (builder(uri).database("no/slash"), "database name"),
+        (builder(uri).database("a.b"), "database name"),
+        (builder(uri).database("a b"), "database name"),
+        (builder(uri).database("a$"), "database name"),
         (
             builder(uri)
                 .database("shop")
@@ -57,6 +60,11 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
         ),
         (builder(uri).collection_prefix("system."), "prefix"),
         (builder(uri).collection_prefix("a.system."), "prefix"),
+        (builder(uri).collection_prefix(".a"), "prefix"),
+        (builder(uri).collection_prefix("a$"), "prefix"),
+        (builder(uri).collection_prefix("a b"), "prefix"),
+        (builder(uri).collection_prefix("-a"), "prefix"),
+        (builder(uri).collection_prefix("ä"), "prefix"),
         (builder(uri).database("local"), "database name"),
         (builder(uri).database("config"), "database name"),
         (builder(uri).database("Admin"), "database name"),
@@ -78,6 +86,10 @@ async fn invalid_settings_are_refused_before_anything_is_sent() {
         (
             builder("mongodb://shop.x.eu-west-1.docdb.amazonaws.com/?replicaSet=rs1"),
             "must be rs0",
+        ),
+        (
+            builder("mongodb://ada:pw@x.docdb.amazonaws.com/?authMechanism=SCRAM-SHA-256"),
+            "must be SCRAM-SHA-1",
         ),
         (
             builder("mongodb://localhost/?authMechanism=MONGODB-AWS"),

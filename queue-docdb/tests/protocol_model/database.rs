@@ -82,7 +82,7 @@ impl Doc {
     fn put(&mut self, to: &Entry) {
         self.entry = to.clone();
         if to.whole().is_none() {
-            (self.entry.is_parted, self.entry.count) = (true, 0);
+            self.entry.count = 0;
         }
     }
 }

@@ -111,7 +111,6 @@ pub(crate) fn new_doc(born: u8, ids: &[usize], run: &Run) -> Doc {
             }],
             max_attempts: run.max_attempts(),
             count: ids.len(),
-            is_parted: false,
         },
     }
 }

@@ -222,7 +222,7 @@ proptest! {
             attempts: 0,
             fate: Fate::Live { at, lease: None },
         };
-        let mut entry = Entry { parts: vec![part], max_attempts, count, is_parted: false };
+        let mut entry = Entry { parts: vec![part], max_attempts, count };
         let message = Message { at, attempts: 0, lease: None, dead: None };
         let mut model = Model {
             messages: vec![Some(message); count],
