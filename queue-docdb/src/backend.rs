@@ -124,7 +124,7 @@ impl Direct {
         Ok(Deadline::after(self.timeout).in_doubtful_runtime(is_doubtful))
     }
 
-    /// The queue's collection. Each call finds out itself what is there.
+    /// The queue's collection. The call itself checks what it holds.
     pub(crate) fn collection(&self, queue: &QueueName) -> Result<QueueCollection, StoreError> {
         let deadline = self.deadline()?;
         let name = self.prefix.collection(queue)?;

@@ -187,8 +187,8 @@ impl DocDbBuilder {
     /// [`DEFAULT_OPERATION_TIMEOUT`](Self::DEFAULT_OPERATION_TIMEOUT), 10 seconds. More than 366
     /// days count as 366 days.
     ///
-    /// A silent connection costs a third of it where the command may be sent again. All other
-    /// commands, such as an insert, wait for their answer.
+    /// If a connection is silent, a command that may be repeated is sent again after a third of this
+    /// time. All other commands, such as an insert, wait for their answer.
     ///
     /// `purge` and `redrive` may take this long for each thousand messages, and `wait` for each
     /// look at the database.

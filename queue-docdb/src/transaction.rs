@@ -102,12 +102,12 @@ impl DocDbBackend {
     ///
     /// # Details
     ///
-    /// - Lease before the transaction's first command: it sees what there was then, so the receipt of
-    ///   a later lease is `Lost` to it.
-    /// - Outcomes are true only if the commit succeeds. Before that, a failover may undo what they
-    ///   rest on: after an abort, `Lost` and `Duplicate` prove nothing.
+    /// - Lease before the transaction's first command. A transaction sees the data as of that command,
+    ///   so a receipt that is leased later is `Lost`.
+    /// - Outcomes are true only if the commit succeeds. After an abort, ignore them: a failover may have
+    ///   undone the data that they were based on.
     /// - If the answer to the commit was lost, repeat the commit. The driver does so once.
-    /// - A consumer may be slow to notice: it is woken by a change stream or when it polls next.
+    /// - Consumers see the messages at their next poll or change stream event.
     /// - A transaction holds what it acked. A call that acks, extends or purges the same messages
     ///   waits for it or gets a retryable error.
     /// - DocumentDB allows a transaction one minute and 32 MB of changes, and has none on elastic

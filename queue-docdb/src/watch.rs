@@ -46,8 +46,8 @@ const MAX_AWAIT: Duration = Duration::from_secs(10);
 /// An empty answer after this time proves that the server holds `getMore`s, so the stream works.
 const HELD: Duration = Duration::from_secs(5);
 
-/// How often the reader shows that it runs.
-const BEAT: Duration = Duration::from_secs(1);
+/// The interval of the reader's heartbeat.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// After this time without one, the reader's runtime has stopped or is blocked. Then waits poll, and
 /// another reader takes over.
@@ -180,7 +180,7 @@ impl Watch {
                     }
                     usage.ran = Instant::now();
                 }
-                real_time(Instant::now() + BEAT).await;
+                real_time(Instant::now() + HEARTBEAT).await;
             }
         };
         tokio::select! {

@@ -28,25 +28,26 @@ use crate::{
 /// How many entries one command changes. Each such chunk has the operation timeout.
 const CHUNK: usize = 1000;
 
-/// In milliseconds. The times of two processes differ by at most a round trip to the server.
+/// How much later than the call a message may seem, in milliseconds. The clocks of two processes differ by
+/// a round trip at most.
 const PURGE_MARGIN: i64 = 1000;
 
-/// In milliseconds: a day.
+/// In milliseconds: a day. A time further ahead is damage.
 const LONGEST_PURGE: i64 = 24 * 3600 * 1000;
 
-/// For how long rounds count as progress that have changed something.
+/// How long a round that changed something counts as progress.
 const LONGEST_ROUNDS: Duration = Duration::from_secs(60);
 
 /// How often in a row a chunk may be changed by others first. Each takes two round trips.
 const MOST_LOST: u32 = 100;
 
-/// What a chunk came to.
+/// The result of a chunk.
 struct Chunk {
     /// Messages that were changed.
     changed: u64,
     /// Whether others have changed some of its entries first.
     is_lost: bool,
-    /// Whether some of its documents could not be read. The next look does not find them.
+    /// Whether some of its documents could not be read. The next find does not return them.
     is_set_aside: bool,
     found: usize,
     /// The last place in the list of dead letters.
@@ -90,7 +91,7 @@ impl QueueCollection {
     /// Makes rounds until a majority has none of the entries that the filter selects. Returns how many
     /// messages they have changed. `round` gets the number of the round, from 0.
     ///
-    /// A failover may undo what a round's look showed: that another process has changed the rest, or
+    /// A failover may undo what a round's find showed: that another process has changed the rest, or
     /// this one in an earlier call.
     async fn until_none_left<F: Future<Output = Result<u64, StoreError>>>(
         &self,
@@ -103,7 +104,7 @@ impl QueueCollection {
         for number in 0.. {
             let more = round(number).await?;
             changed += more;
-            // By the clock of a producer, its messages may have been there before the call for ever.
+            // A producer's clock may be slow. Then its new messages always look older than the call.
             lost = match more > 0 && began.elapsed() < LONGEST_ROUNDS {
                 true => 0,
                 false => lost + 1,
@@ -246,7 +247,7 @@ impl QueueCollection {
         let end = instant::after(began, 1);
         let filter = doc! { DEAD_KEY: dead_until(end) };
         let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
-        // What has died since the first round was made ready once.
+        // Letters that died after the first round were redriven in it.
         let round = |number| self.change_dead((number > 0).then_some(end), redrive);
         self.until_none_left(Index::DeadLetters, &filter, round)
             .await
@@ -326,7 +327,7 @@ impl QueueCollection {
 
 /// Selects what was enqueued after a call began.
 pub(super) fn enqueued_since(began: DateTime) -> Document {
-    // A time that no purge lasts to is damaged, and so is an array.
+    // An array is damage.
     let [after, before] = [PURGE_MARGIN, LONGEST_PURGE].map(|millis| instant::after(began, millis));
     let is_array = format!("{ENQUEUED_AT}.0");
     doc! { ENQUEUED_AT: { "$gt": after, "$lt": before }, is_array: { "$exists": false } }
@@ -334,7 +335,6 @@ pub(super) fn enqueued_since(began: DateTime) -> Document {
 
 /// Selects the places in the list of dead letters of those that died before `end`.
 fn dead_until(end: DateTime) -> Document {
-    // A time that no purge lasts to is damaged.
     let [end, never] =
         [end, instant::after(end, LONGEST_PURGE)].map(|time| dead_time(time.timestamp_millis()));
     doc! { "$exists": true, "$not": { "$gte": end, "$lt": never } }

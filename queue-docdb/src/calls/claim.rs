@@ -41,7 +41,7 @@ struct Met {
 pub(crate) struct TakenEntry {
     stored: Stored,
     /// Its nonce is that of the round, which finds out by it which of its writes were carried out.
-    claim: entry::Claim,
+    claim: entry::NewLease,
     after: Entry,
     /// With the ready times that they had.
     taken: Vec<(Millis, Taken)>,
@@ -85,7 +85,7 @@ impl<'a> Claim<'a> {
         self.met.len()
     }
 
-    /// Entries that have no others, and are ready again.
+    /// Entries of which the call has leased all, and whose leases have expired.
     pub(crate) fn met_again(&self, now: DateTime) -> impl Iterator<Item = Uuid> {
         let is_again = move |met: &Met| met.is_all && met.until <= now.timestamp_millis();
         let again = self.met.iter().filter(move |(_, met)| is_again(met));
@@ -143,7 +143,7 @@ impl<'a> Claim<'a> {
         let until = now.saturating_add(visibility_millis);
         TakenEntry {
             after: stored.entry.clone(),
-            claim: entry::Claim { nonce, now, until },
+            claim: entry::NewLease { nonce, now, until },
             stored,
             taken: Vec::new(),
             visibility_millis,

@@ -1,7 +1,7 @@
 //! Delete a queue: mark it as deleted, and remove its messages.
 //!
 //! The collection stays. Another instance may have found a queue there up to a minute ago, or may be
-//! making one, and insert without another look. The server would then make a collection without the
+//! making one, and insert without another check. The server would then make a collection without the
 //! unique index, which stores an id twice.
 
 use mongodb::bson::{DateTime, doc};

@@ -128,7 +128,7 @@ impl QueueCollection {
         let (held, new): (Vec<usize>, Vec<usize>) = indexes
             .into_iter()
             .partition(|&index| held.contains(&messages[index].id));
-        // All may have gone since. Smaller entries then end the search for the one that is held.
+        // All duplicates may be gone by now. Entries of one then find the one that is stored.
         let shape = self.entry_shape();
         let one = EntryShape { size: 1, ..shape };
         let rest = if held.is_empty() { one } else { shape };

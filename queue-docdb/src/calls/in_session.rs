@@ -35,9 +35,9 @@ use crate::{
 /// concern without acknowledgement, or the session or the deployment has no transactions.
 const NONE_UNDER_WAY: [&str; 2] = ["unacknowledged", "not supported"];
 
-/// Refuses a session without a transaction. The driver does not tell. But it refuses to start a second
-/// one, and otherwise it refuses a start without acknowledgement. So this starts none. It unpins a
-/// session whose last transaction was committed, as any start does.
+/// Refuses a session without a transaction. The driver has no way to ask. So this starts one with an invalid
+/// write concern: the error says whether one is under way, and none is started. It unpins a session whose
+/// last transaction was committed, as any start does.
 ///
 /// A refusal that is not known passes: another release of the driver may have other words for that of
 /// a second one.
@@ -161,7 +161,7 @@ impl QueueCollection {
         }
         // The commit changes them.
         for write in &writes {
-            self.state.seen.forget(write.id);
+            self.state.cache.forget(write.id);
         }
         // Within a transaction, nothing changes between the find and the writes.
         match self.write_in_session(session, &writes).await? == writes.len() as u64 {

@@ -13,7 +13,7 @@ use crate::{
         fields::{ID, VISIBLE_AT},
         stored::Stored,
     },
-    state::seen::{AHEAD_BYTES, Ahead, FEW},
+    state::entry_cache::{AHEAD_BYTES, Ahead, FEW},
     store::{
         collection::{Query, QueueCollection, REPLY_BYTES},
         error::StoreError,
@@ -32,35 +32,35 @@ const CONTENDED_TRIES: u32 = 5;
 /// transaction holds: the server lets the claim wait until the transaction ends.
 const LONGEST_CLAIM: Duration = Duration::from_millis(1250);
 
-/// The same while claims pass over held entries: the transaction that holds them may hold more.
-const LONGEST_CLAIM_BESIDE_HELD: Duration = Duration::from_millis(300);
+/// The same while claims pass over locked entries: the transaction that holds them may hold more.
+const LONGEST_CLAIM_BESIDE_LOCKED: Duration = Duration::from_millis(300);
 
 /// The most entries that a round reads beyond those that it needs, because earlier rounds met only
 /// dead letters.
 const MOST_EXTRA: usize = 256;
 
-/// How many entries a look reads for each that the call needs, while claims follow on each other.
-const LOOK_AHEAD: usize = 4;
+/// How many entries a find reads for each that is needed, if claims follow each other.
+const SCAN_AHEAD: usize = 4;
 
-/// Where a round looks.
+/// Where a scan starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Place {
-    /// The ready time from which it looks, if that is not the beginning.
+struct ScanStart {
+    /// The ready time from which it scans, if that is not the beginning.
     from: Option<DateTime>,
     skip: usize,
 }
 
-impl Place {
+impl ScanStart {
     fn is_head(self) -> bool {
         self == Self::default()
     }
 }
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Default)]
 struct Round {
     /// Entries without a message to deliver.
-    buried: usize,
+    undeliverable: usize,
     is_lost: bool,
     is_unknown: bool,
     /// A claim without an answer was fenced: it matches nothing if it arrives late. Its messages are still
@@ -68,10 +68,10 @@ struct Round {
     is_fenced: bool,
     /// The entries of a claim that took too long and was not carried out.
     slow: Vec<Uuid>,
-    /// It saw all that is ready from its place on.
+    /// It saw all that is ready from its start on.
     saw_all: bool,
     has_leased: bool,
-    /// It went on with what an earlier look had found.
+    /// It went on with what an earlier scan had found.
     is_guess: bool,
 }
 
@@ -79,11 +79,11 @@ struct Round {
 struct Found {
     entries: Vec<Stored>,
     unreadable: Vec<Unreadable>,
-    /// Of messages that became ready after it, earlier ones may not have been found.
+    /// The find is complete up to this ready time.
     horizon: DateTime,
     saw_all: bool,
-    /// When the last look from the beginning began, if that is known.
-    looked: Option<Instant>,
+    /// When the last scan from the beginning began, if that is known.
+    scanned: Option<Instant>,
 }
 
 impl QueueCollection {
@@ -100,15 +100,15 @@ impl QueueCollection {
             // One more: the last claim may have left only a few messages of the first entry.
             let probably = self.state.sizes.entries(claim.wanted()).saturating_add(1);
             let needed = probably.min(claim.wanted()).saturating_add(extra).min(most);
-            let place = match from_head {
-                true => Place::default(),
-                false => Place {
+            let start = match from_head {
+                true => ScanStart::default(),
+                false => ScanStart {
                     from: self.state.cursor.begin(),
                     skip: self.state.contention.skip(needed),
                 },
             };
             let may_guess = std::mem::take(&mut may_guess);
-            let round = match self.claim(&mut claim, place, needed, may_guess).await {
+            let round = match self.claim(&mut claim, start, needed, may_guess).await {
                 Ok(round) => round,
                 // An error would hide what is leased already until its timeout, and another try
                 // would use that up.
@@ -121,21 +121,21 @@ impl QueueCollection {
                     continue;
                 }
             };
-            extra = (extra + round.buried).min(MOST_EXTRA);
-            // The rest may lie before the place where this round began.
+            extra = (extra + round.undeliverable).min(MOST_EXTRA);
+            // The rest may lie before the start of this round.
             from_head |= round.saw_all || !round.has_leased;
             is_unknown |= round.is_unknown;
             most = match round.slow.as_slice() {
                 [] => most,
                 [entry] => {
-                    self.state.held.add(*entry);
+                    self.state.locked.add(*entry);
                     usize::MAX
                 }
-                // One of them is held, and the others are to be leased.
+                // One of them is locked, and the others are to be leased.
                 several => several.len() / 2,
             };
             if round.is_guess {
-                // What this instance remembers may be old. That is no contention, and a look tells more.
+                // What this instance remembers may be old. That is no contention, and a scan tells more.
                 continue;
             }
             if round.is_lost {
@@ -144,7 +144,7 @@ impl QueueCollection {
                 if claim.has_deliveries() || lost_rounds == CONTENDED_TRIES {
                     break;
                 }
-            } else if round.saw_all && place.is_head() && !round.is_unknown && !round.is_fenced {
+            } else if round.saw_all && start.is_head() && !round.is_unknown && !round.is_fenced {
                 break;
             }
         }
@@ -158,11 +158,11 @@ impl QueueCollection {
     async fn claim(
         &self,
         claim: &mut Claim<'_>,
-        place: Place,
+        start: ScanStart,
         needed: usize,
         may_guess: bool,
     ) -> Result<Round, StoreError> {
-        let _turn = self.state.seen.turn(needed).await;
+        let _turn = self.state.cache.turn(needed).await;
         let now = self.now().await;
         let ahead = may_guess.then(|| self.ahead(claim)).flatten();
         let is_guess = ahead.is_some();
@@ -170,18 +170,18 @@ impl QueueCollection {
             Some(ahead) => ahead,
             None => {
                 let began = Instant::now();
-                let found = self.look(claim, place, now, needed).await?;
-                self.remember(&found, place, began);
+                let found = self.scan(claim, start, now, needed).await?;
+                self.remember(&found, start, began);
                 found
             }
         };
         let mut round = Round {
-            buried: found.unreadable.len(),
+            undeliverable: found.unreadable.len(),
             saw_all: found.saw_all && found.unreadable.is_empty(),
             is_guess,
             ..Round::default()
         };
-        let (looked, horizon) = (found.looked, found.horizon.min(now));
+        let (scanned, horizon) = (found.scanned, found.horizon.min(now));
         self.set_aside(found.unreadable).await?;
         // Read after the documents, which may take long.
         let leased_at = self.now().await;
@@ -189,9 +189,9 @@ impl QueueCollection {
         if taken.is_empty() {
             return Ok(round);
         }
-        let longest = match self.state.held.is_empty() {
+        let longest = match self.state.locked.is_empty() {
             true => LONGEST_CLAIM,
-            false => LONGEST_CLAIM_BESIDE_HELD,
+            false => LONGEST_CLAIM_BESIDE_LOCKED,
         };
         let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
         let began = Instant::now();
@@ -211,7 +211,7 @@ impl QueueCollection {
         for (taken, written) in taken.into_iter().zip(written) {
             match written {
                 Written::Yes => {
-                    round.buried += usize::from(!taken.has_deliveries());
+                    round.undeliverable += usize::from(!taken.has_deliveries());
                     leased.push(taken);
                 }
                 // The fence itself has changed the revision. That is no contention.
@@ -233,84 +233,84 @@ impl QueueCollection {
         for taken in leased {
             match taken.written(added, horizon) {
                 (stored, true) => entries.push(stored),
-                (stored, false) => self.state.seen.put(stored.without_messages()),
+                (stored, false) => self.state.cache.put(stored.without_messages()),
             }
         }
         if round.is_lost || round.is_unknown || round.is_fenced {
             for stored in entries {
-                self.state.seen.put(stored.without_messages());
+                self.state.cache.put(stored.without_messages());
             }
             return Ok(round);
         }
         self.state.contention.won();
-        // Among others, each consumer goes on with the entries that it has begun.
-        if place.skip == 0 {
+        // Under contention, each consumer continues with its own entries.
+        if start.skip == 0 {
             entries.append(&mut rest);
         }
-        if let Some(looked) = looked {
-            self.state.seen.put_ahead(Ahead {
+        if let Some(scanned) = scanned {
+            self.state.cache.put_ahead(Ahead {
                 entries,
                 horizon,
-                looked,
+                scanned,
             });
         }
         Ok(round)
     }
 
-    /// What an earlier look has found.
+    /// What an earlier scan has found.
     fn ahead(&self, claim: &Claim<'_>) -> Option<Found> {
-        let may_go_on = self.state.held.is_empty();
-        let ahead = may_go_on.then(|| self.state.seen.take_ahead(claim.wanted()))??;
+        let may_go_on = self.state.locked.is_empty();
+        let ahead = may_go_on.then(|| self.state.cache.take_ahead(claim.wanted()))??;
         Some(Found {
             entries: ahead.entries,
             unreadable: Vec::new(),
             horizon: ahead.horizon,
             saw_all: false,
-            looked: Some(ahead.looked),
+            scanned: Some(ahead.scanned),
         })
     }
 
-    fn remember(&self, found: &Found, place: Place, began: Instant) {
+    fn remember(&self, found: &Found, start: ScanStart, began: Instant) {
         let first = found
             .entries
             .first()
             .and_then(|first| first.entry.visible_at());
         match first.map(DateTime::from_millis) {
-            _ if found.saw_all && place.is_head() => self.state.cursor.forget(),
-            Some(first) if place.skip == 0 => self.state.cursor.found(place.from, first, began),
-            None if place.skip > 0 => self.state.contention.forget(),
+            _ if found.saw_all && start.is_head() => self.state.cursor.forget(),
+            Some(first) if start.skip == 0 => self.state.cursor.found(start.from, first, began),
+            None if start.skip > 0 => self.state.contention.forget(),
             _ => {}
         }
         self.state.sizes.saw(&found.entries);
     }
 
     /// Finds entries that are ready, in order of their ready time.
-    async fn look(
+    async fn scan(
         &self,
         claim: &Claim<'_>,
-        place: Place,
+        start: ScanStart,
         now: DateTime,
         needed: usize,
     ) -> Result<Found, StoreError> {
-        // Entries whose messages this call has met may be ready again.
-        let follows = place.from.is_some() && place.skip == 0 && needed <= FEW;
+        let follows = start.from.is_some() && start.skip == 0 && needed <= FEW;
         let wanted = match follows {
-            true => (needed * LOOK_AHEAD).min(self.state.sizes.entries_of(AHEAD_BYTES)),
+            true => (needed * SCAN_AHEAD).min(self.state.sizes.entries_of(AHEAD_BYTES)),
             false => needed,
         };
+        // With room for entries that this call has already leased from: they may be ready again.
         let limit = wanted.max(needed).saturating_add(claim.met_entries());
-        // What came in since the last look from the beginning may lie before the place.
-        let looked = match place.from {
+        // What came in since the last scan from the beginning may lie before the start.
+        let scanned = match start.from {
             None => Some(Instant::now()),
-            Some(_) => self.state.cursor.looked(),
+            Some(_) => self.state.cursor.scanned(),
         };
-        let mut filter = ready(now, place.from);
-        let mut passed_over = self.state.held.entries();
+        let mut filter = ready(now, start.from);
+        let mut passed_over = self.state.locked.entries();
         passed_over.extend(claim.met_again(now));
         if !passed_over.is_empty() {
             filter.insert(ID, doc! { "$nin": passed_over });
         }
-        let query = Query::in_order_of(Index::Claim.keys(), filter, limit).skipping(place.skip);
+        let query = Query::in_order_of(Index::Claim.keys(), filter, limit).skipping(start.skip);
         let found = self
             .find_entries(REPLY_BYTES, query, Stored::read_all)
             .await?;
@@ -322,7 +322,7 @@ impl QueueCollection {
             unreadable: found.unreadable,
             horizon: horizon.map_or(now, DateTime::from_millis),
             saw_all,
-            looked,
+            scanned,
         })
     }
 }

@@ -75,10 +75,10 @@ impl QueueCollection {
                 return Ok((listed.messages, next));
             }
             if !is_whole {
-                let why = "no page can begin behind the documents that a list begins with";
+                let why = "the first documents of the list cannot be read and fill a whole reply; repair or remove them";
                 return Err(StoreError::Unreadable(why.to_owned()));
             }
-            // Many that cannot be read are not to take a page each.
+            // Reads more at once, so that damaged documents do not cost a find each.
             limit = limit.saturating_mul(2);
         }
     }

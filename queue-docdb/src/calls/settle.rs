@@ -13,7 +13,7 @@ use crate::{
         receipt::ParsedReceipt,
         stored::Stored,
     },
-    state::seen::FEW,
+    state::entry_cache::FEW,
     store::{
         collection::QueueCollection,
         error::StoreError,
@@ -67,7 +67,7 @@ impl QueueCollection {
             .settle_remembered(&mut open, &mut doubtful, outcomes)
             .await?;
         while !open.is_empty() {
-            let _turn = self.state.seen.turn(open.len()).await;
+            let _turn = self.state.cache.turn(open.len()).await;
             let query = entries_by_id(open.keys().copied().collect());
             let found = self.find_entries(usize::MAX, query, Stored::read).await?;
             let unreadable = found.unreadable.iter().filter_map(Unreadable::entry);
@@ -101,8 +101,7 @@ impl QueueCollection {
                 }
             }
             let decided = decide_each(&open, found);
-            // The write whose answer was lost may be what has used the receipt. It has not if the entry is
-            // still as it was before.
+            // A `Lost` may be due to this call's own unanswered write, unless the entry is unchanged.
             let is_doubtful = |it: &Decided| {
                 let before = doubtful.get(&it.stored.id);
                 it.has_lost && before.is_some_and(|before| *before != it.stored.rev)
@@ -131,15 +130,15 @@ impl QueueCollection {
         if open.is_empty() || open.len() > FEW {
             return Ok(HashMap::new());
         }
-        let _turn = self.state.seen.turn(open.len()).await;
+        let _turn = self.state.cache.turn(open.len()).await;
         let ids: Vec<Uuid> = open.keys().copied().collect();
-        let Some(remembered) = self.state.seen.take(&ids) else {
+        let Some(remembered) = self.state.cache.take(&ids) else {
             return Ok(HashMap::new());
         };
         let decided = decide_each(open, remembered);
         let deletes = decided.iter().filter(|it| it.after.is_gone()).count();
-        // What is remembered does not prove that a receipt is not good. And the answer to a delete of many
-        // entries only says which were deleted if a look has shown that all were there.
+        // The cache may be old, so it cannot prove that a receipt is lost. A delete of many tells which ones
+        // only after a find.
         if deletes > MOST_DELETES || decided.iter().any(|it| it.has_lost) {
             let entries = decided.into_iter().map(|it| (it.stored.id, it.stored));
             return Ok(entries.collect());
@@ -172,10 +171,10 @@ impl QueueCollection {
                         outcomes[index] = outcome;
                     }
                     match it.after.is_gone() {
-                        true => self.state.seen.forget(id),
+                        true => self.state.cache.forget(id),
                         false => {
                             let rev = it.stored.rev + added;
-                            self.state.seen.put(it.stored.updated(it.after, rev));
+                            self.state.cache.put(it.stored.updated(it.after, rev));
                         }
                     }
                 }
@@ -218,10 +217,10 @@ pub(crate) fn acks(receipts: &[Receipt]) -> Uses {
 fn uses<'a>(receipts: impl Iterator<Item = (&'a Receipt, Action)>) -> Uses {
     let mut uses = Uses::new();
     for (index, (receipt, action)) in receipts.enumerate() {
-        if let Some(held) = ParsedReceipt::parse(receipt) {
-            uses.entry(held.entry).or_default().push(Use {
+        if let Some(receipt) = ParsedReceipt::parse(receipt) {
+            uses.entry(receipt.entry).or_default().push(Use {
                 index,
-                held,
+                receipt,
                 action,
             });
         }

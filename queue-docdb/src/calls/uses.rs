@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct Use {
     /// Where in the call it stands.
     pub(crate) index: usize,
-    pub(crate) held: ParsedReceipt,
+    pub(crate) receipt: ParsedReceipt,
     pub(crate) action: Action,
 }
 
@@ -29,7 +29,7 @@ pub(crate) type Outcomes = Vec<(usize, LeaseOutcome)>;
 pub(crate) fn decide(entry: &Entry, uses: &[Use]) -> (Entry, Outcomes) {
     let mut after = entry.clone();
     let outcomes = uses.iter().map(|each| {
-        let is_good = after.settle(each.held.number, each.held.nonce, &each.action);
+        let is_good = after.settle(each.receipt.number, each.receipt.nonce, &each.action);
         let outcome = match is_good {
             true => LeaseOutcome::Applied,
             false => LeaseOutcome::Lost,
@@ -46,7 +46,7 @@ pub(crate) fn trace(uses: &[Use]) -> Trace {
     let ended = uses.iter().filter(ends);
     Trace::Ended(
         ended
-            .map(|each| (each.held.number, each.held.nonce))
+            .map(|each| (each.receipt.number, each.receipt.nonce))
             .collect(),
     )
 }
@@ -55,5 +55,5 @@ pub(crate) fn trace(uses: &[Use]) -> Trace {
 pub(crate) fn has_lost(uses: &[Use], outcomes: &Outcomes) -> bool {
     let mut seen = HashSet::new();
     let mut each = uses.iter().zip(outcomes);
-    each.any(|(each, (_, outcome))| seen.insert(each.held) && *outcome == LeaseOutcome::Lost)
+    each.any(|(each, (_, outcome))| seen.insert(each.receipt) && *outcome == LeaseOutcome::Lost)
 }

@@ -64,7 +64,7 @@ impl QueueCollection {
             next_poll = result.number + 1;
             let first = result.first().filter(|_| ready == 0);
             let due = first.map_or(give_up, |first| first.to_system_time().min(give_up));
-            let back = self.state.held.next_return().unwrap_or(deadline);
+            let back = self.state.locked.next_return().unwrap_or(deadline);
             reached = None;
             tokio::select! {
                 () = clock.sleep_until(due) => {
@@ -107,10 +107,10 @@ impl QueueCollection {
         };
         let step = self.next_step();
         // What claims pass over does not end the wait.
-        let held = self.state.held.entries();
-        let filter = match held.is_empty() {
+        let locked = self.state.locked.entries();
+        let filter = match locked.is_empty() {
             true => Document::new(),
-            false => doc! { ID: { "$nin": held } },
+            false => doc! { ID: { "$nin": locked } },
         };
         let times = step.ready_times(filter, poll.limit).await?;
         let now = step.now().await;

@@ -219,7 +219,7 @@ fn is_server_selection(error: &StoreError) -> bool {
 }
 
 /// The answer of a server that takes writes. `from_uri`: a host and the options, unless the client is
-/// the application's. What looks like a mistake is one after `patience`.
+/// the application's. A mistake is reported once it has lasted for `patience`.
 async fn primary(
     admin: &Database,
     retries: &mut Retries,

@@ -72,7 +72,7 @@ struct Server {
     is_closed: bool,
     last: Option<Check>,
     has_answered: bool,
-    /// Since when it is what `last` says.
+    /// When `last` changed.
     since: Option<Instant>,
     mistake: Option<Mistake>,
 }

@@ -31,14 +31,14 @@ impl Stored {
         }
         let entry = read_entry(document)?;
         let visibility_millis = integer(document, VISIBILITY).ok_or(Damage(VISIBILITY))?;
-        // A longer lease would be one for ever.
+        // A longer lease would never end.
         let longest = millis::ceil(Limits::STANDARD.max_visibility_timeout);
         if !(0..=longest).contains(&visibility_millis) {
             return Err(Damage(VISIBILITY));
         }
         let left: usize = entry.parts.iter().map(|part| part.numbers.len()).sum();
         let ids = ids(document).ok_or(Damage(IDS))?;
-        // The index does not see that one is there twice.
+        // The unique index ignores duplicates within one document.
         if ids.len() != left || ids.iter().collect::<HashSet<_>>().len() != left {
             return Err(Damage(IDS));
         }
@@ -85,7 +85,7 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
         ),
     };
     let is_parted = !matches!(document.get(PARTED), Ok(None));
-    // Statements for whole entries, and their sums, would meet it.
+    // Updates and counts of whole entries would match it.
     if is_parted
         && [ATTEMPTS, LEASE, COUNT]
             .iter()
@@ -116,7 +116,7 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
             count,
         }
     };
-    // Otherwise claims would find it again and again, and take nothing.
+    // Otherwise every claim would find it and lease nothing.
     match entry.visible_at() == top {
         true => Ok(entry),
         false => Err(Damage(VISIBLE_AT)),

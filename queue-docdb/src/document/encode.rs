@@ -13,7 +13,7 @@ use super::{
     stored::Stored,
 };
 
-/// What an entry that is to be inserted has beside its messages. Sent again, it is the same.
+/// The fields of a new entry without its messages. A retry sends the same.
 #[derive(Clone, Debug)]
 pub(crate) struct NewEntry {
     pub(crate) id: Uuid,

@@ -44,9 +44,9 @@ pub(crate) enum Action {
     DeadLetter { at: Millis, reason: String },
 }
 
-/// One claim of an entry's messages.
+/// A lease that a claim makes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim {
+pub(crate) struct NewLease {
     pub(crate) nonce: Uuid,
     /// When a message without attempts left becomes a dead letter.
     pub(crate) now: Millis,
@@ -110,7 +110,7 @@ impl Entry {
     pub(crate) fn lease(
         &mut self,
         at: Millis,
-        claim: &Claim,
+        new: &NewLease,
         wanted: usize,
         is_met: impl Fn(usize) -> bool,
     ) -> Option<Taken> {
@@ -125,7 +125,7 @@ impl Entry {
         let is_exhausted = part.attempts >= self.max_attempts;
         if is_exhausted {
             part.fate = Fate::Dead {
-                at: claim.now,
+                at: new.now,
                 reason: None,
             };
         } else {
@@ -133,8 +133,8 @@ impl Entry {
             self.leave(rest, &part);
             part.attempts += 1;
             part.fate = Fate::Live {
-                at: claim.until,
-                lease: Some(claim.nonce),
+                at: new.until,
+                lease: Some(new.nonce),
             };
         }
         let taken = Taken {

@@ -6,7 +6,7 @@ use queue_api::NewMessage;
 
 use super::{
     encode::NewEntry,
-    entry::{Action, Claim, Entry, Millis, Part},
+    entry::{Action, Entry, Millis, NewLease, Part},
     fields::REV,
     stored::Stored,
 };
@@ -38,7 +38,7 @@ fn change(entry: &mut Entry, kind: u8, number: usize, at: Millis) -> bool {
     let lease = entry.part(number).and_then(Part::lease);
     match (kind, lease) {
         (0..3, _) => {
-            let claim = Claim {
+            let claim = NewLease {
                 nonce,
                 now: at,
                 until: at + 5,

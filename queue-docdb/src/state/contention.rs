@@ -1,6 +1,6 @@
 //! Contention: after a lost claim, the next one skips a random number of entries.
 //!
-//! Consumers that all look at the head of a queue find the same entries, and one of them gets each.
+//! Consumers that all scan the head of a queue find the same entries, and one of them gets each.
 //! Measured with 16 processes: without skipping, they got less done together than one of them.
 
 use std::{sync::Mutex, time::Duration};

@@ -1,14 +1,12 @@
-//! The head of a queue: where claims begin to look.
+//! The head of a queue: where claims start to scan.
 //!
 //! A message that was leased or acked leaves its key in the index, dead, until the store cleans
-//! up: MongoDB keeps the history of five minutes, DocumentDB collects its garbage later. All of
-//! these keys lie before the first message that is ready, and a look from the beginning of the
-//! index passes over each of them: after 60,000 messages, a find of ten took eight times as long.
-//! So while there is a backlog, claims begin where the last one began.
+//! up: MongoDB keeps the history of five minutes, DocumentDB collects its garbage later. A scan from
+//! the beginning passes over each of these keys: after 60,000 messages, a find of ten took eight
+//! times as long. So while there is a backlog, claims begin where the last one began.
 //!
-//! What is written behind their back, by another clock or a transaction that took its time, may
-//! lie before that. So every now and then one looks from the beginning, and so does every claim
-//! that did not find enough.
+//! A process with a slower clock, or a long transaction, may write before that point. So every 200 ms
+//! a claim scans from the beginning, and so does every claim that found too little.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -17,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::lock::lock;
 
-/// After how long one looks from the beginning.
+/// After how long a claim scans from the beginning.
 const TRUST: Duration = Duration::from_millis(200);
 
 /// What an instance knows about the head of a queue.
@@ -30,32 +28,32 @@ pub(crate) struct Cursor {
 struct Known {
     /// The ready time of the first message.
     at: DateTime,
-    /// When a look from the beginning began. What came in later may lie before the head.
-    looked: Instant,
+    /// When the last scan from the beginning started. What came in later may lie before the head.
+    scanned: Instant,
 }
 
 impl Cursor {
-    /// The ready time from which to look. `None` is the beginning.
+    /// The ready time from which to scan. `None` is the beginning.
     pub(crate) fn begin(&self) -> Option<DateTime> {
-        let known = lock(&self.known).filter(|known| known.looked.elapsed() < TRUST);
+        let known = lock(&self.known).filter(|known| known.scanned.elapsed() < TRUST);
         known.map(|known| known.at)
     }
 
-    /// When the last look from the beginning began, unless that was forgotten.
-    pub(crate) fn looked(&self) -> Option<Instant> {
-        lock(&self.known).map(|known| known.looked)
+    /// When the last scan from the beginning started, unless that was forgotten.
+    pub(crate) fn scanned(&self) -> Option<Instant> {
+        lock(&self.known).map(|known| known.scanned)
     }
 
-    /// The first message that a look found which began then.
+    /// Records the first ready time that a scan found. `began`: when it started.
     pub(crate) fn found(&self, from: Option<DateTime>, at: DateTime, began: Instant) {
         let mut known = lock(&self.known);
-        let looked = match (from, *known) {
+        let scanned = match (from, *known) {
             (None, _) => began,
-            (Some(start), Some(known)) if start <= known.at => known.looked,
+            (Some(start), Some(known)) if start <= known.at => known.scanned,
             // Forgotten by a claim that did not find enough, or something came up before it.
             (Some(_), _) => return,
         };
-        *known = Some(Known { at, looked });
+        *known = Some(Known { at, scanned });
     }
 
     /// There is no backlog, so there is nothing to gain.
@@ -76,7 +74,7 @@ mod tests {
         cursor.found(None, at(5), Instant::now());
         tokio::time::advance(TRUST / 2).await;
         assert_eq!(cursor.begin(), Some(at(5)));
-        // It moves on, but that is no look from the beginning.
+        // It moves on, but that is no scan from the beginning.
         cursor.found(Some(at(5)), at(7), Instant::now());
         assert_eq!(cursor.begin(), Some(at(7)));
         tokio::time::advance(TRUST / 2).await;

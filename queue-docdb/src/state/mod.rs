@@ -2,9 +2,9 @@
 
 pub(crate) mod contention;
 pub(crate) mod cursor;
-pub(crate) mod held;
+pub(crate) mod entry_cache;
 pub(crate) mod knowledge;
+pub(crate) mod locked;
 pub(crate) mod queues;
-pub(crate) mod seen;
 pub(crate) mod shared_poll;
 pub(crate) mod sizes;

@@ -8,8 +8,8 @@ use tokio::sync::Mutex;
 use crate::{
     lock::lock,
     state::{
-        contention::Contention, cursor::Cursor, held::Held, knowledge::Knowledge, seen::Seen,
-        shared_poll::SharedPoll, sizes::Sizes,
+        contention::Contention, cursor::Cursor, entry_cache::EntryCache, knowledge::Knowledge,
+        locked::Locked, shared_poll::SharedPoll, sizes::Sizes,
     },
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct Queues {
 
 #[derive(Debug, Default)]
 struct States {
-    by_name: HashMap<QueueName, Entry>,
+    by_name: HashMap<QueueName, Remembered>,
     /// How many calls there were.
     calls: u64,
     /// How many states there may be before some are forgotten.
@@ -33,7 +33,7 @@ struct States {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Remembered {
     state: Arc<QueueState>,
     /// The number of the last call.
     last_call: u64,
@@ -42,7 +42,7 @@ struct Entry {
 impl States {
     /// Forgets the queues that were not used for longest and have no call under way.
     fn forget(&mut self) {
-        let is_idle = |entry: &Entry| Arc::strong_count(&entry.state) == 1;
+        let is_idle = |entry: &Remembered| Arc::strong_count(&entry.state) == 1;
         let idle = self.by_name.values().filter(|entry| is_idle(entry));
         let mut idle: Vec<u64> = idle.map(|entry| entry.last_call).collect();
         if idle.len() > REMEMBERED {
@@ -70,7 +70,7 @@ impl Queues {
             states.forget();
         }
         let state = Arc::<QueueState>::default();
-        let entry = Entry {
+        let entry = Remembered {
             state: Arc::clone(&state),
             last_call,
         };
@@ -102,10 +102,10 @@ pub(crate) struct QueueState {
     pub(crate) preparing: Mutex<()>,
     pub(crate) contention: Contention,
     pub(crate) cursor: Cursor,
-    pub(crate) held: Held,
-    pub(crate) seen: Seen,
+    pub(crate) locked: Locked,
+    pub(crate) cache: EntryCache,
     pub(crate) sizes: Sizes,
-    /// The same for pages of messages, which begin where no claim looks.
+    /// The same for pages, which read other entries than claims.
     pub(crate) listed_sizes: Sizes,
     /// Notified when a message may be ready sooner than known: by a call of this instance, or by
     /// a change stream.

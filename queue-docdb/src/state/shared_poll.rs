@@ -29,8 +29,7 @@ pub(crate) const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// trips.
 const RECHECK: Duration = Duration::from_millis(50);
 
-/// The longest such pause: as that of a wait that polls. While a server is slow, other messages come
-/// in, too.
+/// The longest such pause. It equals the longest pause between polls.
 const LONGEST_RECHECK: Duration = Duration::from_secs(2);
 
 /// The pause after the first poll that found nothing. It doubles each time.

@@ -93,7 +93,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Clocks are assumed to drift by at most one part in this many.
 const DRIFT: u32 = 10_000;
 
-/// How much coarser a new measurement may be in any case: the unit of stored times.
+/// A new measurement may always be this much less precise: the unit of stored times.
 const TOLERANCE: Duration = Duration::from_millis(1);
 
 /// How often to ask for the first measurement; the shortest round trip counts.
@@ -201,7 +201,7 @@ impl Anchor {
         let uncertainty = round_trip / 2;
         Self {
             at: sent + uncertainty,
-            // The server cuts its time to milliseconds, which is half a millisecond on average.
+            // The server truncates to milliseconds. On average that loses half of one.
             server_time: local_time + Duration::from_micros(500),
             uncertainty,
         }

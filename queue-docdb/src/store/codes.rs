@@ -89,7 +89,7 @@ const EXHAUSTED: [i32; 2] = [146, 14031];
 /// `AtlasError`, for refusals of the Atlas service itself.
 const ATLAS: i32 = 8000;
 
-/// What an error code with this message says, if it says more than "error".
+/// The kind of an error code with this message. `None` if it is unknown.
 pub(crate) fn kind(code: i32, message: &str) -> Option<ErrorKind> {
     // Three codes have several meanings.
     match code {

@@ -84,7 +84,7 @@ impl Query {
         (self.filter, self.options)
     }
 
-    /// Without the first ones.
+    /// Skips this many documents.
     pub(crate) fn skipping(mut self, documents: usize) -> Self {
         self.options.skip = (documents > 0).then_some(documents as u64);
         self
@@ -305,7 +305,7 @@ fn unchanged(filter: Document) -> Document {
     doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true }
 }
 
-/// Those without a hint find documents by `_id`.
+/// Adds the hint `_id` to statements that have none.
 fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
     for statement in &mut statements {
         if !statement.contains_key("hint") {

@@ -43,7 +43,7 @@ pub(crate) enum StoreError {
     /// Another writer enqueued the same id during a transaction, which has ended it.
     #[error("the transaction conflicts with another write")]
     TransactionConflict(#[source] Refusal),
-    /// What does not serve: a setting, a name, an index, a collection, a session or a runtime. The text
+    /// What cannot be used: a setting, a name, an index, a collection, a session or a runtime. The text
     /// says why.
     #[error("{0}")]
     Invalid(String),

@@ -63,8 +63,8 @@ impl QueueCollection {
         }
         match self.check().await? {
             Contents::Missing | Contents::Empty | Contents::Deleted => Ok(()),
-            // An id is there twice, because the unique index was missing for a while. Consumers can
-            // still work off what there is.
+            // An id is stored twice, because the unique index was missing for a while. Consumers can
+            // still drain the queue.
             _ => match self.prepare().await {
                 Err(error) if error.is_duplicate() => Ok(()),
                 prepared => prepared,
@@ -88,7 +88,7 @@ impl QueueCollection {
         let has_version = contents == Contents::Queue;
         // All are judged before one is made, so that a refusal changes nothing.
         let mut missing = Vec::new();
-        // A queue keeps to how it was made.
+        // An existing queue keeps its kind.
         let is_keyed = match has_version {
             true => self.state.knowledge.is_keyed(),
             false => self.entry_size == 1,
@@ -183,7 +183,7 @@ impl QueueCollection {
                 Err(error) if error.is_duplicate() => {
                     return match self.check_now().await? {
                         Contents::Queue | Contents::Deleted => Ok(()),
-                        // It was undone.
+                        // A failover rolled it back.
                         _ => Err(StoreError::Uncertain),
                     };
                 }

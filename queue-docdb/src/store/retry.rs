@@ -35,7 +35,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 pub(crate) struct Deadline {
     at: Instant,
     timeout: Duration,
-    /// That of the whole call, for its error.
+    /// The limit of the whole call, for error texts.
     of_call: Limit,
     /// When it began, by a clock that cannot be paused.
     began: Duration,

@@ -1,8 +1,7 @@
 //! Documents that cannot be read. They are set aside, so that no claim finds them again.
 //!
-//! The ready time of such a document becomes `false`: no time, and shorter than one, so that it also
-//! fits into a document of the largest size. It stays in the index, where it is counted. It leaves the
-//! list of dead letters.
+//! The ready time of such a document becomes `false`. That is shorter than a date, so the largest document
+//! has room for it. It stays in the index, where it is counted. It leaves the list of dead letters.
 
 use std::collections::HashSet;
 
@@ -45,7 +44,7 @@ impl Unreadable {
 pub(crate) struct FoundEntries {
     pub(crate) entries: Vec<Stored>,
     pub(crate) unreadable: Vec<Unreadable>,
-    /// Of documents that were found.
+    /// How many documents the find returned.
     pub(crate) number: usize,
     /// Whether these are all.
     pub(crate) is_whole: bool,
@@ -121,9 +120,8 @@ impl QueueCollection {
     }
 }
 
-/// Selects what calls find and what has no entry's `_id`, for documents whose `_id` no command can
-/// contain: the server stores strings that are not UTF-8, fields that look like operators, and binary
-/// values of a false length.
+/// Selects documents whose `_id` no command can contain, and which calls find. Such an `_id` has strings
+/// that are not UTF-8, fields like operators, or binary values of a false length.
 fn without_exact_id() -> Document {
     doc! {
         "$nor": [{ ID: entry_ids() }],

@@ -1,4 +1,4 @@
-//! Compare-and-set of entries, and a look at what a write did whose answer was lost.
+//! Compare-and-set of entries, and how to find out what a write without an answer did.
 //!
 //! An entry's revision guards every write of it. Each call adds a random number of its own to the
 //! revisions of what it writes, so a revision never comes back. After a write, a document has
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// How many entries are deleted side by side, each by a command of its own. For more entries, so many
-/// commands cost more than a look.
+/// commands cost more than a find.
 pub(crate) const MOST_DELETES: usize = 4;
 
 /// The most bytes of documents or updates in a command. Servers accept a command of 16 MiB.
@@ -132,8 +132,8 @@ impl QueueCollection {
         Ok(written::of_unanswered_updates(&made, is_certain))
     }
 
-    /// Keeps updates that may still arrive from being carried out: another write of the same revision
-    /// comes before them. In `written`, `NotYet` becomes `Yes` or `No`, if that can be told.
+    /// Fences updates that may still arrive: it changes the revision first, so that they match nothing.
+    /// In `written`, `NotYet` becomes `Yes` or `No`, if that can be told.
     pub(crate) async fn fence(
         &self,
         writes: &[Write],
@@ -257,7 +257,7 @@ pub(crate) fn entries_by_id(ids: Vec<Uuid>) -> Query {
 }
 
 /// # Errors
-/// One is damaged, so what a receipt of it is good for cannot be told.
+/// An entry is damaged, so the state of its receipts is unknown.
 pub(crate) fn by_id(
     found: Vec<Result<Stored, Damage>>,
 ) -> Result<HashMap<Uuid, Stored>, StoreError> {

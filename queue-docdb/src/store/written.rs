@@ -12,13 +12,13 @@ pub(crate) enum Written {
     Yes,
     /// Another call wrote first.
     No,
-    /// It was not carried out when the call looked, but may still be.
+    /// It was not carried out when the call read the entry, but may still be.
     NotYet,
     /// It may have been carried out, or may still be.
     Unknown,
 }
 
-/// What tells from an entry that was written again whether a write was carried out before.
+/// Evidence, in an entry that was rewritten, that an earlier write took effect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Trace {
     /// A claim: if its nonce is there, it was. Otherwise the lease may have come and gone.
@@ -61,9 +61,9 @@ pub(crate) fn is_update_made(
     }
 }
 
-/// What updates did, of which the server matched so many.
+/// The outcomes of updates, by how many of them the server matched.
 pub(crate) fn of_answered_updates(matched: u64, made: &[Option<bool>]) -> Vec<Written> {
-    // The answer counts those of which the entries do not tell.
+    // The count includes updates that the entries do not prove.
     let count = |which| made.iter().filter(|made| **made == which).count() as u64;
     let of_others = match matched.saturating_sub(count(Some(true))) {
         0 => Written::No,
@@ -78,7 +78,7 @@ pub(crate) fn of_answered_updates(matched: u64, made: &[Option<bool>]) -> Vec<Wr
     made.iter().map(did).collect()
 }
 
-/// What updates did whose answer was lost. `is_certain`: a majority has all that show that they were
+/// The outcomes of updates without an answer. `is_certain`: a majority has all that show that they were
 /// made.
 pub(crate) fn of_unanswered_updates(made: &[Option<bool>], is_certain: bool) -> Vec<Written> {
     let did = |made: &Option<bool>| match made {
@@ -89,11 +89,11 @@ pub(crate) fn of_unanswered_updates(made: &[Option<bool>], is_certain: bool) -> 
     made.iter().map(did).collect()
 }
 
-/// What deletes did, of which the server matched so many. `are_left`: whether each entry was found
-/// afterwards.
+/// The outcomes of deletes, by how many of them the server matched. `are_left`: whether each entry was
+/// found afterwards.
 pub(crate) fn of_answered_deletes(matched: u64, are_left: &[bool]) -> Vec<Written> {
     let gone = are_left.iter().filter(|is_left| !**is_left);
-    // Only if others have deleted some of them it is not clear which.
+    // If other calls deleted some, it is unknown which.
     let of_gone = match matched {
         all if all == gone.count() as u64 => Written::Yes,
         0 => Written::No,

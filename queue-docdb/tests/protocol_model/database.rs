@@ -137,8 +137,8 @@ impl Database {
             self.claims.insert((nonce.bytes(), before.born));
         }
         for (each, _) in it.uses.iter().filter(|(_, outcome)| outcome.is_applied()) {
-            let message = (before.born, each.held.number);
-            if before.leased(&each.held).is_none() {
+            let message = (before.born, each.receipt.number);
+            if before.leased(&each.receipt).is_none() {
                 return Err("A2: an old receipt took effect");
             }
             if each.action == Action::Ack {

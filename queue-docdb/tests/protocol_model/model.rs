@@ -92,7 +92,7 @@ pub(crate) enum Fault {
 impl Call {
     fn remember(&mut self, majority: &Database) {
         let uses = self.uses.iter().flatten();
-        let find = |each: &Use| majority.doc(each.held.entry)?.leased(&each.held);
+        let find = |each: &Use| majority.doc(each.receipt.entry)?.leased(&each.receipt);
         let lost = uses.filter(|each| find(each).is_none());
         self.had.extend(lost.map(|each| each.index));
         if let Op::Enqueue(entries) = &self.op {
@@ -135,10 +135,10 @@ impl State {
             let action = action?.clone();
             let each = Use {
                 index,
-                held,
+                receipt: held,
                 action,
             };
-            match uses.iter_mut().find(|it| it[0].held.entry == held.entry) {
+            match uses.iter_mut().find(|it| it[0].receipt.entry == held.entry) {
                 Some(uses) => uses.push(each),
                 None => uses.push(vec![each]),
             }
@@ -248,14 +248,14 @@ impl State {
         for (index, outcome) in done.outcomes {
             let each = call.uses.iter().flatten().find(|it| it.index == index)?;
             let effect = self.majority.effects.get(&(call.id, index));
-            let lease = held.iter_mut().find(|it| it.0 == each.held);
+            let lease = held.iter_mut().find(|it| it.0 == each.receipt);
             match (outcome.is_applied(), effect, &each.action) {
                 (false, ..) if !call.had.contains(&index) => {
                     return Some("A3: a good receipt was said to be lost");
                 }
                 (false, ..) => {
                     self.told.insert(Told::Lost((call.id, index)));
-                    held.retain(|it| it.0 != each.held);
+                    held.retain(|it| it.0 != each.receipt);
                 }
                 (true, None, _) => {
                     return Some("A4: a receipt was said to be applied, and was not");

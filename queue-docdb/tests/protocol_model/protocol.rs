@@ -261,7 +261,7 @@ impl<'a> Wire<'a> {
     fn take(&self, Answer { now, mut found, .. }: Answer, mut wanted: usize) -> Vec<Statement> {
         found.sort_by_key(|doc| doc.entry.visible_at());
         let (nonce, until) = (self.nonce(), now + VISIBILITY);
-        let claim = entry::Claim { nonce, now, until };
+        let claim = entry::NewLease { nonce, now, until };
         let mut writes = Vec::new();
         for doc in found {
             let mut after = doc.entry.clone();
@@ -309,13 +309,13 @@ impl<'a> Wire<'a> {
         let (mut open, mut doubtful) = (self.call.uses.clone(), HashMap::new());
         while self.tries < TRIES {
             let found = self.find()?.found;
-            let find = |uses: &[Use]| found.iter().find(|doc| doc.id == uses[0].held.entry);
+            let find = |uses: &[Use]| found.iter().find(|doc| doc.id == uses[0].receipt.entry);
             let absent = open.iter().filter(|uses| find(uses).is_none()).flatten();
             let absent: Vec<Use> = absent.cloned().collect();
             let mut outcome = LeaseOutcome::Lost;
             if absent
                 .iter()
-                .any(|it| doubtful.contains_key(&it.held.entry))
+                .any(|it| doubtful.contains_key(&it.receipt.entry))
             {
                 match bug {
                     Bug::GoneIsApplied => outcome = LeaseOutcome::Applied,
@@ -324,7 +324,7 @@ impl<'a> Wire<'a> {
                 }
             }
             // `are_absent`
-            let facts = absent.iter().map(|it| (it.held.entry, Fact::Absent));
+            let facts = absent.iter().map(|it| (it.receipt.entry, Fact::Absent));
             if self.confirm(facts.collect())? {
                 open.retain(|uses| find(uses).is_some());
                 done.outcomes
@@ -359,7 +359,7 @@ impl<'a> Wire<'a> {
                 }
                 match written {
                     Written::Yes => {
-                        open.retain(|uses| uses[0].held.entry != write.doc.id);
+                        open.retain(|uses| uses[0].receipt.entry != write.doc.id);
                         done.settle(write);
                     }
                     Written::No => {}
@@ -400,7 +400,7 @@ impl<'a> Wire<'a> {
             let found = find(it).map(|doc| (doc.rev, &doc.entry));
             let made = written::is_update_made(it.doc.rev, it.added, &it.trace, found);
             let are_good = || {
-                let mut uses = it.uses.iter().map(|(each, _)| each.held);
+                let mut uses = it.uses.iter().map(|(each, _)| each.receipt);
                 find(it).is_some_and(|doc| uses.all(|held| doc.leased(&held).is_some()))
             };
             let is_rewritten = self.run.bug == Bug::RewrittenIsNotMade && are_good();

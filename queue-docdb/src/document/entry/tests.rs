@@ -69,7 +69,7 @@ impl Model {
     fn lease(&mut self, entry: &mut Entry, wanted: usize, visibility: Millis) {
         self.leases += 1;
         let (now, nonce) = (self.now, nonce(self.leases));
-        let claim = Claim {
+        let claim = NewLease {
             nonce,
             now,
             until: now + visibility,

@@ -1,7 +1,7 @@
 //! Entries as this instance last found or wrote them.
 //!
 //! A call that goes on with one of them needs no find. If another instance has written it since, its
-//! revision differs, so the write matches nothing. That costs a round trip, and the call then looks.
+//! revision differs, so the write matches nothing. That costs a round trip, and then the call reads.
 
 use std::{
     collections::HashMap,
@@ -17,16 +17,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::{document::stored::Stored, lock::lock};
 
-/// How long claims take what a look has found. What comes in behind their back, by another clock or a
-/// transaction that took its time, may lie before that.
+/// How long claims take what a find has shown. A slower clock or a long transaction may write before it.
 const TRUST: Duration = Duration::from_millis(200);
 
 /// How long a call waits for its turn. Another may hang, for example because of a transaction that
 /// holds an entry.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
-/// The most entries of a call that takes turns, and goes on with what is remembered. For more of them,
-/// a look costs little.
+/// Calls of up to this many entries run one at a time and use the cache. For more, a find costs little.
 pub(crate) const FEW: usize = 16;
 
 /// How many entries are remembered at least, if they were used lately and are not deleted.
@@ -37,8 +35,8 @@ pub(crate) const AHEAD_BYTES: usize = 128 << 10;
 
 /// What an instance remembers of a queue's entries.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
-    /// Held by a call of few entries from its look to its write. The calls of an instance often concern
+pub(crate) struct EntryCache {
+    /// A call of few entries holds it from its find to its write. The calls of an instance often concern
     /// the same entries, of which only one write succeeds. A tokio mutex, because that awaits.
     turn: tokio::sync::Mutex<()>,
     /// Whether the last call that wanted its turn went on without it.
@@ -46,15 +44,15 @@ pub(crate) struct Seen {
     memory: Mutex<Memory>,
 }
 
-/// What a look has found and no claim has taken yet.
+/// What a scan has found and no claim has taken yet.
 #[derive(Debug)]
 pub(crate) struct Ahead {
     /// In order of their ready time, none left out.
     pub(crate) entries: Vec<Stored>,
     /// Up to this ready time.
     pub(crate) horizon: DateTime,
-    /// When the look began.
-    pub(crate) looked: Instant,
+    /// When the scan began.
+    pub(crate) scanned: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +64,7 @@ struct Memory {
     ahead: Option<(Vec<Uuid>, DateTime, Instant)>,
 }
 
-impl Seen {
+impl EntryCache {
     /// Waits until no other call of few entries is under way, if this is one. Only one call waits for
     /// one that hangs.
     pub(crate) async fn turn(&self, entries: usize) -> Option<tokio::sync::MutexGuard<'_, ()>> {
@@ -92,24 +90,23 @@ impl Seen {
         taken.collect()
     }
 
-    /// What a claim of `wanted` messages takes, if it needs no look.
+    /// What a claim of `wanted` messages takes, if it needs no scan.
     pub(crate) fn take_ahead(&self, wanted: usize) -> Option<Ahead> {
         let mut memory = lock(&self.memory);
-        let (ids, horizon, looked) = memory.ahead.take()?;
+        let (ids, horizon, scanned) = memory.ahead.take()?;
         let all = ids.len();
         let entries: Vec<_> = ids.into_iter().filter_map(|id| memory.take(id)).collect();
-        // A claim must not pass over an entry: not over one that another call of this instance has at the
-        // moment, nor over one that such a call has found without its messages.
+        // A claim must not skip an entry. One may be in use by another call, or cached without its messages.
         let is_whole = entries.len() == all && entries.iter().all(|it| !it.messages.is_empty());
         let ready = entries.iter().flat_map(|entry| &entry.entry.parts);
         let ready = ready.filter(|part| part.is_ready(horizon.timestamp_millis()));
         let ready: usize = ready.map(|part| part.numbers.len()).sum();
-        // A look for the rest would cost as much as one for all.
-        if looked.elapsed() < TRUST && is_whole && ready >= wanted {
+        // A scan for the rest would cost as much as one for all.
+        if scanned.elapsed() < TRUST && is_whole && ready >= wanted {
             return Some(Ahead {
                 entries,
                 horizon,
-                looked,
+                scanned,
             });
         }
         for entry in entries {
@@ -139,7 +136,7 @@ impl Seen {
                 memory.put(entry.without_messages());
             }
         }
-        memory.ahead = (!ids.is_empty()).then_some((ids, ahead.horizon, ahead.looked));
+        memory.ahead = (!ids.is_empty()).then_some((ids, ahead.horizon, ahead.scanned));
         for entry in ahead.entries {
             memory.put(entry);
         }
@@ -214,42 +211,42 @@ mod tests {
         Ahead {
             entries: numbers.map(entry).collect(),
             horizon: DateTime::from_millis(5),
-            looked: Instant::now(),
+            scanned: Instant::now(),
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_claim_goes_on_with_all_that_a_look_has_found_or_with_nothing() {
-        let seen = Seen::default();
-        let taken = || seen.take_ahead(3).map(|ahead| ahead.entries.len());
-        seen.put_ahead(ahead(0..3));
+        let cache = EntryCache::default();
+        let taken = || cache.take_ahead(3).map(|ahead| ahead.entries.len());
+        cache.put_ahead(ahead(0..3));
         assert_eq!(taken(), Some(3));
         assert_eq!(taken(), None, "another claim has them");
 
-        seen.put_ahead(ahead(0..2));
+        cache.put_ahead(ahead(0..2));
         assert_eq!(taken(), None, "less than it needs");
 
-        seen.put_ahead(ahead(0..3));
-        assert!(seen.take(&[entry(1).id, entry(7).id]).is_none());
+        cache.put_ahead(ahead(0..3));
+        assert!(cache.take(&[entry(1).id, entry(7).id]).is_none());
         assert_eq!(taken(), Some(3), "a call that lacks one takes none");
 
-        seen.put_ahead(ahead(0..3));
-        assert!(seen.take(&[entry(1).id]).is_some());
+        cache.put_ahead(ahead(0..3));
+        assert!(cache.take(&[entry(1).id]).is_some());
         assert_eq!(taken(), None, "a settlement has one of them");
 
-        seen.put_ahead(ahead(0..3));
-        seen.put(entry(1).without_messages());
+        cache.put_ahead(ahead(0..3));
+        cache.put(entry(1).without_messages());
         assert_eq!(taken(), None, "there is nothing to deliver of one of them");
 
-        seen.put_ahead(ahead(0..3));
+        cache.put_ahead(ahead(0..3));
         tokio::time::advance(TRUST).await;
         assert_eq!(taken(), None, "late");
-        let first = seen.take(&[entry(0).id]).expect("for a settlement");
+        let first = cache.take(&[entry(0).id]).expect("for a settlement");
         assert!(first[&entry(0).id].messages.is_empty());
 
-        seen.put_ahead(ahead(0..1));
-        seen.put_ahead(ahead(1..4));
-        let first = seen.take(&[entry(0).id]).expect("remembered");
+        cache.put_ahead(ahead(0..1));
+        cache.put_ahead(ahead(1..4));
+        let first = cache.take(&[entry(0).id]).expect("remembered");
         assert!(
             first[&entry(0).id].messages.is_empty(),
             "no claim goes on with it"
@@ -260,13 +257,13 @@ mod tests {
             horizon: DateTime::from_millis(4),
             ..ahead(0..3)
         };
-        seen.put_ahead(later);
+        cache.put_ahead(later);
         assert_eq!(taken(), None, "they are not ready at that time");
     }
 
     #[test]
     fn a_queue_keeps_few_bytes_of_messages() {
-        let seen = Seen::default();
+        let cache = EntryCache::default();
         let mut large = ahead(0..9);
         // As a claim has left them: what it took a part of comes first.
         for (at, entry) in large.entries.iter_mut().rev().enumerate() {
@@ -276,8 +273,8 @@ mod tests {
                 lease: None,
             };
         }
-        seen.put_ahead(large);
-        let kept = seen.take_ahead(1).expect("four of nine");
+        cache.put_ahead(large);
+        let kept = cache.take_ahead(1).expect("four of nine");
         // What is ready later may be behind one that is not kept.
         assert_eq!(
             (kept.entries.len(), kept.horizon.timestamp_millis()),
@@ -287,25 +284,25 @@ mod tests {
 
     #[test]
     fn the_entries_that_were_used_least_lately_are_forgotten() {
-        let seen = Seen::default();
+        let cache = EntryCache::default();
         for number in 0..5 * REMEMBERED {
-            seen.put(entry(number));
+            cache.put(entry(number));
             // One that is used again and again.
-            let first = seen.take(&[entry(0).id]).expect("remembered");
-            first.into_values().for_each(|entry| seen.put(entry));
+            let first = cache.take(&[entry(0).id]).expect("remembered");
+            first.into_values().for_each(|entry| cache.put(entry));
         }
-        let memory = lock(&seen.memory);
+        let memory = lock(&cache.memory);
         let number = memory.used_lately.len() + memory.used_before.len();
         assert!((REMEMBERED..=2 * REMEMBERED).contains(&number), "{number}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_holds_up_no_other_for_long() {
-        let seen = Seen::default();
-        let hanging = seen.turn(1).await;
+        let cache = EntryCache::default();
+        let hanging = cache.turn(1).await;
         assert!(hanging.is_some());
-        assert!(seen.turn(1).await.is_none(), "it goes on without its turn");
+        assert!(cache.turn(1).await.is_none(), "it goes on without its turn");
         drop(hanging);
-        assert!(seen.turn(1).await.is_some());
+        assert!(cache.turn(1).await.is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Entries that an open transaction holds. A claim that writes one waits until the transaction ends.
+//! Entries that an open transaction has locked. A claim that writes one waits until the transaction ends.
 
 use std::{
     sync::{Mutex, MutexGuard},
@@ -15,12 +15,12 @@ const PASS_OVER: Duration = Duration::from_secs(5);
 
 /// Entries that claims of this instance pass over.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// Each until when.
+pub(crate) struct Locked {
+    /// Each with the time until which it is skipped.
     entries: Mutex<Vec<(Instant, Uuid)>>,
 }
 
-impl Held {
+impl Locked {
     pub(crate) fn add(&self, entry: Uuid) {
         self.lock().push((Instant::now() + PASS_OVER, entry));
     }
