@@ -126,8 +126,12 @@ impl Queue {
         let span = trace::send_span(&self.name, messages);
         let completed = span.in_scope(|| self.completed(messages));
         let messages = completed.as_deref().unwrap_or(messages);
-        span.instrument(self.enqueue_chunks(transaction, messages))
-            .await
+        let chunks = self.enqueue_chunks(transaction, messages);
+        let sent = span.instrument(chunks).await;
+        if let Err(error) = &sent {
+            span.record("error.type", error.kind().as_str());
+        }
+        sent
     }
 
     /// Copies of the messages with what the handle adds. `None` if it adds nothing.
@@ -140,7 +144,16 @@ impl Queue {
         for message in &mut messages {
             self.defaults.fill(message);
             if let Some(propagator) = propagator {
+                let headers = message.headers.clone();
                 trace::inject(propagator, message);
+                // A trace context is no reason to refuse a message.
+                if self
+                    .limits
+                    .check_messages(std::slice::from_ref(message))
+                    .is_err()
+                {
+                    message.headers = headers;
+                }
             }
         }
         Some(messages)

@@ -2,10 +2,12 @@
 
 use std::{
     num::NonZeroUsize,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use futures::FutureExt;
 use queue_api::{
     Admin, DeadLetterPage, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseChange, LeaseOptions,
     LeaseOutcome, Limits, MessageId, MessagePage, NewMessage, PageOptions, PageToken,
@@ -27,6 +29,7 @@ enum Fault {
     SecondPageFails,
     SameTokenForever,
     PagesHaveOneItem,
+    SecondPagePanics,
 }
 
 #[async_trait]
@@ -107,6 +110,7 @@ impl Small {
             Some(Fault::SecondPageFails) if page.token().is_some() => {
                 Err(Error::new(ErrorKind::Unavailable, "test", "it is away"))
             }
+            Some(Fault::SecondPagePanics) if page.token().is_some() => panic!("it panics"),
             Some(Fault::PagesHaveOneItem) => Ok(page.clone().with_max(1)),
             _ => Ok(page.clone()),
         }
@@ -303,5 +307,18 @@ async fn ids_are_redriven_in_chunks() -> Result<()> {
     assert_eq!(admin.purge("q", Purge::Live).await?, 7);
     admin.delete_queue("q").await?;
     assert!(admin.list_queues().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_that_panics_ends_the_stream() -> Result<()> {
+    let (_, admin) = with_dead_letters(Some(Fault::SecondPagePanics)).await;
+    let mut letters = admin.all_dead_letters("q")?;
+    for _ in 0..3 {
+        assert!(letters.next().await.is_some());
+    }
+    let panics = AssertUnwindSafe(letters.next()).catch_unwind().await;
+    assert!(panics.is_err());
+    assert!(letters.next().await.is_none());
     Ok(())
 }

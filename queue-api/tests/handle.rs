@@ -423,3 +423,53 @@ fn an_error_has_an_operation_a_message_and_a_source() {
             .all(|kind| !Error::new(*kind, "op", "").is_retryable())
     );
 }
+
+#[cfg(feature = "tracing")]
+mod trace_context {
+    use queue_api::{Headers, trace::Propagator};
+
+    use super::*;
+
+    /// Adds a header of a hundred bytes.
+    #[derive(Debug)]
+    struct Context;
+
+    impl Propagator for Context {
+        fn inject(&self, headers: &mut Headers) {
+            headers.insert("context".to_owned(), "x".repeat(93));
+        }
+
+        fn link(&self, _: &tracing::Span, _: &Headers) {}
+    }
+
+    #[tokio::test]
+    async fn a_trace_context_does_not_make_a_message_too_large() {
+        let backend = Arc::new(MemoryBackend::new());
+        let queue = Queue::new(backend, "q").unwrap();
+        let queue = queue.with_propagator(Arc::new(Context));
+        let most = queue.limits().max_header_bytes;
+        for (size, has_context) in [
+            (0, true),
+            (most - 101, true),
+            (most - 100, false),
+            (most - 1, false),
+        ] {
+            let message = NewMessage::new("").with_header("a", "x".repeat(size));
+            assert_eq!(
+                queue.enqueue(&message).await.unwrap(),
+                EnqueueOutcome::Stored
+            );
+            let delivery = queue.lease().await.unwrap().unwrap();
+            assert_eq!(
+                delivery.headers.contains_key("context"),
+                has_context,
+                "{size}"
+            );
+            assert_eq!(delivery.headers["a"].len(), size);
+            assert!(queue.ack(&delivery.receipt).await.unwrap().is_applied());
+        }
+        let message = NewMessage::new("").with_header("a", "x".repeat(most));
+        let error = queue.enqueue(&message).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+}

@@ -144,6 +144,8 @@ impl Watch {
         }
         if let Some(stalled) = usage.reader.take() {
             stalled.abort();
+            // Its mark stays if its runtime never drops it.
+            self.open.store(0, Ordering::SeqCst);
         }
         usage.number += 1;
         usage.ran = Instant::now();

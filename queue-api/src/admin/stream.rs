@@ -3,9 +3,10 @@
 use std::{
     fmt,
     future::poll_fn,
+    mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     vec,
 };
 
@@ -163,17 +164,18 @@ impl<T: Unpin> Stream for PageStream<T> {
             if let Some(item) = self.items.next() {
                 return Poll::Ready(Some(Ok(item)));
             }
-            match &mut self.state {
+            // Taken out, so that a call that panics is not polled again.
+            match mem::replace(&mut self.state, State::Ended) {
                 State::Ended => return Poll::Ready(None),
                 State::Idle(token) => {
-                    let token = token.take();
                     let call = self.read(token.clone());
                     self.state = State::Reading(token, call);
                 }
-                State::Reading(token, call) => {
-                    let page = ready!(call.as_mut().poll(cx));
-                    let token = token.take();
-                    self.state = State::Ended;
+                State::Reading(token, mut call) => {
+                    let Poll::Ready(page) = call.as_mut().poll(cx) else {
+                        self.state = State::Reading(token, call);
+                        return Poll::Pending;
+                    };
                     let page = page.and_then(|(items, next)| Ok((items, self.after(token, next)?)));
                     match page {
                         Ok((items, state)) => (self.items, self.state) = (items.into_iter(), state),

@@ -152,8 +152,13 @@ impl<O: Operation> BatchQueues<O> {
 
     /// Adds a caller to the next batch.
     pub(super) fn submit(self: &Arc<Self>, queue: &QueueName, caller: CallerOf<O>) {
-        // First, because it panics outside a runtime, and must not leave a queue without a sender.
+        // First, because these panic outside a runtime, and in one without timers, and must not leave a
+        // queue without a sender.
         let runtime = Handle::current();
+        drop(tokio::time::timeout(
+            LONGEST_HOLD_UP,
+            std::future::pending::<()>(),
+        ));
         let key = (queue.clone(), O::visibility_timeout(&caller.request));
         let mut active = self.active();
         let is_new = !active.contains_key(&key);

@@ -221,3 +221,18 @@ async fn a_call_that_hangs_ends_when_its_callers_are_gone() {
     assert!(tokio::time::timeout(minute, pending::<()>()).await.is_err());
     assert_eq!(tasks.num_alive_tasks(), 0);
 }
+
+#[test]
+fn a_call_in_a_runtime_without_timers_panics_and_later_calls_work() {
+    let fixture = Fixture::with_max_batch(10);
+    let without = tokio::runtime::Builder::new_current_thread();
+    let without = { without }.build().unwrap();
+    let message = msg("a");
+    let call = || without.block_on(fixture.queue.enqueue(&message));
+    assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    assert!(runtime.block_on(fixture.queue.enqueue(&message)).is_ok());
+}

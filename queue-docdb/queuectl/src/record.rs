@@ -132,7 +132,9 @@ impl Record {
     pub(crate) fn complete(self, mut message: NewMessage, defaults: &Self) -> NewMessage {
         message.headers.clone_from(&defaults.headers);
         message.headers.extend(self.headers);
-        let until_ready = self.ready_at.map(|at| Timestamp::now().duration_until(at));
+        let is_ready = matches!(self.state, Some(State::Ready));
+        let at = self.ready_at.filter(|_| !is_ready);
+        let until_ready = at.map(|at| Timestamp::now().duration_until(at));
         // A time that has passed is none.
         let until_ready = until_ready.and_then(|time| Duration::try_from(time).ok());
         message.delay = self.delay.or(until_ready).or(defaults.delay);

@@ -30,7 +30,7 @@ const CHUNK: usize = 1000;
 
 /// How much later than the call a message may seem, in milliseconds. The clocks of two processes differ by
 /// a round trip at most.
-const PURGE_MARGIN: i64 = 1000;
+pub(super) const PURGE_MARGIN: i64 = 1000;
 
 /// In milliseconds: a day. A time further ahead is damage.
 const LONGEST_PURGE: i64 = 24 * 3600 * 1000;

@@ -194,17 +194,25 @@ impl QueueCollection {
             false => LONGEST_CLAIM_BESIDE_LOCKED,
         };
         let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
-        let began = Instant::now();
         let added = new_addend();
-        let mut written = self.compare_and_set(&writes, added, longest).await?;
-        let is_slow = began.elapsed() >= longest;
-        if !is_slow && written.contains(&Written::NotYet) {
+        let (mut written, has_given_up) = self.compare_and_set(&writes, added, longest).await?;
+        // Whether the server lets writes wait, and not only this claim.
+        let mut is_locked = false;
+        if written.contains(&Written::NotYet) {
+            let longest = match has_given_up {
+                true => LONGEST_CLAIM_BESIDE_LOCKED,
+                false => longest,
+            };
             // It would hide messages if it arrived when the call has gone on with others.
-            let fenced = self.fence(&writes, added, &mut written, longest).await;
-            round.is_fenced = fenced.is_ok();
-            if let Err(error) = fenced {
+            match self.fence(&writes, added, &mut written, longest).await {
+                Ok(has_given_up_too) => {
+                    round.is_fenced = true;
+                    is_locked = has_given_up && has_given_up_too;
+                }
                 // What is claimed for certain is delivered all the same.
-                tracing::warn!(queue = self.messages.name(), %error, "a late claim may hide messages");
+                Err(error) => {
+                    tracing::warn!(queue = self.messages.name(), %error, "a late claim may hide messages");
+                }
             }
         }
         let (mut leased, mut open) = (Vec::new(), Vec::new());
@@ -224,7 +232,7 @@ impl QueueCollection {
                 Written::Unknown => round.is_unknown = true,
             }
         }
-        if is_slow {
+        if is_locked {
             round.slow = open;
         }
         round.has_leased = !leased.is_empty() && !round.is_lost;

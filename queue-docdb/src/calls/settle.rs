@@ -161,7 +161,7 @@ impl QueueCollection {
         });
         let writes: Vec<Write> = writes.collect();
         let added = new_addend();
-        let written = self.compare_and_set(&writes, added, Duration::MAX).await?;
+        let (written, _) = self.compare_and_set(&writes, added, Duration::MAX).await?;
         for (it, written) in decided.into_iter().zip(written) {
             let id = it.stored.id;
             match written {

@@ -53,10 +53,11 @@ impl QueueCollection {
                 () = real_time(deadline) => return Ok(()),
             };
             let result = self.poll_result(permit).await?;
-            let ready = result.ready(match reached {
+            let entries = result.ready(match reached {
                 Some(due) => due,
                 None => self.next_step().now().await,
             });
+            let ready = entries.saturating_mul(self.state.sizes.messages());
             if result.may_return(ready, is_first) {
                 return Ok(());
             }

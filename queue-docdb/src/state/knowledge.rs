@@ -30,6 +30,8 @@ pub(crate) enum Indexes {
     Unknown,
     /// The server lists all. It may still build one, or a failover may undo it.
     Listed,
+    /// Those that calls name. The unique one is missing, because an id is stored twice or it is built.
+    NotUnique,
     /// No id is stored twice.
     Ready,
 }
@@ -61,11 +63,18 @@ impl Knowledge {
         };
     }
 
-    /// Learns that the collection is a queue, and its indexes.
+    /// Learns that the collection is a queue, and how its messages are found.
+    pub(crate) fn learn_queue(&self, is_keyed: bool) {
+        *lock(&self.known) = Known {
+            until: Some(Instant::now() + TRUST),
+            is_keyed,
+            indexes: Indexes::Unknown,
+        };
+    }
+
+    /// Learns the indexes of what is known to be a queue.
     pub(crate) fn learn_indexes(&self, indexes: Indexes) {
-        let mut known = lock(&self.known);
-        known.until = Some(Instant::now() + TRUST);
-        known.indexes = indexes;
+        lock(&self.known).indexes = indexes;
     }
 
     /// Forgets what another call may have changed, so that the next call looks again.
@@ -81,7 +90,7 @@ mod tests {
     #[test]
     fn a_call_that_is_under_way_still_knows_how_messages_are_found() {
         let knowledge = Knowledge::default();
-        knowledge.learn_keyed(true);
+        knowledge.learn_queue(true);
         knowledge.learn_indexes(Indexes::Ready);
         knowledge.forget();
         assert_eq!(knowledge.indexes(), None);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::lock::lock;
 
-/// How long claims pass over an entry that could not be written in time.
+/// How long claims pass over entries after one could not be written in time.
 const PASS_OVER: Duration = Duration::from_secs(5);
 
 /// Entries that claims of this instance pass over.
@@ -22,7 +22,11 @@ pub(crate) struct Locked {
 
 impl Locked {
     pub(crate) fn add(&self, entry: Uuid) {
-        self.lock().push((Instant::now() + PASS_OVER, entry));
+        let mut entries = self.lock();
+        // Claims beside locked entries are given up soon, so a slow server looks like a lock. That must not
+        // go on for ever.
+        let until = entries.first().map(|(until, _)| *until);
+        entries.push((until.unwrap_or_else(|| Instant::now() + PASS_OVER), entry));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

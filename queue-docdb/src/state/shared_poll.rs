@@ -231,7 +231,7 @@ impl Drop for PollInFlight<'_> {
 }
 
 impl PollResult {
-    /// How many messages are ready at this time.
+    /// How many entries are ready at this time.
     pub(crate) fn ready(&self, now: DateTime) -> usize {
         self.times.iter().take_while(|time| **time <= now).count()
     }

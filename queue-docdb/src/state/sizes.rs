@@ -14,12 +14,17 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// How many entries have so many messages, probably.
     pub(crate) fn entries(&self, messages: usize) -> usize {
-        messages.div_ceil(self.messages.load(Relaxed).max(1)).max(1)
+        messages.div_ceil(self.messages()).max(1)
     }
 
     /// How many entries have so many bytes of messages, probably.
     pub(crate) fn entries_of(&self, bytes: usize) -> usize {
         bytes / self.bytes.load(Relaxed).max(1)
+    }
+
+    /// The messages of an entry, probably.
+    pub(crate) fn messages(&self) -> usize {
+        self.messages.load(Relaxed).max(1)
     }
 
     pub(crate) fn saw<'a>(&self, found: impl IntoIterator<Item = &'a Stored>) {

@@ -8,6 +8,7 @@ use queue_api::{Error, ErrorKind};
 use crate::store::{
     codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusal},
     driver_error::{explained_by, explanation, unknown_effect, words},
+    index::Index,
 };
 
 /// What went wrong between this crate and the database.
@@ -100,6 +101,11 @@ impl StoreError {
             Self::Refused(refusal) => [BAD_VALUE, INDEX_NOT_FOUND].contains(&refusal.code),
             _ => false,
         }
+    }
+
+    /// Whether this index is still being built.
+    pub(crate) fn is_late(&self, index: Index) -> bool {
+        matches!(self, Self::LateIndex { index: late, .. } if *late == index.name())
     }
 
     /// Whether the server answered with this code.

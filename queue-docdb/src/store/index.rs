@@ -26,7 +26,8 @@ pub(crate) enum Index {
 }
 
 impl Index {
-    const ALL: [Self; 4] = [Self::Claim, Self::Ids, Self::DeadLetters, Self::Parted];
+    /// The unique one last: it may be impossible to make.
+    const ALL: [Self; 4] = [Self::Claim, Self::DeadLetters, Self::Parted, Self::Ids];
 
     /// Those of a queue. If messages are found by `_id`, none on their ids.
     pub(crate) fn of_queue(is_keyed: bool) -> impl Iterator<Item = Self> {

@@ -10,7 +10,10 @@ use mongodb::bson::{Document, RawDocument, doc};
 use queue_api::ErrorKind;
 
 use crate::{
-    document::{decode, fields::IDS},
+    document::{
+        decode,
+        fields::{BORN, IDS},
+    },
     state::knowledge::Indexes,
     store::{
         codes::NAMESPACE_NOT_FOUND,
@@ -41,7 +44,7 @@ pub(crate) enum Contents {
     /// No document.
     Empty,
     /// Messages without a version: an instance stored them just after another deleted the queue.
-    Unversioned,
+    Unversioned { is_keyed: bool },
     /// A queue of this version.
     Queue,
     /// One that was deleted. It may have messages of a call that did not know.
@@ -120,7 +123,8 @@ impl QueueCollection {
             if id.is_ok_and(|id| id.get_str("queue-docdb") == Ok("schema")) {
                 None
             } else if decode::is_entry(found) {
-                Some(Contents::Unversioned)
+                let is_keyed = found.get_i64(BORN).is_ok();
+                Some(Contents::Unversioned { is_keyed })
             } else {
                 Some(Contents::Foreign("has documents of another program"))
             }
@@ -144,10 +148,10 @@ impl QueueCollection {
         };
         let found = self.first(doc! { "_id": id() }, read).await?;
         Ok(found.map(|(contents, is_keyed)| {
-            self.state.knowledge.learn_keyed(is_keyed);
-            // Of others nothing is remembered: a call that enqueues must look.
-            if contents == Contents::Queue {
-                self.state.knowledge.learn_indexes(Indexes::Unknown);
+            match contents {
+                Contents::Queue => self.state.knowledge.learn_queue(is_keyed),
+                // Of others nothing is remembered: a call that enqueues must look.
+                _ => self.state.knowledge.learn_keyed(is_keyed),
             }
             contents
         }))

@@ -58,15 +58,23 @@ impl QueueCollection {
 
     /// Adds what a queue has lost. Does nothing if there is no queue.
     pub(crate) async fn restore(&self) -> Result<(), StoreError> {
-        if self.state.knowledge.is_ready() {
+        if self.state.knowledge.indexes() >= Some(Indexes::NotUnique) {
             return Ok(());
         }
         match self.check().await? {
             Contents::Missing | Contents::Empty | Contents::Deleted => Ok(()),
-            // An id is stored twice, because the unique index was missing for a while. Consumers can
-            // still drain the queue.
+            // An id is stored twice, because the unique index was missing for a while, or it is still
+            // built. Consumers can drain the queue meanwhile.
             _ => match self.prepare().await {
-                Err(error) if error.is_duplicate() => Ok(()),
+                Err(error) if error.is_duplicate() || error.is_late(Index::Ids) => {
+                    let knowledge = &self.state.knowledge;
+                    if knowledge.indexes().is_none() {
+                        // It has no version yet. A queue whose messages are found by `_id` has no such index.
+                        knowledge.learn_queue(false);
+                    }
+                    knowledge.learn_indexes(Indexes::NotUnique);
+                    Ok(())
+                }
                 prepared => prepared,
             },
         }
@@ -89,9 +97,10 @@ impl QueueCollection {
         // All are judged before one is made, so that a refusal changes nothing.
         let mut missing = Vec::new();
         // An existing queue keeps its kind.
-        let is_keyed = match has_version {
-            true => self.state.knowledge.is_keyed(),
-            false => self.entry_size == 1,
+        let is_keyed = match contents {
+            Contents::Queue => self.state.knowledge.is_keyed(),
+            Contents::Unversioned { is_keyed } => is_keyed,
+            _ => self.entry_size == 1,
         };
         for index in Index::of_queue(is_keyed) {
             let is_there = index.is_among(&existing, self.messages.name())?;
@@ -141,12 +150,12 @@ impl QueueCollection {
             let reply = retries.run(sent).await;
             match reply.and_then(|reply| write_reply::confirmed(&reply, 0)) {
                 Ok(()) => return Ok(()),
+                Err(error) if error.is_duplicate() => return Err(error),
                 // A standalone server and other engines have no quorum.
                 Err(error) if has_quorum && is_refusal(&error) => {
                     command.remove("commitQuorum");
                     has_quorum = false;
                 }
-                Err(error) if error.is_duplicate() => return Err(error),
                 // DocumentDB documents no code for "another build is running".
                 Err(error) if tries < INDEX_TRIES && error.kind() == ErrorKind::Internal => {
                     let pause = jittered(Duration::from_millis(75 << tries));
@@ -176,7 +185,7 @@ impl QueueCollection {
             let inserting = documents.insert_one(version_document(is_keyed));
             match retries.run(inserting).await {
                 Ok(_) => {
-                    self.state.knowledge.learn_keyed(is_keyed);
+                    self.state.knowledge.learn_queue(is_keyed);
                     return Ok(());
                 }
                 // Another instance was first, perhaps one of another version.

@@ -58,9 +58,9 @@ pub(crate) struct Write {
 }
 
 impl QueueCollection {
-    /// Makes these writes of different entries. Returns what each did, in order. A write that takes
-    /// longer than `longest` is given up, and looked for. `added`: that of the call, a new one for each
-    /// content.
+    /// Makes these writes of different entries. Returns what each did, in order, and whether an update was
+    /// given up. A write that takes longer than `longest` is given up, and looked for. `added`: that of
+    /// the call, a new one for each content.
     ///
     /// # Errors
     /// The server refuses them, or what they did cannot be looked up.
@@ -69,7 +69,7 @@ impl QueueCollection {
         writes: &[Write],
         added: i64,
         longest: Duration,
-    ) -> Result<Vec<Written>, StoreError> {
+    ) -> Result<(Vec<Written>, bool), StoreError> {
         let (deletes, updates): (Vec<&Write>, Vec<&Write>) =
             writes.iter().partition(|write| write.update.is_none());
         // The answer is a number. If it is that of one entry, it tells what was done to it.
@@ -83,13 +83,15 @@ impl QueueCollection {
         let updated =
             parts_of_commands(&updates).map(|part| self.write_updates(part, added, longest));
         let (updated, deleted) = tokio::try_join!(try_join_all(updated), try_join_all(deleted))?;
-        let mut updated = updated.into_iter().flatten();
+        let has_given_up = updated.iter().any(|(_, has_given_up)| *has_given_up);
+        let mut updated = updated.into_iter().flat_map(|(did, _)| did);
         let mut deleted = deleted.into_iter().flatten();
         let did = writes.iter().map(|write| match write.update {
             Some(_) => updated.next(),
             None => deleted.next(),
         });
-        Ok(did.map(|did| did.unwrap_or(Written::Unknown)).collect())
+        let did = did.map(|did| did.unwrap_or(Written::Unknown));
+        Ok((did.collect(), has_given_up))
     }
 
     async fn write_updates(
@@ -97,21 +99,31 @@ impl QueueCollection {
         writes: &[&Write],
         added: i64,
         longest: Duration,
-    ) -> Result<Vec<Written>, StoreError> {
+    ) -> Result<(Vec<Written>, bool), StoreError> {
         let statements = update_statements(writes, added);
         let matched = match self.giving_up_after(longest).update(statements).await {
             Ok(matched) if matched == writes.len() as u64 => {
-                return Ok(vec![Written::Yes; writes.len()]);
+                return Ok((vec![Written::Yes; writes.len()], false));
             }
             Ok(matched) => matched,
             Err(error) => {
-                self.before_look(error).await?;
-                return self.unanswered_updates(writes, added).await;
+                let has_given_up = matches!(error, StoreError::TimedOut(_));
+                let is_final = !has_given_up && !error.is_transient();
+                if let Err(error) = self.before_look(error).await {
+                    // An error that does not pass may come after the write was carried out, too.
+                    let did = match is_final && !error.did_nothing() {
+                        true => self.unanswered_updates(writes, added).await.ok(),
+                        false => None,
+                    };
+                    let did = did.filter(|did| did.iter().all(|it| *it == Written::Yes));
+                    return did.map(|did| (did, false)).ok_or(error);
+                }
+                return Ok((self.unanswered_updates(writes, added).await?, has_given_up));
             }
         };
         let entries = self.written_entries(writes).await?;
         let made = are_made(writes, added, &entries);
-        Ok(written::of_answered_updates(matched, &made))
+        Ok((written::of_answered_updates(matched, &made), false))
     }
 
     /// What updates did whose answer was lost.
@@ -133,14 +145,15 @@ impl QueueCollection {
     }
 
     /// Fences updates that may still arrive: it changes the revision first, so that they match nothing.
-    /// In `written`, `NotYet` becomes `Yes` or `No`, if that can be told.
+    /// In `written`, `NotYet` becomes `Yes` or `No`, if that can be told. Returns whether this was given up,
+    /// too.
     pub(crate) async fn fence(
         &self,
         writes: &[Write],
         added: i64,
         written: &mut [Written],
         longest: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let is_open = |index: &usize| written[*index] == Written::NotYet;
         let open: Vec<usize> = (0..writes.len()).filter(is_open).collect();
         let fence = |index: &usize| Write {
@@ -150,7 +163,7 @@ impl QueueCollection {
             ..writes[*index].clone()
         };
         let fences: Vec<Write> = open.iter().map(fence).collect();
-        let fenced = self.compare_and_set(&fences, new_addend(), longest).await?;
+        let (fenced, has_given_up) = self.compare_and_set(&fences, new_addend(), longest).await?;
         let mut late = Vec::new();
         for (index, fenced) in open.into_iter().zip(fenced) {
             match fenced {
@@ -166,7 +179,7 @@ impl QueueCollection {
                 written[index] = did;
             }
         }
-        Ok(())
+        Ok(has_given_up)
     }
 
     async fn write_deletes(

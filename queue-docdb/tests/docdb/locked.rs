@@ -1,11 +1,15 @@
 //! Messages that an open transaction holds: a worker acked them in it and then crashed.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use mongodb::ClientSession;
 use mongodb_test_server::documentdb::Engines;
-use queue_api::{LeaseOptions, LeaseOutcome, QueueTransaction, Receipt};
+use queue_api::{LeaseOptions, LeaseOutcome, Queue, QueueTransaction, Receipt};
 
-use crate::fixture::{Fixture, MINUTE, SECOND, TRANSACTIONAL, applied, lease, message, name};
+use crate::fixture::{
+    Fixture, MINUTE, SECOND, TRANSACTIONAL, applied, lease, message, name, queue_of,
+};
 
 tests! {
     on_one_thread:
@@ -45,8 +49,7 @@ async fn abandoned(fixture: &Fixture, held: &[String]) -> ClientSession {
 }
 
 /// The ids that lease calls return until one returns none, in order.
-async fn drained(fixture: &Fixture, at_once: usize) -> Vec<String> {
-    let queue = fixture.queue();
+async fn drained(queue: &Queue, at_once: usize) -> Vec<String> {
     let (mut all, mut errors) = (Vec::new(), 0);
     loop {
         let options = LeaseOptions::new(at_once);
@@ -71,28 +74,33 @@ async fn drained(fixture: &Fixture, at_once: usize) -> Vec<String> {
 }
 
 async fn an_abandoned_transaction_does_not_stop_the_queue() {
-    let case = async |held: usize, at_once: usize| {
+    let case = async |held: usize, at_once: usize, timeout: Duration| {
         let held: Vec<String> = (0..held).map(|n| format!("held{n}")).collect();
         let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
         let mut session = abandoned(&fixture, &held).await;
-        let leased = drained(&fixture, at_once).await;
-        assert_eq!(leased, FREE, "with {held:?} held, {at_once} at a time");
+        let backend = fixture.watched(|_| ()).operation_timeout(timeout).connect();
+        let queue = queue_of(&backend.await.unwrap());
+        let leased = drained(&queue, at_once).await;
+        assert_eq!(
+            leased, FREE,
+            "with {held:?} held, {at_once} at a time, {timeout:?}"
+        );
         session.abort_transaction().await.unwrap();
     };
     // Side by side, because each waits for the server.
-    join_all(
-        [1, 5, 20]
-            .into_iter()
-            .flat_map(|held| [1, 10].map(|at_once| case(held, at_once))),
-    )
-    .await;
+    let usual = [1, 5, 20]
+        .into_iter()
+        .flat_map(|held| [1, 10].map(|at_once| case(held, at_once, 10 * SECOND)));
+    // Less than three times what a claim may take.
+    let short = [1, 10].map(|at_once| case(1, at_once, 2 * SECOND));
+    join_all(usual.chain(short)).await;
 }
 
 async fn a_held_message_is_ready_after_an_abort_and_gone_after_a_commit() {
     for commits in [true, false] {
         let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
         let mut session = abandoned(&fixture, &["m".to_owned()]).await;
-        assert_eq!(drained(&fixture, 10).await, FREE);
+        assert_eq!(drained(&fixture.queue(), 10).await, FREE);
         match commits {
             true => session.commit_transaction().await.unwrap(),
             false => session.abort_transaction().await.unwrap(),

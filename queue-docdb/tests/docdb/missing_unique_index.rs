@@ -1,7 +1,15 @@
 //! A queue without its unique index, for a while: what an operator dropped, and what the server builds.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
 use futures::future::{Either, select};
-use mongodb::bson::doc;
+use mongodb::{bson::doc, event::command::CommandEvent};
 use mongodb_test_server::{MongoServer, ServerOptions};
 use queue_api::{
     EnqueueOutcome::{Duplicate, Stored},
@@ -13,7 +21,8 @@ use crate::fixture::{Fixture, applied, ids, lease, message, name, queue_of};
 
 tests! {
     on_one_thread:
-        what_was_stored_twice_can_be_worked_off_or_deleted;
+        what_was_stored_twice_can_be_worked_off_or_deleted,
+        a_queue_without_its_version_keeps_its_kind;
     on_threads:
         an_index_that_is_being_built_is_waited_for
 }
@@ -64,6 +73,22 @@ async fn what_was_stored_twice_can_be_worked_off_or_deleted() {
     assert_eq!(queue.enqueue(&message("a")).await.unwrap(), Duplicate);
 
     store_twice().await;
+    let builds = Arc::new(AtomicUsize::new(0));
+    let count = builds.clone();
+    let see = move |event: &CommandEvent| {
+        let is_build =
+            matches!(event, CommandEvent::Started(it) if it.command_name == "createIndexes");
+        count.fetch_add(usize::from(is_build), Ordering::Relaxed);
+    };
+    let watched = fixture.watched(see).connect().await.unwrap();
+    for _ in 0..5 {
+        let leased = lease(&queue_of(&watched), 1).await;
+        applied(queue_of(&watched).nack(&leased[0].receipt, Duration::ZERO)).await;
+    }
+    // That of all, and that of ids once.
+    let builds = builds.load(Ordering::Relaxed);
+    assert!(builds <= 4, "the leases built {builds} indexes");
+
     let new = fixture.another_backend(fixture.clock.clone()).await;
     new.delete_queue(&name()).await.unwrap();
     let queue = queue_of(&new);
@@ -129,4 +154,25 @@ async fn an_index_that_is_being_built_is_waited_for() {
     assert_eq!(enqueue.await.unwrap().unwrap(), Duplicate);
     building.await.unwrap().unwrap();
     server.stop().await.unwrap();
+}
+
+/// An operator has dropped the collection, and a process that did not know enqueued. Another one has
+/// another `entry_size`.
+async fn a_queue_without_its_version_keeps_its_kind() {
+    for [first, second] in [[16, 1], [1, 16]] {
+        let fixture = Fixture::new().await;
+        let connect = async |size| {
+            let builder = fixture.watched(|_| ()).entry_size(size);
+            builder.connect().await.unwrap()
+        };
+        let (first, second) = (connect(first).await, connect(second).await);
+        first.prepare(&name()).await.unwrap();
+        fixture.documents().drop().await.unwrap();
+        let both = ["a", "b"].map(message);
+        queue_of(&first).enqueue_batch(&both).await.unwrap();
+        let queue = queue_of(&second);
+        assert_eq!(lease(&queue, 1).await.len(), 1);
+        let again = queue.enqueue_batch(&both).await.unwrap();
+        assert_eq!(again, [Duplicate, Duplicate]);
+    }
 }

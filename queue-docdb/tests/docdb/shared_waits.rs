@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    fixture::{Fixture, MINUTE, SECOND, applied, message, name, queue_of},
+    fixture::{Fixture, MINUTE, SECOND, applied, lease, message, name, queue_of},
     waking::{STREAMING, open_stream},
 };
 
@@ -32,7 +32,8 @@ tests! {
         the_other_waits_look_soon_although_the_server_is_slow,
         a_message_for_many_workers_takes_as_few_commands_as_for_one,
         every_wait_returns_while_no_call_leases_the_message,
-        one_poll_serves_all_waits
+        one_poll_serves_all_waits,
+        as_many_waits_return_as_a_batch_has_messages
 }
 
 const WORKERS: usize = 100;
@@ -176,6 +177,33 @@ async fn one_poll_serves_all_waits() {
     for wait in soon(join_all(waits)).await {
         wait.unwrap().unwrap();
     }
+}
+
+/// They share an entry.
+async fn as_many_waits_return_as_a_batch_has_messages() {
+    let fixture = Fixture::new().await;
+    let (counts, queue) = counted(&fixture).await;
+    let batch = |round: usize| (0..16).map(move |it| message(&format!("{round}-{it}")));
+    // A claim learns how large entries are.
+    queue
+        .enqueue_batch(&batch(0).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    for delivery in lease(&queue, 16).await {
+        applied(queue.ack(&delivery.receipt)).await;
+    }
+    let waits = waits(&queue, 16);
+    counts.quiet().await;
+    counts.take();
+    queue
+        .enqueue_batch(&batch(1).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    for wait in soon(join_all(waits)).await {
+        wait.unwrap().unwrap();
+    }
+    let sent = counts.take();
+    assert!(sent["find"] <= 3, "{sent:?}");
 }
 
 /// Fails the test instead of hanging. The bound is far beyond what a slow machine needs.

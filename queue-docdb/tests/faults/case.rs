@@ -14,7 +14,7 @@ use crate::{
     failover::Seat,
     log::{Event, Leased, Party, World},
     look::Look,
-    proxy::Proxy,
+    proxy::{Proxy, pause},
     record::record,
     schedule::{Fault, Place, Request, TIMEOUT},
     server::{CLIENTS, ClientKind, Server},
@@ -103,7 +103,9 @@ impl Case {
         };
         report.took = began.elapsed();
         let is_clean = report.wrong.is_empty() && report.slow.is_empty();
-        if is_clean && !self.call.is_first() {
+        // A request of a deletion may still be on its way, and the next case begins at the same time.
+        let is_deleted = self.adversary == Adversary::Delete || self.call == Call::DeleteQueue;
+        if is_clean && !is_deleted && !self.call.is_first() {
             server.give_back(database);
         } else {
             server.drop_database(&database).await;
@@ -242,6 +244,8 @@ impl Case {
                 .await?;
         }
         if self.call.is_first() || self.adversary == Adversary::Delete {
+            // A request of another's deletion may arrive after it, too.
+            world.clock.advance(AFTER_DELETION);
             // Of a collection that was made without its unique index, the judge sees it now.
             for party in [&subject, &subject, &other] {
                 // An error is as good as an answer.
@@ -371,6 +375,10 @@ impl Case {
             match answer {
                 Ok(_) => return Ok(()),
                 Err(error) => last = Some(error),
+            }
+            if self.call == Call::Transaction {
+                // The one before holds its messages until the server ends it.
+                pause(Duration::from_secs(1)).await;
             }
         }
         let why = format!("X1: no repeat of the call works: {last:?}");

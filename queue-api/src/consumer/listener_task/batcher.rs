@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::leases::{Key, Leases, after};
+use super::{
+    leases::{Key, Leases, after},
+    poller::{CALL_GRACE, LONGEST_CALL},
+};
 use crate::{
     Error, ErrorKind, LeaseAction, LeaseChange, LeaseOutcome, Queue, Receipt, Result,
     catch_panic::backend_call, consumer::backoff::Backoff,
@@ -53,8 +56,11 @@ pub(crate) struct Batcher {
 struct InFlight {
     items: Vec<Item>,
     sent: SystemTime,
-    /// When all its leases have expired, so that the answer no longer matters.
+    /// When it is given up: other leases wait for it, too.
     deadline: SystemTime,
+    /// When all its leases have expired, so that the answer no longer matters.
+    ends: SystemTime,
+    is_overdue: bool,
     call: BoxFuture<Result<Vec<LeaseOutcome>>>,
 }
 
@@ -117,24 +123,40 @@ impl Batcher {
         let items: Vec<_> = self.waiting.drain(..count).collect();
         self.resume_at = None;
         let call = call(queue.clone(), &items);
-        let deadlines = items.iter().map(|item| leases.call_deadline(item.key, now));
+        let ends = items.iter().map(|item| leases.call_deadline(item.key, now));
+        let ends = ends.max().unwrap_or(now);
         let in_flight = InFlight {
             sent: now,
-            deadline: deadlines.max().unwrap_or(now),
+            deadline: ends.min(after(now, LONGEST_CALL)),
+            ends,
             items,
             call,
+            is_overdue: false,
         };
         &self.in_flight.insert(in_flight).items
     }
 
-    /// Gives up a call that hangs until its leases have expired. It may still take effect.
+    /// Gives up a call that hangs until its leases have expired, or for a minute. It may still take effect.
     pub(crate) fn take_overdue(&mut self, now: SystemTime) -> Option<Completed> {
-        let call = self.in_flight.take_if(|call| call.deadline <= now)?;
-        let message = "the store did not answer before the leases expired";
+        let call = self
+            .in_flight
+            .as_mut()
+            .filter(|call| call.deadline <= now)?;
+        if !call.is_overdue && call.deadline < call.ends {
+            call.is_overdue = true;
+            call.deadline = call.ends.min(after(now, CALL_GRACE));
+            return None;
+        }
+        let call = self.in_flight.take()?;
+        let message = "the store did not answer in time";
         Some(Completed {
+            answer: Err(Error::new(
+                ErrorKind::TimedOut,
+                operation(&call.items),
+                message,
+            )),
             items: call.items,
             sent: call.sent,
-            answer: Err(Error::new(ErrorKind::TimedOut, "settle", message)),
         })
     }
 
@@ -175,9 +197,17 @@ impl Batcher {
     }
 }
 
+/// The backend's call for these items.
+fn operation(items: &[Item]) -> &'static str {
+    match items.iter().all(|item| item.action == Action::Ack) {
+        true => "ack",
+        false => "change",
+    }
+}
+
 /// One backend call. The items of a batcher are all acks or all changes.
 fn call(queue: Queue, items: &[Item]) -> BoxFuture<Result<Vec<LeaseOutcome>>> {
-    let acks = items.iter().all(|item| item.action == Action::Ack);
+    let acks = operation(items) == "ack";
     let receipts = items.iter().map(|item| item.receipt.clone());
     if acks {
         let receipts: Vec<_> = receipts.collect();

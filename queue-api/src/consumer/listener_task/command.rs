@@ -136,7 +136,9 @@ impl ListenerTask {
         };
         let receipt = lease.receipt.clone();
         let nack_soon = Action::Change(LeaseAction::Nack {
-            delay: Lease::RELEASE_DELAY.min(lease.visibility),
+            delay: Lease::RELEASE_DELAY
+                .min(lease.visibility)
+                .min(self.queue.limits().max_delay),
         });
         let action = match settlement {
             Settlement::Ack => Action::Ack,

@@ -112,7 +112,7 @@ impl Leases {
         let lease = TrackedLease {
             receipt: delivery.receipt.clone(),
             visibility,
-            renewal: visibility,
+            renewal: visibility.min(self.max_visibility),
             expires: sent,
             ends: sent,
             limit: after(sent, max_lease_time),

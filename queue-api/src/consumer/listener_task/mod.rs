@@ -219,6 +219,7 @@ impl ListenerTask {
             Polled::Waited {
                 answer: Err(error), ..
             } => self.on_poll_error(&error, now),
+            Polled::Paused => {}
             Polled::Leased {
                 answer: Err(error),
                 probe,

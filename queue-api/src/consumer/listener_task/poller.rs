@@ -12,7 +12,10 @@ use super::{
     batcher::{BoxFuture, boxed_call},
     leases::after,
 };
-use crate::{Delivery, Error, ErrorKind, LeaseOptions, Queue, Result, consumer::backoff::Backoff};
+use crate::{
+    Clock, Delivery, Error, ErrorKind, LeaseOptions, Queue, Result, TokioClock,
+    consumer::backoff::Backoff,
+};
 
 /// The longest wait of an idle listener, from 20 to 30 seconds. A wake-up is only a hint, so this
 /// bounds the delay after a lost one. The jitter spreads the calls of listeners that started together.
@@ -20,12 +23,12 @@ fn longest_wait() -> Duration {
     Duration::from_secs(20) + Duration::from_secs(10).mul_f64(fastrand::f64())
 }
 
-/// A lease call that takes longer is overdue, or the process was suspended. It is twice the longest
+/// A call that takes longer is overdue, or the process was suspended. It is twice the longest
 /// documented one: one through `Batching` may take three times the operation timeout of 10 s.
 pub(crate) const LONGEST_CALL: Duration = Duration::from_secs(60);
 
 /// An overdue call is given up after this time. After a suspension, its answer may be there already.
-const CALL_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const CALL_GRACE: Duration = Duration::from_secs(10);
 
 /// Gets the result of a lease call that begins after the probe was sent.
 pub(crate) type Probe = oneshot::Sender<ProbeAnswer>;
@@ -63,8 +66,10 @@ enum State {
         deadline: Option<SystemTime>,
         call: BoxFuture<Result<()>>,
     },
+    /// By the listener's clock and by real time, whichever is first: the listener's may stand still.
     Pausing {
         until: SystemTime,
+        pause: BoxFuture<()>,
     },
 }
 
@@ -79,6 +84,7 @@ pub(crate) enum Polled {
         until: SystemTime,
         answer: Result<()>,
     },
+    Paused,
 }
 
 impl Poller {
@@ -99,7 +105,7 @@ impl Poller {
     pub(crate) fn next_due(&self) -> Option<SystemTime> {
         match self.state {
             State::Idle => None,
-            State::Pausing { until } => Some(until),
+            State::Pausing { until, .. } => Some(until),
             State::Leasing { sent, deadline, .. } => {
                 Some(deadline.unwrap_or_else(|| after(sent, LONGEST_CALL)))
             }
@@ -143,7 +149,7 @@ impl Poller {
 
     /// Ends a pause that is over. Returns whether a lease call can be sent now.
     pub(crate) fn can_lease(&mut self, now: SystemTime) -> bool {
-        if matches!(self.state, State::Pausing { until } if until <= now) {
+        if matches!(self.state, State::Pausing { until, .. } if until <= now) {
             self.state = State::Idle;
         }
         matches!(self.state, State::Idle)
@@ -182,7 +188,11 @@ impl Poller {
     /// Waits for the call in flight. Dropping this future does not drop the call.
     pub(crate) async fn completed(&mut self) -> Polled {
         let polled = match &mut self.state {
-            State::Idle | State::Pausing { .. } => pending().await,
+            State::Idle => pending().await,
+            State::Pausing { pause, .. } => {
+                pause.await;
+                Polled::Paused
+            }
             State::Leasing {
                 sent, probe, call, ..
             } => {
@@ -218,9 +228,8 @@ impl Poller {
             return;
         }
         if mem::take(&mut self.woken) {
-            let until = after(now, self.after_miss.next());
-            self.state = State::Pausing { until };
-            return;
+            let pause = self.after_miss.next();
+            return self.pause(now, pause);
         }
         let (queue, at_most) = (queue.clone(), longest_wait());
         self.state = State::Waiting {
@@ -245,8 +254,14 @@ impl Poller {
         } else {
             self.after_error.longest()
         };
+        self.pause(now, pause);
+    }
+
+    fn pause(&mut self, now: SystemTime, time: Duration) {
+        let clock = TokioClock::new();
         self.state = State::Pausing {
-            until: after(now, pause),
+            until: after(now, time),
+            pause: Box::pin(async move { clock.sleep_until(after(clock.now(), time)).await }),
         };
     }
 }

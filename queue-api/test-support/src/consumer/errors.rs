@@ -278,6 +278,31 @@ pub(super) async fn a_settlement_that_hangs_ends_with_its_lease(fixture: Fixture
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
+/// However long its lease lasts.
+pub(super) async fn a_settlement_that_hangs_holds_up_no_others_for_long(fixture: Fixture) {
+    fixture.store_many(1).await;
+    let mut listener = fixture.listen(2);
+    let lease = listener.next().await.unwrap();
+    let extended = lease.extend(HOUR * 9).await;
+    assert_eq!(extended.unwrap(), LeaseOutcome::Applied);
+    fixture.faulty.hold_answers(Operation::Ack);
+    let hanging = tokio::spawn(lease.ack());
+    fixture.advance(SECOND * 75).await;
+    let calls = fixture.faulty.calls(Operation::Ack).len();
+    assert!(calls > 1, "it is given up and repeated: {calls}");
+    fixture.faulty.clear();
+    fixture.faulty.release_answers(Operation::Ack);
+    // The first call took effect, so the repeat cannot tell.
+    let error = hanging.await.unwrap().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::TimedOut, "ack")
+    );
+    fixture.store(&[msg("m")]).await;
+    let lease = listener.next().await.unwrap();
+    assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
+}
+
 pub(super) async fn a_worker_stops_although_its_settlement_hangs(fixture: Fixture) {
     fixture.store_many(1).await;
     fixture.faulty.hold_answers(Operation::Ack);

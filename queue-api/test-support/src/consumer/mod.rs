@@ -100,6 +100,7 @@ table! {
         a_worker_counts_a_settlement_that_a_repeat_finds_lost_as_unsettled
         a_settlement_that_keeps_failing_is_an_error an_expired_claim_causes_no_busy_loop
         an_expired_claim_without_room_does_not_either a_settlement_that_hangs_ends_with_its_lease
+        a_settlement_that_hangs_holds_up_no_others_for_long
         a_worker_stops_although_its_settlement_hangs;
     worker: what_is_handled_is_acked it_handles_as_many_at_a_time_as_its_concurrency
         handlers_that_end_together_share_a_call

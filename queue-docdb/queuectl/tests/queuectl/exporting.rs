@@ -8,6 +8,7 @@ use crate::fixture::{Done, Fixture, message, validator};
 
 tests! {
     an_import_has_what_was_exported,
+    what_was_ready_is_ready,
     dead_letters_are_exported_and_imported_on_demand,
     an_output_is_not_overwritten_by_chance,
     an_export_without_room_says_how_to_go_on,
@@ -82,6 +83,22 @@ async fn an_import_has_what_was_exported() {
         (&again[0]["stored"], &again[0]["duplicates"]),
         (&0.into(), &5.into())
     );
+}
+
+/// The clock of the machine that imports may be slow.
+async fn what_was_ready_is_ready() {
+    let fixture = Fixture::new().await;
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let line = |id: &str, state: &str| {
+        format!(
+            "{{\"id\":\"{id}\",\"payload\":\"x\",\"state\":\"{state}\",\"ready_at\":\"{soon}\"}}\n"
+        )
+    };
+    let lines = ["ready", "delayed", "leased"].map(|state| line(state, state));
+    fixture.folder_file("file", lines.concat());
+    fixture.json("enqueued", &["import", "to", "--create", "file"]);
+    let stats = fixture.admin().stats("to").await.expect("stats");
+    assert_eq!((stats.ready, stats.delayed), (1, 2));
 }
 
 async fn dead_letters_are_exported_and_imported_on_demand() {

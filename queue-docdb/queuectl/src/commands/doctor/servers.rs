@@ -1,6 +1,6 @@
 //! The engine, the members, the clocks and the way to the servers, from what each server said.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use queue_docdb::mongodb::options::ClientOptions;
 
@@ -114,7 +114,14 @@ fn set(members: &[Member], main: &Answer, is_one: bool) -> Vec<Check> {
         );
         return vec![Check::ok(MEMBERS, text), Check::not_checked(MAJORITY, why)];
     }
-    let up = members.iter().filter(|it| it.answer.is_ok()).count();
+    let answered = members.iter().filter(|it| it.answer.is_ok()).count();
+    // The URI may name a member otherwise than the set does.
+    let names = members.iter().filter_map(|it| {
+        let answer = it.answer.as_ref().ok()?;
+        let name = answer.hello.get_str("me").unwrap_or(&it.address);
+        Some(name.to_lowercase())
+    });
+    let up = names.collect::<HashSet<_>>().len();
     let has_primary = members
         .iter()
         .filter_map(|it| it.answer.as_ref().ok())
@@ -128,7 +135,7 @@ fn set(members: &[Member], main: &Answer, is_one: bool) -> Vec<Check> {
         (false, _) => Check::failed(MAJORITY, format!("{state}; every write waits"))
             .advise("start the members that do not answer"),
     };
-    let members = match up == members.len() {
+    let members = match answered == members.len() {
         true => Check::ok(MEMBERS, text),
         false => Check::warning(MEMBERS, text).advise(
             "start the member that does not answer, or let this machine reach it; queues work \
