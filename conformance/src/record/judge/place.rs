@@ -103,7 +103,7 @@ impl<'a> Place<'a> {
                 _ => {}
             }
         }
-        steps.extend(removed_again(&steps));
+        steps.extend(met_again(&steps));
         steps.sort_by_key(|step| (step.call.ended.unwrap_or(Moment::MAX), step.call.began));
         Self {
             name: name.to_owned(),
@@ -175,29 +175,45 @@ impl<'a> Place<'a> {
             .collect()
     }
 
-    /// How many enqueues overlap `call`, so that it may meet the id more than once.
-    pub(super) fn enqueues_during(&self, call: &Call) -> u64 {
-        let overlaps =
-            |step: &&Step| matches!(step.action, Action::Store { .. }) && overlap(step.call, call);
-        self.steps.iter().filter(overlaps).count() as u64
+    /// How often `call` may meet the id again.
+    pub(super) fn times_again(&self, call: &Call) -> u64 {
+        let own = self.steps.iter().find(|step| std::ptr::eq(step.call, call));
+        let brings_back = |step: &&Step| {
+            own.is_some_and(|own| is_back_after(&own.action, &step.action))
+                && overlap(step.call, call)
+        };
+        self.steps.iter().filter(brings_back).count() as u64
     }
 }
 
-/// A call that removes in several steps may meet an id again that is stored meanwhile.
-fn removed_again<'a>(steps: &[Step<'a>]) -> Vec<Step<'a>> {
+/// Whether `meanwhile`, a call in several steps may meet again what it has changed: an id that is stored
+/// again, or a message that is redriven, leased and dies again.
+fn is_back_after(changed: &Action<'_>, meanwhile: &Action<'_>) -> bool {
+    match changed {
+        Action::RemoveLive | Action::RemoveDead | Action::RemoveAll => {
+            matches!(meanwhile, Action::Store { .. })
+        }
+        Action::Redrive => matches!(meanwhile, Action::Deliver { .. }),
+        _ => false,
+    }
+}
+
+/// What calls in several steps may do once more.
+fn met_again<'a>(steps: &[Step<'a>]) -> Vec<Step<'a>> {
     let again = steps.iter().filter_map(|step| {
         let action = match step.action {
             Action::RemoveLive => Action::RemoveLive,
             Action::RemoveDead => Action::RemoveDead,
             Action::RemoveAll => Action::RemoveAll,
+            Action::Redrive => Action::Redrive,
             _ => return None,
         };
         let (call, is_certain) = (step.call, false);
-        let mut stores = steps
+        let mut back = steps
             .iter()
-            .filter(|it| matches!(it.action, Action::Store { .. }));
-        let is_stored = stores.any(|store| overlap(store.call, call));
-        is_stored.then_some(Step {
+            .filter(|it| is_back_after(&step.action, &it.action));
+        let is_back = back.any(|it| overlap(it.call, call));
+        is_back.then_some(Step {
             call,
             action,
             is_certain,
