@@ -108,7 +108,8 @@ use crate::{
 /// timeouts of the store's client well below the visibility timeouts in use. If a call hangs all the
 /// same:
 ///
-/// - A listener gives up an ack or a change when its leases have expired.
+/// - A listener gives up an ack or a change after 70 seconds, or when its leases have expired, whichever is
+///   first. While a lease lasts, it makes the call again.
 /// - It gives up a lease call after 70 seconds, and a wait 10 seconds after its time. Then it calls
 ///   again. What the lease call took comes back after its visibility timeout. Stopping the listener
 ///   waits for a lease call, because it must release what that call leases; a worker's shutdown ends

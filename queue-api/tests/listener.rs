@@ -44,7 +44,7 @@ impl Delegate for Narrow {
     }
 }
 
-/// A queue with a message of these seconds, and a listener.
+/// A queue with one message of this visibility timeout, and a listener on it.
 async fn narrow(visibility: Duration) -> (Queue, queue_api::consumer::Listener) {
     let clock = Arc::new(TokioClock::new());
     let backend = MemoryBackend::new().with_clock(clock.clone());
@@ -76,7 +76,7 @@ async fn a_long_lease_is_renewed_within_the_limits() {
     assert_eq!(lease.ack().await.unwrap(), LeaseOutcome::Applied);
 }
 
-/// A wait ends by real time, too. The pause after it must not last until somebody moves the clock.
+/// A wait ends by real time, too. The pause after it must end although the clock stands still.
 #[tokio::test(start_paused = true)]
 async fn it_hears_of_messages_while_its_clock_stands_still() {
     let clock = Arc::new(ManualClock::new());

@@ -193,8 +193,8 @@ impl DocDbBuilder {
     /// `purge` and `redrive` may take this long for each thousand messages, and `wait` for each
     /// look at the database.
     ///
-    /// A listener gives up a lease call after 70 seconds. With more than 20 seconds here, a lease call may
-    /// take longer than that.
+    /// A listener gives up a call after 70 seconds. With more than 20 seconds here, a lease call may take
+    /// longer than that.
     #[must_use]
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;

@@ -1,4 +1,4 @@
-//! Std mutexes, locked for a look or a change, never across an await.
+//! Std mutexes, locked for a short read or change, never across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -28,8 +28,8 @@ use crate::{
 /// How many entries one command changes. Each such chunk has the operation timeout.
 const CHUNK: usize = 1000;
 
-/// How much later than the call a message may seem, in milliseconds. The clocks of two processes differ by
-/// a round trip at most.
+/// A purge spares messages that were enqueued more than this many milliseconds after it began. The clocks of
+/// two processes differ by a round trip at most.
 pub(super) const PURGE_MARGIN: i64 = 1000;
 
 /// In milliseconds: a day. A time further ahead is damage.

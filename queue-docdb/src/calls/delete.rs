@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// A test may stop the backend's clock.
+/// The longest pause at the end, in real time, because a test may stop the backend's clock.
 const LONGEST_MARGIN: Duration = Duration::from_secs(1);
 
 /// How often the removal of all messages is tried. Each has the operation timeout, and goes on where

@@ -32,7 +32,8 @@ const CONTENDED_TRIES: u32 = 5;
 /// transaction holds: the server lets the claim wait until the transaction ends.
 const LONGEST_CLAIM: Duration = Duration::from_millis(1250);
 
-/// The same while claims pass over locked entries: the transaction that holds them may hold more.
+/// The same while claims pass over locked entries: the transaction that holds them may hold more. And for the
+/// fence of a claim that was given up.
 const LONGEST_CLAIM_BESIDE_LOCKED: Duration = Duration::from_millis(300);
 
 /// The most entries that a round reads beyond those that it needs, because earlier rounds met only
@@ -196,7 +197,7 @@ impl QueueCollection {
         let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
         let added = new_addend();
         let (mut written, has_given_up) = self.compare_and_set(&writes, added, longest).await?;
-        // Whether the server lets writes wait, and not only this claim.
+        // Whether the fence hung too. Then an entry is locked; otherwise only a connection was silent.
         let mut is_locked = false;
         if written.contains(&Written::NotYet) {
             let longest = match has_given_up {

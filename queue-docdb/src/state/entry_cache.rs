@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_goes_on_with_all_that_a_look_has_found_or_with_nothing() {
+    async fn a_claim_uses_all_that_a_scan_found_or_nothing() {
         let cache = EntryCache::default();
         let taken = || cache.take_ahead(3).map(|ahead| ahead.entries.len());
         cache.put_ahead(ahead(0..3));

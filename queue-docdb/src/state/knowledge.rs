@@ -30,7 +30,7 @@ pub(crate) enum Indexes {
     Unknown,
     /// The server lists all. It may still build one, or a failover may undo it.
     Listed,
-    /// Those that calls name. The unique one is missing, because an id is stored twice or it is built.
+    /// All but the unique one: an id is stored twice, or the build is still running.
     NotUnique,
     /// No id is stored twice.
     Ready,
@@ -42,11 +42,6 @@ impl Knowledge {
         let known = lock(&self.known);
         let is_current = known.until.is_some_and(|until| Instant::now() < until);
         is_current.then_some(known.indexes)
-    }
-
-    /// Whether it also has the indexes, for writes.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.indexes() == Some(Indexes::Ready)
     }
 
     /// Whether messages are found by `_id`. It stays known: a queue does not change it, and a call

@@ -17,7 +17,7 @@ use crate::{
 /// out again what it needs to know.
 const REMEMBERED: usize = 512;
 
-/// Also of those that it has used lately.
+/// The states of the queues that an instance uses, or has used lately.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     states: std::sync::Mutex<States>,

@@ -28,15 +28,25 @@ impl QueueCollection {
     /// The indexes are made before the first document. In an empty collection, a build does not
     /// wait for the members of the replica set.
     pub(crate) async fn prepare(&self) -> Result<(), StoreError> {
-        if self.state.knowledge.is_ready() {
+        self.prepare_for(Indexes::Ready).await
+    }
+
+    /// The same, unless what is known is enough.
+    async fn prepare_for(&self, enough: Indexes) -> Result<(), StoreError> {
+        let knowledge = &self.state.knowledge;
+        if knowledge.indexes() >= Some(enough) {
             return Ok(());
         }
         let _preparing = self.state.preparing.lock().await;
         // Another call may have done it meanwhile.
-        if self.state.knowledge.is_ready() {
+        if knowledge.indexes() >= Some(enough) {
             return Ok(());
         }
-        let mut contents = self.check().await?;
+        let mut contents = match knowledge.indexes() {
+            // It may have no version yet.
+            Some(Indexes::NotUnique) => self.check_now().await?,
+            _ => self.check().await?,
+        };
         let mut is_new = false;
         loop {
             match contents {
@@ -63,13 +73,14 @@ impl QueueCollection {
         }
         match self.check().await? {
             Contents::Missing | Contents::Empty | Contents::Deleted => Ok(()),
-            // An id is stored twice, because the unique index was missing for a while, or it is still
-            // built. Consumers can drain the queue meanwhile.
-            _ => match self.prepare().await {
+            // An id is stored twice, because the unique index was missing for a while, or the server is
+            // still building it. Consumers can drain the queue meanwhile.
+            _ => match self.prepare_for(Indexes::NotUnique).await {
                 Err(error) if error.is_duplicate() || error.is_late(Index::Ids) => {
                     let knowledge = &self.state.knowledge;
                     if knowledge.indexes().is_none() {
-                        // It has no version yet. A queue whose messages are found by `_id` has no such index.
+                        // The queue has no version yet. Its messages are not found by `_id`: such queues
+                        // have no unique index.
                         knowledge.learn_queue(false);
                     }
                     knowledge.learn_indexes(Indexes::NotUnique);

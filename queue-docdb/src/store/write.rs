@@ -107,18 +107,21 @@ impl QueueCollection {
             }
             Ok(matched) => matched,
             Err(error) => {
-                let has_given_up = matches!(error, StoreError::TimedOut(_));
-                let is_final = !has_given_up && !error.is_transient();
-                if let Err(error) = self.before_look(error).await {
-                    // An error that does not pass may come after the write was carried out, too.
-                    let did = match is_final && !error.did_nothing() {
-                        true => self.unanswered_updates(writes, added).await.ok(),
-                        false => None,
-                    };
-                    let did = did.filter(|did| did.iter().all(|it| *it == Written::Yes));
-                    return did.map(|did| (did, false)).ok_or(error);
+                if error.did_nothing() {
+                    // It was sent as often as the time allowed.
+                    return Err(error);
                 }
-                return Ok((self.unanswered_updates(writes, added).await?, has_given_up));
+                let has_given_up = matches!(error, StoreError::TimedOut(_));
+                let paused = self.before_look(error).await;
+                let did = self.unanswered_updates(writes, added).await;
+                return match paused {
+                    Ok(()) => Ok((did?, has_given_up)),
+                    // A permanent error may also follow a write that took effect.
+                    Err(error) => match did {
+                        Ok(did) if did.iter().all(|it| *it == Written::Yes) => Ok((did, false)),
+                        _ => Err(error),
+                    },
+                };
             }
         };
         let entries = self.written_entries(writes).await?;
@@ -145,8 +148,8 @@ impl QueueCollection {
     }
 
     /// Fences updates that may still arrive: it changes the revision first, so that they match nothing.
-    /// In `written`, `NotYet` becomes `Yes` or `No`, if that can be told. Returns whether this was given up,
-    /// too.
+    /// In `written`, `NotYet` becomes `Yes` or `No`, if that can be told. Returns whether the fence was given
+    /// up.
     pub(crate) async fn fence(
         &self,
         writes: &[Write],
@@ -168,8 +171,9 @@ impl QueueCollection {
         for (index, fenced) in open.into_iter().zip(fenced) {
             match fenced {
                 Written::Yes => written[index] = Written::No,
-                Written::No => late.push(index),
-                Written::NotYet | Written::Unknown => {}
+                // It may have been the update.
+                Written::No | Written::Unknown => late.push(index),
+                Written::NotYet => {}
             }
         }
         if !late.is_empty() {

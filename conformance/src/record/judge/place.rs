@@ -103,7 +103,7 @@ impl<'a> Place<'a> {
                 _ => {}
             }
         }
-        steps.extend(met_again(&steps));
+        steps.extend(met_again(&steps, &unknown_leases));
         steps.sort_by_key(|step| (step.call.ended.unwrap_or(Moment::MAX), step.call.began));
         Self {
             name: name.to_owned(),
@@ -182,7 +182,17 @@ impl<'a> Place<'a> {
             own.is_some_and(|own| is_back_after(&own.action, &step.action))
                 && overlap(step.call, call)
         };
-        self.steps.iter().filter(brings_back).count() as u64
+        let known = self.steps.iter().filter(brings_back).count();
+        let is_redrive = own.is_some_and(|own| matches!(own.action, Action::Redrive));
+        let unknown = match is_redrive {
+            true => self
+                .unknown_leases
+                .iter()
+                .filter(|began| **began < ended(call))
+                .count(),
+            false => 0,
+        };
+        (known + unknown) as u64
     }
 }
 
@@ -199,7 +209,7 @@ fn is_back_after(changed: &Action<'_>, meanwhile: &Action<'_>) -> bool {
 }
 
 /// What calls in several steps may do once more.
-fn met_again<'a>(steps: &[Step<'a>]) -> Vec<Step<'a>> {
+fn met_again<'a>(steps: &[Step<'a>], unknown_leases: &[Moment]) -> Vec<Step<'a>> {
     let again = steps.iter().filter_map(|step| {
         let action = match step.action {
             Action::RemoveLive => Action::RemoveLive,
@@ -212,7 +222,9 @@ fn met_again<'a>(steps: &[Step<'a>]) -> Vec<Step<'a>> {
         let mut back = steps
             .iter()
             .filter(|it| is_back_after(&step.action, &it.action));
-        let is_back = back.any(|it| overlap(it.call, call));
+        let may_be_leased = || unknown_leases.iter().any(|began| *began < ended(call));
+        let is_back = back.any(|it| overlap(it.call, call))
+            || matches!(action, Action::Redrive) && may_be_leased();
         is_back.then_some(Step {
             call,
             action,
@@ -222,8 +234,11 @@ fn met_again<'a>(steps: &[Step<'a>]) -> Vec<Step<'a>> {
     again.collect()
 }
 
+fn ended(call: &Call) -> Moment {
+    call.ended.unwrap_or(Moment::MAX)
+}
+
 fn overlap(a: &Call, b: &Call) -> bool {
-    let ended = |call: &Call| call.ended.unwrap_or(Moment::MAX);
     a.began < ended(b) && b.began < ended(a)
 }
 

@@ -56,7 +56,7 @@ pub(crate) struct Batcher {
 struct InFlight {
     items: Vec<Item>,
     sent: SystemTime,
-    /// When it is given up: other leases wait for it, too.
+    /// When the call is given up. Other settlements wait for it.
     deadline: SystemTime,
     /// When all its leases have expired, so that the answer no longer matters.
     ends: SystemTime,
@@ -136,7 +136,8 @@ impl Batcher {
         &self.in_flight.insert(in_flight).items
     }
 
-    /// Gives up a call that hangs until its leases have expired, or for a minute. It may still take effect.
+    /// Gives up a call after 70 seconds, or when its leases have expired, whichever is first. It may still take
+    /// effect.
     pub(crate) fn take_overdue(&mut self, now: SystemTime) -> Option<Completed> {
         let call = self
             .in_flight
