@@ -135,16 +135,15 @@ impl Queue {
     }
 
     /// Copies of the messages with what the handle adds. `None` if it adds nothing.
-    fn completed(&self, messages: &[NewMessage]) -> Option<Vec<NewMessage>> {
+    fn completed(&self, given: &[NewMessage]) -> Option<Vec<NewMessage>> {
         let propagator = self.propagator();
         if propagator.is_none() && self.defaults.is_empty() {
             return None;
         }
-        let mut messages = messages.to_vec();
-        for message in &mut messages {
+        let mut messages = given.to_vec();
+        for (message, given) in messages.iter_mut().zip(given) {
             self.defaults.fill(message);
             if let Some(propagator) = propagator {
-                let headers = message.headers.clone();
                 trace::inject(propagator, message);
                 // A trace context is no reason to refuse a message.
                 if self
@@ -152,7 +151,7 @@ impl Queue {
                     .check_messages(std::slice::from_ref(message))
                     .is_err()
                 {
-                    message.headers = headers;
+                    message.headers.clone_from(&given.headers);
                 }
             }
         }

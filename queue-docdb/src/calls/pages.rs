@@ -75,7 +75,8 @@ impl QueueCollection {
                 return Ok((listed.messages, next));
             }
             if !is_whole {
-                let why = "the first documents of the list cannot be read and fill a whole reply; repair or remove them";
+                let why = "the first documents of the list cannot be read and fill a whole reply; \
+                           repair or remove them";
                 return Err(StoreError::Unreadable(why.to_owned()));
             }
             // Reads more at once, so that damaged documents do not cost a find each.

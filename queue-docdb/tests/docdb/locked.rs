@@ -19,12 +19,14 @@ tests! {
 
 const FREE: [&str; 5] = ["0", "b1", "n", "x", "z"];
 
-/// Acks `held` in a transaction that stays open. Their leases run out, and then the free messages
+/// Acks `held`, enqueued so many together, in a transaction that stays open. Their leases run out, and then the free messages
 /// are ready, with as many attempts.
-async fn abandoned(fixture: &Fixture, held: &[String]) -> ClientSession {
+async fn abandoned(fixture: &Fixture, held: &[String], together: usize) -> ClientSession {
     let queue = fixture.queue();
     let batch: Vec<_> = held.iter().map(|id| message(id)).collect();
-    queue.enqueue_batch(&batch).await.unwrap();
+    for together in batch.chunks(together) {
+        queue.enqueue_batch(together).await.unwrap();
+    }
     let receipts: Vec<Receipt> = lease(&queue, held.len())
         .await
         .into_iter()
@@ -74,10 +76,10 @@ async fn drained(queue: &Queue, at_once: usize) -> Vec<String> {
 }
 
 async fn an_abandoned_transaction_does_not_stop_the_queue() {
-    let case = async |held: usize, at_once: usize, timeout: Duration| {
+    let case = async |held: usize, together: usize, at_once: usize, timeout: Duration| {
         let held: Vec<String> = (0..held).map(|n| format!("held{n}")).collect();
         let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
-        let mut session = abandoned(&fixture, &held).await;
+        let mut session = abandoned(&fixture, &held, together).await;
         let backend = fixture.watched(|_| ()).operation_timeout(timeout).connect();
         let queue = queue_of(&backend.await.unwrap());
         let leased = drained(&queue, at_once).await;
@@ -90,16 +92,19 @@ async fn an_abandoned_transaction_does_not_stop_the_queue() {
     // Side by side, because each waits for the server.
     let usual = [1, 5, 20]
         .into_iter()
-        .flat_map(|held| [1, 10].map(|at_once| case(held, at_once, 10 * SECOND)));
+        .flat_map(|held| [1, 10].map(|at_once| case(held, held, at_once, 10 * SECOND)));
     // Less than three times what a claim may take.
-    let short = [1, 10].map(|at_once| case(1, at_once, 3 * SECOND));
-    join_all(usual.chain(short)).await;
+    let short = [1, 10].map(|at_once| case(1, 1, at_once, 3 * SECOND));
+    let in_entries_of_one = [(12, 1), (6, 10)];
+    let in_entries_of_one =
+        in_entries_of_one.map(|(held, at_once)| case(held, 1, at_once, 10 * SECOND));
+    join_all(usual.chain(short).chain(in_entries_of_one)).await;
 }
 
 async fn a_held_message_is_ready_after_an_abort_and_gone_after_a_commit() {
     for commits in [true, false] {
         let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
-        let mut session = abandoned(&fixture, &["m".to_owned()]).await;
+        let mut session = abandoned(&fixture, &["m".to_owned()], 1).await;
         assert_eq!(drained(&fixture.queue(), 10).await, FREE);
         match commits {
             true => session.commit_transaction().await.unwrap(),

@@ -56,12 +56,19 @@ pub(crate) struct Batcher {
 struct InFlight {
     items: Vec<Item>,
     sent: SystemTime,
-    /// When the call is given up. Other settlements wait for it.
-    deadline: SystemTime,
     /// When all its leases have expired, so that the answer no longer matters.
     ends: SystemTime,
-    is_overdue: bool,
+    /// When it is given up, once it is overdue.
+    deadline: Option<SystemTime>,
     call: BoxFuture<Result<Vec<LeaseOutcome>>>,
+}
+
+impl InFlight {
+    /// When the call is overdue, or given up: other settlements wait for it.
+    fn due(&self) -> SystemTime {
+        let overdue = || after(self.sent, LONGEST_CALL);
+        self.deadline.unwrap_or_else(overdue).min(self.ends)
+    }
 }
 
 impl fmt::Debug for InFlight {
@@ -110,7 +117,7 @@ impl Batcher {
     /// When the next call can be sent, or the call in flight is given up.
     pub(crate) fn next_due(&self) -> Option<SystemTime> {
         match &self.in_flight {
-            Some(call) => Some(call.deadline),
+            Some(call) => Some(call.due()),
             None if self.waiting.is_empty() => None,
             None => self.resume_at,
         }
@@ -127,11 +134,10 @@ impl Batcher {
         let ends = ends.max().unwrap_or(now);
         let in_flight = InFlight {
             sent: now,
-            deadline: ends.min(after(now, LONGEST_CALL)),
             ends,
+            deadline: None,
             items,
             call,
-            is_overdue: false,
         };
         &self.in_flight.insert(in_flight).items
     }
@@ -139,13 +145,9 @@ impl Batcher {
     /// Gives up a call after 70 seconds, or when its leases have expired, whichever is first. It may still take
     /// effect.
     pub(crate) fn take_overdue(&mut self, now: SystemTime) -> Option<Completed> {
-        let call = self
-            .in_flight
-            .as_mut()
-            .filter(|call| call.deadline <= now)?;
-        if !call.is_overdue && call.deadline < call.ends {
-            call.is_overdue = true;
-            call.deadline = call.ends.min(after(now, CALL_GRACE));
+        let call = self.in_flight.as_mut().filter(|call| call.due() <= now)?;
+        if call.deadline.is_none() && now < call.ends {
+            call.deadline = Some(after(now, CALL_GRACE));
             return None;
         }
         let call = self.in_flight.take()?;
