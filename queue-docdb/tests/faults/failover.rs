@@ -214,8 +214,20 @@ impl Set {
         let done = self.fail_over_once(failover, cases).await;
         failover.stage.send_replace(Stage::Over);
         done?;
-        self.members.settled().await?;
+        // A busy member may lose the election that it has won.
+        let primary = self.members.settled().await?;
+        self.forward_to(primary);
         Ok(())
+    }
+
+    /// A change ends connections.
+    fn forward_to(&self, primary: Member) {
+        let next = address(&self.members, primary);
+        self.primary.send_if_modified(|now| {
+            let is_other = *now != next;
+            *now = next;
+            is_other
+        });
     }
 
     async fn fail_over_once(&self, failover: &Failover, cases: usize) -> Outcome<()> {
@@ -250,7 +262,7 @@ impl Set {
         // It may be elected again.
         let admin = self.admin(old).await?;
         admin.run_command(doc! { "replSetFreeze": 0 }).await?;
-        self.primary.send_replace(address(&self.members, next));
+        self.forward_to(next);
         Ok(())
     }
 

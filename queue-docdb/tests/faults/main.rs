@@ -161,6 +161,7 @@ impl Run {
         let mut wrong = Vec::new();
         for (case, report) in rounds::run(cases).await? {
             self.table.lock().expect("no panic").add(&case, &report);
+            tell_if_wrong(&case, &report);
             if !report.wrong.is_empty() {
                 wrong.push(failure(&case, &report));
             }
@@ -206,10 +207,7 @@ impl Run {
         }
         let reports = stream::iter(&cases).map(async |case| {
             let report = self.case(case).await;
-            if !report.wrong.is_empty() {
-                // A run of all cases takes long.
-                eprintln!("wrong: {}", replay_command(case));
-            }
+            tell_if_wrong(case, &report);
             (case, report)
         });
         let reports: Vec<_> = reports.buffer_unordered(AT_A_TIME as usize).collect().await;
@@ -231,6 +229,13 @@ fn failed_unless_empty(wrong: &[String]) -> Result<(), Failed> {
     match wrong.is_empty() {
         true => Ok(()),
         false => Err(wrong.join("\n\n").into()),
+    }
+}
+
+/// At once, because a run of all cases takes long.
+fn tell_if_wrong(case: &Case, report: &Report) {
+    if !report.wrong.is_empty() {
+        eprintln!("wrong: {}", replay_command(case));
     }
 }
 

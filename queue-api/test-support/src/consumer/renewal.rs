@@ -1,6 +1,7 @@
 //! When leases are renewed, and when they end.
 
 use std::{
+    panic,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -303,12 +304,19 @@ impl YearsOff {
             panics: panics.clone(),
         }))
     }
+
+    /// Without the hook's message: a listener asks for the time a thousand times.
+    fn panic_if_asked(&self) {
+        if self.panics.load(Ordering::Relaxed) {
+            panic::resume_unwind(Box::new("the clock"));
+        }
+    }
 }
 
 #[async_trait]
 impl Clock for YearsOff {
     fn now(&self) -> SystemTime {
-        assert!(!self.panics.load(Ordering::Relaxed), "the clock");
+        self.panic_if_asked();
         match self.ahead {
             true => self.clock.now() + YEARS,
             false => self.clock.now() - YEARS,
@@ -316,7 +324,7 @@ impl Clock for YearsOff {
     }
 
     async fn sleep_until(&self, deadline: SystemTime) {
-        assert!(!self.panics.load(Ordering::Relaxed), "the clock");
+        self.panic_if_asked();
         let deadline = match self.ahead {
             true => deadline - YEARS,
             false => deadline + YEARS,

@@ -67,10 +67,10 @@ impl Set {
     async fn answers(&self, member: Member) -> bool {
         let uri = self.set.member_uri(member);
         let mut options = ClientOptions::parse(uri).await.unwrap();
-        options.server_selection_timeout = Some(Duration::from_secs(2));
+        options.server_selection_timeout = Some(Duration::from_secs(1));
         let database = Client::with_options(options).unwrap().database("admin");
         let ping = async move { database.run_command(doc! { "ping": 1 }).await };
-        let answer = tokio::time::timeout(Duration::from_secs(3), ping).await;
+        let answer = tokio::time::timeout(Duration::from_secs(2), ping).await;
         answer.is_ok_and(|answer| answer.is_ok())
     }
 }
@@ -104,8 +104,9 @@ async fn fail_and_come_back() {
     for member in set.set.members() {
         set.set.kill(member).await.unwrap();
     }
+    let [one, two, three] = set.set.members().map(|member| set.answers(member));
+    assert_eq!(tokio::join!(one, two, three), (false, false, false));
     for member in set.set.members() {
-        assert!(!set.answers(member).await);
         set.set.start_again(member).await.unwrap();
     }
     set.set.settled().await.unwrap();

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use mongodb_test_server::{MongoReplicaSet, MongoServer, ReplicaSetOptions, ServerOptions};
+use mongodb_test_server::{Member, MongoReplicaSet, MongoServer, ReplicaSetOptions, ServerOptions};
 use queue_docdb::mongodb::bson::doc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use super::{Doctor, bare, client};
 
 tests! {
-    a_standalone,
-    members,
+    most_members_down,
+    a_member_down,
     tls,
+    a_standalone,
 }
 
 fn doctor(uri: &str, args: &[&str]) -> Doctor {
@@ -36,19 +37,24 @@ async fn a_standalone() {
         .says("standalone", "rights", "warning");
 }
 
-async fn members() {
+async fn set() -> (MongoReplicaSet, Member) {
     let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(1));
     let set = MongoReplicaSet::start(options).await.expect("a set");
     let primary = set.settled().await.expect("a primary");
+    (set, primary)
+}
+
+async fn a_member_down() {
+    let (set, primary) = set().await;
     doctor(&set.uri(), &[]).is_well_but(&["tls", "rights", "queues"]);
 
     let mut others = set.members().into_iter().filter(|each| *each != primary);
-    let (one, two) = (others.next().expect("one"), others.next().expect("two"));
-    doctor(&set.member_uri(one), &[])
+    let down = others.next().expect("a secondary");
+    doctor(&set.member_uri(down), &[])
         .says("secondary's endpoint", "connection", "failed")
         .says("secondary's endpoint", "majority", "not checked");
 
-    set.kill(one).await.expect("killed");
+    set.kill(down).await.expect("killed");
     let found = doctor(&set.uri(), &[]);
     found.says("member down", "majority", "ok");
     let members = found.line("", "members", "warning");
@@ -57,8 +63,14 @@ async fn members() {
         "{members}"
     );
     found.is_well_but(&["members", "tls", "rights", "queues"]);
+    set.shut_down().await.expect("removed");
+}
 
-    set.kill(two).await.expect("killed");
+async fn most_members_down() {
+    let (set, primary) = set().await;
+    for down in set.members().into_iter().filter(|each| *each != primary) {
+        set.kill(down).await.expect("killed");
+    }
     // A primary steps down after the election timeout.
     let found = loop {
         let found = doctor(&set.uri(), &[]);

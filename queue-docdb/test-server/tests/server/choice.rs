@@ -1,4 +1,4 @@
-//! The three ways to a server, and none.
+//! Which of the three ways to a server is chosen. They come first: one waits ten seconds.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
