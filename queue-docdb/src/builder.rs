@@ -190,8 +190,8 @@ impl DocDbBuilder {
     /// If a connection is silent, a command that may be repeated is sent again after a third of this
     /// time. All other commands, such as an insert, wait for their answer.
     ///
-    /// `purge` and `redrive` may take this long for each thousand messages, and `wait` for each
-    /// look at the database.
+    /// `purge` and `redrive` may take this long for each thousand messages, `list_queues` for each queue,
+    /// and `wait` for each look at the database.
     ///
     /// A listener gives up a call after 70 seconds. With more than 20 seconds here, a lease call may take
     /// longer than that.

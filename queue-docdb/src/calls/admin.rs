@@ -81,7 +81,7 @@ impl QueueCollection {
                 };
                 let end = instant::after(began, PURGE_MARGIN);
                 let filter = doc! { DEAD_KEY: dead_until(end) };
-                let round = |_| self.change_dead(Some(end), remove);
+                let round = |_| self.change_dead(end, remove);
                 let removed = self.until_none_left(Index::DeadLetters, &filter, round);
                 Ok(removed.await? + self.purge_set_aside().await?)
             }
@@ -137,11 +137,11 @@ impl QueueCollection {
     /// Changes dead letters in one pass through their list, up to those that died at `end`.
     async fn change_dead(
         &self,
-        end: Option<DateTime>,
+        end: DateTime,
         change: impl Fn(&mut Entry, usize) -> bool,
     ) -> Result<u64, StoreError> {
         let query = |after: Option<&str>| {
-            let mut keys = end.map_or_else(|| doc! { "$exists": true }, dead_until);
+            let mut keys = dead_until(end);
             if let Some(after) = after {
                 keys.insert("$gt", after);
             }
@@ -248,7 +248,8 @@ impl QueueCollection {
         let filter = doc! { DEAD_KEY: dead_until(end) };
         let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
         // Letters that died after the first round were redriven in it.
-        let round = |number| self.change_dead((number > 0).then_some(end), redrive);
+        let first = instant::after(began, PURGE_MARGIN);
+        let round = |number| self.change_dead(if number > 0 { end } else { first }, redrive);
         self.until_none_left(Index::DeadLetters, &filter, round)
             .await
     }

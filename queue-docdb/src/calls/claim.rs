@@ -171,7 +171,8 @@ impl<'a> Claim<'a> {
     /// Adds what a round has leased, in order of ready time.
     pub(crate) fn deliver(&mut self, leased: &[TakenEntry]) {
         let mut round = Vec::new();
-        for entry in leased {
+        // An entry whose messages are all buried is not met again.
+        for entry in leased.iter().filter(|it| it.has_deliveries()) {
             let numbers = entry.stored.entry.numbers();
             let met = self.met.entry(entry.stored.id).or_default();
             met.until = entry.claim.until;

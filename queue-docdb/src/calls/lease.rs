@@ -28,9 +28,10 @@ use crate::{
 /// another call won, so there is progress without this one.
 const CONTENDED_TRIES: u32 = 5;
 
-/// How long a claim may take. A longer one has met a silent connection, or an entry that an open
-/// transaction holds: the server lets the claim wait until the transaction ends.
+/// How long a claim may take, and for each entry. A longer one has met a silent connection, or an entry that
+/// an open transaction holds: the server lets the claim wait until the transaction ends.
 const LONGEST_CLAIM: Duration = Duration::from_millis(1250);
+const LONGEST_OF_ENTRY: Duration = Duration::from_millis(3);
 
 /// The same while claims pass over locked entries: the transaction that holds them may hold more. And for the
 /// fence of a claim that was given up.
@@ -190,18 +191,20 @@ impl QueueCollection {
         if taken.is_empty() {
             return Ok(round);
         }
-        let longest = match self.state.locked.is_empty() {
-            true => LONGEST_CLAIM,
-            false => LONGEST_CLAIM_BESIDE_LOCKED,
-        };
         let writes: Vec<_> = taken.iter().map(|taken| taken.write()).collect();
+        let of_entries = LONGEST_OF_ENTRY.saturating_mul(writes.len() as u32);
+        let longest = of_entries
+            + match self.state.locked.is_empty() {
+                true => LONGEST_CLAIM,
+                false => LONGEST_CLAIM_BESIDE_LOCKED,
+            };
         let added = new_addend();
         let (mut written, has_given_up) = self.compare_and_set(&writes, added, longest).await?;
         // Whether the fence hung too. Then an entry is locked; otherwise only a connection was silent.
         let mut is_locked = false;
         if written.contains(&Written::NotYet) {
             let longest = match has_given_up {
-                true => LONGEST_CLAIM_BESIDE_LOCKED,
+                true => of_entries + LONGEST_CLAIM_BESIDE_LOCKED,
                 false => longest,
             };
             // It would hide messages if it arrived when the call has gone on with others.

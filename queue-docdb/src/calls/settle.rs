@@ -67,7 +67,7 @@ impl QueueCollection {
             .settle_remembered(&mut open, &mut doubtful, outcomes)
             .await?;
         while !open.is_empty() {
-            let _turn = self.state.cache.turn(open.len()).await;
+            let turn = self.state.cache.turn(open.len()).await;
             let query = entries_by_id(open.keys().copied().collect());
             let found = self.find_entries(usize::MAX, query, Stored::read).await?;
             let unreadable = found.unreadable.iter().filter_map(Unreadable::entry);
@@ -112,6 +112,7 @@ impl QueueCollection {
             self.write_each(decided, &mut open, &mut doubtful, outcomes)
                 .await?;
             if !open.is_empty() {
+                drop(turn);
                 // Each time another call has written.
                 self.deadline.contended().await?;
             }
@@ -161,7 +162,16 @@ impl QueueCollection {
         });
         let writes: Vec<Write> = writes.collect();
         let added = new_addend();
-        let (written, _) = self.compare_and_set(&writes, added, Duration::MAX).await?;
+        let (written, _) = match self.compare_and_set(&writes, added, Duration::MAX).await {
+            Err(error) if error.did_nothing() => {
+                // But another command may have done its part.
+                for it in decided {
+                    doubtful.entry(it.stored.id).or_insert(it.stored.rev);
+                }
+                return self.deadline.retries().after(error).await;
+            }
+            written => written?,
+        };
         for (it, written) in decided.into_iter().zip(written) {
             let id = it.stored.id;
             match written {

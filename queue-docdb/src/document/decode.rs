@@ -6,7 +6,7 @@ use mongodb::bson::{DateTime, RawBsonRef, RawDocument, Uuid, spec::BinarySubtype
 use queue_api::{Bytes, Headers, Limits, MessageId, millis};
 
 use super::{
-    encode::dead_key_end,
+    encode::{REVISIONS_END, dead_key_end},
     entry::{Entry, Fate, Part},
     fields::{
         ATTEMPTS, BORN, COUNT, DEAD_KEY, ENQUEUED_AT, HEADERS, ID, IDS, LEASE, MAX_ATTEMPTS,
@@ -123,10 +123,10 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
     }
 }
 
-/// `$inc` of a double loses bits, and of a number at the end of its range fails.
+/// `$inc` of a double loses bits.
 fn revision(document: &RawDocument) -> Option<i64> {
     let rev = document.get_i64(REV).ok()?;
-    (0..i64::MAX / 4 * 3).contains(&rev).then_some(rev)
+    (0..REVISIONS_END).contains(&rev).then_some(rev)
 }
 
 /// `Some(None)` if it has no dead letters, and so no place in their list. A place ends with the entry's

@@ -23,8 +23,11 @@ pub(crate) struct NewEntry {
     enqueued_at: DateTime,
 }
 
-/// Revisions begin below this, and each write adds less than 2^40, so they do not overflow.
-const FIRST_REVISIONS: i64 = 1 << 62;
+/// Revisions begin below this.
+pub(crate) const FIRST_REVISIONS: i64 = 1 << 62;
+
+/// One from here on is damage: adding to a number at the end of its range fails.
+pub(crate) const REVISIONS_END: i64 = i64::MAX / 4 * 3;
 
 impl NewEntry {
     /// An entry of messages that are enqueued `now`.

@@ -19,12 +19,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::try_join_all;
-use mongodb::bson::{Document, Uuid, doc};
+use mongodb::bson::{Document, RawDocumentBuf, Uuid, doc};
 
 use crate::{
     document::{
         decode::Damage,
-        encode,
+        encode::{self, FIRST_REVISIONS, REVISIONS_END},
         fields::{ID, MESSAGES, REV},
         stored::Stored,
     },
@@ -42,8 +42,11 @@ pub(crate) const MOST_DELETES: usize = 4;
 /// The most bytes of documents or updates in a command. Servers accept a command of 16 MiB.
 const MOST_BYTES: usize = 15 << 20;
 
-/// The most that a call adds to a revision.
-const MOST_ADDED: i64 = 1 << 40;
+/// The most that a call adds to a revision. Two writes of one revision seldom add the same.
+const MOST_ADDED: i64 = 1 << 28;
+
+/// An entry is written at least so often before its revision is too large.
+const _: () = assert!((REVISIONS_END - FIRST_REVISIONS) / MOST_ADDED > 1 << 32);
 
 /// A write of an entry, if it is still as it was seen.
 #[derive(Clone, Debug)]
@@ -336,14 +339,18 @@ pub(crate) fn delete_statement(writes: &[&Write]) -> Document {
 /// One statement for all entries with the same update.
 pub(crate) fn update_statements(writes: &[&Write], added: i64) -> Vec<Document> {
     let mut groups: Vec<(&Document, Vec<(Uuid, i64)>)> = Vec::new();
+    // There may be thousands of groups.
+    let mut places = HashMap::new();
     for write in writes {
         let Some(update) = &write.update else {
             continue;
         };
-        match groups.iter_mut().find(|(other, _)| *other == update) {
-            Some((_, revs)) => revs.push((write.id, write.seen)),
-            None => groups.push((update, vec![(write.id, write.seen)])),
+        let bytes = RawDocumentBuf::from_document(update).expect("the fields' names are valid");
+        let place = *places.entry(bytes.into_bytes()).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((update, Vec::new()));
         }
+        groups[place].1.push((write.id, write.seen));
     }
     let statement = |(update, revs): (&Document, Vec<(Uuid, i64)>)| {
         let mut update = update.clone();

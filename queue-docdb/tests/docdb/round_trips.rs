@@ -1,6 +1,9 @@
 //! The commands of each call, and where claims start.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use mongodb::{
     bson::{DateTime, Document, doc},
@@ -21,7 +24,8 @@ tests! {
         each_call_sends_as_few_commands_as_it_can,
         an_enqueue_of_known_ids_sends_two_commands_more,
         a_page_of_messages_is_one_find_of_the_entries_that_it_needs,
-        claims_on_a_backlog_start_where_the_last_one_did
+        claims_on_a_backlog_start_where_the_last_one_did,
+        a_lease_behind_exhausted_messages_reads_some_hundred_at_a_time
 }
 
 /// The commands of a backend since the last `take`.
@@ -260,4 +264,28 @@ async fn claims_on_a_backlog_start_where_the_last_one_did() {
     rest.sort_unstable();
     assert_eq!(rest, ["m0", "m1", "m2", "m3", "m4", "m5"]);
     assert!(lease(&queue, 9).await.is_empty());
+}
+
+async fn a_lease_behind_exhausted_messages_reads_some_hundred_at_a_time() {
+    let fixture = Fixture::new().await;
+    let (sent, queue) = Sent::by_another(&fixture).await;
+    // Each has an entry of its own, because its settings are.
+    let exhausted: Vec<_> = (0..1000)
+        .map(|n| {
+            let visibility = SECOND + Duration::from_millis(n);
+            let message = NewMessage::new("").with_visibility_timeout(visibility);
+            message.with_max_attempts(1)
+        })
+        .collect();
+    queue.enqueue_batch(&exhausted).await.unwrap();
+    assert_eq!(lease(&queue, 1000).await.len(), 1000);
+    fixture.clock.advance(MINUTE);
+    queue.enqueue(&message("live")).await.unwrap();
+    sent.take();
+    assert_eq!(ids(&lease(&queue, 1).await), ["live"]);
+    assert_eq!(queue.stats().await.unwrap().dead, 1000);
+    let sent = sent.take();
+    let limits = sent.iter().filter_map(|it| it.get_i64("limit").ok());
+    let most = limits.max().expect("a find");
+    assert!(most <= 300, "{most}");
 }
