@@ -11,7 +11,7 @@ use queue_api::{
 
 use crate::{
     calls::peek,
-    connect::{Connection, amazon::Engine, runtime::ConnectRuntime},
+    connect::{amazon::Engine, runtime::ConnectRuntime},
     names::Prefix,
     state::queues::Queues,
     store::{
@@ -20,7 +20,7 @@ use crate::{
         error::{StoreError, during},
         retry::Deadline,
     },
-    watch::{WakeMode, Watch},
+    watch::Watch,
 };
 
 /// Queues in a database of Amazon DocumentDB or MongoDB.
@@ -59,14 +59,14 @@ const COMBINED_BATCHES: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 /// The backend without batching.
 pub(crate) struct Direct {
     pub(crate) database: Database,
-    prefix: Prefix,
-    timeout: Duration,
-    time: Arc<Time>,
-    queues: Arc<Queues>,
-    entry_size: usize,
-    engine: Engine,
-    watch: Option<Arc<Watch>>,
-    runtime: ConnectRuntime,
+    pub(crate) prefix: Prefix,
+    pub(crate) timeout: Duration,
+    pub(crate) time: Arc<Time>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) entry_size: usize,
+    pub(crate) engine: Engine,
+    pub(crate) watch: Option<Arc<Watch>>,
+    pub(crate) runtime: ConnectRuntime,
 }
 
 impl Drop for Direct {
@@ -78,40 +78,8 @@ impl Drop for Direct {
 }
 
 impl DocDbBackend {
-    pub(crate) fn new(
-        connection: Connection,
-        prefix: Prefix,
-        timeout: Duration,
-        time: Time,
-        wake_mode: WakeMode,
-        entry_size: usize,
-    ) -> Self {
-        let Connection {
-            database,
-            engine,
-            runtime,
-        } = connection;
-        let queues = Arc::<Queues>::default();
-        let watch = match wake_mode {
-            WakeMode::Polling => None,
-            WakeMode::ChangeStream => Some(Watch::new(
-                database.clone(),
-                timeout,
-                prefix.clone(),
-                Arc::clone(&queues),
-            )),
-        };
-        let direct = Arc::new(Direct {
-            database,
-            prefix,
-            timeout,
-            time: Arc::new(time),
-            queues,
-            entry_size,
-            engine,
-            watch,
-            runtime,
-        });
+    pub(crate) fn new(direct: Direct) -> Self {
+        let direct = Arc::new(direct);
         let batching = Batching::new(direct.clone());
         Self { direct, batching }
     }

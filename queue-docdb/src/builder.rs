@@ -9,20 +9,21 @@ use mongodb::{
 use queue_api::{Clock, Result};
 
 use crate::{
-    backend::DocDbBackend,
+    backend::{Direct, DocDbBackend},
     connect::{
-        self, ClientSettings, Connection,
+        self, ClientSettings,
         amazon::{self, Engine},
         operation::{OPERATION, invalid},
         runtime::ConnectRuntime,
     },
     names::{Prefix, check_database},
+    state::queues::Queues,
     store::{
         clock::{ServerClock, Time},
         error::during,
         retry::{self, Deadline},
     },
-    watch::WakeMode,
+    watch::Watch,
 };
 
 /// Measured with 16 consumers that lease one message each: entries of 32 cost them a quarter, those
@@ -49,13 +50,15 @@ const TOO_SMALL_FOR_STREAMS: u32 = 1;
 /// assert_eq!(error.to_string(), "connect: max_pool_size is 0; it must be at least 1");
 /// # }
 /// ```
+#[derive(Debug)]
 pub struct DocDbBuilder {
     source: Source,
     database: Option<String>,
     collection_prefix: String,
     operation_timeout: Duration,
     clock: Option<Arc<dyn Clock>>,
-    wake_mode: WakeMode,
+    /// Whether waits use a change stream where the server has one. If not, they poll.
+    has_change_stream: bool,
     entry_size: usize,
     client: ClientSettings,
 }
@@ -113,18 +116,14 @@ impl DocDbBuilder {
     pub const DEFAULT_OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 
     fn new(source: Source) -> Self {
-        let wake_mode = match &source {
-            Source::Uri(_) => WakeMode::ChangeStream,
-            // A stream of each backend on the client could use up its pool.
-            Source::Database(_) => WakeMode::Polling,
-        };
         Self {
+            // A stream of each backend on the application's client could use up its pool.
+            has_change_stream: matches!(source, Source::Uri(_)),
             source,
             database: None,
             collection_prefix: Self::DEFAULT_COLLECTION_PREFIX.to_owned(),
             operation_timeout: Self::DEFAULT_OPERATION_TIMEOUT,
             clock: None,
-            wake_mode,
             entry_size: ENTRY_SIZE,
             client: ClientSettings::default(),
         }
@@ -218,7 +217,7 @@ impl DocDbBuilder {
     /// connection.
     #[must_use]
     pub fn with_change_stream(mut self) -> Self {
-        self.wake_mode = WakeMode::ChangeStream;
+        self.has_change_stream = true;
         self
     }
 
@@ -226,7 +225,7 @@ impl DocDbBuilder {
     /// [`from_database`](DocDbBackend::from_database).
     #[must_use]
     pub fn without_change_stream(mut self) -> Self {
-        self.wake_mode = WakeMode::Polling;
+        self.has_change_stream = false;
         self
     }
 
@@ -289,15 +288,14 @@ impl DocDbBuilder {
     async fn connect_within(self, deadline: Deadline) -> Result<DocDbBackend> {
         let mut entry_size = self.entry_size;
         let timeout = self.operation_timeout;
-        let mut wake_mode = self.wake_mode;
-        let connection = match self.source {
+        let mut has_change_stream = self.has_change_stream;
+        let is_own_client = matches!(self.source, Source::Database(_));
+        let (database, engine) = match self.source {
             Source::Uri(uri) => {
                 let options = connect::client_options(&uri, self.client, deadline).await?;
                 let is_small = options.max_pool_size == Some(TOO_SMALL_FOR_STREAMS);
                 let is_elastic = amazon::is_elastic(&options.hosts);
-                if is_small || is_elastic {
-                    wake_mode = WakeMode::Polling;
-                }
+                has_change_stream &= !is_small && !is_elastic;
                 if is_elastic {
                     entry_size = 1;
                 }
@@ -308,14 +306,17 @@ impl DocDbBuilder {
                 // Checked before the connection, for an early error. Old engines allow less.
                 Prefix::new(&name, self.collection_prefix.clone(), Engine::MongoDb)?;
                 let (client, engine) = connect::client(&uri, options, deadline).await?;
-                Connection {
-                    database: client.database(&name),
-                    engine,
-                    runtime: ConnectRuntime::current(),
-                }
+                (client.database(&name), engine)
             }
             Source::Database(database) => {
-                let settings = [self.database.map(|_| "database"), self.client.first_set()];
+                let client = self.client;
+                let settings = [
+                    self.database.map(|_| "database"),
+                    client.ca_file.map(|_| "ca_file"),
+                    client.application_name.map(|_| "application_name"),
+                    client.max_pool_size.map(|_| "max_pool_size"),
+                    client.command_events.map(|_| "command_event_handler"),
+                ];
                 if let Some(setting) = settings.into_iter().flatten().next() {
                     let message = format!(
                         "{setting} is set, but from_database uses the application's client; set \
@@ -327,36 +328,37 @@ impl DocDbBuilder {
                 connect::application_database(&database, deadline).await?
             }
         };
-        let prefix = Prefix::new(
-            connection.database.name(),
-            self.collection_prefix,
-            connection.engine,
-        )?;
+        let prefix = Prefix::new(database.name(), self.collection_prefix, engine)?;
         let time = match self.clock {
             Some(clock) => Time::Custom(clock),
             None => {
-                let admin = connection.database.client().database("admin");
+                let admin = database.client().database("admin");
                 let clock = ServerClock::measure(admin, timeout, deadline);
                 Time::Server(during(OPERATION, clock).await?)
             }
         };
-        Ok(DocDbBackend::new(
-            connection, prefix, timeout, time, wake_mode, entry_size,
-        ))
+        let queues = Arc::<Queues>::default();
+        let watch = has_change_stream.then(|| {
+            let queues = Arc::clone(&queues);
+            Watch::new(database.clone(), timeout, prefix.clone(), queues)
+        });
+        Ok(DocDbBackend::new(Direct {
+            database,
+            prefix,
+            timeout,
+            time: Arc::new(time),
+            queues,
+            entry_size,
+            engine,
+            watch,
+            runtime: ConnectRuntime::current(is_own_client),
+        }))
     }
 }
 
-impl fmt::Debug for DocDbBuilder {
+impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URI may contain a password.
-        f.debug_struct("DocDbBuilder")
-            .field("database", &self.database)
-            .field("collection_prefix", &self.collection_prefix)
-            .field("ca_file", &self.client.ca_file)
-            .field("operation_timeout", &self.operation_timeout)
-            .field("clock", &self.clock)
-            .field("wake_mode", &self.wake_mode)
-            .field("entry_size", &self.entry_size)
-            .finish_non_exhaustive()
+        // The URI may contain a password, and the driver's `Debug` of a database the user name.
+        f.debug_struct("Source").finish_non_exhaustive()
     }
 }

@@ -44,14 +44,9 @@ impl Prefix {
                 room.saturating_sub(1)
             )));
         }
-        let first_is_plain = prefix
-            .bytes()
-            .next()
-            .is_none_or(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let all_allowed = prefix
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if !first_is_plain || !all_allowed || is_reserved(&prefix) {
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let all_allowed = prefix.bytes().all(is_allowed);
+        if !all_allowed || prefix.starts_with(['-', '.']) || is_reserved(&prefix) {
             return Err(invalid(format!(
                 "collection_prefix is {prefix:?}; it may have ASCII letters, digits, '-', '_' and \
                  '.', and must begin with a letter, a digit or '_'; it may not begin with \
@@ -66,12 +61,9 @@ impl Prefix {
 
     /// The name of the queue's collection.
     pub(crate) fn collection(&self, queue: &QueueName) -> Result<String, StoreError> {
-        let Self {
-            prefix,
-            max_queue_bytes,
-        } = self;
+        let (prefix, max_queue_bytes) = (&self.prefix, self.max_queue_bytes);
         let bytes = queue.as_str().len();
-        if bytes > *max_queue_bytes {
+        if bytes > max_queue_bytes {
             return Err(StoreError::Invalid(format!(
                 "the queue name `{queue}` has {bytes} bytes; with this database and the \
                  collection_prefix {prefix:?} it may have at most {max_queue_bytes}"
@@ -87,10 +79,9 @@ impl Prefix {
         Ok(name)
     }
 
-    /// A regular expression for the collections' names; `None` if every name matches.
-    pub(crate) fn pattern(&self) -> Option<String> {
-        let prefix = &self.prefix;
-        (!prefix.is_empty()).then(|| format!("^{}", prefix.replace('.', "\\.")))
+    /// A regular expression for the collections' names.
+    pub(crate) fn pattern(&self) -> String {
+        format!("^{}", self.prefix.replace('.', "\\."))
     }
 
     /// The queue of a collection; `None` if it is not a queue's.

@@ -31,14 +31,6 @@ use crate::{
     },
 };
 
-/// How a wait learns of changes by other processes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum WakeMode {
-    /// By a change stream where the server has one, else by polling.
-    ChangeStream,
-    Polling,
-}
-
 /// How long the server holds a `getMore` while nothing changes. An idle stream costs one command
 /// in this time.
 const MAX_AWAIT: Duration = Duration::from_secs(10);
@@ -171,17 +163,11 @@ impl Watch {
         is_unused
     }
 
-    /// Reads until no call waits any more, or another reader has taken over.
+    /// Reads until no call waits any more. A reader that takes over aborts this one.
     async fn read(self: Arc<Self>, number: u64) {
         let runs = async {
             loop {
-                {
-                    let mut usage = lock(&self.usage);
-                    if usage.number != number {
-                        return;
-                    }
-                    usage.ran = Instant::now();
-                }
+                lock(&self.usage).ran = Instant::now();
                 real_time(Instant::now() + HEARTBEAT).await;
             }
         };
@@ -219,7 +205,12 @@ impl Watch {
             .pipeline(pipeline(&self.prefix))
             .max_await_time(MAX_AWAIT);
         let mut stream = Deadline::after(self.timeout).run(opening).await?;
-        let _open = Open::new(self, number);
+        self.open.store(number, Ordering::SeqCst);
+        self.queues.wake_all();
+        let _open = Open {
+            watch: self,
+            number,
+        };
         // The driver's first answer is that to the opening.
         let mut is_new = true;
         while stream.is_alive() {
@@ -265,19 +256,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Marks the stream as open until it is dropped. All waits look again at the start and at the
+/// A stream that is marked as open, until this is dropped. All waits look again at the start and at the
 /// end, because a change outside the stream's life wakes no wait.
 struct Open<'a> {
     watch: &'a Watch,
     number: u64,
-}
-
-impl<'a> Open<'a> {
-    fn new(watch: &'a Watch, number: u64) -> Self {
-        watch.open.store(number, Ordering::SeqCst);
-        watch.queues.wake_all();
-        Self { watch, number }
-    }
 }
 
 impl Drop for Open<'_> {
@@ -296,10 +279,10 @@ fn pipeline(prefix: &Prefix) -> [Document; 2] {
         "operationType": "update",
         "updateDescription.updatedFields.lease": { "$exists": false },
     };
-    let mut changes = doc! { "$or": [{ "operationType": "insert" }, update] };
-    if let Some(collections) = prefix.pattern() {
-        changes.insert("ns.coll", doc! { "$regex": collections });
-    }
+    let changes = doc! {
+        "$or": [{ "operationType": "insert" }, update],
+        "ns.coll": { "$regex": prefix.pattern() },
+    };
     // The driver needs these three.
     let fields = doc! { "_id": 1, "operationType": 1, "ns": 1 };
     [doc! { "$match": changes }, doc! { "$project": fields }]

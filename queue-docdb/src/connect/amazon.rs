@@ -1,19 +1,12 @@
 //! Amazon DocumentDB: its host names, and what its users need to log in.
 
 use mongodb::{
-    bson::{Bson, Document},
+    bson::Document,
     options::{AuthMechanism, ClientOptions, ServerAddress, Tls, TlsOptions},
 };
 use queue_api::Error;
 
 use super::{operation::invalid, uri};
-
-const DOMAINS: [&str; 4] = [
-    ".docdb.amazonaws.com",
-    ".docdb-elastic.amazonaws.com",
-    ".docdb.amazonaws.com.cn",
-    ".docdb-elastic.amazonaws.com.cn",
-];
 
 /// The engine of a server, as far as its host names and its wire version tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +24,9 @@ const OLD_WIRE_VERSION: i32 = 7;
 impl Engine {
     /// Through a tunnel, only the server's own list of hosts has Amazon's names.
     pub(crate) fn of(uri_hosts: &[ServerAddress], hello: &Document) -> Self {
-        let listed = hello.get_array("hosts").map_or(&[][..], Vec::as_slice);
-        let listed = listed.iter().filter_map(Bson::as_str);
-        let listed: Vec<_> = listed
-            .filter_map(|host| ServerAddress::parse(host).ok())
-            .collect();
+        let listed = hello.get_array("hosts").into_iter().flatten();
+        let listed = listed.filter_map(|host| ServerAddress::parse(host.as_str()?).ok());
+        let listed: Vec<_> = listed.collect();
         let wire_version = hello.get_i32("maxWireVersion");
         match is_amazon(uri_hosts) || is_amazon(&listed) {
             true if wire_version.is_ok_and(|it| it <= OLD_WIRE_VERSION) => Self::DocumentDb4,
@@ -47,21 +38,23 @@ impl Engine {
 
 /// Whether one of the hosts is an endpoint of Amazon DocumentDB.
 pub(crate) fn is_amazon(hosts: &[ServerAddress]) -> bool {
-    hosts.iter().any(|host| domain(host).is_some())
+    is_elastic(hosts) || hosts.iter().any(|host| is_of(host, ".docdb"))
 }
 
 /// Whether one of the hosts is an endpoint of an elastic cluster, which has no change streams.
 pub(crate) fn is_elastic(hosts: &[ServerAddress]) -> bool {
-    let elastic = |domain: &str| domain.starts_with(".docdb-elastic.");
-    hosts.iter().any(|host| domain(host).is_some_and(elastic))
+    hosts.iter().any(|host| is_of(host, ".docdb-elastic"))
 }
 
-fn domain(host: &ServerAddress) -> Option<&'static str> {
+/// Whether this is a host of this Amazon service.
+fn is_of(host: &ServerAddress, service: &str) -> bool {
     let ServerAddress::Tcp { host, .. } = host else {
-        return None;
+        return false;
     };
     let name = host.to_ascii_lowercase();
-    DOMAINS.into_iter().find(|domain| name.ends_with(domain))
+    let name = name.strip_suffix(".cn").unwrap_or(&name);
+    let name = name.strip_suffix(".amazonaws.com");
+    name.is_some_and(|name| name.ends_with(service))
 }
 
 /// Turns TLS on, sets how DocumentDB's users log in, and refuses what it does not support.
@@ -92,15 +85,12 @@ pub(crate) fn prepare(uri: &str, options: &mut ClientOptions) -> Result<(), Erro
     match credential.mechanism.get_or_insert(AuthMechanism::ScramSha1) {
         AuthMechanism::ScramSha256 => Err(invalid(
             "authMechanism is SCRAM-SHA-256; on DocumentDB it must be SCRAM-SHA-1, or \
-             MONGODB-AWS for an IAM role"
-                .to_owned(),
+             MONGODB-AWS for an IAM role",
         )),
-        AuthMechanism::ScramSha1 => {
+        AuthMechanism::ScramSha1 if !uri::names(uri, "authSource") => {
             // The driver looks for users in the database of the URI's path. DocumentDB has all
             // of them in `admin`.
-            if !uri::names(uri, "authSource") {
-                credential.source = Some("admin".to_owned());
-            }
+            credential.source = Some("admin".to_owned());
             Ok(())
         }
         _ => Ok(()),
@@ -118,7 +108,7 @@ fn is_reader_endpoint(host: &ServerAddress) -> bool {
 pub(crate) fn is_cluster_endpoint(address: &str) -> bool {
     ServerAddress::parse(address).is_ok_and(|host| {
         let name = host.to_string().to_ascii_lowercase();
-        domain(&host).is_some() && name.contains(".cluster-") && !is_reader_endpoint(&host)
+        name.contains(".cluster-") && !is_reader_endpoint(&host) && is_amazon(&[host])
     })
 }
 

@@ -35,13 +35,10 @@ pub(crate) fn by_driver(options: &ClientOptions, error: DriverError) -> Error {
 
 /// The error of settings that do not fit the servers.
 pub(crate) fn by_mistakes(mistakes: Vec<Mistake>) -> Error {
-    let texts: Vec<_> = mistakes
-        .iter()
-        .map(|mistake| mistake.text.as_str())
-        .collect();
+    let mistakes = mistakes.into_iter().map(|it| (it.text, it.cause));
+    let (texts, causes): (Vec<_>, Vec<_>) = mistakes.unzip();
     let (kind, message) = (ErrorKind::InvalidInput, texts.join("; "));
-    let cause = mistakes.into_iter().find_map(|mistake| mistake.cause);
-    match cause {
+    match causes.into_iter().flatten().next() {
         Some(cause) => caused_by(cause, kind, OPERATION, message),
         None => Error::new(kind, OPERATION, message),
     }
@@ -55,18 +52,13 @@ pub(crate) fn by_server(
     found: Diagnosis,
 ) -> Error {
     let kind = error.kind();
-    let Diagnosis {
-        mistakes,
-        is_outage,
-        states,
-    } = found;
-    if matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut) && !mistakes.is_empty() {
+    if matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut) && !found.mistakes.is_empty() {
         // The servers without a mistake answered, so this is no outage.
-        if !is_outage {
-            return by_mistakes(mistakes);
+        if !found.is_outage {
+            return by_mistakes(found.mistakes);
         }
-        let texts = mistakes.into_iter().map(|mistake| mistake.text);
-        let message = texts.chain(states).collect::<Vec<_>>().join("; ");
+        let texts = found.mistakes.into_iter().map(|mistake| mistake.text);
+        let message = texts.chain(found.states).collect::<Vec<_>>().join("; ");
         return match error {
             StoreError::Driver(error) => caused_by(error, kind, OPERATION, message),
             error => Error::new(kind, OPERATION, format!("{message}: {error}")),
@@ -76,36 +68,29 @@ pub(crate) fn by_server(
     let hosts = hosts.join(", ");
     match error {
         StoreError::TimedOut(after) => {
-            let states = if states.is_empty() {
-                hosts
-            } else {
-                states.join("; ")
+            let states = match found.states.is_empty() {
+                true => hosts,
+                false => found.states.join("; "),
             };
             let message = format!("no answer within {after}: {states}");
             Error::new(kind, OPERATION, message)
         }
-        StoreError::Driver(error) if kind == ErrorKind::Denied => {
-            let message = format!("the database refuses this user{}", auth_hint(uri, options));
-            explained_by(error, kind, OPERATION, &message)
-        }
-        StoreError::Driver(error)
-            if options.load_balanced == Some(true)
-                && matches!(&*error.kind, DriverKind::IncompatibleServer { .. }) =>
-        {
-            let message = format!(
-                "loadBalanced is true, but {hosts} is no load balancer; remove loadBalanced"
-            );
-            explained_by(error, kind, OPERATION, &message)
-        }
         StoreError::Driver(error) => {
-            let mut message = explanation(kind, OPERATION);
-            if !options
-                .hosts
-                .iter()
-                .any(|host| words(&error).contains(&host.to_string()))
+            let (text, explanation) = (words(&error), explanation(kind, OPERATION));
+            let mut all = options.hosts.iter();
+            let message = if kind == ErrorKind::Denied {
+                format!("{explanation}{}", auth_hint(uri, options))
+            } else if options.load_balanced == Some(true)
+                && matches!(&*error.kind, DriverKind::IncompatibleServer { .. })
             {
-                message = format!("{hosts}: {message}");
-            }
+                format!(
+                    "loadBalanced is true, but {hosts} is no load balancer; remove loadBalanced"
+                )
+            } else if all.any(|host| text.contains(&host.to_string())) {
+                explanation
+            } else {
+                format!("{hosts}: {explanation}")
+            };
             explained_by(error, kind, OPERATION, &message)
         }
         error => error.during(OPERATION),
@@ -133,16 +118,13 @@ pub(crate) fn own_client(error: StoreError) -> Error {
 
 /// Where the server has looked for the user.
 fn auth_hint(uri: &str, options: &ClientOptions) -> String {
+    use AuthMechanism::{ScramSha1, ScramSha256};
     let Some(credential) = &options.credential else {
         return String::new();
     };
-    if credential
-        .mechanism
-        .as_ref()
-        .is_some_and(|it| !matches!(it, AuthMechanism::ScramSha1 | AuthMechanism::ScramSha256))
-    {
+    let (None | Some(ScramSha1 | ScramSha256)) = &credential.mechanism else {
         return String::new();
-    }
+    };
     let default = options.default_database.as_deref().unwrap_or("admin");
     let source = credential.source.as_deref().unwrap_or(default);
     match uri::names(uri, "authSource") {

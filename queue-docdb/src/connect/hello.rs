@@ -55,23 +55,18 @@ fn mistake(reply: &Document, address: &str, options: &ClientOptions) -> Option<S
     } else {
         "a standalone server"
     };
-    match (options.repl_set_name.as_deref(), set) {
+    let hosts = options.hosts.len();
+    Some(match (options.repl_set_name.as_deref(), set) {
         (Some(wanted), Some(set)) if wanted != set => {
-            return Some(format!(
-                "replicaSet is {wanted}, but the set of {address} is {set}"
-            ));
+            format!("replicaSet is {wanted}, but the set of {address} is {set}")
         }
         (Some(wanted), None) => {
-            return Some(format!(
-                "replicaSet is {wanted}, but {address} is {what}; remove replicaSet"
-            ));
+            format!("replicaSet is {wanted}, but {address} is {what}; remove replicaSet")
         }
-        _ => {}
-    }
-    let hosts = options.hosts.len();
-    let is_alone = set.is_none() && !is_router && hosts > 1;
-    is_alone.then(|| {
-        format!("the URI names {hosts} hosts, but {address} is a standalone server; name one host")
+        (None, None) if !is_router && hosts > 1 => {
+            format!("the URI names {hosts} hosts, but {address} is {what}; name one host")
+        }
+        _ => return None,
     })
 }
 
@@ -84,9 +79,8 @@ fn not_the_primary(reply: &Document, address: &str) -> Option<String> {
         Ok(true) => "an arbiter",
         _ => "a secondary",
     };
-    let primary = reply.get_str("primary").ok();
     let itself = reply.get_str("me").unwrap_or(address);
-    let primary = primary.filter(|primary| *primary != itself)?;
+    let primary = reply.get_str("primary").ok().filter(|it| *it != itself)?;
     Some(format!(
         "directConnection is true, but {address} is {member}, and only the primary {primary} takes \
          writes; name it, or remove directConnection"

@@ -10,10 +10,7 @@ mod tls_check;
 mod tls_files;
 pub(crate) mod uri;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use mongodb::{
     Client, Database,
@@ -32,7 +29,6 @@ use self::{
     amazon::Engine,
     hello::{Verdict, judge},
     operation::{OPERATION, invalid},
-    runtime::ConnectRuntime,
     server_check::{Checks, Mistake},
 };
 use crate::store::{
@@ -60,40 +56,13 @@ const CONNECT_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration
 /// <https://learn.microsoft.com/azure/load-balancer/load-balancer-tcp-idle-timeout>
 const MAX_IDLE: Duration = Duration::from_secs(180);
 
-/// A database whose server answered.
-pub(crate) struct Connection {
-    pub(crate) database: Database,
-    pub(crate) engine: Engine,
-    pub(crate) runtime: ConnectRuntime,
-}
-
 /// The builder's settings for the driver's client.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct ClientSettings {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) application_name: Option<String>,
     pub(crate) max_pool_size: Option<u32>,
     pub(crate) command_events: Option<EventHandler<CommandEvent>>,
-}
-
-impl ClientSettings {
-    /// The name of a setting that is set, if any is.
-    pub(crate) fn first_set(&self) -> Option<&'static str> {
-        let Self {
-            ca_file,
-            application_name,
-            max_pool_size,
-            command_events,
-        } = self;
-        [
-            (ca_file.is_some(), "ca_file"),
-            (application_name.is_some(), "application_name"),
-            (max_pool_size.is_some(), "max_pool_size"),
-            (command_events.is_some(), "command_event_handler"),
-        ]
-        .into_iter()
-        .find_map(|(is_set, name)| is_set.then_some(name))
-    }
 }
 
 /// The driver's options: those of the URI and the builder, and what the contract needs.
@@ -102,10 +71,10 @@ pub(crate) async fn client_options(
     settings: ClientSettings,
     deadline: Deadline,
 ) -> Result<ClientOptions, Error> {
-    uri::check(uri)?;
+    let parts = uri::check(uri)?;
     let mut options = match deadline.run(ClientOptions::parse(uri)).await {
         Ok(options) => options,
-        Err(StoreError::Driver(error)) => return Err(uri::explain(uri, error, deadline).await),
+        Err(StoreError::Driver(error)) => return Err(parts.explain(error, deadline).await),
         Err(error) => return Err(error.during(OPERATION)),
     };
     if amazon::is_amazon(&options.hosts) {
@@ -127,8 +96,13 @@ pub(crate) async fn client_options(
     if options.max_pool_size == Some(0) {
         return Err(invalid("max_pool_size is 0; it must be at least 1"));
     }
-    if let Some(path) = settings.ca_file.as_deref() {
-        options.tls = Some(Tls::Enabled(tls_options(options.tls.take(), path)?));
+    if let Some(path) = settings.ca_file {
+        let enabled = Tls::Enabled(TlsOptions::default());
+        let Tls::Enabled(tls) = options.tls.get_or_insert(enabled) else {
+            let message = "ca_file is set, but the URI turns TLS off; remove one of the two";
+            return Err(invalid(message));
+        };
+        tls.ca_file_path = Some(path);
     }
     // The URI may name the file too.
     if let Some(Tls::Enabled(tls)) = &options.tls {
@@ -175,7 +149,7 @@ pub(crate) async fn client(
 ) -> Result<(Client, Engine), Error> {
     let (host, mut retries) = (options.hosts[0].to_string(), deadline.retries());
     loop {
-        let checks = Checks::of(&options);
+        let checks = Arc::<Checks>::default();
         let mut checked = options.clone();
         checked.sdam_event_handler = Some(checks.handler());
         let client =
@@ -183,7 +157,7 @@ pub(crate) async fn client(
         let admin = client.database("admin");
         let error = tokio::select! {
             // The checks tell mistakes.
-            answer = primary(&admin, &mut retries, Some((&host, &options)), Duration::MAX) => match answer {
+            answer = primary(&admin, &mut retries, Some(&options)) => match answer {
                 Ok(hello) => return Ok((client, Engine::of(&options.hosts, &hello))),
                 Err(error) => error,
             },
@@ -218,25 +192,27 @@ fn is_server_selection(error: &StoreError) -> bool {
         if matches!(&*error.kind, DriverKind::ServerSelection { .. }))
 }
 
-/// The answer of a server that takes writes. `from_uri`: a host and the options, unless the client is
-/// the application's. A mistake is reported once it has lasted for `patience`.
+/// The answer of a server that takes writes. `options`: unknown, if the client is the application's. Then
+/// nothing else reports a mistake that lasts, and nothing replaces a pool that is silent.
 async fn primary(
     admin: &Database,
     retries: &mut Retries,
-    from_uri: Option<(&str, &ClientOptions)>,
-    patience: Duration,
+    options: Option<&ClientOptions>,
 ) -> Result<Document, StoreError> {
     let mut first_mistake = None;
     loop {
-        let hello = clock::hello_once(admin, retries).await?;
-        let host = from_uri.map(|(host, _)| host).or(hello.get_str("me").ok());
-        let options = from_uri.map(|(_, options)| options);
+        let hello = match options {
+            Some(_) => clock::hello_once(admin, retries).await?,
+            None => clock::hello(admin, retries).await?,
+        };
+        let host = options.map(|options| options.hosts[0].to_string());
+        let host = host.as_deref().or(hello.get_str("me").ok());
         let message = match judge(&hello, host.unwrap_or("the server"), options) {
             Verdict::Writable => return Ok(hello),
             Verdict::Mistake(mistake) => return Err(StoreError::Invalid(mistake)),
             Verdict::Uninitiated(mistake) | Verdict::Secondary(mistake) => {
                 let first = *first_mistake.get_or_insert_with(Instant::now);
-                if first.elapsed() > patience {
+                if options.is_none() && first.elapsed() > server_check::STARTING {
                     return Err(StoreError::Invalid(mistake));
                 }
                 mistake
@@ -255,7 +231,7 @@ async fn primary(
 pub(crate) async fn application_database(
     database: &Database,
     deadline: Deadline,
-) -> Result<Connection, Error> {
+) -> Result<(Database, Engine), Error> {
     // These two fail outside transactions, or on DocumentDB. The others do no harm on a primary.
     if let Some(ReadConcern { level, .. }) = database.read_concern()
         && matches!(
@@ -274,34 +250,10 @@ pub(crate) async fn application_database(
     options.read_concern = database.read_concern().cloned();
     let client = database.client();
     let (admin, mut retries) = (client.database("admin"), deadline.retries());
-    let hello = async {
-        loop {
-            match primary(&admin, &mut retries, None, server_check::STARTING).await {
-                Err(error @ StoreError::TimedOut(_)) => retries.after(error).await?,
-                answer => return answer,
-            }
-        }
-    };
-    let hello = hello.await.map_err(error::own_client)?;
-    Ok(Connection {
-        database: client.database_with_options(database.name(), options),
-        engine: Engine::of(&[], &hello),
-        runtime: ConnectRuntime::of_own_client(),
-    })
-}
-
-/// The TLS options of the URI, if any, with the CA file.
-fn tls_options(from_uri: Option<Tls>, ca_file: &Path) -> Result<TlsOptions, Error> {
-    let mut options = match from_uri {
-        Some(Tls::Enabled(options)) => options,
-        None => TlsOptions::default(),
-        Some(Tls::Disabled) => {
-            let message = "ca_file is set, but the URI turns TLS off; remove one of the two";
-            return Err(invalid(message));
-        }
-    };
-    options.ca_file_path = Some(ca_file.to_owned());
-    Ok(options)
+    let hello = primary(&admin, &mut retries, None).await;
+    let hello = hello.map_err(error::own_client)?;
+    let database = client.database_with_options(database.name(), options);
+    Ok((database, Engine::of(&[], &hello)))
 }
 
 #[cfg(test)]

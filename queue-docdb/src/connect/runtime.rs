@@ -1,12 +1,8 @@
 //! The runtime that a backend was connected in.
 
-use std::{
-    pin::Pin,
-    sync::Mutex,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
@@ -30,31 +26,17 @@ pub(crate) struct ConnectRuntime {
     handle: Handle,
     /// Whether the driver's client was made by the application, so that its tasks may run elsewhere.
     is_own_client: bool,
-    /// The only task that this has in the runtime.
-    probe: Mutex<Option<Probe>>,
-}
-
-#[derive(Debug)]
-struct Probe {
-    since: Duration,
-    task: JoinHandle<()>,
+    /// The only task that this has in the runtime, and when it began.
+    probe: Mutex<Option<(JoinHandle<()>, Duration)>>,
 }
 
 impl ConnectRuntime {
-    /// The runtime of the caller, for a client that was made in it.
-    pub(crate) fn current() -> Self {
+    /// The runtime of the caller.
+    pub(crate) fn current(is_own_client: bool) -> Self {
         Self {
             handle: Handle::current(),
-            is_own_client: false,
+            is_own_client,
             probe: Mutex::default(),
-        }
-    }
-
-    /// The same for a client of the application.
-    pub(crate) fn of_own_client() -> Self {
-        Self {
-            is_own_client: true,
-            ..Self::current()
         }
     }
 
@@ -66,37 +48,24 @@ impl ConnectRuntime {
         if Handle::try_current().is_ok_and(|here| here.id() == self.handle.id()) {
             return Ok(false);
         }
+        let new = || (self.handle.spawn(async {}), monotonic_now());
         let mut probe = lock(&self.probe);
-        let mut last = probe.take().unwrap_or_else(|| self.probe());
-        let mut poll = last.poll();
-        if matches!(poll, Poll::Ready(Ok(()))) {
+        let (mut task, mut since) = probe.take().unwrap_or_else(new);
+        // A runtime that has ended cancels its tasks, and new ones at once.
+        let mut ended = (&mut task).now_or_never();
+        if matches!(ended, Some(Ok(()))) {
             // The runtime may have ended since.
-            last = self.probe();
-            poll = last.poll();
+            (task, since) = new();
+            ended = (&mut task).now_or_never();
         }
-        match poll {
-            Poll::Ready(Ok(())) => Ok(false),
-            Poll::Ready(Err(_)) if self.is_own_client => Ok(true),
-            Poll::Ready(Err(_)) => Err(StoreError::Invalid(ENDED.to_owned())),
-            Poll::Pending => {
-                let is_busy = elapsed(last.since) > BUSY;
-                *probe = Some(last);
-                Ok(is_busy)
+        match ended {
+            Some(Ok(())) => Ok(false),
+            Some(Err(_)) if self.is_own_client => Ok(true),
+            Some(Err(_)) => Err(StoreError::Invalid(ENDED.to_owned())),
+            None => {
+                *probe = Some((task, since));
+                Ok(elapsed(since) > BUSY)
             }
         }
-    }
-
-    fn probe(&self) -> Probe {
-        Probe {
-            since: monotonic_now(),
-            task: self.handle.spawn(async {}),
-        }
-    }
-}
-
-impl Probe {
-    /// A runtime that has ended cancels its tasks, and new ones at once.
-    fn poll(&mut self) -> Poll<Result<(), tokio::task::JoinError>> {
-        Pin::new(&mut self.task).poll(&mut Context::from_waker(Waker::noop()))
     }
 }

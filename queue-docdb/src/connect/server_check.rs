@@ -5,11 +5,12 @@
 //! cause.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use mongodb::{
     bson::Document,
     error::{Error as DriverError, ErrorKind as DriverKind},
@@ -21,7 +22,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     amazon,
     hello::{Verdict, is_uninitiated, is_writable, judge},
-    tls_check::{self, Probes},
+    tls_check,
 };
 use crate::{
     lock::lock,
@@ -40,11 +41,10 @@ const SETTLING: Duration = Duration::from_millis(20);
 pub(crate) const STARTING: Duration = Duration::from_secs(2);
 
 /// The driver's checks of each server, for as long as a client connects.
-pub(crate) struct Checks(Arc<Shared>);
-
 #[derive(Default)]
-struct Shared {
-    servers: Mutex<HashMap<String, Server>>,
+pub(crate) struct Checks {
+    /// By address. The driver reports each server before it checks it.
+    servers: Mutex<BTreeMap<String, Server>>,
     changed: Notify,
 }
 
@@ -66,15 +66,28 @@ pub(crate) struct Mistake {
     pub(crate) cause: Option<DriverError>,
 }
 
+/// A server's answer to `hello`, or why there is none.
+type Check = Result<Document, DriverError>;
+
 #[derive(Clone, Default)]
 struct Server {
     /// Whether the driver has given it up, because it does not fit the settings.
     is_closed: bool,
     last: Option<Check>,
     has_answered: bool,
-    /// When `last` changed.
+    /// When the kind of the checks last changed: failed, answered, or not initiated.
     since: Option<Instant>,
     mistake: Option<Mistake>,
+    probed: Option<Probed>,
+}
+
+/// What was found out about a server whose check failed.
+#[derive(Clone)]
+struct Probed {
+    /// The failure, in words.
+    failure: String,
+    mistake: Option<String>,
+    at: Instant,
 }
 
 impl Server {
@@ -83,90 +96,69 @@ impl Server {
         if self.is_closed {
             return;
         }
-        if !self
-            .last
-            .as_ref()
-            .is_some_and(|before| before.is_like(&check))
-        {
+        let kind = |check: &Check| check.as_ref().ok().map(is_uninitiated);
+        if self.last.as_ref().map(kind) != Some(kind(&check)) {
             self.since = Some(Instant::now());
         }
-        self.has_answered |= matches!(check, Check::Answered(_));
+        self.has_answered |= check.is_ok();
         self.last = Some(check);
     }
 
-    /// A mistake once it has lasted.
-    fn mistake_later(&self, mistake: Mistake, options: &ClientOptions) -> Finding {
-        let selection = options.server_selection_timeout.unwrap_or(STARTING);
-        let at = self.since.unwrap_or_else(Instant::now) + STARTING.min(selection / 2);
-        match at <= Instant::now() {
-            true => Finding::Mistake(mistake),
-            false => Finding::Later(at),
+    /// Looks at the server if it fails in another way than before. One without a mistake is looked at
+    /// again later, because it may have been starting.
+    async fn probe(&mut self, address: &str, options: &ClientOptions, within: Duration) {
+        let Some(Err(error)) = &self.last else {
+            return;
+        };
+        let failure = words(error);
+        let is_known = self.probed.as_ref().is_some_and(|probed| {
+            let is_recent = probed.at.elapsed() < tls_check::PROBE;
+            probed.failure == failure && (probed.mistake.is_some() || is_recent)
+        });
+        if !is_known {
+            let mistake = tls_check::find(error, address, options, within).await;
+            let at = Instant::now();
+            self.probed = Some(Probed {
+                failure,
+                mistake,
+                at,
+            });
         }
+    }
+
+    /// From when on a mistake counts that a server may also make while it starts.
+    fn counts_from(&self, options: &ClientOptions) -> Instant {
+        let selection = options.server_selection_timeout.unwrap_or(STARTING);
+        self.since.unwrap_or_else(Instant::now) + STARTING.min(selection / 2)
     }
 
     /// Whether an outage may be why the client did not connect, if this server has no mistake.
     fn may_be_down(&self) -> bool {
         match &self.last {
             // A primary that is well would have answered. Without a primary there is an election.
-            Some(Check::Answered(reply)) => is_writable(reply) || !reply.contains_key("primary"),
-            Some(Check::Failed(_)) | None => true,
+            Some(Ok(reply)) => is_writable(reply) || !reply.contains_key("primary"),
+            Some(Err(_)) | None => true,
         }
     }
 
     fn state(&self, address: &str) -> String {
         match &self.last {
             None => format!("{address}: did not answer"),
-            Some(Check::Failed(error)) => format!("{address}: {}", words(error)),
-            Some(Check::Answered(reply)) if is_writable(reply) => format!("{address}: answered"),
-            Some(Check::Answered(_)) => format!("{address}: is not the primary"),
+            Some(Err(error)) => format!("{address}: {}", words(error)),
+            Some(Ok(reply)) if is_writable(reply) => format!("{address}: answered"),
+            Some(Ok(_)) => format!("{address}: is not the primary"),
         }
     }
-}
-
-#[derive(Clone)]
-enum Check {
-    Answered(Document),
-    Failed(DriverError),
-}
-
-impl Check {
-    fn is_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Answered(one), Self::Answered(other)) => {
-                is_uninitiated(one) == is_uninitiated(other)
-            }
-            (Self::Failed(_), Self::Failed(_)) => true,
-            _ => false,
-        }
-    }
-}
-
-/// What a check means.
-enum Finding {
-    Mistake(Mistake),
-    /// It may become a mistake at this time.
-    Later(Instant),
-    Nothing,
 }
 
 impl Checks {
-    pub(crate) fn of(options: &ClientOptions) -> Self {
-        let hosts = options.hosts.iter();
-        let servers = hosts.map(|host| (host.to_string(), Server::default()));
-        let shared = Shared {
-            servers: Mutex::new(servers.collect()),
-            ..Shared::default()
-        };
-        Self(Arc::new(shared))
-    }
-
     /// For the driver's options.
-    pub(crate) fn handler(&self) -> EventHandler<SdamEvent> {
-        let shared = Arc::downgrade(&self.0);
+    pub(crate) fn handler(self: &Arc<Self>) -> EventHandler<SdamEvent> {
+        let checks = Arc::downgrade(self);
         EventHandler::callback(move |event| {
             // Gone once the client is connected.
-            if let Some(shared) = shared.upgrade() {
-                shared.note(event);
+            if let Some(checks) = checks.upgrade() {
+                checks.note(event);
             }
         })
     }
@@ -177,37 +169,32 @@ impl Checks {
         options: &ClientOptions,
         deadline: Deadline,
     ) -> Vec<Mistake> {
-        let (mut before, mut probes) = (Vec::new(), Probes::default());
+        let mut before = Vec::new();
         loop {
-            let changed = self.0.changed.notified();
-            let servers = self.servers();
-            let failures = servers
-                .iter()
-                .filter_map(|(address, server)| match &server.last {
-                    Some(Check::Failed(error)) => Some((address, error)),
-                    Some(Check::Answered(_)) | None => None,
-                });
+            let changed = self.changed.notified();
+            let mut servers = lock(&self.servers).clone();
             let within = tls_check::probe_time(deadline.left());
-            probes.update(failures, options, within).await;
-            let (mut open, mut look_at) = (0, None);
+            let all = servers.iter_mut();
+            let probing = all.map(|(address, server)| server.probe(address, options, within));
+            // All at the same time.
+            join_all(probing).await;
+            let (mut is_undecided, mut look_at) = (false, None);
             for (address, server) in &servers {
-                let mistake =
-                    match finding(address, server, &servers, &probes, options, within).await {
-                        Finding::Mistake(mistake) => Some(mistake),
-                        Finding::Later(at) => {
-                            open += 1;
-                            look_at = Some(look_at.map_or(at, |before: Instant| before.min(at)));
-                            None
-                        }
-                        Finding::Nothing => {
-                            open += usize::from(!server.is_closed);
-                            None
-                        }
-                    };
-                self.0.change(address, |server| server.mistake = mistake);
+                let found = finding(address, server, &servers, options, within).await;
+                let (mistake, from) = found.unzip();
+                let counts = from.is_some_and(|from| from <= Instant::now());
+                if !counts {
+                    is_undecided |= from.is_some() || !server.is_closed;
+                    look_at = look_at.into_iter().chain(from).min();
+                }
+                let (mistake, probed) = (mistake.filter(|_| counts), server.probed.clone());
+                self.change(address, |server| {
+                    server.mistake = mistake;
+                    server.probed = probed;
+                });
             }
             let found = self.diagnosis().mistakes;
-            if open == 0 && !found.is_empty() {
+            if !is_undecided && !found.is_empty() {
                 let texts: Vec<_> = found.iter().map(|mistake| mistake.text.clone()).collect();
                 if texts == before {
                     return found;
@@ -228,77 +215,22 @@ impl Checks {
     /// What is known by now.
     pub(crate) fn diagnosis(&self) -> Diagnosis {
         let mut diagnosis = Diagnosis::default();
-        for (address, server) in self.servers() {
+        for (address, server) in lock(&self.servers).iter() {
             match &server.mistake {
                 Some(mistake) => diagnosis.mistakes.push(mistake.clone()),
                 None if server.is_closed => {}
                 None => {
-                    diagnosis.states.push(server.state(&address));
+                    diagnosis.states.push(server.state(address));
                     diagnosis.is_outage |= server.may_be_down();
                 }
             }
         }
-        let same = |one: &mut Mistake, other: &mut Mistake| one.text == other.text;
-        diagnosis.mistakes.dedup_by(same);
+        diagnosis
+            .mistakes
+            .dedup_by(|one, other| one.text == other.text);
         diagnosis
     }
 
-    /// In the order of their addresses.
-    fn servers(&self) -> Vec<(String, Server)> {
-        let mut servers: Vec<_> = lock(&self.0.servers).clone().into_iter().collect();
-        servers.sort_by(|(one, _), (other, _)| one.cmp(other));
-        servers
-    }
-}
-
-async fn finding(
-    address: &str,
-    server: &Server,
-    all: &[(String, Server)],
-    probes: &Probes,
-    options: &ClientOptions,
-    within: Duration,
-) -> Finding {
-    let (text, cause) = match &server.last {
-        None => return Finding::Nothing,
-        Some(Check::Answered(reply)) => match judge(reply, address, Some(options)) {
-            Verdict::Writable | Verdict::NotThePrimary => return Finding::Nothing,
-            Verdict::Mistake(text) => (text, None),
-            // A cluster endpoint leads to the former writer for a while.
-            Verdict::Secondary(text) => match reply.get_str("primary") {
-                Ok(primary)
-                    if !amazon::is_cluster_endpoint(address)
-                        && tls_check::is_there(primary, options, within).await =>
-                {
-                    (text, None)
-                }
-                _ => return Finding::Nothing,
-            },
-            Verdict::Uninitiated(text) => {
-                return server.mistake_later(Mistake { text, cause: None }, options);
-            }
-        },
-        Some(Check::Failed(error)) => {
-            let cause = Some(error.clone());
-            // What has been reached under its name is down now.
-            if !server.has_answered
-                && let Some(text) = unreachable_name(address, error, all)
-            {
-                return server.mistake_later(Mistake { text, cause }, options);
-            }
-            if wants_api_version(error) {
-                (format!("{address}: {API_VERSION}"), cause)
-            } else if let Some(text) = probes.mistake(address) {
-                (text, cause)
-            } else {
-                return Finding::Nothing;
-            }
-        }
-    };
-    Finding::Mistake(Mistake { text, cause })
-}
-
-impl Shared {
     fn note(&self, event: SdamEvent) {
         match event {
             SdamEvent::ServerOpening(event) => {
@@ -308,12 +240,12 @@ impl Shared {
                 self.change(&event.address, |server| server.is_closed = true);
             }
             SdamEvent::ServerHeartbeatSucceeded(event) => {
-                let check = Check::Answered(event.reply);
-                self.change(&event.server_address, |server| server.note(check));
+                self.change(&event.server_address, |server| server.note(Ok(event.reply)));
             }
             SdamEvent::ServerHeartbeatFailed(event) => {
-                let check = Check::Failed(event.failure);
-                self.change(&event.server_address, |server| server.note(check));
+                self.change(&event.server_address, |server| {
+                    server.note(Err(event.failure))
+                });
             }
             _ => return,
         }
@@ -323,6 +255,48 @@ impl Shared {
     fn change(&self, address: &impl ToString, change: impl FnOnce(&mut Server)) {
         change(lock(&self.servers).entry(address.to_string()).or_default());
     }
+}
+
+/// The mistake that the last check of a server shows, and from when on it counts.
+async fn finding(
+    address: &str,
+    server: &Server,
+    all: &BTreeMap<String, Server>,
+    options: &ClientOptions,
+    within: Duration,
+) -> Option<(Mistake, Instant)> {
+    let now = Instant::now();
+    let (text, cause, from) = match server.last.as_ref()? {
+        Ok(reply) => match judge(reply, address, Some(options)) {
+            Verdict::Writable | Verdict::NotThePrimary => return None,
+            Verdict::Mistake(text) => (text, None, now),
+            Verdict::Secondary(text) => {
+                let primary = reply.get_str("primary").ok()?;
+                // A cluster endpoint leads to the former writer for a while.
+                if amazon::is_cluster_endpoint(address)
+                    || !tls_check::is_there(primary, options, within).await
+                {
+                    return None;
+                }
+                (text, None, now)
+            }
+            Verdict::Uninitiated(text) => (text, None, server.counts_from(options)),
+        },
+        Err(error) => {
+            // What has been reached under its name is down now.
+            let (text, from) = if !server.has_answered
+                && let Some(text) = unreachable_name(address, error, all)
+            {
+                (text, server.counts_from(options))
+            } else if wants_api_version(error) {
+                (format!("{address}: {API_VERSION}"), now)
+            } else {
+                (server.probed.as_ref()?.mistake.clone()?, now)
+            };
+            (text, Some(error.clone()), from)
+        }
+    };
+    Some((Mistake { text, cause }, from))
 }
 
 /// What to do about a server that wants an API version.
@@ -343,7 +317,7 @@ pub(crate) fn wants_api_version(error: &DriverError) -> bool {
 fn unreachable_name(
     address: &str,
     error: &DriverError,
-    all: &[(String, Server)],
+    all: &BTreeMap<String, Server>,
 ) -> Option<String> {
     let DriverKind::Io(cause) = &*error.kind else {
         return None;
@@ -352,10 +326,9 @@ fn unreachable_name(
     if matches!(cause.kind(), InvalidData | UnexpectedEof) {
         return None;
     }
-    let mut others = all.iter().filter(|(other, _)| other != address);
-    let (seed, _) = others.find(|(_, other)| match &other.last {
-        Some(Check::Answered(reply)) => reply.get_str("me") == Ok(address),
-        _ => false,
+    let (seed, _) = all.iter().find(|(other, server)| {
+        let says_so = |reply: &Document| reply.get_str("me") == Ok(address);
+        other.as_str() != address && matches!(&server.last, Some(Ok(reply)) if says_so(reply))
     })?;
     Some(format!(
         "the server at {seed} calls itself {address} in its replica set, which cannot be reached \
@@ -374,13 +347,12 @@ mod tests {
     use super::*;
     use crate::store::codes::refused_command as refused;
 
-    fn answered(address: &str, me: &str) -> (String, Server) {
-        let last = Some(Check::Answered(doc! { "setName": "rs0", "me": me }));
+    fn answered(address: &str, me: &str) -> BTreeMap<String, Server> {
         let server = Server {
-            last,
+            last: Some(Ok(doc! { "setName": "rs0", "me": me })),
             ..Server::default()
         };
-        (address.to_owned(), server)
+        BTreeMap::from([(address.to_owned(), server)])
     }
 
     #[test]
@@ -396,7 +368,7 @@ mod tests {
     /// Members in containers have names that only containers know.
     #[test]
     fn a_server_that_answers_under_a_name_of_its_own_is_a_mistake() {
-        let all = [answered("localhost:27017", "mongo1:27017")];
+        let all = answered("localhost:27017", "mongo1:27017");
         let refused = DriverError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
         let mistake = unreachable_name("mongo1:27017", &refused, &all).expect("a mistake");
         assert!(
@@ -407,7 +379,7 @@ mod tests {
 
         let other = unreachable_name("mongo2:27017", &refused, &all);
         assert_eq!(other, None, "it may be down");
-        let all = [answered("mongo1:27017", "mongo1:27017")];
+        let all = answered("mongo1:27017", "mongo1:27017");
         let itself = unreachable_name("mongo1:27017", &refused, &all);
         assert_eq!(itself, None, "it may have just stopped");
     }
@@ -425,11 +397,11 @@ mod tests {
         let primary = doc! { "isWritablePrimary": true, "primary": "a:1" };
         let secondary = doc! { "isWritablePrimary": false, "primary": "a:1" };
         let election = doc! { "isWritablePrimary": false };
-        assert!(may_be_down(Some(Check::Answered(primary))), "it hangs");
-        assert!(!may_be_down(Some(Check::Answered(secondary))));
-        assert!(may_be_down(Some(Check::Answered(election))));
+        assert!(may_be_down(Some(Ok(primary))), "it hangs");
+        assert!(!may_be_down(Some(Ok(secondary))));
+        assert!(may_be_down(Some(Ok(election))));
         let refused = DriverError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
-        assert!(may_be_down(Some(Check::Failed(refused))));
+        assert!(may_be_down(Some(Err(refused))));
         assert!(may_be_down(None));
     }
 }

@@ -1,6 +1,6 @@
 //! Mistakes in the TLS settings.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{io, time::Duration};
 
 use mongodb::{
     Client,
@@ -8,12 +8,12 @@ use mongodb::{
     event::{EventHandler, sdam::SdamEvent},
     options::{ClientOptions, ServerAddress, Tls, TlsOptions},
 };
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::sync::mpsc;
 
 use crate::store::driver_error::words;
 
 /// How long a server may take to answer on another kind of connection.
-const PROBE: Duration = Duration::from_secs(2);
+pub(crate) const PROBE: Duration = Duration::from_secs(2);
 
 /// The same, if this much time is left.
 pub(crate) fn probe_time(left: Duration) -> Duration {
@@ -22,59 +22,6 @@ pub(crate) fn probe_time(left: Duration) -> Duration {
 
 /// What the TLS library says when a server ends the connection after the handshake.
 const ENDED_AFTER_HANDSHAKE: &str = "close_notify";
-
-/// What was found out about the servers whose checks fail, by their addresses.
-#[derive(Default)]
-pub(crate) struct Probes(HashMap<String, Probed>);
-
-struct Probed {
-    /// The failure, in words.
-    failure: String,
-    mistake: Option<String>,
-    at: Instant,
-}
-
-impl Probes {
-    /// Looks at the servers that fail in another way than before, all at the same time. A server
-    /// without a mistake is looked at again later, because it may have been starting.
-    pub(crate) async fn update(
-        &mut self,
-        failures: impl Iterator<Item = (&String, &DriverError)>,
-        options: &ClientOptions,
-        within: Duration,
-    ) {
-        // Aborted on drop.
-        let mut probing = JoinSet::new();
-        for (address, error) in failures {
-            let failure = words(error);
-            let is_known = self.0.get(address).is_some_and(|probed| {
-                let is_recent = probed.at.elapsed() < PROBE;
-                probed.failure == failure && (probed.mistake.is_some() || is_recent)
-            });
-            if is_known {
-                continue;
-            }
-            let (address, error, options) = (address.clone(), error.clone(), options.clone());
-            probing.spawn(async move {
-                let mistake = find(&error, &address, &options, within).await;
-                let at = Instant::now();
-                let probed = Probed {
-                    failure,
-                    mistake,
-                    at,
-                };
-                (address, probed)
-            });
-        }
-        while let Some(probed) = probing.join_next().await {
-            self.0.extend(probed);
-        }
-    }
-
-    pub(crate) fn mistake(&self, address: &str) -> Option<String> {
-        self.0.get(address)?.mistake.clone()
-    }
-}
 
 /// The mistake that explains why a check of the server failed, if one does. It may ask the server on
 /// another kind of connection, which takes up to `within`.
@@ -110,10 +57,8 @@ pub(crate) async fn find(
     match tls {
         Some(tls) if text.contains(ENDED_AFTER_HANDSHAKE) => {
             // A server that is shutting down does so once.
-            let again = probe(address, options, Some(tls.clone()), within)
-                .await
-                .err()?;
-            let is_same = words(&again).contains(ENDED_AFTER_HANDSHAKE);
+            let again = probe(address, options, options.tls.clone(), within).await;
+            let is_same = words(&again.err()?).contains(ENDED_AFTER_HANDSHAKE);
             is_same.then(|| wants_client_certificate(address, tls))
         }
         Some(tls) => {
@@ -134,7 +79,7 @@ pub(crate) async fn find(
         None => {
             let mut any = TlsOptions::default();
             any.allow_invalid_certificates = Some(true);
-            let answer = probe(address, options, Some(any), within).await;
+            let answer = probe(address, options, Some(Tls::Enabled(any)), within).await;
             let has_tls = answers(&answer)
                 || answer.is_err_and(|error| {
                     let text = words(&error);
@@ -154,7 +99,7 @@ pub(crate) async fn find(
 
 /// What the TLS library says about certificates, if it does. The driver often passes on its error
 /// as text only.
-pub(crate) fn in_handshake(text: &str, address: &str, tls: &TlsOptions) -> Option<String> {
+fn in_handshake(text: &str, address: &str, tls: &TlsOptions) -> Option<String> {
     let lower = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     if !has(&["certificate", "alert", "unknownissuer"]) {
@@ -202,11 +147,7 @@ fn wants_client_certificate(address: &str, tls: &TlsOptions) -> String {
 
 /// Whether a server answers on a connection with the TLS options of the settings.
 pub(crate) async fn is_there(address: &str, options: &ClientOptions, within: Duration) -> bool {
-    let tls = match &options.tls {
-        Some(Tls::Enabled(tls)) => Some(tls.clone()),
-        Some(Tls::Disabled) | None => None,
-    };
-    answers(&probe(address, options, tls, within).await)
+    answers(&probe(address, options, options.tls.clone(), within).await)
 }
 
 fn answers(answer: &Result<(), DriverError>) -> bool {
@@ -220,7 +161,7 @@ fn answers(answer: &Result<(), DriverError>) -> bool {
 async fn probe(
     address: &str,
     options: &ClientOptions,
-    tls: Option<TlsOptions>,
+    tls: Option<Tls>,
     within: Duration,
 ) -> Result<(), DriverError> {
     let mut options = options.clone();
@@ -229,7 +170,7 @@ async fn probe(
     options.repl_set_name = None;
     options.load_balanced = None;
     options.credential = None;
-    options.tls = Some(tls.map_or(Tls::Disabled, Tls::Enabled));
+    options.tls = tls;
     options.min_pool_size = None;
     options.connect_timeout = Some(within);
     options.command_event_handler = None;

@@ -30,13 +30,9 @@ pub(crate) async fn check(tls: &TlsOptions, deadline: Deadline) -> Result<(), Er
         Ok(Err(_)) => Err(invalid("the TLS files could not be checked")),
         Err(_) => {
             let files = [&tls.ca_file_path, &tls.cert_key_file_path];
-            let files = files
-                .into_iter()
-                .flatten()
-                .map(|file| file.display().to_string());
-            let files = files.collect::<Vec<_>>().join(" and ");
+            let files: Vec<_> = files.into_iter().flatten().collect();
             let error = deadline.timed_out();
-            let message = format!("{files} could not be read: {error}");
+            let message = format!("cannot read {files:?}: {error}");
             Err(Error::new(error.kind(), OPERATION, message))
         }
     }
@@ -91,12 +87,11 @@ fn check_certificates(name: &str, text: &[u8]) -> Result<(), Error> {
         let message = format!("{name} is damaged or cut off at certificate {count}: {problem}");
         return Err(invalid(message));
     }
-    match count {
-        0 => Err(invalid(format!(
-            "{name} contains no certificate in PEM format"
-        ))),
-        _ => Ok(()),
+    if count == 0 {
+        let message = format!("{name} contains no certificate in PEM format");
+        return Err(invalid(message));
     }
+    Ok(())
 }
 
 /// Whether this is a DER sequence of the length that it states.
@@ -112,10 +107,10 @@ fn is_whole(certificate: &[u8]) -> bool {
     let Some((stated, content)) = rest.split_at_checked(usize::from(size)) else {
         return false;
     };
-    let stated = stated.iter().try_fold(0_usize, |sum, byte| {
-        sum.checked_mul(256)?.checked_add(usize::from(*byte))
-    });
-    stated == Some(content.len())
+    let stated = stated
+        .iter()
+        .fold(0_usize, |sum, byte| (sum << 8) | usize::from(*byte));
+    stated == content.len()
 }
 
 #[cfg(test)]

@@ -26,44 +26,19 @@ pub(crate) fn names(uri: &str, option: &str) -> bool {
 }
 
 /// Refuses what the driver would quote, or would take for hosts and options.
-pub(crate) fn check(uri: &str) -> Result<(), Error> {
+pub(crate) fn check(uri: &str) -> Result<Parts<'_>, Error> {
     let message = match Parts::of(uri) {
         None => "the URI's scheme is not valid; it must begin with mongodb:// or mongodb+srv://",
         Some(parts) if parts.options.contains('@') => {
             "the URI has an @ after a ?: in a password write %3F and %40, in an option %40"
         }
-        Some(_) => return Ok(()),
+        Some(parts) => return Ok(parts),
     };
     Err(invalid(message))
 }
 
-/// The public error for a URI that the driver refused with `error`.
-pub(crate) async fn explain(uri: &str, error: DriverError, deadline: Deadline) -> Error {
-    let Some(parts) = Parts::of(uri) else {
-        return invalid(ESCAPES);
-    };
-    if matches!(
-        &*error.kind,
-        DriverKind::DnsResolve { .. } | DriverKind::Io(_)
-    ) {
-        let message = format!("the host name {} was not resolved", parts.host());
-        return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
-    }
-    if let Some(problem) = parts.problem().await {
-        return invalid(problem);
-    }
-    // Parsed without the password, so that the driver cannot quote it.
-    match deadline.run(ClientOptions::parse(parts.anonymous())).await {
-        Err(StoreError::Driver(error)) => {
-            let (kind, message) = (ErrorKind::InvalidInput, "the URI is not valid");
-            explained_by(error, kind, OPERATION, message)
-        }
-        _ => invalid(ESCAPES),
-    }
-}
-
 /// A URI as the driver divides it.
-struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     scheme: &'a str,
     /// User name and password, if there is an `@` before the options.
     user: Option<&'a str>,
@@ -92,11 +67,28 @@ impl<'a> Parts<'a> {
         })
     }
 
+    /// The public error for a URI that the driver refused with `error`.
+    pub(crate) async fn explain(&self, error: DriverError, deadline: Deadline) -> Error {
+        if let DriverKind::DnsResolve { .. } | DriverKind::Io(_) = &*error.kind {
+            let message = format!("the host name {} was not resolved", self.host());
+            return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
+        }
+        if let Some(problem) = self.problem().await {
+            return invalid(problem);
+        }
+        // Parsed without the password, so that the driver cannot quote it.
+        match deadline.run(ClientOptions::parse(self.anonymous())).await {
+            Err(StoreError::Driver(error)) => {
+                let (kind, message) = (ErrorKind::InvalidInput, "the URI is not valid");
+                explained_by(error, kind, OPERATION, message)
+            }
+            _ => invalid(ESCAPES),
+        }
+    }
+
     /// Without the database.
     fn host(&self) -> &'a str {
-        self.hosts
-            .split_once('/')
-            .map_or(self.hosts, |(hosts, _)| hosts)
+        self.hosts.split('/').next().unwrap_or_default()
     }
 
     /// What is certainly wrong with the credentials, their end or the hosts.
@@ -117,34 +109,23 @@ impl<'a> Parts<'a> {
                 Err(_) => ESCAPES.to_owned(),
             });
         }
-        let (name, password) = user.split_once(':').unwrap_or((user, ""));
-        let is_escaped = |text: &str| {
-            let mut escapes = text.split('%').skip(1);
-            let is_hexadecimal = |escape: &str| {
-                let digits = escape.bytes().take(2).filter(u8::is_ascii_hexdigit);
-                digits.count() == 2
-            };
-            !text.contains([':', '/', '?', '#', '[', ']', '@']) && escapes.all(is_hexadecimal)
+        // The first colon stands before the password.
+        let user = user.replacen(':', " ", 1);
+        let is_hexadecimal = |escape: &str| {
+            let digits = escape.bytes().take(2).filter(u8::is_ascii_hexdigit);
+            digits.count() == 2
         };
-        let is_escaped = is_escaped(name) && is_escaped(password);
+        let is_escaped = !user.contains([':', '/', '?', '#', '[', ']', '@'])
+            && user.split('%').skip(1).all(is_hexadecimal);
         (!is_escaped).then(|| ESCAPES.to_owned())
     }
 
-    /// The URI with another user name and password where it has them.
+    /// The URI with an `x` for each character of the user name and the password.
     fn anonymous(&self) -> String {
-        let Self {
-            scheme,
-            user,
-            hosts,
-            options,
-        } = self;
-        let user = match user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
-            None => "",
-            Some(("", "")) => "@",
-            Some((_, "")) => "name@",
-            Some(("", _)) => ":password@",
-            Some(_) => "name:password@",
-        };
-        format!("{scheme}://{user}{hosts}{options}")
+        let user = self
+            .user
+            .map(|user| user.replace(|c: char| c != ':', "x") + "@");
+        let (scheme, user) = (self.scheme, user.unwrap_or_default());
+        format!("{scheme}://{user}{}{}", self.hosts, self.options)
     }
 }

@@ -176,7 +176,7 @@ async fn measure(
     warned: &AtomicBool,
 ) -> Result<Anchor, StoreError> {
     let sent = monotonic_now();
-    let reply = hello(admin, deadline).await?;
+    let reply = hello(admin, &mut deadline.retries()).await?;
     let round_trip = elapsed(sent);
     let local_time = server_time(&reply, round_trip, warned);
     Ok(Anchor::new(sent, round_trip, local_time))
@@ -225,10 +225,9 @@ impl Anchor {
 }
 
 /// The server's answer to `hello`, or to the older `isMaster`.
-async fn hello(admin: &Database, deadline: Deadline) -> Result<Document, StoreError> {
-    let mut retries = deadline.retries();
+pub(crate) async fn hello(admin: &Database, retries: &mut Retries) -> Result<Document, StoreError> {
     loop {
-        match hello_once(admin, &retries).await {
+        match hello_once(admin, retries).await {
             Err(error @ StoreError::TimedOut(_)) => retries.after(error).await?,
             answer => return answer,
         }
