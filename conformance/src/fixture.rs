@@ -24,6 +24,7 @@ mod pages;
 pub(crate) struct Fixture {
     time: TestTime,
     queue: OneQueue,
+    began: Instant,
 }
 
 /// The calls of one connection on one queue.
@@ -62,7 +63,11 @@ impl Fixture {
             store,
             timeout,
         };
-        Ok(Self { time, queue })
+        Ok(Self {
+            time,
+            queue,
+            began: Instant::now(),
+        })
     }
 
     /// The same store over a new connection, as another process has it.
@@ -109,6 +114,11 @@ impl Fixture {
     /// That of the whole check.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Whether nearly all of the check's time is left, so that it can be more thorough.
+    pub(crate) fn has_time(&self) -> bool {
+        self.began.elapsed() < self.timeout / 10
     }
 
     /// A timeout for a task that waits for the work of others.
@@ -400,6 +410,30 @@ impl OneQueue {
         called_from_here(async move {
             let redriven = self.admin().redrive(&self.name, which).await;
             redriven.expect("redrive succeeds")
+        })
+    }
+
+    /// Asserts that the list of queues is in order and has these, and that others in it are empty.
+    #[track_caller]
+    pub(crate) fn expect_queues(&self, expected: &[&str]) -> impl Future<Output = ()> {
+        called_from_here(async move {
+            let listed = self.admin().list_queues().await;
+            let listed = listed.expect("list_queues succeeds");
+            let is_in_order = listed.is_sorted_by(|one, next| one < next);
+            assert!(is_in_order, "not in order of name: {listed:?}");
+            let (known, others): (Vec<_>, Vec<_>) = listed
+                .into_iter()
+                .partition(|name| expected.contains(&name.as_str()));
+            let known: Vec<_> = known.iter().map(QueueName::as_str).collect();
+            assert_eq!(known, expected, "queues that contain messages");
+            for name in others {
+                let other = Self {
+                    name,
+                    ..self.clone()
+                };
+                let stats = other.stats().await;
+                assert_eq!(stats, QueueStats::default(), "{}", other.name);
+            }
         })
     }
 

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 /// More polls than a call to a real backend takes.
 const MOST_POLLS: usize = 1000;
 
-/// After how many polls to stop a call: at its first await point, its second, and so on. End the
-/// loop when the call has ended. Panics if that does not happen.
+/// After how many polls to stop a call: at its first await point, its second, and so on. Panics if that
+/// does not end.
 pub(crate) fn every_await_point() -> impl Iterator<Item = usize> {
     (1..).inspect(|polls| {
         assert!(

@@ -4,9 +4,9 @@
 //! A call that never waits cannot be stopped, so two threads make both calls at once, many times.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     hint,
-    pin::pin,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
@@ -20,20 +20,22 @@ use tokio::{
 use crate::{
     fixture::Fixture,
     panic_location::{Panic, caught},
-    poll_at_most::poll_at_most,
+    poll_at_most::{every_await_point, poll_at_most},
 };
 
 /// How long a call is stopped for another. If it holds a lock, the other needs it to go on.
 pub(crate) const STOPPED: Duration = Duration::from_secs(1);
 
-/// More await points than a call to a real backend has.
-const MOST_STOPS: usize = 1000;
+/// A search for await points ends after so many calls in a row that were not stopped, if no call has
+/// passed one. It misses a last point if each of these calls passed exactly one: with a probability of
+/// at most 2^-8, and that only if calls pass half of all points.
+const FEW: usize = 8;
 
-/// The search for await points ends after so many calls in a row that were not stopped. A call passes
-/// an await point if the store answers before the client looks. Of 1900 acks and enqueues on MongoDB,
-/// 113 passed all of theirs, with two processors and 27 busy threads beside. So the search ends too
-/// early with a probability of less than one in a million.
-const TRIES: usize = 6;
+/// The same after a call that has passed a point, because the store answered before the client looked.
+/// Of 1900 acks and enqueues on MongoDB, 113 passed all of theirs, with two processors and 27 busy
+/// threads beside. If each point is passed as often, the last of ten points is missed with a probability
+/// of 0.46^24, which is less than one in ten million.
+const MANY: usize = 24;
 
 /// How often two threads race. A backend that reads under one lock and writes under the next was caught
 /// in one round of 260 on average, with two processors and fourteen busy threads beside. So all rounds
@@ -44,6 +46,81 @@ const ROUNDS: u32 = 5000;
 /// One of the threads begins up to so many steps later than the other, so that each part of a call
 /// meets each part of the other.
 const STEPS: u32 = 40;
+
+/// A search for the await points of a call, which is made again and again. It goes on to the next point
+/// only after a call was stopped at this one: a call may pass points, and does so often on a busy machine.
+pub(crate) struct Stops<'a> {
+    fixture: &'a Fixture,
+    calls: usize,
+    /// After how many polls the next call is stopped.
+    polls: usize,
+    later: Box<dyn Iterator<Item = usize>>,
+    /// How many calls were stopped.
+    stopped: usize,
+    /// How many calls in a row were not stopped.
+    not_stopped: usize,
+    /// Whether a call has met fewer points than another one.
+    passes_points: bool,
+    /// How many points the last call has met.
+    met: usize,
+}
+
+impl<'a> Stops<'a> {
+    pub(crate) fn new(fixture: &'a Fixture) -> Self {
+        let mut later = every_await_point();
+        Self {
+            fixture,
+            calls: 0,
+            polls: later.next().expect("it has no end"),
+            later: Box::new(later),
+            stopped: 0,
+            not_stopped: 0,
+            passes_points: false,
+            met: 0,
+        }
+    }
+
+    /// The number of the next call, from 1. `None` ends the search.
+    pub(crate) fn next_call(&mut self) -> Option<usize> {
+        let enough = match self.passes_points && self.fixture.has_time() {
+            true => MANY,
+            false => FEW,
+        };
+        self.calls += 1;
+        (self.not_stopped < enough).then_some(self.calls)
+    }
+
+    /// Polls the call, each time it is woken, until it ends or is at the next point. Returns `None` if it
+    /// has not ended. The caller drops it or goes on with it.
+    pub(crate) async fn poll<F: Future>(&mut self, mut call: Pin<&mut F>) -> Option<F::Output> {
+        let met = &mut self.met;
+        *met = 0;
+        let counted = poll_fn(|cx| {
+            let polled = call.as_mut().poll(cx);
+            *met += usize::from(polled.is_pending());
+            polled
+        });
+        let output = poll_at_most(self.polls, pin!(counted)).await;
+        match output {
+            None => self.was_stopped(),
+            Some(_) => self.was_not_stopped(),
+        }
+        output
+    }
+
+    fn was_stopped(&mut self) {
+        self.stopped += 1;
+        self.not_stopped = 0;
+        self.polls = self.later.next().expect("it has no end");
+    }
+
+    /// The last call has ended or does not go on.
+    pub(crate) fn was_not_stopped(&mut self) {
+        self.not_stopped += 1;
+        // A call was stopped one point before.
+        self.passes_points |= self.met + 1 < self.polls;
+    }
+}
 
 /// Stops each of two calls at each of its await points while the other runs. `prepare` makes what they
 /// race for, from an id that is new each time. `judge` gets both outputs. Returns how often a call was
@@ -69,29 +146,17 @@ async fn stop_first<C, A, B>(
     judge: impl AsyncFn(C, A, B),
 ) -> usize {
     let elsewhere = fixture.reconnect().await;
-    let (mut stops, mut not_stopped) = (0, 0);
-    for round in 1.. {
-        assert!(
-            stops < MOST_STOPS,
-            "a call has more than {MOST_STOPS} await points"
-        );
-        let prize = prepare(&format!("{ids}{round}")).await;
+    let mut stops = Stops::new(fixture);
+    while let Some(call) = stops.next_call() {
+        let prize = prepare(&format!("{ids}{call}")).await;
         let second = async {
             round_trips(&elsewhere).await;
             second(&elsewhere, &prize).await
         };
-        let stopped = interleave(stops + 1, first(fixture, &prize), second).await;
-        judge(prize, stopped.first, stopped.second).await;
-        if stopped.was_stopped {
-            (stops, not_stopped) = (stops + 1, 0);
-        } else {
-            not_stopped += 1;
-            if not_stopped == TRIES {
-                break;
-            }
-        }
+        let (first, second) = interleave(&mut stops, first(fixture, &prize), second).await;
+        judge(prize, first, second).await;
     }
-    stops
+    stops.stopped
 }
 
 /// The same. If the calls have no await point, two threads make both at once, many times.
@@ -159,30 +224,16 @@ fn output<T>(joined: thread::Result<Result<T, Panic>>) -> T {
     ended.unwrap_or_else(|panic| panic.resume())
 }
 
-/// The outputs of two calls.
-struct Interleaved<A, B> {
-    first: A,
-    second: B,
-    was_stopped: bool,
-}
-
-/// Stops `first` after this many polls, runs `second`, then finishes `first`.
+/// Stops `first` at the next point of the search, runs `second`, then finishes `first`.
 async fn interleave<A, B>(
-    polls: usize,
+    stops: &mut Stops<'_>,
     first: impl Future<Output = A>,
     second: impl Future<Output = B>,
-) -> Interleaved<A, B> {
+) -> (A, B) {
     let mut first = pin!(first);
-    let stopped = poll_at_most(polls, first.as_mut()).await;
-    let was_stopped = stopped.is_none();
-    let (first, second) = match stopped {
+    match stops.poll(first.as_mut()).await {
         Some(output) => (output, second.await),
         None => while_stopped(first, second).await,
-    };
-    Interleaved {
-        first,
-        second,
-        was_stopped,
     }
 }
 

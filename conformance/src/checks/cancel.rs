@@ -6,31 +6,32 @@
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use queue_api::{
-    LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, QueueStats, Redrive, Result,
+    LeaseAction, LeaseChange, LeaseOptions, LeaseOutcome, Purge, QueueStats, Redrive, Result,
 };
 
 use crate::{
-    fixture::{Fixture, dead_letter, extend, msg, nack, receipts},
+    fixture::{Fixture, OneQueue, dead_letter, extend, ids, msg, nack, receipts},
     panic_location::{called_from_here, caught},
-    poll_at_most::{every_await_point, poll_at_most},
+    race::Stops,
 };
 
 /// Longer than any check may take.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
-/// Drops a call at its first await point, the next call at its second, and so on, until one ends.
+/// More messages than a check stores.
+const ALL: usize = 100_000;
+
+/// Drops a call at its first await point, the next call at its second, and so on, until calls end.
 /// `afterwards` runs after each.
 async fn at_every_await_point<T>(
+    fixture: &Fixture,
     mut call: impl AsyncFnMut(usize) -> T,
     mut afterwards: impl AsyncFnMut(usize, Option<T>),
 ) {
-    for polls in every_await_point() {
-        let output = poll_at_most(polls, pin!(call(polls))).await;
-        let finished = output.is_some();
-        afterwards(polls, output).await;
-        if finished {
-            return;
-        }
+    let mut stops = Stops::new(fixture);
+    while let Some(number) = stops.next_call() {
+        let output = stops.poll(pin!(call(number))).await;
+        afterwards(number, output).await;
     }
 }
 
@@ -40,7 +41,7 @@ async fn expect_in_the_end(fixture: &Fixture, expected: &[String]) {
     let mut seen = BTreeSet::new();
     for _ in 0..20 {
         fixture.pass(10_000).await;
-        for delivery in fixture.lease(1000).await {
+        for delivery in fixture.lease(ALL).await {
             let id = delivery.id.to_string();
             assert!(
                 expected.contains(id.as_str()),
@@ -55,34 +56,35 @@ async fn expect_in_the_end(fixture: &Fixture, expected: &[String]) {
     panic!("expected {expected:?}, but only {seen:?} were delivered");
 }
 
-fn trio(polls: usize) -> [String; 3] {
-    ["a", "b", "c"].map(|n| format!("{n}{polls}"))
+fn trio(call: usize) -> [String; 3] {
+    ["a", "b", "c"].map(|n| format!("{n}{call}"))
 }
 
 pub(super) async fn a_dropped_enqueue_loses_nothing(fixture: Fixture) {
     let mut reported = Vec::new();
     at_every_await_point(
-        async |polls| {
-            let messages = trio(polls).map(|id| msg(&id));
+        &fixture,
+        async |number| {
+            let messages = trio(number).map(|id| msg(&id));
             fixture
                 .backend()
                 .enqueue(&fixture.name, &messages)
                 .await
                 .expect("enqueue succeeds")
         },
-        async |polls, outcomes| {
+        async |number, outcomes| {
             if outcomes.is_some() {
-                reported.extend(trio(polls));
+                reported.extend(trio(number));
             }
             // Whatever the dropped call did, the queue accepts the next message.
-            let id = format!("after{polls}");
+            let id = format!("after{number}");
             fixture.store(&[msg(&id)]).await;
             reported.push(id);
         },
     )
     .await;
     fixture.pass(10_000).await;
-    let deliveries = fixture.lease(1000).await;
+    let deliveries = fixture.lease(ALL).await;
     for id in &reported {
         assert!(
             deliveries.iter().any(|delivery| delivery.id.as_str() == id),
@@ -99,20 +101,14 @@ pub(super) async fn a_dropped_enqueue_loses_nothing(fixture: Fixture) {
 
 pub(super) async fn a_dropped_lease_loses_nothing(fixture: Fixture) {
     let mut stored = Vec::new();
-    for polls in every_await_point() {
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
         // New messages each time, so that some are ready even if a dropped call leased the others.
-        fixture.store(&trio(polls).map(|id| msg(&id))).await;
-        stored.extend(trio(polls));
+        fixture.store(&trio(number).map(|id| msg(&id))).await;
+        stored.extend(trio(number));
         let options = LeaseOptions::new(2);
-        if poll_at_most(
-            polls,
-            pin!(fixture.backend().lease(&fixture.name, &options)),
-        )
-        .await
-        .is_some()
-        {
-            break;
-        }
+        let lease = fixture.backend().lease(&fixture.name, &options);
+        stops.poll(pin!(lease)).await;
     }
     expect_in_the_end(&fixture, &stored).await;
 }
@@ -121,20 +117,21 @@ pub(super) async fn a_dropped_lease_loses_nothing(fixture: Fixture) {
 /// lease.
 pub(super) async fn a_dropped_lease_that_waits_loses_nothing(fixture: Fixture) {
     let mut stored = Vec::new();
-    for polls in every_await_point() {
-        let id = format!("m{polls}");
-        let producer = fixture.reconnect().await;
+    let mut stops = Stops::new(&fixture);
+    let elsewhere = fixture.reconnect().await;
+    while let Some(number) = stops.next_call() {
+        let id = format!("m{number}");
+        let producer = elsewhere.clone();
         let message = msg(&id);
         stored.push(id);
         let storing = tokio::spawn(caught(async move { producer.store(&[message]).await }));
         let queue = fixture.handle();
         let lease = pin!(queue.lease_within(FOR_EVER));
-        let ended = fixture.wait_ends(poll_at_most(polls, lease)).await;
+        let ended = fixture.wait_ends(stops.poll(lease)).await;
         let has_stored = storing.await.expect("panics are caught");
         has_stored.unwrap_or_else(|panic| panic.resume());
         if let Some(leased) = ended {
             leased.expect("lease succeeds").expect("a message");
-            break;
         }
     }
     expect_in_the_end(&fixture, &stored).await;
@@ -143,22 +140,20 @@ pub(super) async fn a_dropped_lease_that_waits_loses_nothing(fixture: Fixture) {
 pub(super) async fn a_dropped_ack_is_done_or_not(fixture: Fixture) {
     let mut acked_for_certain = Vec::new();
     let mut not_acked = BTreeSet::new();
-    for polls in every_await_point() {
-        fixture.store(&trio(polls).map(|id| msg(&id))).await;
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
+        fixture.store(&trio(number).map(|id| msg(&id))).await;
         let leased = fixture.lease_for(3, 3_600_000).await;
         let receipts = [leased[0].receipt.clone(), leased[1].receipt.clone()];
         not_acked.insert(leased[2].id.clone());
-        if poll_at_most(polls, pin!(fixture.backend().ack(&fixture.name, &receipts)))
-            .await
-            .is_some()
-        {
-            acked_for_certain = vec![leased[0].id.clone(), leased[1].id.clone()];
-            break;
+        let ack = fixture.backend().ack(&fixture.name, &receipts);
+        if stops.poll(pin!(ack)).await.is_some() {
+            acked_for_certain.extend(leased[..2].iter().map(|each| each.id.clone()));
         }
     }
     // A dropped ack took effect, or the message comes back.
     fixture.pass(3_600_000).await;
-    for delivery in fixture.lease(1000).await {
+    for delivery in fixture.lease(ALL).await {
         let id = &delivery.id;
         assert!(
             !acked_for_certain.contains(id),
@@ -183,8 +178,9 @@ pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
         let kind = format!("{action:?}");
         let kind = &kind[..4];
         let mut expected = Vec::new();
-        for polls in every_await_point() {
-            let names = trio(polls).map(|id| format!("{kind}-{id}"));
+        let mut stops = Stops::new(&fixture);
+        while let Some(number) = stops.next_call() {
+            let names = trio(number).map(|id| format!("{kind}-{id}"));
             fixture.store(&names.clone().map(|id| msg(&id))).await;
             let changes: Vec<_> = fixture
                 .lease_for(3, 3_600_000)
@@ -196,21 +192,15 @@ pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
                 })
                 .collect();
             expected.extend(names);
-            let done = poll_at_most(
-                polls,
-                pin!(fixture.backend().change(&fixture.name, &changes)),
-            )
-            .await;
+            let change = fixture.backend().change(&fixture.name, &changes);
+            stops.poll(pin!(change)).await;
             // Keeps these messages out of the next round.
-            fixture.lease_for(1000, 3_600_000).await;
-            if done.is_some() {
-                break;
-            }
+            fixture.lease_for(ALL, 3_600_000).await;
         }
         fixture.pass(3_600_000).await;
         expect_in_the_end(&fixture, &expected).await;
         fixture.pass(10_000).await;
-        for delivery in fixture.lease(1000).await {
+        for delivery in fixture.lease(ALL).await {
             assert!(fixture.ack(&delivery.receipt).await.is_applied());
         }
     }
@@ -218,51 +208,40 @@ pub(super) async fn a_dropped_change_is_done_or_not(fixture: Fixture) {
 
 pub(super) async fn a_dropped_dead_lettering_is_done_or_not(fixture: Fixture) {
     let mut stored = 0;
-    for polls in every_await_point() {
-        fixture.store(&trio(polls).map(|id| msg(&id))).await;
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
+        fixture.store(&trio(number).map(|id| msg(&id))).await;
         stored += 3;
         let leased = fixture.lease_for(3, 3_600_000).await.into_iter();
         let changes = leased.map(|delivery| LeaseChange::dead_letter(delivery.receipt, "no"));
         let changes: Vec<_> = changes.collect();
-        if poll_at_most(
-            polls,
-            pin!(fixture.backend().change(&fixture.name, &changes)),
-        )
-        .await
-        .is_some()
-        {
-            break;
-        }
+        let change = fixture.backend().change(&fixture.name, &changes);
+        stops.poll(pin!(change)).await;
     }
     expect_dead_or_alive(&fixture, stored).await;
 }
 
 pub(super) async fn a_dropped_lease_of_exhausted_messages_loses_nothing(fixture: Fixture) {
     let mut stored = 0;
-    for polls in every_await_point() {
-        let exhausted = trio(polls).map(|id| msg(&id).with_max_attempts(1));
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
+        let exhausted = trio(number).map(|id| msg(&id).with_max_attempts(1));
         fixture.store(&exhausted).await;
         stored += 3;
         fixture.lease_for(3, 1).await;
         fixture.pass(1).await;
         let options = LeaseOptions::new(3);
-        if poll_at_most(
-            polls,
-            pin!(fixture.backend().lease(&fixture.name, &options)),
-        )
-        .await
-        .is_some()
-        {
-            break;
-        }
+        let lease = fixture.backend().lease(&fixture.name, &options);
+        stops.poll(pin!(lease)).await;
     }
     expect_dead_or_alive(&fixture, stored).await;
 }
 
 pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
     let mut stored = 0;
-    for polls in every_await_point() {
-        fixture.store(&trio(polls).map(|id| msg(&id))).await;
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
+        fixture.store(&trio(number).map(|id| msg(&id))).await;
         stored += 3;
         for delivery in fixture.lease(3).await {
             assert!(
@@ -272,19 +251,79 @@ pub(super) async fn a_dropped_redrive_loses_nothing(fixture: Fixture) {
                     .is_applied()
             );
         }
-        let done = poll_at_most(
-            polls,
-            pin!(fixture.admin().redrive(&fixture.name, &Redrive::All)),
-        )
-        .await
-        .is_some();
+        let redrive = fixture.admin().redrive(&fixture.name, &Redrive::All);
+        stops.poll(pin!(redrive)).await;
         // Keeps these messages out of the next round.
-        fixture.lease_for(1000, 3_600_000).await;
-        if done {
-            break;
-        }
+        fixture.lease_for(ALL, 3_600_000).await;
     }
     expect_dead_or_alive(&fixture, stored).await;
+}
+
+/// What an administrator removes.
+#[derive(Clone, Copy, Debug)]
+enum Removal {
+    Purge(Purge),
+    Queue,
+}
+
+impl Removal {
+    async fn call(self, queue: &OneQueue) {
+        match self {
+            Self::Purge(what) => drop(queue.purge(what).await),
+            Self::Queue => queue.delete().await,
+        }
+    }
+}
+
+/// A dropped call removes messages or leaves them, but hides none: each id can be used, and what is
+/// stored is delivered. The same ids each time, because what hides one stays.
+pub(super) async fn a_dropped_purge_or_deletion_hides_nothing(fixture: Fixture) {
+    let removals = [
+        (Removal::Purge(Purge::Live), "live"),
+        (Removal::Purge(Purge::Dead), "dead"),
+        (Removal::Queue, "queue"),
+    ];
+    for (removal, name) in removals {
+        let queue = fixture.other_queue(name);
+        let mut stops = Stops::new(&fixture);
+        while stops.next_call().is_some() {
+            // Not `store`: a dropped deletion may remove messages that come later.
+            queue.enqueue(&["a", "b"].map(msg)).await;
+            let leased = receipts(queue.lease(2).await).into_iter();
+            let bury = leased.map(|receipt| LeaseChange::dead_letter(receipt, "no"));
+            queue.change_all(&bury.collect::<Vec<_>>()).await;
+            queue.enqueue(&["c", "d"].map(msg)).await;
+            let before = queue.stats().await;
+            stops.poll(pin!(removal.call(&queue))).await;
+            let after = queue.stats().await;
+            match removal {
+                Removal::Purge(Purge::Live) => assert_eq!(after.dead, before.dead),
+                Removal::Purge(Purge::Dead) => assert_eq!(after.ready, before.ready),
+                Removal::Queue => {}
+            }
+            expect_usable(&fixture, &queue, removal).await;
+        }
+    }
+}
+
+/// Uses four ids until each was delivered. Tries several times, because the dropped call may remove them
+/// later.
+async fn expect_usable(fixture: &Fixture, queue: &OneQueue, dropped: Removal) {
+    const IDS: [&str; 4] = ["a", "b", "c", "d"];
+    let mut missing = BTreeSet::from(IDS);
+    for _ in 0..20 {
+        queue.enqueue(&IDS.map(msg)).await;
+        queue.redrive(&Redrive::All).await;
+        let deliveries = queue.lease(10).await;
+        missing.retain(|id| !ids(&deliveries).contains(id));
+        queue.ack_all(&receipts(deliveries)).await;
+        if missing.is_empty() {
+            return;
+        }
+        fixture.pass(10_000).await;
+    }
+    let stats = queue.stats().await;
+    panic!("after a dropped {dropped:?}, {missing:?} are never delivered: {stats:?}");
 }
 
 /// Every stored message is a dead letter or is delivered. Tries several times, because the lease of
@@ -293,7 +332,7 @@ async fn expect_dead_or_alive(fixture: &Fixture, stored: u64) {
     let mut seen = Vec::new();
     for _ in 0..20 {
         fixture.pass(3_600_000).await;
-        let alive = fixture.lease(1000).await.len() as u64;
+        let alive = fixture.lease(ALL).await.len() as u64;
         let dead = fixture.stats().await.dead;
         assert!(
             alive + dead <= stored,
@@ -326,23 +365,24 @@ fn repeated<T>(mut call: impl AsyncFnMut() -> Result<T>) -> impl Future<Output =
 pub(super) async fn a_dropped_enqueue_may_be_repeated(fixture: Fixture) {
     let mut stored = Vec::new();
     at_every_await_point(
-        async |polls| {
-            let messages = trio(polls).map(|id| msg(&id));
+        &fixture,
+        async |number| {
+            let messages = trio(number).map(|id| msg(&id));
             fixture
                 .backend()
                 .enqueue(&fixture.name, &messages)
                 .await
                 .expect("enqueue succeeds")
         },
-        async |polls, _| {
-            let messages = trio(polls).map(|id| msg(&id));
+        async |number, _| {
+            let messages = trio(number).map(|id| msg(&id));
             repeated(async || fixture.backend().enqueue(&fixture.name, &messages).await).await;
-            stored.extend(trio(polls));
+            stored.extend(trio(number));
         },
     )
     .await;
     let mut ids: Vec<_> = fixture
-        .lease(1000)
+        .lease(ALL)
         .await
         .into_iter()
         .map(|d| d.id.to_string())
@@ -353,11 +393,12 @@ pub(super) async fn a_dropped_enqueue_may_be_repeated(fixture: Fixture) {
 }
 
 pub(super) async fn a_dropped_ack_may_be_repeated(fixture: Fixture) {
-    for polls in every_await_point() {
-        fixture.store(&trio(polls).map(|id| msg(&id))).await;
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
+        fixture.store(&trio(number).map(|id| msg(&id))).await;
         let receipts = receipts(fixture.lease(3).await);
         let ack = fixture.backend().ack(&fixture.name, &receipts);
-        let done = poll_at_most(polls, pin!(ack)).await;
+        stops.poll(pin!(ack)).await;
         // `Applied` or `Lost`, depending on the dropped ack. In both cases the message is gone.
         repeated(async || fixture.backend().ack(&fixture.name, &receipts).await).await;
         assert_eq!(fixture.stats().await, QueueStats::default());
@@ -365,8 +406,5 @@ pub(super) async fn a_dropped_ack_may_be_repeated(fixture: Fixture) {
         fixture
             .expect_none_ready("the repeated ack took effect")
             .await;
-        if done.is_some() {
-            break;
-        }
     }
 }

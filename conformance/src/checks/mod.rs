@@ -95,6 +95,7 @@ table! {
         ids_of_any_text_work times_come_back_as_sent a_payload_at_the_limit_comes_back
         a_batch_of_large_payloads_comes_back a_redelivery_is_the_same_message
         a_message_that_sets_nothing_has_the_defaults;
+    E3 Manual admin enqueue: payloads_outlive_death_as_sent;
     E4 Manual core enqueue: a_delay_is_exact_to_the_millisecond delays_in_one_batch_are_independent;
     E4 Manual core far_times: the_longest_delays_are_exact;
     E4 Real core enqueue: a_delay_passes_in_real_time;
@@ -110,7 +111,8 @@ table! {
     L3 Manual core lease: attempts_count_from_one receipts_are_fresh
         every_redelivery_counts_except_after_a_release;
     L4 Manual core lease: never_more_than_asked everything_ready_up_to_what_was_asked in_order_of_ready_time
-        a_batch_of_the_largest_size a_lease_of_zero_returns_nothing;
+        a_batch_of_the_largest_size a_large_batch_is_in_order_of_ready_time
+        a_lease_of_zero_returns_nothing;
     L4 Manual core zero: a_call_meets_each_message_once;
     A1 Manual core settle: an_acked_message_is_gone a_batch_of_acks_ends_exactly_its_messages;
     A2 Manual core settle: a_superseded_receipt_acks_nothing a_superseded_receipt_changes_nothing
@@ -140,7 +142,7 @@ table! {
         redrive_counts_attempts_from_zero redrive_takes_only_the_named_ids
         dead_letters_are_listed_in_pages pages_go_on_while_dead_letters_come_and_go;
     D1 Manual admin sizes: ten_thousand_dead_letters_are_listed_and_redriven
-        dead_letters_of_the_longest_ids_are_distinct;
+        long_and_similar_ids_are_distinct_in_lists;
     D1 Manual admin race_admin: concurrent_redrives_take_each_dead_letter_once
         a_redrive_and_a_lease_lose_nothing a_stored_id_is_a_duplicate_while_it_moves;
     Q1 Manual core separate_queues: queues_are_separate queues_with_similar_names_are_separate
@@ -151,12 +153,12 @@ table! {
     W1 Manual core wait: wait_returns_at_once_when_something_is_ready
         wait_wakes_on_an_enqueue wait_wakes_when_a_delay_ends wait_wakes_when_a_lease_ends
         wait_wakes_when_a_shortened_lease_ends
-        wait_wakes_on_an_extension_by_zero wait_wakes_on_a_nack
+        wait_wakes_on_an_extension_by_zero wait_wakes_on_a_nack_or_release
         wait_wakes_on_an_enqueue_elsewhere wait_ends_while_the_clock_stands_still
         a_lease_that_waits_gets_what_is_enqueued_elsewhere a_lease_that_waits_ends_empty
         wait_wakes_after_a_delayed_enqueue wait_returns_when_an_exhausted_message_is_ready
         wait_goes_on_when_the_queue_is_emptied wait_for_ever_wakes_on_an_enqueue
-        wait_waits_while_nothing_is_ready;
+        wait_waits_while_nothing_is_ready wait_ends_by_the_backends_clock;
     W1 Manual core race_wait: an_enqueue_wakes_a_wait_at_every_point
         a_change_wakes_a_wait_at_every_point;
     W1 Manual admin race_wait: a_redrive_wakes_a_wait_at_every_point;
@@ -170,7 +172,7 @@ table! {
     M1 Manual admin pages: messages_are_listed_in_pages
         pages_go_on_while_messages_come_go_and_change more_messages_than_a_batch_are_listed
         a_made_up_page_token_fails_or_lists;
-    M1 Manual admin sizes: three_hundred_queues_are_listed;
+    M1 Manual admin sizes: three_hundred_queues_are_listed a_queue_of_several_batches_is_deleted;
     M1 Manual admin race_admin: a_dead_letter_is_redriven_or_purged a_message_is_purged_or_acked
         a_purged_message_is_not_leased a_deleted_queue_can_be_used_at_once
         a_queue_can_be_deleted_while_it_is_made;
@@ -180,7 +182,8 @@ table! {
         a_dropped_dead_lettering_is_done_or_not a_dropped_lease_of_exhausted_messages_loses_nothing
         a_dropped_lease_that_waits_loses_nothing;
     C1 Manual core race_wait: a_dropped_wait_wakes_others;
-    C1 Manual admin cancel: a_dropped_redrive_loses_nothing;
+    C1 Manual admin cancel: a_dropped_redrive_loses_nothing
+        a_dropped_purge_or_deletion_hides_nothing;
     C2 Manual core concurrent: many_tasks_ack_each_message_once
         a_message_has_one_lease_at_a_time concurrent_enqueues_store_an_id_once;
     C2 Manual core race: concurrent_calls_settle_a_receipt_once

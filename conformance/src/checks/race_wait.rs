@@ -2,13 +2,12 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use queue_api::{Receipt, Redrive, Result};
+use queue_api::{LeaseAction, Receipt, Redrive, Result};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     fixture::{Fixture, extend, msg, nack},
-    poll_at_most::{every_await_point, poll_at_most},
-    race::{STOPPED, while_stopped},
+    race::{STOPPED, Stops, while_stopped},
 };
 
 /// Longer than any check may take, so a wait does not return just because its time is up.
@@ -20,16 +19,9 @@ fn wait(fixture: &Fixture) -> Wait<'_> {
     Box::pin(fixture.backend().wait(&fixture.name, FOR_EVER))
 }
 
-/// Whether there is a later point at which a wait can be stopped.
-#[derive(PartialEq)]
-enum Later {
-    Perhaps,
-    No,
-}
-
-/// Polls a wait this often, or until the store has answered other calls for so long that nothing
-/// wakes it.
-async fn stop<'a>(fixture: &'a Fixture, polls: usize, wait: &mut Wait<'a>) -> Later {
+/// Polls a wait until it is at the next point, or until the store has answered other calls for so long
+/// that nothing wakes it.
+async fn stop<'a>(fixture: &'a Fixture, stops: &mut Stops<'_>, wait: &mut Wait<'a>) {
     const ANSWERS: usize = 10;
     let queue = fixture.clone();
     // On a task, so that the answers do not poll the wait.
@@ -44,35 +36,31 @@ async fn stop<'a>(fixture: &'a Fixture, polls: usize, wait: &mut Wait<'a>) -> La
     });
     tokio::select! {
         biased;
-        ended = poll_at_most(polls, Pin::new(wait)) => match ended {
-            None => Later::Perhaps,
-            Some(ended) => {
+        ended = stops.poll(Pin::new(wait)) => {
+            if let Some(ended) = ended {
                 // It may return early for no reason. Then it is as if it had not begun.
                 ended.expect("wait succeeds");
                 *wait = self::wait(fixture);
-                Later::No
             }
-        },
+        }
         answered = answers.join_next() => {
             answered.expect("it was spawned").expect("stats succeeds");
-            Later::No
+            stops.was_not_stopped();
         }
     }
 }
 
 /// `hide` comes before a wait begins. `show` makes a message ready while the wait is stopped.
 async fn wakes<T>(fixture: &Fixture, hide: impl AsyncFn(&str) -> T, show: impl AsyncFn(T)) {
-    for polls in every_await_point() {
-        let hidden = hide(&format!("m{polls}")).await;
+    let mut stops = Stops::new(fixture);
+    while let Some(call) = stops.next_call() {
+        let hidden = hide(&format!("m{call}")).await;
         let mut waiting = wait(fixture);
-        let later = stop(fixture, polls, &mut waiting).await;
+        stop(fixture, &mut stops, &mut waiting).await;
         let (ended, ()) = while_stopped(fixture.wait_ends(waiting), show(hidden)).await;
         ended.expect("wait succeeds");
         let shown = fixture.lease_one().await;
         assert!(fixture.ack(&shown.receipt).await.is_applied());
-        if later == Later::No {
-            break;
-        }
     }
 }
 
@@ -93,7 +81,7 @@ pub(super) async fn a_change_wakes_a_wait_at_every_point(fixture: Fixture) {
         fixture.store(&[msg(id)]).await;
         fixture.lease_for(1, 7_200_000).await.remove(0).receipt
     };
-    for action in [nack(0), extend(0)] {
+    for action in [nack(0), extend(0), LeaseAction::Release] {
         let show = async |receipt: Receipt| {
             let changed = fixture.change(&receipt, action.clone()).await;
             assert!(changed.is_applied());
@@ -111,16 +99,16 @@ pub(super) async fn a_redrive_wakes_a_wait_at_every_point(fixture: Fixture) {
 /// Waits are dropped at each of their await points, and also after a message has woken them. The one
 /// that is left does not depend on them.
 pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
-    for polls in every_await_point() {
+    let mut stops = Stops::new(&fixture);
+    while let Some(call) = stops.next_call() {
         let mut waits = [
             wait(&fixture),
             wait(&fixture),
             wait(&fixture),
             wait(&fixture),
         ];
-        let mut later = Later::No;
         for wait in &mut waits {
-            later = stop(&fixture, polls, wait).await;
+            stop(&fixture, &mut stops, wait).await;
         }
         let [before, woken, left, last] = waits;
         drop(before);
@@ -128,13 +116,10 @@ pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
             drop((woken, last));
             fixture.wait_ends(left).await
         };
-        let message = [msg(&format!("m{polls}"))];
+        let message = [msg(&format!("m{call}"))];
         let (ended, ()) = while_stopped(others, fixture.store(&message)).await;
         ended.expect("the wait that is left succeeds");
         let delivery = fixture.lease_one().await;
         assert!(fixture.ack(&delivery.receipt).await.is_applied());
-        if later == Later::No {
-            break;
-        }
     }
 }

@@ -1,17 +1,20 @@
 //! Many messages, large batches and long texts: more than a store handles in one step.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
+    future::Future,
     time::Duration,
 };
 
 use queue_api::{
+    DeadReason,
     EnqueueOutcome::{Duplicate, Stored},
     LeaseAction, LeaseChange,
     LeaseOutcome::{self, Applied, Lost},
     MessageId, NewMessage, Purge, QueueStats, Receipt, Redrive,
 };
 
+use super::enqueue::LOOK_ALIKE;
 use crate::fixture::{
     Fixture, OneQueue, dead_letter, extend, ids, msg, nack, receipts, sorted_ids,
 };
@@ -27,7 +30,7 @@ pub(super) fn batches(queue: &OneQueue, most: usize) -> Vec<NewMessage> {
     (0..count).map(|n| msg(&format!("m{n:05}"))).collect()
 }
 
-/// Redrive and purge take more than a batch.
+/// Redrive and purge take more than a batch. A redrive may take long, so the clock moves meanwhile.
 pub(super) async fn ten_thousand_dead_letters_are_listed_and_redriven(fixture: Fixture) {
     let messages = batches(&fixture, 10_000);
     let (count, most) = (messages.len(), largest_batch(&fixture));
@@ -44,12 +47,24 @@ pub(super) async fn ten_thousand_dead_letters_are_listed_and_redriven(fixture: F
     );
     fixture.pass(1).await;
 
-    assert_eq!(fixture.redrive(&Redrive::All).await, count as u64);
-    let stats = fixture.stats().await.with_oldest_ready(None);
-    assert_eq!(stats, QueueStats::default().with_ready(count as u64));
-    let deliveries = fixture.lease(most).await;
+    let mut first: Vec<_> = letters.into_iter().map(|letter| letter.id).collect();
+    let mut last = first.split_off(count - most);
+    last.reverse();
+    let last = Redrive::Ids(last);
+    assert_eq!(fixture.redrive(&last).await, most as u64);
+    assert_eq!(fixture.redrive(&last).await, 0, "a repeat");
+    let deliveries = fixture.lease_for(count, 3_600_000).await;
     assert!(deliveries.iter().all(|delivery| delivery.attempt == 1));
     assert_eq!(deliveries.len(), most);
+    let redrive_all = async {
+        let redriven = fixture.redrive(&Redrive::All).await;
+        assert_eq!(redriven, first.len() as u64);
+    };
+    while_time_passes(&fixture, redrive_all).await;
+    let stats = fixture.stats().await.with_oldest_ready(None);
+    let expected = QueueStats::default().with_leased(most as u64);
+    assert_eq!(stats, expected.with_ready(first.len() as u64));
+    expect_first_ready_in_order(&fixture, &first).await;
     assert_eq!(fixture.purge(Purge::Live).await, count as u64);
     assert_eq!(fixture.stats().await, QueueStats::default());
 
@@ -58,6 +73,77 @@ pub(super) async fn ten_thousand_dead_letters_are_listed_and_redriven(fixture: F
     let purged = fixture.purge(Purge::Dead).await;
     assert_eq!(purged, several_batches.len() as u64);
     assert_eq!(fixture.stats().await, QueueStats::default());
+}
+
+/// Lets the clock go on until the call ends.
+async fn while_time_passes(fixture: &Fixture, call: impl Future<Output = ()>) {
+    let pass = async {
+        loop {
+            fixture.pass(1).await;
+            // In real time, because a busy loop would slow the call down.
+            #[allow(clippy::disallowed_methods)]
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = call => {}
+        () = pass => {}
+    }
+}
+
+/// These ids are ready, and none earlier than one before it. Those of one millisecond may come in any
+/// order.
+async fn expect_first_ready_in_order(fixture: &Fixture, ids: &[MessageId]) {
+    let places: HashMap<_, _> = ids.iter().zip(0..).collect();
+    let mut first = fixture.peek(largest_batch(fixture)).await;
+    let last = first.last().expect("messages are ready").ready_at;
+    first.sort_by_key(|message| places[&message.id]);
+    let times = first.iter().map(|message| message.ready_at);
+    assert!(
+        times.is_sorted(),
+        "one before it in the list is ready later"
+    );
+    // Of the last millisecond, there may be more than those.
+    first.retain(|message| message.ready_at < last);
+    let mut before = first.iter().zip(ids);
+    let is_same = before.all(|(message, id)| message.id == *id);
+    assert!(
+        is_same,
+        "one that is before these in the list is not ready yet"
+    );
+}
+
+/// Each state has more messages than a batch, or nearly so.
+pub(super) async fn a_queue_of_several_batches_is_deleted(fixture: Fixture) {
+    let most = largest_batch(&fixture);
+    let named = |state: &str, count: usize| {
+        let named = (0..count).map(|n| msg(&format!("{state}{n:04}")));
+        named.collect::<Vec<_>>()
+    };
+    let other = fixture.other_queue("other");
+    other.fill_every_state().await;
+    let dead = named("dead", most + 1);
+    fixture.store_dead(&dead).await;
+    let leased = named("leased", most - 1);
+    fixture.store(&leased).await;
+    assert_eq!(fixture.lease_for(most, 3_600_000).await.len(), most - 1);
+    let ready = named("ready", most + 1);
+    let late = |message: NewMessage| message.with_delay(Duration::from_secs(7200));
+    let delayed: Vec<_> = named("delayed", most / 2).into_iter().map(late).collect();
+    fixture.store(&[&ready[..], &delayed].concat()).await;
+
+    fixture.delete().await;
+    for queue in [&fixture, &fixture.reconnect().await] {
+        assert_eq!(queue.stats().await, QueueStats::default());
+        assert!(queue.messages_in_pages(most).await.is_empty());
+        assert!(queue.all_dead_letters().await.is_empty());
+    }
+    assert_eq!(other.stats().await.ready, 1);
+    fixture.expect_queues(&["other"]).await;
+    // The first and the last of each state may be used again.
+    let ends = [dead, leased, ready, delayed].map(|of| [of[0].clone(), of[of.len() - 1].clone()]);
+    fixture.store(ends.as_flattened()).await;
 }
 
 /// Nothing but a redrive or a purge removes a dead letter.
@@ -248,34 +334,30 @@ pub(super) async fn the_longest_ids_are_distinct(fixture: Fixture) {
 }
 
 /// Also as tokens, in the ids of a redrive, and with the longest reason.
-pub(super) async fn dead_letters_of_the_longest_ids_are_distinct(fixture: Fixture) {
+pub(super) async fn long_and_similar_ids_are_distinct_in_lists(fixture: Fixture) {
     let mut names = longest_ids();
+    names.extend(LOOK_ALIKE.map(str::to_owned));
     let messages: Vec<_> = names.iter().map(|name| msg(name)).collect();
     fixture.store(&messages).await;
-    let reason = "\u{e9}".repeat(queue_api::MAX_REASON_BYTES / 2);
-    for delivery in fixture.lease(names.len()).await {
-        let died = fixture
-            .change(&delivery.receipt, dead_letter(&reason))
-            .await;
-        assert_eq!(died, Applied);
-    }
     names.sort();
+    let listed = fixture.messages_in_pages(1).await;
+    let mut listed: Vec<_> = listed.iter().map(|message| message.id.as_str()).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, names);
+    let reason = "\u{e9}".repeat(queue_api::MAX_REASON_BYTES / 2);
+    let leased = fixture.lease(names.len()).await.into_iter();
+    let bury = leased.map(|delivery| LeaseChange::dead_letter(delivery.receipt, &*reason));
+    let buried = fixture.change_all(&bury.collect::<Vec<_>>()).await;
+    assert_eq!(buried, vec![Applied; names.len()]);
     let letters = fixture.dead_letters_in_pages(1).await;
     let mut listed: Vec<_> = letters.iter().map(|letter| letter.id.as_str()).collect();
     listed.sort_unstable();
     assert_eq!(listed, names);
     for letter in letters {
-        assert_eq!(
-            letter.reason,
-            queue_api::DeadReason::Rejected(reason.clone())
-        );
+        assert_eq!(letter.reason, DeadReason::Rejected(reason.clone()));
         assert_eq!(letter.payload, letter.id.as_str());
-        assert_eq!(
-            fixture
-                .redrive(&Redrive::Ids(vec![letter.id.clone()]))
-                .await,
-            1
-        );
+        let one = Redrive::Ids(vec![letter.id.clone()]);
+        assert_eq!(fixture.redrive(&one).await, 1);
         assert_eq!(ids(&fixture.lease(2).await), [letter.id.as_str()]);
     }
 }
@@ -290,9 +372,10 @@ pub(super) async fn a_receipt_is_whole(fixture: Fixture) {
     let real: BTreeSet<_> = receipts.iter().map(Receipt::as_str).collect();
     let mut made_up = vec!["\u{1f980}".repeat(10_000), "0".repeat(100_000)];
     for receipt in &real {
+        // A receipt may be as short as a byte.
         let shorter = |from, to| receipt.get(from..to).unwrap_or_default().to_owned();
         let end = receipt.len();
-        made_up.extend([1, 2, 4].map(|cut| shorter(0, end - cut)));
+        made_up.extend([1, 2, 4].map(|cut| shorter(0, end.saturating_sub(cut))));
         made_up.extend([1, 2, 4].map(|cut| shorter(cut, end)));
         made_up.extend([receipt.to_uppercase(), receipt.to_lowercase()]);
         made_up.extend([
@@ -321,11 +404,6 @@ pub(super) async fn three_hundred_queues_are_listed(fixture: Fixture) {
         async move { queue.store(message).await }
     });
     stores.buffer_unordered(10).collect::<Vec<()>>().await;
-    let listed = fixture
-        .admin()
-        .list_queues()
-        .await
-        .expect("listing succeeds");
-    let listed: Vec<_> = listed.iter().map(|name| name.as_str()).collect();
-    assert_eq!(listed, names);
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    fixture.expect_queues(&names).await;
 }

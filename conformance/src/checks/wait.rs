@@ -2,11 +2,12 @@
 
 use std::{future::Future, time::Duration};
 
-use queue_api::{Purge, Redrive};
+use futures::future::join_all;
+use queue_api::{LeaseAction, Purge, Redrive};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use crate::{
-    fixture::{Fixture, OneQueue, dead_letter, extend, ids, msg, nack},
+    fixture::{Fixture, OneQueue, dead_letter, extend, ids, msg, nack, receipts},
     panic_location::{Panic, called_from_here, caught},
     poll_at_most::telling_first_poll,
 };
@@ -63,11 +64,29 @@ async fn round_trips(queue: &OneQueue) {
 }
 
 pub(super) async fn wait_returns_at_once_when_something_is_ready(fixture: Fixture) {
-    fixture.store(&[msg("m")]).await;
-    start_waiting(&fixture).await.ends().await;
+    let delayed = msg("delayed").with_delay(Duration::from_secs(5));
+    fixture.store(&[msg("m"), delayed]).await;
+    expect_no_wait(&fixture, "stored").await;
+    fixture.lease_for(1, 3_600_000).await;
+    fixture.pass(5000).await;
+    expect_no_wait(&fixture, "its delay has passed").await;
     fixture.lease_one().await;
     fixture.pass(10_000).await;
-    start_waiting(&fixture).await.ends().await;
+    expect_no_wait(&fixture, "its lease has expired").await;
+}
+
+/// The shortest of several waits counts, because a busy machine makes some longer.
+async fn expect_no_wait(fixture: &Fixture, why_ready: &str) {
+    let most = fixture.timeout() / 60;
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let ended = fixture.backend().wait(&fixture.name, FOR_EVER);
+        fixture.wait_ends(ended).await.expect("wait succeeds");
+        if begun.elapsed() < most {
+            return;
+        }
+    }
+    panic!("a message is ready ({why_ready}), but each wait takes more than {most:?}");
 }
 
 pub(super) async fn wait_wakes_on_an_enqueue(fixture: Fixture) {
@@ -226,19 +245,17 @@ pub(super) async fn wait_for_ever_wakes_on_an_enqueue(fixture: Fixture) {
     waiting.ends().await;
 }
 
-pub(super) async fn wait_wakes_on_a_nack(fixture: Fixture) {
+pub(super) async fn wait_wakes_on_a_nack_or_release(fixture: Fixture) {
     fixture
         .store(&[msg("m").with_visibility_timeout(Duration::from_secs(7200))])
         .await;
-    let delivery = fixture.lease_one().await;
-    let waiting = start_waiting(&fixture).await;
-    assert!(
-        fixture
-            .change(&delivery.receipt, nack(0))
-            .await
-            .is_applied()
-    );
-    waiting.ends().await;
+    for action in [nack(0), LeaseAction::Release] {
+        let delivery = fixture.lease_one().await;
+        let waiting = start_waiting(&fixture).await;
+        let changed = fixture.change(&delivery.receipt, action).await;
+        assert!(changed.is_applied());
+        waiting.ends().await;
+    }
 }
 
 pub(super) async fn wait_ends_after_the_time_given(fixture: Fixture) {
@@ -255,22 +272,100 @@ pub(super) async fn wait_ends_after_the_time_given(fixture: Fixture) {
 /// A caller waits in a loop, which must not spin. How long a wait lasts on a busy machine does not
 /// matter: it may only last longer.
 pub(super) async fn wait_waits_while_nothing_is_ready(fixture: Fixture) {
-    let late = msg("late").with_delay(Duration::from_secs(7200));
-    fixture.store(&[late]).await;
-    let at_most = Duration::from_millis(100);
-    for queue in [&*fixture, &fixture.other_queue("empty")] {
-        let mut early = 0;
-        loop {
-            let begun = Instant::now();
-            let ended = queue.backend().wait(&queue.name, at_most);
-            queue.wait_ends(ended).await.expect("wait succeeds");
-            if begun.elapsed() >= at_most / 2 {
-                break;
-            }
-            early += 1;
-            assert!(early < 20, "each of {early} waits returned early");
+    const STATES: [&str; 8] = [
+        "unused",
+        "delayed",
+        "leased",
+        "nacked",
+        "exhausted",
+        "rejected",
+        "acked",
+        "purged",
+    ];
+    // Side by side, because each takes its time.
+    let waits = STATES.map(async |state| {
+        let queue = fixture.other_queue(state);
+        leave_nothing_ready(&queue, state).await;
+        expect_wait(&queue, fixture.timeout() / 30).await;
+    });
+    join_all(waits).await;
+}
+
+/// Brings a message into this state.
+async fn leave_nothing_ready(queue: &OneQueue, state: &str) {
+    let message = match state {
+        "unused" => return,
+        "delayed" => msg("m").with_delay(Duration::from_secs(7200)),
+        "exhausted" => msg("m").with_max_attempts(1),
+        _ => msg("m"),
+    };
+    queue.store(&[message]).await;
+    if state == "purged" && queue.has_admin() {
+        queue.purge(Purge::Live).await;
+    }
+    if state == "exhausted" {
+        // The next lease makes it a dead letter.
+        queue.lease_for(1, 0).await;
+    }
+    let leased = receipts(queue.lease(1).await);
+    let settled = match state {
+        "nacked" => queue.change(&leased[0], nack(7_200_000)).await,
+        "rejected" => queue.change(&leased[0], dead_letter("no")).await,
+        "acked" => queue.ack(&leased[0]).await,
+        _ => return,
+    };
+    assert!(settled.is_applied());
+}
+
+/// A wait may return early, but not every time.
+async fn expect_wait(queue: &OneQueue, at_most: Duration) {
+    const TRIES: usize = 5;
+    let at_most = at_most.min(Duration::from_secs(2));
+    for _ in 0..TRIES {
+        let begun = Instant::now();
+        let ended = queue.backend().wait(&queue.name, at_most);
+        queue.wait_ends(ended).await.expect("wait succeeds");
+        if begun.elapsed() >= at_most / 2 {
+            return;
         }
     }
+    let stats = queue.stats().await;
+    let name = &queue.name;
+    panic!("queue {name}: each of {TRIES} waits returned early, and nothing is ready: {stats:?}");
+}
+
+/// Real time would not end these waits.
+pub(super) async fn wait_ends_by_the_backends_clock(fixture: Fixture) {
+    let late = fixture.other_queue("late");
+    let delay = fixture.backend().limits().max_delay;
+    late.store(&[msg("late").with_delay(delay)]).await;
+    let hour = Duration::from_secs(3600);
+    let waits = [
+        start_waiting_for(&fixture, hour).await,
+        start_waiting_for(&late, hour).await,
+    ];
+    let end = async {
+        for waiting in waits {
+            waiting.ends().await;
+        }
+    };
+    // Again and again, because a wait may still be about to read the clock.
+    let pass = async {
+        loop {
+            fixture.pass(3_600_000).await;
+            pause().await;
+        }
+    };
+    tokio::select! {
+        () = end => {}
+        () = pass => {}
+    }
+}
+
+/// In real time. A wait that needs many hours to end needs longer than it has.
+#[allow(clippy::disallowed_methods)]
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
 /// A test may stop the backend's clock. Then real time ends the wait.

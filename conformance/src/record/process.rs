@@ -63,13 +63,22 @@ pub(crate) fn child_main(harness: &dyn Harness) -> Option<ExitCode> {
 
 async fn work_for_ever(mut recorder: Recorder) -> ! {
     let (by, queue) = (recorder.by.clone(), queue());
+    // Only `QueueAdmin` shows which messages are dead letters.
+    let most_attempts: &[u32] = match recorder.connection.admin.is_some() {
+        true => &[1, 2, 1000],
+        false => &[1000],
+    };
     for n in 0.. {
-        let message = NewMessage::new("").with_id(id_of(&format!("{by}-{n}")));
-        recorder
-            .enqueue(&queue, &[message.with_max_attempts(1000)])
-            .await;
+        let mut messages = Vec::new();
+        for part in 0..=recorder.random.below(4) {
+            let chosen = recorder.random.below(most_attempts.len() as u64) as usize;
+            let message = NewMessage::new("").with_id(id_of(&format!("{by}-{n}-{part}")));
+            messages.push(message.with_max_attempts(most_attempts[chosen]));
+        }
+        recorder.enqueue(&queue, &messages).await;
         let visibility = 600 + recorder.random.below(300);
-        for delivery in recorder.lease(&queue, 2, Some(visibility)).await {
+        let (mut acks, mut changes) = (Vec::new(), Vec::new());
+        for delivery in recorder.lease(&queue, 5, Some(visibility)).await {
             let action = match recorder.random.below(12) {
                 0 => ReceiptAction::Nack(0),
                 1 => ReceiptAction::Release,
@@ -78,7 +87,19 @@ async fn work_for_ever(mut recorder: Recorder) -> ! {
                 4 => continue, // the lease expires
                 _ => ReceiptAction::Ack,
             };
-            recorder.settle(&queue, &[(delivery, action)]).await;
+            let uses = match action {
+                ReceiptAction::Ack => &mut acks,
+                _ => &mut changes,
+            };
+            uses.push((delivery, action));
+        }
+        for uses in [acks, changes] {
+            if !uses.is_empty() {
+                recorder.settle(&queue, &uses).await;
+            }
+        }
+        if recorder.random.one_in(20) {
+            recorder.redrive(&queue, None).await;
         }
     }
     unreachable!("the numbers do not end")
@@ -223,7 +244,7 @@ fn wait_for_more(seen: &Seen, calls: usize, timeout: Duration) -> Result<(), Str
     Ok(())
 }
 
-/// Acks everything that is left, and judges the complete record.
+/// Acks everything that is left, also of the dead letters, and judges the complete record.
 async fn drain_and_judge(
     timeout: Duration,
     connection: Connection,
@@ -232,6 +253,7 @@ async fn drain_and_judge(
     let mut cleaner = recorder("cleaner".to_owned(), connection);
     let (backend, queue) = (cleaner.connection.backend.clone(), queue());
     let started = Instant::now();
+    let mut are_dead_left = true;
     loop {
         if cleaner.ack_a_batch(&queue).await > 0 {
             continue;
@@ -239,7 +261,12 @@ async fn drain_and_judge(
         let stats = backend.stats(&queue).await;
         let stats = stats.map_err(|error| error.to_string())?;
         if stats.ready + stats.leased + stats.delayed == 0 {
-            break;
+            if !std::mem::take(&mut are_dead_left) {
+                break;
+            }
+            cleaner.dead_letters(&queue).await;
+            cleaner.redrive(&queue, None).await;
+            continue;
         }
         if started.elapsed() > timeout {
             return Err(format!("E1: these messages are not delivered: {stats:?}"));

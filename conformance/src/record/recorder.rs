@@ -19,6 +19,9 @@ use super::event::{
 };
 use crate::{fixture::Fixture, harness::Connection, poll_at_most::poll_at_most, tally::Tally};
 
+/// How often a history is drained that does not become empty. Then the judge says what is left.
+const MOST_DRAINS: usize = 500;
+
 /// What all tasks of a history share.
 #[derive(Clone, Default)]
 pub(super) struct SharedRecord(Arc<Mutex<Shared>>);
@@ -369,14 +372,24 @@ impl Recorder {
     }
 
     /// Lets all leases and delays end and acks everything, so that the record is complete. A call
-    /// that was dropped may take effect meanwhile, so this is done more than once.
+    /// that was dropped may take effect meanwhile, so this is done until nothing is left twice in a row.
     pub(super) async fn drain(&mut self, queues: &[QueueName]) {
-        for _ in 0..2 {
+        let mut times_empty = 0;
+        for _ in 0..MOST_DRAINS {
+            if times_empty == 2 {
+                return;
+            }
             if let CallClock::Manual(fixture) = &self.clock {
                 fixture.pass(30).await;
             }
+            times_empty += 1;
             for queue in queues {
                 while self.ack_a_batch(queue).await > 0 {}
+                let stats = self.connection.backend.stats(queue).await;
+                let is_empty = stats.is_ok_and(|it| it.ready + it.delayed + it.leased == 0);
+                if !is_empty {
+                    times_empty = 0;
+                }
             }
         }
     }

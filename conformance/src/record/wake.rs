@@ -21,7 +21,9 @@ use crate::{
 const WAITS: usize = 3;
 
 /// How a message becomes ready.
-const WAYS: [&str; 6] = ["enqueue", "delay", "expiry", "extend", "nack", "redrive"];
+const WAYS: [&str; 7] = [
+    "enqueue", "delay", "expiry", "extend", "nack", "release", "redrive",
+];
 
 impl Recorder {
     /// The queue must be empty, apart from dead letters.
@@ -35,7 +37,7 @@ impl Recorder {
         let way = WAYS[self.random.below(ways as u64) as usize];
         // Before the waits: what is leased now becomes ready when they wait.
         let leased = match way {
-            "expiry" | "extend" | "nack" | "redrive" => {
+            "expiry" | "extend" | "nack" | "release" | "redrive" => {
                 self.send_one(queue, 0).await;
                 self.lease(queue, 1, Some(20)).await
             }
@@ -52,17 +54,18 @@ impl Recorder {
         }
         let dropped = waits.remove(self.random.below(WAITS as u64) as usize);
         dropped.abort();
+        let change = match way {
+            "extend" => Some(ReceiptAction::Extend(10)),
+            "nack" => Some(ReceiptAction::Nack(10)),
+            "release" => Some(ReceiptAction::Release),
+            _ => None,
+        };
+        if let Some(change) = change {
+            self.settle(queue, &uses(&leased, change)).await;
+        }
         match way {
             "enqueue" => self.send_one(queue, 0).await,
             "delay" => self.send_one(queue, 20).await,
-            "extend" => drop(
-                self.settle(queue, &uses(&leased, ReceiptAction::Extend(10)))
-                    .await,
-            ),
-            "nack" => drop(
-                self.settle(queue, &uses(&leased, ReceiptAction::Nack(10)))
-                    .await,
-            ),
             "redrive" => self.redrive(queue, None).await,
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! The memory backend behind a wrapper with a bug.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::pending,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -16,6 +16,7 @@ use queue_api::{
     Result, async_trait,
 };
 use queue_memory::MemoryBackend;
+use tokio::time::timeout;
 
 use crate::{bug::Bug, preconditions};
 
@@ -36,6 +37,10 @@ struct Memory {
     messages: HashMap<Receipt, MessageId>,
     last_receipts: HashMap<MessageId, Receipt>,
     deletions: u64,
+    releases: u64,
+    acks: u64,
+    /// Queues that are being deleted.
+    hidden: HashSet<QueueName>,
 }
 
 impl Mutant {
@@ -97,7 +102,8 @@ impl Mutant {
                 _ => {}
             }
         }
-        if self.has(Bug::AnswerSortedById) {
+        let is_large = deliveries.len() > 100;
+        if self.has(Bug::AnswerSortedById) || is_large && self.has(Bug::LargeLeaseIgnoresOrder) {
             deliveries.sort_by(|a, b| a.id.cmp(&b.id));
         }
     }
@@ -127,6 +133,22 @@ impl Mutant {
         Ok(MessagePage::new(messages.collect()).with_next(next))
     }
 
+    /// In chunks, with time for the clock to move between them.
+    async fn redrive_from_the_end(&self, queue: &QueueName) -> Result<u64> {
+        let page = PageOptions::new(100_000);
+        let letters = self.inner.dead_letters(queue, &page).await?.letters;
+        let ids: Vec<_> = letters.into_iter().map(|letter| letter.id).collect();
+        let mut redriven = 0;
+        for (number, chunk) in ids.rchunks(100).enumerate() {
+            if number == 1 {
+                pause(50).await;
+            }
+            let chunk = Redrive::Ids(chunk.to_vec());
+            redriven += self.inner.redrive(queue, &chunk).await?;
+        }
+        Ok(redriven)
+    }
+
     async fn ack_in_any_queue(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         let mut outcomes = vec![Lost; receipts.len()];
         for queue in self.inner.list_queues().await? {
@@ -141,6 +163,11 @@ impl Mutant {
         }
         Ok(outcomes)
     }
+}
+
+#[allow(clippy::disallowed_methods)] // the bug is that time passes
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
 #[async_trait]
@@ -193,6 +220,9 @@ impl QueueBackend for Mutant {
 
     async fn lease(&self, queue: &QueueName, options: &LeaseOptions) -> Result<Vec<Delivery>> {
         preconditions::lease(self.limits, options);
+        if self.memory().hidden.contains(queue) {
+            return Ok(Vec::new());
+        }
         let mut seen = HashMap::new();
         if self.has(Bug::LeaseGuardsIdsOnly) {
             let messages = self.inner.peek(queue, 1000).await?;
@@ -234,7 +264,14 @@ impl QueueBackend for Mutant {
                 };
                 let hide: Vec<_> = receipts.iter().map(hide).collect();
                 self.inner.change(queue, &hide).await?;
-                self.yield_now().await;
+                let count = {
+                    let mut memory = self.memory();
+                    memory.acks += 1;
+                    memory.acks
+                };
+                if count.is_multiple_of(2) {
+                    self.yield_now().await;
+                }
             }
             _ => {}
         }
@@ -259,6 +296,9 @@ impl QueueBackend for Mutant {
                     let millis = by.as_nanos().div_ceil(1_000_000) as f32;
                     *by = Duration::from_millis(millis as u64);
                 }
+                (LeaseAction::Release, Some(Bug::ReleaseDoesNotWake)) => {
+                    self.memory().releases += 1;
+                }
                 _ => {}
             }
         }
@@ -272,10 +312,26 @@ impl QueueBackend for Mutant {
         if self.has(Bug::WaitNeverWaits) {
             return Ok(());
         }
-        let deletions = || self.memory().deletions;
-        let before = deletions();
+        let stats = self.inner.stats(queue).await?;
+        let is_dead = stats == QueueStats::default().with_dead(stats.dead) && stats.dead > 0;
+        match self.bug {
+            Some(Bug::WaitSpinsOnDead) if is_dead => return Ok(()),
+            Some(Bug::WaitPausesFirst) => pause(300).await,
+            Some(Bug::WaitIgnoresClock) => {
+                let wait = self.inner.wait(queue, Duration::MAX);
+                return timeout(at_most, wait).await.unwrap_or(Ok(()));
+            }
+            _ => {}
+        }
+        // What makes a wait miss its reason to end.
+        let count = || match self.bug {
+            Some(Bug::WaitForgetsDeletedQueue) => self.memory().deletions,
+            Some(Bug::ReleaseDoesNotWake) => self.memory().releases,
+            _ => 0,
+        };
+        let before = count();
         self.inner.wait(queue, at_most).await?;
-        if self.has(Bug::WaitForgetsDeletedQueue) && deletions() > before {
+        if count() > before {
             pending::<()>().await;
         }
         Ok(())
@@ -336,6 +392,12 @@ impl QueueAdmin for Mutant {
             return Err(Error::new(ErrorKind::Internal, "dead letters", "not found"));
         }
         let mut letters = self.inner.dead_letters(queue, page).await?;
+        if self.has(Bug::PayloadIsUtf8AfterDeath) {
+            for letter in &mut letters.letters {
+                let text = String::from_utf8_lossy(&letter.payload).into_owned();
+                letter.payload = Bytes::from(text);
+            }
+        }
         if self.has(Bug::DeadPageSkips) && page.token().is_some() && !letters.is_empty() {
             letters.letters.remove(0);
         }
@@ -349,6 +411,13 @@ impl QueueAdmin for Mutant {
             let batch = letters.into_iter().map(|letter| letter.id).collect();
             return self.inner.redrive(queue, &Redrive::Ids(batch)).await;
         }
+        if self.has(Bug::RedriveFromTheEnd) && *which == Redrive::All {
+            return self.redrive_from_the_end(queue).await;
+        }
+        if let (Redrive::Ids(ids), Some(Bug::RedriveIdsStopsAtTen)) = (which, self.bug) {
+            let ten = Redrive::Ids(ids.iter().take(10).cloned().collect());
+            return self.inner.redrive(queue, &ten).await;
+        }
         if self.has(Bug::RedriveCountsFirst) && *which == Redrive::All {
             let dead = self.inner.stats(queue).await?.dead;
             self.yield_now().await;
@@ -360,7 +429,20 @@ impl QueueAdmin for Mutant {
 
     async fn delete_queue(&self, queue: &QueueName) -> Result<()> {
         self.memory().deletions += 1;
-        self.inner.delete_queue(queue).await
+        let dead = self.inner.stats(queue).await?.dead;
+        let batch = self.limits.max_batch.get() as u64;
+        match self.bug {
+            Some(Bug::DeletionStopsAfterBatch) if dead > batch => {
+                self.inner.purge(queue, Purge::Live).await.map(drop)
+            }
+            Some(Bug::DeletionHidesFirst) => {
+                self.memory().hidden.insert(queue.clone());
+                self.yield_now().await;
+                self.memory().hidden.remove(queue);
+                self.inner.delete_queue(queue).await
+            }
+            _ => self.inner.delete_queue(queue).await,
+        }
     }
 
     async fn list_queues(&self) -> Result<Vec<QueueName>> {

@@ -47,16 +47,37 @@ pub(crate) enum Bug {
     WaitMissesEnqueue,
     /// A wait returns at once, so that its caller spins.
     WaitNeverWaits,
+    /// The same while there are dead letters and nothing else.
+    WaitSpinsOnDead,
+    /// A wait begins with a pause.
+    WaitPausesFirst,
+    /// A wait ends only by tokio's time.
+    WaitIgnoresClock,
+    /// One way of making a message ready wakes no wait.
+    ReleaseDoesNotWake,
     /// A name that the store reserves: writes fail, and reads say that the queue is empty.
     ReservedNameIsEmpty,
     /// A call to one queue changes the others.
     PurgeEmptiesEveryQueue,
-    /// Two writes with an await point between them: a dropped call makes only the first.
+    /// Two writes with await points between them: a dropped call makes only the first. Every second call
+    /// meets no await point.
     AckHidesFirst,
+    /// A deletion hides messages before it removes them.
+    DeletionHidesFirst,
     /// An administrator's call is two calls, and another one may come between them.
     RedriveCountsFirst,
     /// A call ends after a batch, with more to do.
     RedriveStopsAfterBatch,
+    /// A call takes only some of the ids.
+    RedriveIdsStopsAtTen,
+    /// The same, for one state of a queue.
+    DeletionStopsAfterBatch,
+    /// Dead letters become ready one after the other, from the end of their list.
+    RedriveFromTheEnd,
+    /// The order is right only as long as one step of the store finds all.
+    LargeLeaseIgnoresOrder,
+    /// A payload is bytes until the message is dead.
+    PayloadIsUtf8AfterDeath,
     /// A time has too few bits.
     ExtensionIsF32,
     /// A wait depends on something that an administrator may remove.

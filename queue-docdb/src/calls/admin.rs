@@ -12,7 +12,6 @@ use crate::{
         encode::{dead_in, dead_time},
         entry::{Entry, Part},
         fields::{DEAD_KEY, ENQUEUED_AT, ID, MESSAGES, PARTED, VISIBLE_AT},
-        instant,
         stored::Stored,
     },
     store::{
@@ -20,7 +19,7 @@ use crate::{
         error::StoreError,
         index::Index,
         set_aside::are_set_aside,
-        write::{Write, delete_statement, new_addend, parts_of_commands, update_statements},
+        write::{Write, new_addend, parts_of_commands},
         written::Trace,
     },
 };
@@ -42,6 +41,7 @@ const LONGEST_ROUNDS: Duration = Duration::from_secs(60);
 const MOST_LOST: u32 = 100;
 
 /// The result of a chunk.
+#[derive(Default)]
 struct Chunk {
     /// Messages that were changed.
     changed: u64,
@@ -79,7 +79,7 @@ impl QueueCollection {
                     entry.remove(number);
                     true
                 };
-                let end = instant::after(began, PURGE_MARGIN);
+                let end = began.saturating_add_millis(PURGE_MARGIN);
                 let filter = doc! { DEAD_KEY: dead_until(end) };
                 let round = |_| self.change_dead(end, remove);
                 let removed = self.until_none_left(Index::DeadLetters, &filter, round);
@@ -131,7 +131,8 @@ impl QueueCollection {
         self.change_all(query, |_, _| 0).await?;
         // The letters before may have taken longer than one step.
         let statement = doc! { "q": are_set_aside(), "limit": 0 };
-        self.next_step().delete(vec![statement]).await
+        let command = self.command("delete", vec![statement]);
+        self.next_step().write(command).await
     }
 
     /// Changes dead letters in one pass through their list, up to those that died at `end`.
@@ -193,11 +194,8 @@ impl QueueCollection {
         let query = query.with_projection(doc! { MESSAGES: 0 });
         let found = self.find_entries(usize::MAX, query, Stored::read).await?;
         let mut chunk = Chunk {
-            changed: 0,
-            is_lost: false,
-            is_set_aside: false,
             found: found.number,
-            last: None,
+            ..Chunk::default()
         };
         // The answer to a command is only a number, so each command has entries of which equally
         // many messages are changed.
@@ -214,16 +212,12 @@ impl QueueCollection {
             chunk.last = stored.dead_key.or(chunk.last);
         }
         chunk.is_set_aside = self.set_aside(found.unreadable).await? > 0;
-        for ((messages, is_delete), writes) in commands {
+        for ((messages, _), writes) in commands {
             // Without a majority, this is an error: a failover may undo it.
             let all: Vec<&Write> = writes.iter().collect();
             let mut written = 0;
-            if is_delete {
-                written = self.delete(vec![delete_statement(&all)]).await?;
-            } else {
-                for part in parts_of_commands(&all) {
-                    written += self.update(update_statements(part, new_addend())).await?;
-                }
+            for part in parts_of_commands(&all) {
+                written += self.write(self.write_command(part, new_addend())).await?;
             }
             chunk.is_lost |= written < writes.len() as u64;
             chunk.changed += written * messages as u64;
@@ -244,11 +238,11 @@ impl QueueCollection {
 
     async fn redrive_all(&self, began: DateTime) -> Result<u64, StoreError> {
         let now = began.timestamp_millis();
-        let end = instant::after(began, 1);
+        let end = began.saturating_add_millis(1);
         let filter = doc! { DEAD_KEY: dead_until(end) };
         let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
         // Letters that died after the first round were redriven in it.
-        let first = instant::after(began, PURGE_MARGIN);
+        let first = began.saturating_add_millis(PURGE_MARGIN);
         let round = |number| self.change_dead(if number > 0 { end } else { first }, redrive);
         self.until_none_left(Index::DeadLetters, &filter, round)
             .await
@@ -289,7 +283,7 @@ impl QueueCollection {
             let holders = self.holders(ids);
             let chunk = self.next_step().change_chunk(holders, change).await?;
             redriven += chunk.changed;
-            let end = instant::after(began, 1);
+            let end = began.saturating_add_millis(1);
             if !chunk.is_lost && self.are_redriven(ids, &mixed, end).await? {
                 return Ok(redriven);
             }
@@ -329,15 +323,16 @@ impl QueueCollection {
 /// Selects what was enqueued after a call began.
 pub(super) fn enqueued_since(began: DateTime) -> Document {
     // An array is damage.
-    let [after, before] = [PURGE_MARGIN, LONGEST_PURGE].map(|millis| instant::after(began, millis));
+    let [after, before] =
+        [PURGE_MARGIN, LONGEST_PURGE].map(|millis| began.saturating_add_millis(millis));
     let is_array = format!("{ENQUEUED_AT}.0");
     doc! { ENQUEUED_AT: { "$gt": after, "$lt": before }, is_array: { "$exists": false } }
 }
 
 /// Selects the places in the list of dead letters of those that died before `end`.
 fn dead_until(end: DateTime) -> Document {
-    let [end, never] =
-        [end, instant::after(end, LONGEST_PURGE)].map(|time| dead_time(time.timestamp_millis()));
+    let never = end.saturating_add_millis(LONGEST_PURGE);
+    let [end, never] = [end, never].map(|time| dead_time(time.timestamp_millis()));
     doc! { "$exists": true, "$not": { "$gte": end, "$lt": never } }
 }
 

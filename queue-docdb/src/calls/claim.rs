@@ -45,7 +45,6 @@ pub(crate) struct TakenEntry {
     after: Entry,
     /// With the ready times that they had.
     taken: Vec<(Millis, Taken)>,
-    visibility_millis: i64,
 }
 
 /// A part of an entry whose messages are ready.
@@ -117,23 +116,18 @@ impl<'a> Claim<'a> {
         };
         let ready = entries.iter().enumerate().flat_map(ready).collect();
         let mut wanted = self.wanted();
-        let mut touched: Vec<Option<TakenEntry>> = Vec::new();
-        touched.resize_with(entries.len(), || None);
-        let mut entries: Vec<Option<Stored>> = entries.into_iter().map(Some).collect();
+        let entries = entries.into_iter();
+        let entries = entries.map(|stored| self.touch(stored, nonce, leased_at));
+        let mut entries: Vec<TakenEntry> = entries.collect();
         for Ready { at, index, .. } in in_order(ready, wanted) {
             if wanted == 0 {
                 break;
             }
-            if let Some(stored) = entries[index].take() {
-                touched[index] = Some(self.touch(stored, nonce, leased_at));
-            }
-            if let Some(entry) = &mut touched[index] {
-                wanted -= self.take_of(entry, at, wanted);
-            }
+            wanted -= self.take_of(&mut entries[index], at, wanted);
         }
-        let touched = touched.into_iter().flatten();
-        let taken = touched.filter(|it| it.after != it.stored.entry).collect();
-        (taken, entries.into_iter().flatten().collect())
+        let is_taken = |it: &TakenEntry| it.after != it.stored.entry;
+        let (taken, rest): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_taken);
+        (taken, rest.into_iter().map(|it| it.stored).collect())
     }
 
     fn touch(&self, stored: Stored, nonce: Uuid, leased_at: DateTime) -> TakenEntry {
@@ -146,7 +140,6 @@ impl<'a> Claim<'a> {
             claim: entry::NewLease { nonce, now, until },
             stored,
             taken: Vec::new(),
-            visibility_millis,
         }
     }
 
@@ -252,7 +245,7 @@ impl TakenEntry {
     fn delivery(&self, held: ParsedReceipt, place: usize) -> Option<Delivery> {
         let id = self.stored.ids.get(place)?.clone();
         let message = self.stored.messages.get(held.number)?;
-        let visibility = Duration::from_millis(self.visibility_millis.unsigned_abs());
+        let visibility = Duration::from_millis(self.claim.until.abs_diff(self.claim.now));
         let delivery = Delivery::new(id, message.payload.clone(), held.receipt())
             .with_headers(message.headers.clone())
             .with_max_attempts(self.stored.entry.max_attempts)

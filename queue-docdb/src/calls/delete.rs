@@ -10,15 +10,12 @@ use mongodb::bson::{DateTime, doc};
 use tokio::time::Instant;
 
 use super::admin::{PURGE_MARGIN, enqueued_since};
-use crate::{
-    document::instant,
-    store::{
-        collection::QueueCollection,
-        error::StoreError,
-        inspect::{self, Contents, DELETED},
-        pause::real_time,
-        write_reply,
-    },
+use crate::store::{
+    collection::QueueCollection,
+    error::StoreError,
+    inspect::{self, Contents, DELETED},
+    pause::real_time,
+    write_reply,
 };
 
 /// The longest pause at the end, in real time, because a test may stop the backend's clock.
@@ -38,7 +35,8 @@ impl QueueCollection {
             return Ok(());
         }
         let deleted = self.now().await;
-        let mark = doc! { "q": version, "u": { "$set": { DELETED: deleted } } };
+        let update = doc! { "$set": { DELETED: deleted } };
+        let mark = doc! { "q": version, "u": update, "hint": { "_id": 1 } };
         // A mark may be written twice.
         self.update_repeatedly(vec![mark]).await?;
         self.state.knowledge.forget();
@@ -49,18 +47,17 @@ impl QueueCollection {
         // A try that was given up may go on. What came after the deletion is not its own.
         let later = enqueued_since(deleted);
         let all = doc! { "_id": { "$ne": inspect::id() }, "$nor": [later] };
-        let statement = doc! { "q": all.clone(), "limit": 0 };
+        let removal = self.command("delete", vec![doc! { "q": all.clone(), "limit": 0 }]);
         let first = self.next_step();
         let first = first.within(first.deadline.of_first_try());
-        if first.delete(vec![statement.clone()]).await.is_ok() {
+        if first.write(removal.clone()).await.is_ok() {
             return Ok(());
         }
         let mut tries = 1;
         loop {
             // Also if it removes nothing, the answer is that of a majority.
             let step = self.next_step();
-            let command = step.command("delete", vec![statement.clone()]);
-            let removed = step.run(command, write_reply::matched).await.map(drop);
+            let removed = step.run(removal.clone(), write_reply::matched).await;
             let is_slow = matches!(removed, Err(StoreError::TimedOut(_)));
             // If nothing is left, only a majority is missing.
             if !is_slow || tries == MOST_TRIES || !self.next_step().has(all.clone()).await? {
@@ -70,9 +67,9 @@ impl QueueCollection {
             tries += 1;
         }
         // A try that was given up may still arrive. It spares what is enqueued from then on.
-        let spared = instant::after(deleted, PURGE_MARGIN + 1).to_system_time();
+        let spared = deleted.saturating_add_millis(PURGE_MARGIN + 1);
         tokio::select! {
-            () = self.time.clock().sleep_until(spared) => {}
+            () = self.time.clock().sleep_until(spared.to_system_time()) => {}
             () = real_time(Instant::now() + LONGEST_MARGIN) => {}
         }
         Ok(())

@@ -20,29 +20,9 @@ use crate::{
     },
 };
 
-/// More than the fields of an entry take beside its messages.
-const ENTRY_FIELDS: usize = 512;
-
-/// More than the names, types and lengths take that surround a message or a header.
-const FRAME: usize = 64;
-
 /// The most payload bytes of an entry of several messages. Each write of an entry may rewrite all of
 /// them.
 const ENTRY_BYTES: usize = 64 << 10;
-
-/// How messages share entries.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EntryShape {
-    pub(crate) size: usize,
-    /// Whether a message is found by its entry's `_id`.
-    is_keyed: bool,
-}
-
-/// An entry to insert, and the positions of its messages in the call.
-pub(crate) struct Draft {
-    pub(crate) entry: NewEntry,
-    pub(crate) indexes: Vec<usize>,
-}
 
 impl QueueCollection {
     pub(crate) async fn enqueue(
@@ -52,11 +32,12 @@ impl QueueCollection {
         self.prepare().await?;
         let mut outcomes = vec![EnqueueOutcome::Duplicate; messages.len()];
         let now = self.now().await;
-        let mut open = drafts(messages, &first_uses(messages), self.entry_shape(), now);
+        let mut open = self.drafts(messages, &first_uses(messages), self.entry_size, now);
         let mut retries = self.deadline.retries();
         while !open.is_empty() {
-            let rest = open.split_off(first_part(&open, messages));
-            let inserted = self.insert_once(documents(&open, messages)).await;
+            let documents = documents(&open, messages);
+            let rest = open.split_off(documents.len());
+            let inserted = self.insert_once(documents).await;
             // Also after an error: some may have been stored.
             self.state.shared_poll.notify();
             let (inserted, lost) = match inserted {
@@ -75,10 +56,7 @@ impl QueueCollection {
                     None => stored.push(draft),
                 }
             }
-            let matched = stored.len() as u64;
-            let unconfirmed = inserted.unconfirmed;
-            let unconfirmed = unconfirmed.map(|reason| StoreError::Unconfirmed { matched, reason });
-            if let Some(error) = lost.or(unconfirmed) {
+            if let Some(error) = lost.or(inserted.unconfirmed) {
                 // It may still arrive, so it is not sent again.
                 retries.after(error).await?;
                 if !self.has_all(&stored).await? {
@@ -111,9 +89,9 @@ impl QueueCollection {
     async fn regroup(
         &self,
         messages: &[NewMessage],
-        refused: Vec<(Draft, &Refusal)>,
+        refused: Vec<(NewEntry, &Refusal)>,
         now: DateTime,
-    ) -> Result<Vec<Draft>, StoreError> {
+    ) -> Result<Vec<NewEntry>, StoreError> {
         let ones = refused.iter().filter(|(draft, _)| draft.indexes.len() == 1);
         let ones = ones.filter_map(|(draft, refusal)| Some((draft.indexes.first()?, *refusal)));
         let ones = ones.map(|(&index, refusal)| (&messages[index].id, refusal));
@@ -124,32 +102,19 @@ impl QueueCollection {
             return Ok(Vec::new());
         }
         let ids: Vec<&MessageId> = indexes.iter().map(|&index| &messages[index].id).collect();
-        let held = self.held_ids(&ids).await?;
+        let entries = self.find(self.holders(&ids), Stored::read).await?;
+        // Those of other messages in the same entries do no harm. A damaged document holds its ids,
+        // too, but no find tells which: the refusal of an entry of one does.
+        let held = entries.into_iter().flatten().flat_map(|entry| entry.ids);
+        let held: HashSet<MessageId> = held.collect();
         let (held, new): (Vec<usize>, Vec<usize>) = indexes
             .into_iter()
             .partition(|&index| held.contains(&messages[index].id));
         // All duplicates may be gone by now. Entries of one then find the one that is stored.
-        let shape = self.entry_shape();
-        let one = EntryShape { size: 1, ..shape };
-        let rest = if held.is_empty() { one } else { shape };
-        let mut drafts = drafts(messages, &held, one, now);
-        drafts.extend(self::drafts(messages, &new, rest, now));
+        let size = if held.is_empty() { 1 } else { self.entry_size };
+        let mut drafts = self.drafts(messages, &held, 1, now);
+        drafts.extend(self.drafts(messages, &new, size, now));
         Ok(drafts)
-    }
-
-    /// Which of these ids the queue holds, as a find sees it.
-    pub(crate) async fn held_ids(
-        &self,
-        ids: &[&MessageId],
-    ) -> Result<HashSet<MessageId>, StoreError> {
-        let entries = self.find(self.holders(ids), Stored::read).await?;
-        // Those of other messages in the same entries do no harm. A damaged document holds its ids,
-        // too, but no find tells which: the refusal of an entry of one does.
-        Ok(entries
-            .into_iter()
-            .flatten()
-            .flat_map(|entry| entry.ids)
-            .collect())
     }
 
     /// Finds the entries that have these ids, without their messages.
@@ -164,17 +129,46 @@ impl QueueCollection {
             .with_projection(doc! { MESSAGES: 0 })
     }
 
-    /// The shape of new entries, once the queue is prepared.
-    pub(crate) fn entry_shape(&self) -> EntryShape {
+    /// Entries of up to `size` of these messages, once the queue is prepared. Those of one entry have the
+    /// same settings.
+    pub(crate) fn drafts(
+        &self,
+        messages: &[NewMessage],
+        indexes: &[usize],
+        size: usize,
+        now: DateTime,
+    ) -> Vec<NewEntry> {
         let is_keyed = self.state.knowledge.is_keyed();
-        let size = if is_keyed { 1 } else { self.entry_size };
-        EntryShape { size, is_keyed }
+        let size = if is_keyed { 1 } else { size };
+        let mut full: Vec<Vec<usize>> = Vec::new();
+        let mut open: HashMap<_, (Vec<usize>, usize)> = HashMap::new();
+        for &index in indexes {
+            let message = &messages[index];
+            let settings = (
+                message.delay_or_default(),
+                message.visibility_timeout_or_default(),
+                message.max_attempts_or_default(),
+            );
+            let weight = encode::bytes(&message.payload, &message.headers);
+            let (group, bytes) = open.entry(settings).or_default();
+            if !group.is_empty() && (group.len() == size || *bytes + weight > ENTRY_BYTES) {
+                full.push(std::mem::take(group));
+                *bytes = 0;
+            }
+            group.push(index);
+            *bytes += weight;
+        }
+        full.extend(open.into_values().map(|(group, _)| group));
+        // In the order of the call.
+        full.sort_unstable();
+        let draft = |indexes| NewEntry::new(messages, indexes, is_keyed, now);
+        full.into_iter().map(draft).collect()
     }
 
     /// Whether a majority has all of these entries. If so, this call has stored them, because an
     /// `_id` never comes again.
-    async fn has_all(&self, drafts: &[Draft]) -> Result<bool, StoreError> {
-        let keys = drafts.iter().map(|it| (it.entry.id, it.entry.born));
+    async fn has_all(&self, drafts: &[NewEntry]) -> Result<bool, StoreError> {
+        let keys = drafts.iter().map(|it| (it.id, it.born));
         let (ids, born): (Vec<_>, Vec<_>) = keys.unzip();
         let mut filter = doc! { ID: { "$in": ids } };
         if self.state.knowledge.is_keyed() {
@@ -193,68 +187,15 @@ pub(crate) fn first_uses(messages: &[NewMessage]) -> Vec<usize> {
         .collect()
 }
 
-/// Entries of these messages. Those of one entry have the same settings.
-pub(crate) fn drafts(
-    messages: &[NewMessage],
-    indexes: &[usize],
-    shape: EntryShape,
-    now: DateTime,
-) -> Vec<Draft> {
-    let mut full: Vec<Vec<usize>> = Vec::new();
-    let mut open: HashMap<_, (Vec<usize>, usize)> = HashMap::new();
-    for &index in indexes {
-        let message = &messages[index];
-        let settings = (
-            message.delay_or_default(),
-            message.visibility_timeout_or_default(),
-            message.max_attempts_or_default(),
-        );
-        let weight = bytes_of(message);
-        let (group, bytes) = open.entry(settings).or_default();
-        if !group.is_empty() && (group.len() == shape.size || *bytes + weight > ENTRY_BYTES) {
-            full.push(std::mem::take(group));
-            *bytes = 0;
-        }
-        group.push(index);
-        *bytes += weight;
-    }
-    full.extend(open.into_values().map(|(group, _)| group));
-    // In the order of the call.
-    full.sort_unstable();
-    let draft = |indexes: Vec<usize>| Draft {
-        entry: NewEntry::new(&messages[indexes[0]], shape.is_keyed, now),
-        indexes,
-    };
-    full.into_iter().map(draft).collect()
+/// The documents of as many drafts as fit into the next command, at least one.
+pub(crate) fn documents(drafts: &[NewEntry], messages: &[NewMessage]) -> Vec<Document> {
+    let mut fits = fitting();
+    let documents = drafts.iter().map(|draft| draft.document(messages));
+    let fits = |document: &Document| fits(encode::most_bytes(document));
+    documents.take_while(fits).collect()
 }
 
-fn bytes_of(message: &NewMessage) -> usize {
-    encode::bytes(&message.payload, &message.headers)
-}
-
-pub(crate) fn documents(drafts: &[Draft], messages: &[NewMessage]) -> Vec<Document> {
-    let document = |draft: &Draft| {
-        let of_entry: Vec<_> = draft.indexes.iter().map(|&at| &messages[at]).collect();
-        draft.entry.document(&of_entry)
-    };
-    drafts.iter().map(document).collect()
-}
-
-/// How many of these fit into the next command, at least one.
-pub(crate) fn first_part(drafts: &[Draft], messages: &[NewMessage]) -> usize {
-    fitting(drafts, |draft| {
-        let of_entry = draft.indexes.iter().map(|&at| &messages[at]);
-        ENTRY_FIELDS + of_entry.map(encoded_size).sum::<usize>()
-    })
-}
-
-/// The bytes of a message in a document, or a few more.
-fn encoded_size(message: &NewMessage) -> usize {
-    let frames = FRAME * (1 + message.headers.len());
-    bytes_of(message) + message.id.as_str().len() + frames
-}
-
-fn store(drafts: &[Draft], outcomes: &mut [EnqueueOutcome]) {
+fn store(drafts: &[NewEntry], outcomes: &mut [EnqueueOutcome]) {
     for draft in drafts {
         for &index in &draft.indexes {
             outcomes[index] = EnqueueOutcome::Stored;
@@ -289,11 +230,10 @@ mod tests {
         for message in messages {
             for (size, is_keyed) in [(1, true), (1, false), (16, false), (64, false)] {
                 let same = vec![message.clone(); size];
-                let entry = NewEntry::new(&message, is_keyed, DateTime::from_millis(0));
-                let document = entry.document(&same.iter().collect::<Vec<_>>());
+                let (all, now) = ((0..size).collect(), DateTime::from_millis(0));
+                let document = NewEntry::new(&same, all, is_keyed, now).document(&same);
                 let real = RawDocumentBuf::from_document(&document).expect("encoded");
-                let estimate = ENTRY_FIELDS + size * encoded_size(&message);
-                let real = real.as_bytes().len();
+                let (real, estimate) = (real.as_bytes().len(), encode::most_bytes(&document));
                 assert!(
                     real <= estimate,
                     "{size} of {message:?}: {real} > {estimate}"

@@ -4,29 +4,30 @@ use std::collections::{HashMap, HashSet};
 
 use mongodb::{
     ClientSession,
-    bson::{Document, RawDocument, doc},
+    bson::{Document, RawDocument},
     error::ErrorKind as DriverKind,
     options::WriteConcern,
 };
 use queue_api::{EnqueueOutcome, LeaseOutcome, MessageId, NewMessage, Receipt};
 
 use super::{
-    enqueue::{Draft, documents, drafts, first_part, first_uses},
+    enqueue::{documents, first_uses},
     settle::{acks, write},
     uses::{decide, trace},
 };
 use crate::{
-    document::{decode::held_by, encode::key, stored::Stored},
+    document::{
+        decode::held_by,
+        encode::{NewEntry, key},
+        stored::Stored,
+    },
     store::{
         codes::DUPLICATE_KEY,
         collection::{Query, QueueCollection},
         error::StoreError,
         insert::{read_insert_reply, refused},
         retry::Deadline,
-        write::{
-            Write, by_id, delete_statement, entries_by_id, new_addend, parts_of_commands,
-            update_statements,
-        },
+        write::{Write, by_id, entries_by_id, new_addend, parts_of_commands},
         write_reply,
     },
 };
@@ -92,12 +93,11 @@ impl QueueCollection {
             |id: &MessageId| held.contains(id) || is_keyed && entries.contains(&Some(key(id)));
         let mut new = first_uses(messages);
         new.retain(|&index| !is_held(&messages[index].id));
-        let drafts = drafts(messages, &new, self.entry_shape(), self.now().await);
+        let drafts = self.drafts(messages, &new, self.entry_size, self.now().await);
         let mut rest = drafts.as_slice();
         while !rest.is_empty() {
-            let (part, later) = rest.split_at(first_part(rest, messages));
-            self.insert_in_session(session, part, messages).await?;
-            rest = later;
+            let inserted = self.insert_in_session(session, rest, messages).await?;
+            rest = &rest[inserted..];
         }
         let mut outcomes = vec![EnqueueOutcome::Duplicate; messages.len()];
         for index in new {
@@ -106,23 +106,26 @@ impl QueueCollection {
         Ok(outcomes)
     }
 
+    /// Inserts as many of these as fit into a command. Returns how many.
     async fn insert_in_session(
         &self,
         session: &mut ClientSession,
-        drafts: &[Draft],
+        drafts: &[NewEntry],
         messages: &[NewMessage],
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
+        let documents = documents(drafts, messages);
+        let sent = documents.len();
         // No write concern: that is the commit's.
-        let command = self.insert_command(documents(drafts, messages));
+        let command = self.insert_command(documents);
         let refused = match self.run_in_session(session, command).await {
             Ok(reply) => match refused(&reply)? {
-                none if none.is_empty() => read_insert_reply(&reply, drafts.len())?.refused,
+                none if none.is_empty() => read_insert_reply(&reply, sent)?.refused,
                 refused => refused,
             },
             Err(error) => HashMap::from([(0, error.into_duplicate()?)]),
         };
         let Some((at, refusal)) = refused.into_iter().next() else {
-            return Ok(());
+            return Ok(sent);
         };
         if refusal.code != DUPLICATE_KEY {
             return Err(refusal.into());
@@ -163,34 +166,20 @@ impl QueueCollection {
         for write in &writes {
             self.state.cache.forget(write.id);
         }
-        // Within a transaction, nothing changes between the find and the writes.
-        match self.write_in_session(session, &writes).await? == writes.len() as u64 {
-            true => Ok(outcomes),
-            false => Err(StoreError::Uncertain),
-        }
-    }
-
-    /// Returns how many of these writes matched.
-    async fn write_in_session(
-        &self,
-        session: &mut ClientSession,
-        writes: &[Write],
-    ) -> Result<u64, StoreError> {
         let (deletes, updates): (Vec<&Write>, Vec<&Write>) =
             writes.iter().partition(|write| write.update.is_none());
         let mut matched = 0;
-        // No write concern: that is the commit's.
-        if !deletes.is_empty() {
-            let statements = vec![delete_statement(&deletes)];
-            let command = doc! { "delete": self.messages.name(), "deletes": statements };
+        for part in parts_of_commands(&deletes).chain(parts_of_commands(&updates)) {
+            let mut command = self.write_command(part, new_addend());
+            // That is the commit's.
+            command.remove("writeConcern");
             matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
         }
-        for part in parts_of_commands(&updates) {
-            let statements = update_statements(part, new_addend());
-            let command = doc! { "update": self.messages.name(), "updates": statements };
-            matched += write_reply::matched(&self.run_in_session(session, command).await?)?;
+        // Within a transaction, nothing changes between the find and the writes.
+        match matched == writes.len() as u64 {
+            true => Ok(outcomes),
+            false => Err(StoreError::Uncertain),
         }
-        Ok(matched)
     }
 
     async fn find_in_session<T>(

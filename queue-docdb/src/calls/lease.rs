@@ -77,17 +77,6 @@ struct Round {
     is_guess: bool,
 }
 
-/// What a round found.
-struct Found {
-    entries: Vec<Stored>,
-    unreadable: Vec<Unreadable>,
-    /// The find is complete up to this ready time.
-    horizon: DateTime,
-    saw_all: bool,
-    /// When the last scan from the beginning began, if that is known.
-    scanned: Option<Instant>,
-}
-
 impl QueueCollection {
     /// Leases up to as many messages as asked for.
     pub(crate) async fn lease(&self, options: &LeaseOptions) -> Result<Vec<Delivery>, StoreError> {
@@ -166,25 +155,23 @@ impl QueueCollection {
     ) -> Result<Round, StoreError> {
         let _turn = self.state.cache.turn(needed).await;
         let now = self.now().await;
-        let ahead = may_guess.then(|| self.ahead(claim)).flatten();
+        let ahead = match may_guess && self.state.locked.is_empty() {
+            true => self.state.cache.take_ahead(claim.wanted()),
+            false => None,
+        };
         let is_guess = ahead.is_some();
-        let found = match ahead {
-            Some(ahead) => ahead,
-            None => {
-                let began = Instant::now();
-                let found = self.scan(claim, start, now, needed).await?;
-                self.remember(&found, start, began);
-                found
-            }
+        let (found, unreadable, saw_all) = match ahead {
+            Some(ahead) => (ahead, Vec::new(), false),
+            None => self.scan(claim, start, now, needed).await?,
         };
         let mut round = Round {
-            undeliverable: found.unreadable.len(),
-            saw_all: found.saw_all && found.unreadable.is_empty(),
+            undeliverable: unreadable.len(),
+            saw_all: saw_all && unreadable.is_empty(),
             is_guess,
             ..Round::default()
         };
         let (scanned, horizon) = (found.scanned, found.horizon.min(now));
-        self.set_aside(found.unreadable).await?;
+        self.set_aside(unreadable).await?;
         // Read after the documents, which may take long.
         let leased_at = self.now().await;
         let (taken, mut rest) = claim.take(found.entries, horizon, leased_at);
@@ -241,17 +228,15 @@ impl QueueCollection {
         }
         round.has_leased = !leased.is_empty() && !round.is_lost;
         claim.deliver(&leased);
+        let is_over = round.is_lost || round.is_unknown || round.is_fenced;
         let mut entries = Vec::with_capacity(leased.len() + rest.len());
         for taken in leased {
             match taken.written(added, horizon) {
-                (stored, true) => entries.push(stored),
-                (stored, false) => self.state.cache.put(stored.without_messages()),
+                (stored, true) if !is_over => entries.push(stored),
+                (stored, _) => self.state.cache.put(stored.without_messages()),
             }
         }
-        if round.is_lost || round.is_unknown || round.is_fenced {
-            for stored in entries {
-                self.state.cache.put(stored.without_messages());
-            }
+        if is_over {
             return Ok(round);
         }
         self.state.contention.won();
@@ -259,51 +244,24 @@ impl QueueCollection {
         if start.skip == 0 {
             entries.append(&mut rest);
         }
-        if let Some(scanned) = scanned {
-            self.state.cache.put_ahead(Ahead {
-                entries,
-                horizon,
-                scanned,
-            });
-        }
+        self.state.cache.put_ahead(Ahead {
+            entries,
+            horizon,
+            scanned,
+        });
         Ok(round)
     }
 
-    /// What an earlier scan has found.
-    fn ahead(&self, claim: &Claim<'_>) -> Option<Found> {
-        let may_go_on = self.state.locked.is_empty();
-        let ahead = may_go_on.then(|| self.state.cache.take_ahead(claim.wanted()))??;
-        Some(Found {
-            entries: ahead.entries,
-            unreadable: Vec::new(),
-            horizon: ahead.horizon,
-            saw_all: false,
-            scanned: Some(ahead.scanned),
-        })
-    }
-
-    fn remember(&self, found: &Found, start: ScanStart, began: Instant) {
-        let first = found
-            .entries
-            .first()
-            .and_then(|first| first.entry.visible_at());
-        match first.map(DateTime::from_millis) {
-            _ if found.saw_all && start.is_head() => self.state.cursor.forget(),
-            Some(first) if start.skip == 0 => self.state.cursor.found(start.from, first, began),
-            None if start.skip > 0 => self.state.contention.forget(),
-            _ => {}
-        }
-        self.state.sizes.saw(&found.entries);
-    }
-
-    /// Finds entries that are ready, in order of their ready time.
+    /// Finds entries that are ready, in order of their ready time. Returns also those that cannot be read,
+    /// and whether it saw all that is ready from the start on.
     async fn scan(
         &self,
         claim: &Claim<'_>,
         start: ScanStart,
         now: DateTime,
         needed: usize,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<(Ahead, Vec<Unreadable>, bool), StoreError> {
+        let began = Instant::now();
         let follows = start.from.is_some() && start.skip == 0 && needed <= FEW;
         let wanted = match follows {
             true => (needed * SCAN_AHEAD).min(self.state.sizes.entries_of(AHEAD_BYTES)),
@@ -313,7 +271,7 @@ impl QueueCollection {
         let limit = wanted.max(needed).saturating_add(claim.met_entries());
         // What came in since the last scan from the beginning may lie before the start.
         let scanned = match start.from {
-            None => Some(Instant::now()),
+            None => Some(began),
             Some(_) => self.state.cursor.scanned(),
         };
         let mut filter = ready(now, start.from);
@@ -327,15 +285,21 @@ impl QueueCollection {
             .find_entries(REPLY_BYTES, query, Stored::read_all)
             .await?;
         let saw_all = found.is_whole && found.number < limit;
+        let ready_at = |stored: &Stored| stored.entry.visible_at().map(DateTime::from_millis);
+        match found.entries.first().and_then(ready_at) {
+            _ if saw_all && start.is_head() => self.state.cursor.forget(),
+            Some(first) if start.skip == 0 => self.state.cursor.found(start.from, first, began),
+            None if start.skip > 0 => self.state.contention.forget(),
+            _ => {}
+        }
+        self.state.sizes.saw(&found.entries);
         let last = found.entries.last().filter(|_| !saw_all);
-        let horizon = last.and_then(|last| last.entry.visible_at());
-        Ok(Found {
+        let ahead = Ahead {
+            horizon: last.and_then(ready_at).unwrap_or(now),
             entries: found.entries,
-            unreadable: found.unreadable,
-            horizon: horizon.map_or(now, DateTime::from_millis),
-            saw_all,
             scanned,
-        })
+        };
+        Ok((ahead, found.unreadable, saw_all))
     }
 }
 

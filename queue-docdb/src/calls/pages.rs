@@ -67,12 +67,36 @@ impl QueueCollection {
             if let Some(sizes) = sizes {
                 sizes.saw(found.iter().filter_map(|(_, entry)| entry.as_ref()));
             }
-            let listed = list(found, place.as_ref(), max, &messages);
-            let is_last = is_all && !listed.is_cut;
-            let goes_on = !is_whole && listed.place != place;
-            if is_last || goes_on || !listed.messages.is_empty() {
-                let next = listed.place.filter(|_| !is_last).map(|place| place.token());
-                return Ok((listed.messages, next));
+            // Where the list goes on, and whether there are more in these entries.
+            let (mut listed, mut next, mut is_cut) = (Vec::new(), place.clone(), false);
+            'found: for (entry, stored) in found {
+                // No page can begin there.
+                let Some(entry) = entry else { continue };
+                for (number, message) in stored.as_ref().map_or_else(Vec::new, &messages) {
+                    let is_before = |it: &Place| it.entry == entry && Some(number) <= it.after;
+                    if place.as_ref().is_some_and(is_before) {
+                        continue;
+                    }
+                    if listed.len() == max {
+                        is_cut = true;
+                        break 'found;
+                    }
+                    listed.push(message);
+                    next = Some(Place {
+                        entry: entry.clone(),
+                        after: Some(number),
+                    });
+                }
+                // A damaged document may have the place of one that can be read.
+                if stored.is_some() || listed.is_empty() {
+                    next = Some(Place { entry, after: None });
+                }
+            }
+            let is_last = is_all && !is_cut;
+            let goes_on = !is_whole && next != place;
+            if is_last || goes_on || !listed.is_empty() {
+                let next = next.filter(|_| !is_last).map(|place| place.token());
+                return Ok((listed, next));
             }
             if !is_whole {
                 let why = "the first documents of the list cannot be read and fill a whole reply; \
@@ -83,50 +107,4 @@ impl QueueCollection {
             limit = limit.saturating_mul(2);
         }
     }
-}
-
-struct Listed<T> {
-    messages: Vec<T>,
-    /// Where the list goes on.
-    place: Option<Place>,
-    /// Whether there are more in these entries.
-    is_cut: bool,
-}
-
-/// Up to `max` messages of these entries, from `first` on.
-fn list<T>(
-    found: Vec<(Option<String>, Option<Stored>)>,
-    first: Option<&Place>,
-    max: usize,
-    messages: impl Fn(&Stored) -> Vec<(usize, T)>,
-) -> Listed<T> {
-    let mut listed = Listed {
-        messages: Vec::new(),
-        place: first.cloned(),
-        is_cut: false,
-    };
-    for (entry, stored) in found {
-        // No page can begin there.
-        let Some(entry) = entry else { continue };
-        for (number, message) in stored.as_ref().map_or_else(Vec::new, &messages) {
-            let is_before = |first: &Place| first.entry == entry && Some(number) <= first.after;
-            if first.is_some_and(is_before) {
-                continue;
-            }
-            if listed.messages.len() == max {
-                listed.is_cut = true;
-                return listed;
-            }
-            listed.messages.push(message);
-            listed.place = Some(Place {
-                entry: entry.clone(),
-                after: Some(number),
-            });
-        }
-        // A damaged document may have the place of one that can be read.
-        if stored.is_some() || listed.messages.is_empty() {
-            listed.place = Some(Place { entry, after: None });
-        }
-    }
-    listed
 }

@@ -38,7 +38,19 @@ pub(crate) fn start(page: &PageOptions) -> Result<Option<Place>, Error> {
 impl QueueCollection {
     pub(crate) async fn peek(&self, max: usize) -> Result<Vec<PeekedMessage>, StoreError> {
         let now = self.now().await;
-        let entries = self.first_live(max).await?;
+        let (mut entries, mut limit) = (Vec::new(), max);
+        // It passes over entries that cannot be read. For a server, a limit of 0 is none.
+        while limit > 0 {
+            let query = Query::in_order_of(Index::Claim.keys(), live(), limit);
+            let found = self.find_entries(usize::MAX, query, Stored::read_all);
+            let found = found.await?;
+            entries = found.entries;
+            if found.number < limit || entries.len() >= max {
+                break;
+            }
+            limit = limit.saturating_mul(2);
+        }
+        entries.truncate(max);
         let messages = entries
             .iter()
             .flat_map(|entry| live_messages_of(entry, now));
@@ -52,24 +64,6 @@ impl QueueCollection {
         messages.sort_by_key(|message| message.ready_at);
         messages.truncate(max);
         Ok(messages)
-    }
-
-    /// Up to `max` entries with live messages. It passes over those that cannot be read.
-    async fn first_live(&self, max: usize) -> Result<Vec<Stored>, StoreError> {
-        let mut limit = max;
-        // For a server, a limit of 0 is none.
-        while limit > 0 {
-            let query = Query::in_order_of(Index::Claim.keys(), live(), limit);
-            let mut found = self
-                .find_entries(usize::MAX, query, Stored::read_all)
-                .await?;
-            if found.number < limit || found.entries.len() >= max {
-                found.entries.truncate(max);
-                return Ok(found.entries);
-            }
-            limit = limit.saturating_mul(2);
-        }
-        Ok(Vec::new())
     }
 
     /// In order of `_id`, so the server also reads entries without live messages in between. No index has

@@ -9,7 +9,6 @@ use super::uses::{Outcomes, Use, decide, has_lost, trace};
 use crate::{
     document::{
         entry::{Action, Entry},
-        instant,
         receipt::ParsedReceipt,
         stored::Stored,
     },
@@ -23,19 +22,21 @@ use crate::{
     },
 };
 
-/// The entries that a write of this call may have changed, with the revision that the first such write
-/// saw.
-type Doubtful = HashMap<Uuid, i64>;
-
 /// The uses of a call, by entry, in order.
 pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
+
+/// A call that is under way.
+struct Settling {
+    open: Uses,
+    /// The entries that a write may have changed, with the revision that the first such write saw.
+    doubtful: HashMap<Uuid, i64>,
+    outcomes: Vec<LeaseOutcome>,
+}
 
 impl QueueCollection {
     pub(crate) async fn ack(&self, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>, StoreError> {
         self.check().await?;
-        let mut outcomes = vec![LeaseOutcome::Lost; receipts.len()];
-        self.settle(acks(receipts), &mut outcomes).await?;
-        Ok(outcomes)
+        self.settle(acks(receipts), receipts.len()).await
     }
 
     /// Changes leases, with outcomes as if the changes were made one after another.
@@ -44,53 +45,43 @@ impl QueueCollection {
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseOutcome>, StoreError> {
         self.check().await?;
-        let mut outcomes = vec![LeaseOutcome::Lost; changes.len()];
         let now = self.now().await;
         let open = changes
             .iter()
             .map(|it| (&it.receipt, action(&it.action, now)));
-        let settled = self.settle(uses(open), &mut outcomes).await;
+        let settled = self.settle(uses(open), changes.len()).await;
         // All but a dead letter may be ready sooner than before; also if the answer is an error.
         self.state.shared_poll.notify();
-        settled?;
-        Ok(outcomes)
+        settled
     }
 
     /// Reads, decides and writes until every use has an outcome.
-    async fn settle(
-        &self,
-        mut open: Uses,
-        outcomes: &mut [LeaseOutcome],
-    ) -> Result<(), StoreError> {
-        let mut doubtful = Doubtful::new();
-        let mut known = self
-            .settle_remembered(&mut open, &mut doubtful, outcomes)
-            .await?;
-        while !open.is_empty() {
-            let turn = self.state.cache.turn(open.len()).await;
-            let query = entries_by_id(open.keys().copied().collect());
+    async fn settle(&self, open: Uses, uses: usize) -> Result<Vec<LeaseOutcome>, StoreError> {
+        let mut call = Settling {
+            open,
+            doubtful: HashMap::new(),
+            outcomes: vec![LeaseOutcome::Lost; uses],
+        };
+        let mut known = self.settle_remembered(&mut call).await?;
+        while !call.open.is_empty() {
+            let turn = self.state.cache.turn(call.open.len()).await;
+            let query = entries_by_id(call.open.keys().copied().collect());
             let found = self.find_entries(usize::MAX, query, Stored::read).await?;
             let unreadable = found.unreadable.iter().filter_map(Unreadable::entry);
             let unreadable: Vec<Uuid> = unreadable.collect();
             self.set_aside(found.unreadable).await?;
             // No call can lease or settle their messages any more.
-            for id in unreadable {
-                open.remove(&id);
-                if doubtful.contains_key(&id) {
-                    return Err(StoreError::Uncertain);
-                }
-            }
+            call.open.retain(|id, _| !unreadable.contains(id));
             let found = found.entries.into_iter().map(|it| (it.id, it));
             let mut found: HashMap<Uuid, Stored> = found.collect();
-            let ids = open.keys().copied();
+            let ids = call.open.keys().copied();
             let absent: Vec<Uuid> = ids.filter(|id| !found.contains_key(id)).collect();
-            if absent.iter().any(|id| doubtful.contains_key(id)) {
+            let mut gone = unreadable.iter().chain(&absent);
+            if gone.any(|id| call.doubtful.contains_key(id)) {
                 return Err(StoreError::Uncertain);
             }
             if self.are_absent(&absent).await? {
-                for id in &absent {
-                    open.remove(id);
-                }
+                call.open.retain(|id, _| found.contains_key(id));
             }
             for stored in found.values_mut() {
                 // The same with its messages, which the next claim may need.
@@ -100,43 +91,40 @@ impl QueueCollection {
                     *stored = known;
                 }
             }
-            let decided = decide_each(&open, found);
+            let decided = decide_each(&call.open, found);
             // A `Lost` may be due to this call's own unanswered write, unless the entry is unchanged.
             let is_doubtful = |it: &Decided| {
-                let before = doubtful.get(&it.stored.id);
+                let before = call.doubtful.get(&it.stored.id);
                 it.has_lost && before.is_some_and(|before| *before != it.stored.rev)
             };
             if decided.iter().any(is_doubtful) {
                 return Err(StoreError::Uncertain);
             }
-            self.write_each(decided, &mut open, &mut doubtful, outcomes)
-                .await?;
-            if !open.is_empty() {
+            self.write_each(decided, &mut call).await?;
+            if !call.open.is_empty() {
                 drop(turn);
                 // Each time another call has written.
                 self.deadline.contended().await?;
             }
         }
-        Ok(())
+        Ok(call.outcomes)
     }
 
     /// Settles without a find, if all entries are remembered and every receipt is good by them. Otherwise
     /// returns the entries that it took, to compare with what a find shows.
     async fn settle_remembered(
         &self,
-        open: &mut Uses,
-        doubtful: &mut Doubtful,
-        outcomes: &mut [LeaseOutcome],
+        call: &mut Settling,
     ) -> Result<HashMap<Uuid, Stored>, StoreError> {
-        if open.is_empty() || open.len() > FEW {
+        if call.open.is_empty() || call.open.len() > FEW {
             return Ok(HashMap::new());
         }
-        let _turn = self.state.cache.turn(open.len()).await;
-        let ids: Vec<Uuid> = open.keys().copied().collect();
+        let _turn = self.state.cache.turn(call.open.len()).await;
+        let ids: Vec<Uuid> = call.open.keys().copied().collect();
         let Some(remembered) = self.state.cache.take(&ids) else {
             return Ok(HashMap::new());
         };
-        let decided = decide_each(open, remembered);
+        let decided = decide_each(&call.open, remembered);
         let deletes = decided.iter().filter(|it| it.after.is_gone()).count();
         // The cache may be old, so it cannot prove that a receipt is lost. A delete of many tells which ones
         // only after a find.
@@ -144,7 +132,7 @@ impl QueueCollection {
             let entries = decided.into_iter().map(|it| (it.stored.id, it.stored));
             return Ok(entries.collect());
         }
-        self.write_each(decided, open, doubtful, outcomes).await?;
+        self.write_each(decided, call).await?;
         Ok(HashMap::new())
     }
 
@@ -152,12 +140,10 @@ impl QueueCollection {
     async fn write_each(
         &self,
         decided: Vec<Decided>,
-        open: &mut Uses,
-        doubtful: &mut Doubtful,
-        outcomes: &mut [LeaseOutcome],
+        call: &mut Settling,
     ) -> Result<(), StoreError> {
         let writes = decided.iter().map(|it| {
-            let uses = open.get(&it.stored.id).map_or(&[][..], Vec::as_slice);
+            let uses = call.open.get(&it.stored.id).map_or(&[][..], Vec::as_slice);
             write(&it.stored, &it.after, trace(uses))
         });
         let writes: Vec<Write> = writes.collect();
@@ -166,7 +152,7 @@ impl QueueCollection {
             Err(error) if error.did_nothing() => {
                 // But another command may have done its part.
                 for it in decided {
-                    doubtful.entry(it.stored.id).or_insert(it.stored.rev);
+                    call.doubtful.entry(it.stored.id).or_insert(it.stored.rev);
                 }
                 return self.deadline.retries().after(error).await;
             }
@@ -176,9 +162,9 @@ impl QueueCollection {
             let id = it.stored.id;
             match written {
                 Written::Yes => {
-                    open.remove(&id);
+                    call.open.remove(&id);
                     for (index, outcome) in it.outcomes {
-                        outcomes[index] = outcome;
+                        call.outcomes[index] = outcome;
                     }
                     match it.after.is_gone() {
                         true => self.state.cache.forget(id),
@@ -190,7 +176,7 @@ impl QueueCollection {
                 }
                 Written::No => {}
                 Written::NotYet | Written::Unknown => {
-                    doubtful.entry(id).or_insert(it.stored.rev);
+                    call.doubtful.entry(id).or_insert(it.stored.rev);
                 }
             }
         }
@@ -257,8 +243,8 @@ pub(crate) fn write(stored: &Stored, after: &Entry, trace: Trace) -> Write {
 }
 
 fn action(action: &LeaseAction, now: DateTime) -> Action {
-    let after = |duration| instant::after(now, millis::ceil(duration)).timestamp_millis();
     let at = now.timestamp_millis();
+    let after = |duration| at.saturating_add(millis::ceil(duration));
     match action {
         LeaseAction::Extend(by) => Action::Extend { until: after(*by) },
         LeaseAction::Nack { delay } => Action::Nack {

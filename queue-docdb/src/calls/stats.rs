@@ -1,13 +1,14 @@
 //! Stats: counts of messages by state.
 
-use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc};
+use std::time::Duration;
+
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, Uuid, doc};
 use queue_api::QueueStats;
 
 use crate::{
     document::{
         decode::ready_at,
         fields::{COUNT, ID, LEASE, PARTED, PARTS, VISIBLE_AT},
-        instant,
     },
     store::{
         collection::{Query, QueueCollection},
@@ -36,15 +37,18 @@ impl QueueCollection {
             self.sum(waiting(true), count()),
             self.parted(now),
             self.sum(are_set_aside(), 1.into()),
-            self.ready_times(Document::new(), 1),
+            self.ready_times(Vec::new(), 1),
         )?;
         let first = first.first().filter(|&&first| first <= now);
+        let now = now.timestamp_millis();
+        let age = |first: &DateTime| now.saturating_sub(first.timestamp_millis());
+        let age = |first: &DateTime| Duration::from_millis(age(first).unsigned_abs());
         Ok(QueueStats::default()
             .with_ready(ready + parted.ready)
             .with_delayed(delayed + parted.delayed)
             .with_leased(leased + parted.leased)
             .with_dead(parted.dead + set_aside)
-            .with_oldest_ready(first.map(|&first| instant::between(first, now))))
+            .with_oldest_ready(first.map(age)))
     }
 
     /// The sum of what each document that the filter selects counts for.
@@ -96,25 +100,27 @@ impl QueueCollection {
         self.run(command, first_batch).await
     }
 
-    /// The earliest ready times of the live entries that the filter selects, in order.
+    /// The earliest ready times of live entries other than these, in order.
     pub(crate) async fn ready_times(
         &self,
-        filter: Document,
+        passed_over: Vec<Uuid>,
         limit: usize,
     ) -> Result<Vec<DateTime>, StoreError> {
         let mut live = live();
-        live.extend(filter);
+        if !passed_over.is_empty() {
+            live.insert(ID, doc! { "$nin": passed_over });
+        }
         let query = Query::in_order_of(Index::Claim.keys(), live, limit)
             .with_projection(doc! { ID: 0, VISIBLE_AT: 1 });
         // A damaged one is due: the next lease call sets it aside.
-        let read = |found: &RawDocument| ready_at(found).unwrap_or(instant::EARLIEST);
+        let read = |found: &RawDocument| ready_at(found).unwrap_or(DateTime::MIN);
         self.find(query, read).await
     }
 }
 
 /// Selects the entries with live messages: those whose ready time is a time.
 pub(crate) fn live() -> Document {
-    doc! { VISIBLE_AT: { "$gte": instant::EARLIEST } }
+    doc! { VISIBLE_AT: { "$gte": DateTime::MIN } }
 }
 
 /// The messages of an entry that is whole. Parted ones have no count.

@@ -3,11 +3,9 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use mongodb::bson::{Document, doc};
 use tokio::time::Instant;
 
 use crate::{
-    document::fields::ID,
     state::shared_poll::{Permit, PollResult, TURN_TIMEOUT},
     store::{
         collection::QueueCollection,
@@ -109,11 +107,7 @@ impl QueueCollection {
         let step = self.next_step();
         // What claims pass over does not end the wait.
         let locked = self.state.locked.entries();
-        let filter = match locked.is_empty() {
-            true => Document::new(),
-            false => doc! { ID: { "$nin": locked } },
-        };
-        let times = step.ready_times(filter, poll.limit).await?;
+        let times = step.ready_times(locked, poll.limit).await?;
         let now = step.now().await;
         let pause = match (&self.watch, times.first()) {
             (_, Some(first)) if *first <= now => {

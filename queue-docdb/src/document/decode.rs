@@ -76,14 +76,10 @@ impl Stored {
 fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
     let max_attempts = count(document, MAX_ATTEMPTS).filter(|&most| most > 0);
     let max_attempts = max_attempts.ok_or(Damage(MAX_ATTEMPTS))?;
-    let top = match document.get(VISIBLE_AT) {
-        Ok(None) => None,
-        _ => Some(
-            date(document, VISIBLE_AT)
-                .ok_or(Damage(VISIBLE_AT))?
-                .timestamp_millis(),
-        ),
-    };
+    let top = date(document, VISIBLE_AT).map(DateTime::timestamp_millis);
+    if top.is_none() && !matches!(document.get(VISIBLE_AT), Ok(None)) {
+        return Err(Damage(VISIBLE_AT));
+    }
     let is_parted = !matches!(document.get(PARTED), Ok(None));
     // Updates and counts of whole entries would match it.
     if is_parted
@@ -93,12 +89,8 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
     {
         return Err(Damage(PARTED));
     }
-    let entry = if is_parted {
-        Entry {
-            parts: read_parts(document).ok_or(Damage(PARTS))?,
-            max_attempts,
-            count: 0,
-        }
+    let (parts, count) = if is_parted {
+        (read_parts(document).ok_or(Damage(PARTS))?, 0)
     } else {
         let count = count(document, COUNT).filter(|count| (1..=MOST).contains(count));
         let count = count.ok_or(Damage(COUNT))? as usize;
@@ -110,11 +102,12 @@ fn read_entry(document: &RawDocument) -> Result<Entry, Damage> {
                 lease: uuid_field(document, LEASE),
             },
         };
-        Entry {
-            parts: vec![part],
-            max_attempts,
-            count,
-        }
+        (vec![part], count)
+    };
+    let entry = Entry {
+        parts,
+        max_attempts,
+        count,
     };
     // Otherwise every claim would find it and lease nothing.
     match entry.visible_at() == top {
@@ -284,9 +277,6 @@ fn as_integer(value: RawBsonRef<'_>) -> Option<i64> {
 fn read_id(value: RawBsonRef<'_>) -> Option<MessageId> {
     match value {
         RawBsonRef::String(text) => MessageId::new(text).ok(),
-        value => {
-            let uuid = uuid::Uuid::from_bytes(as_uuid(value)?.bytes());
-            MessageId::new(&uuid.hyphenated().to_string()).ok()
-        }
+        value => MessageId::new(&as_uuid(value)?.to_string()).ok(),
     }
 }

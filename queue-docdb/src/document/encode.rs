@@ -9,13 +9,14 @@ use super::{
         ATTEMPTS, BORN, COUNT, DEAD_KEY, ENQUEUED_AT, HEADERS, ID, IDS, LEASE, MAX_ATTEMPTS,
         MESSAGES, PARTED, PARTS, PAYLOAD, REV, VISIBILITY, VISIBLE_AT,
     },
-    instant,
     stored::Stored,
 };
 
 /// The fields of a new entry without its messages. A retry sends the same.
 #[derive(Clone, Debug)]
 pub(crate) struct NewEntry {
+    /// The positions of its messages in the call. They have the same settings.
+    pub(crate) indexes: Vec<usize>,
     pub(crate) id: Uuid,
     /// If its `_id` may come again.
     pub(crate) born: Option<i64>,
@@ -30,13 +31,19 @@ pub(crate) const FIRST_REVISIONS: i64 = 1 << 62;
 pub(crate) const REVISIONS_END: i64 = i64::MAX / 4 * 3;
 
 impl NewEntry {
-    /// An entry of messages that are enqueued `now`.
-    pub(crate) fn new(first: &NewMessage, is_keyed: bool, now: DateTime) -> Self {
+    /// An entry of some of the messages of a call, which are enqueued `now`.
+    pub(crate) fn new(
+        messages: &[NewMessage],
+        indexes: Vec<usize>,
+        is_keyed: bool,
+        now: DateTime,
+    ) -> Self {
         let (id, born) = match is_keyed {
-            true => (key(&first.id), Some(fastrand::i64(..))),
+            true => (key(&messages[indexes[0]].id), Some(fastrand::i64(..))),
             false => (Uuid::from_bytes(uuid::Uuid::now_v7().into_bytes()), None),
         };
         Self {
+            indexes,
             id,
             born,
             rev: fastrand::i64(1..FIRST_REVISIONS),
@@ -44,19 +51,20 @@ impl NewEntry {
         }
     }
 
-    /// The document, with these messages of the same settings.
-    pub(crate) fn document(&self, messages: &[&NewMessage]) -> Document {
-        let first = messages.first().expect("an entry has messages");
-        let ids: Vec<Bson> = messages.iter().map(|it| id_value(&it.id)).collect();
-        let bodies: Vec<Bson> = messages.iter().map(|it| body(it).into()).collect();
+    /// The document, with its messages of the call's.
+    pub(crate) fn document(&self, messages: &[NewMessage]) -> Document {
+        let first = &messages[self.indexes[0]];
+        let messages = self.indexes.iter().map(|&index| &messages[index]);
+        let ids: Vec<Bson> = messages.clone().map(|it| id_value(&it.id)).collect();
+        let bodies: Vec<Bson> = messages.map(|it| body(it).into()).collect();
         let delay = millis::ceil(first.delay_or_default());
         let mut document = doc! {
             ID: self.id,
             IDS: ids,
             REV: self.rev,
-            VISIBLE_AT: instant::after(self.enqueued_at, delay),
+            VISIBLE_AT: self.enqueued_at.saturating_add_millis(delay),
             ATTEMPTS: 0_i64,
-            COUNT: i64::try_from(messages.len()).unwrap_or(i64::MAX),
+            COUNT: i64::try_from(self.indexes.len()).unwrap_or(i64::MAX),
             ENQUEUED_AT: self.enqueued_at,
             VISIBILITY: millis::ceil(first.visibility_timeout_or_default()),
             MAX_ATTEMPTS: i64::from(first.max_attempts_or_default()),
@@ -76,7 +84,7 @@ pub(crate) fn bytes(payload: &Bytes, headers: &Headers) -> usize {
     payload.len() + headers
 }
 
-/// How many bytes the update of an entry takes in a command, with its statement, or a few more.
+/// How many bytes a new entry takes in a command, or the update of one with its statement; or a few more.
 pub(crate) fn most_bytes(update: &Document) -> usize {
     /// More than the type, the length and the end of a value, and its number in an array.
     const FRAME: usize = 24;
@@ -137,9 +145,7 @@ pub(crate) fn id_value(id: &MessageId) -> Bson {
     let text = id.as_str();
     match uuid::Uuid::try_parse(text) {
         // Only if it comes back as the same text.
-        Ok(uuid) if uuid.hyphenated().to_string() == text => {
-            Uuid::from_bytes(uuid.into_bytes()).into()
-        }
+        Ok(uuid) if uuid.to_string() == text => Uuid::from_bytes(uuid.into_bytes()).into(),
         _ => text.into(),
     }
 }

@@ -122,8 +122,8 @@ impl Entry {
         let numbers = std::mem::take(&mut part.numbers);
         let (met, mut open): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|&n| is_met(n));
         self.leave(met, &part);
-        let is_exhausted = part.attempts >= self.max_attempts;
-        if is_exhausted {
+        let mut numbers = Vec::new();
+        if part.attempts >= self.max_attempts {
             part.fate = Fate::Dead {
                 at: new.now,
                 reason: None,
@@ -136,14 +136,10 @@ impl Entry {
                 at: new.until,
                 lease: Some(new.nonce),
             };
+            numbers.clone_from(&open);
         }
-        let taken = Taken {
-            numbers: match is_exhausted {
-                true => Vec::new(),
-                false => open.clone(),
-            },
-            attempt: part.attempts,
-        };
+        let attempt = part.attempts;
+        let taken = Taken { numbers, attempt };
         part.numbers = open;
         self.parts.push(part);
         self.tidy();

@@ -4,7 +4,6 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod entry;
 pub(crate) mod fields;
-pub(crate) mod instant;
 pub(crate) mod receipt;
 pub(crate) mod stored;
 #[cfg(test)]

@@ -76,8 +76,9 @@ proptest! {
         let messages: Vec<_> = (0..size)
             .map(|n| NewMessage::new(format!("{n}")).with_max_attempts(2))
             .collect();
-        let entry = NewEntry::new(&messages[0], false, DateTime::from_millis(3));
-        let mut document = entry.document(&messages.iter().collect::<Vec<_>>());
+        let now = DateTime::from_millis(3);
+        let entry = NewEntry::new(&messages, (0..size).collect(), false, now);
+        let mut document = entry.document(&messages);
         let mut remembered = read(&document);
         for (kind, number, at, added) in changes {
             let mut after = remembered.entry.clone();

@@ -51,8 +51,8 @@ pub(crate) struct Ahead {
     pub(crate) entries: Vec<Stored>,
     /// Up to this ready time.
     pub(crate) horizon: DateTime,
-    /// When the scan began.
-    pub(crate) scanned: Instant,
+    /// When the last scan from the beginning began, if that is known.
+    pub(crate) scanned: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl EntryCache {
             return Some(Ahead {
                 entries,
                 horizon,
-                scanned,
+                scanned: Some(scanned),
             });
         }
         for entry in entries {
@@ -115,8 +115,11 @@ impl EntryCache {
         None
     }
 
-    /// Remembers these for the next claim.
+    /// Remembers these for the next claim, if it is known how old they are.
     pub(crate) fn put_ahead(&self, mut ahead: Ahead) {
+        let Some(scanned) = ahead.scanned else {
+            return;
+        };
         ahead.entries.sort_by_key(|it| it.entry.visible_at());
         let mut bytes = 0;
         let fits = |entry: &&Stored| {
@@ -136,7 +139,7 @@ impl EntryCache {
                 memory.put(entry.without_messages());
             }
         }
-        memory.ahead = (!ids.is_empty()).then_some((ids, ahead.horizon, ahead.scanned));
+        memory.ahead = (!ids.is_empty()).then_some((ids, ahead.horizon, scanned));
         for entry in ahead.entries {
             memory.put(entry);
         }
@@ -173,37 +176,20 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use queue_api::{Bytes, MessageId};
+    use mongodb::bson::RawDocumentBuf;
+    use queue_api::{Bytes, NewMessage};
 
     use super::*;
-    use crate::document::{
-        entry::{Entry, Fate, Part},
-        stored::Message,
-    };
+    use crate::document::{encode::NewEntry, entry::Fate};
 
+    /// An entry of one message, which is ready since 5 ms.
     fn entry(number: usize) -> Stored {
-        let part = Part {
-            numbers: vec![0],
-            attempts: 0,
-            fate: Fate::Live { at: 5, lease: None },
-        };
+        let messages = [NewMessage::new("")];
+        let entry = NewEntry::new(&messages, vec![0], false, DateTime::from_millis(5));
+        let document = RawDocumentBuf::from_document(&entry.document(&messages));
         Stored {
             id: Uuid::from_bytes((number as u128).to_be_bytes()),
-            rev: 1,
-            entry: Entry {
-                parts: vec![part],
-                max_attempts: 3,
-                count: 1,
-            },
-            ids: vec![MessageId::new("m").expect("valid")],
-            messages: vec![Message {
-                payload: Bytes::new(),
-                headers: queue_api::Headers::new(),
-            }],
-            enqueued_at: std::time::SystemTime::UNIX_EPOCH,
-            visibility_millis: 1,
-            dead_key: None,
-            born: None,
+            ..Stored::read_all(&document.expect("encoded")).expect("readable")
         }
     }
 
@@ -211,7 +197,7 @@ mod tests {
         Ahead {
             entries: numbers.map(entry).collect(),
             horizon: DateTime::from_millis(5),
-            scanned: Instant::now(),
+            scanned: Some(Instant::now()),
         }
     }
 

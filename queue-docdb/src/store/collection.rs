@@ -187,28 +187,11 @@ impl QueueCollection {
         Ok((all, true))
     }
 
-    /// Sends update statements in one command, and returns how many documents they matched.
-    ///
-    /// The driver's own calls send one statement each. The statements must find messages by `_id`.
-    /// They get a hint: the planner may otherwise use the index on time and read every ready
-    /// message.
+    /// Sends an update or a delete, and returns how many documents it matched.
     ///
     /// A command that certainly had no effect is sent again. After any other error, the caller
     /// must find out what was done.
-    pub(crate) async fn update(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write(self.command("update", by_id(statements))).await
-    }
-
-    /// Sends delete statements in one command, and returns how many documents are deleted. Errors
-    /// are as for [`update`](Self::update).
-    ///
-    /// DocumentDB documents no hint for a delete. So the filters must use `_id`, and no other
-    /// indexed field.
-    pub(crate) async fn delete(&self, statements: Vec<Document>) -> Result<u64, StoreError> {
-        self.write(self.command("delete", statements)).await
-    }
-
-    async fn write(&self, command: Document) -> Result<u64, StoreError> {
+    pub(crate) async fn write(&self, command: Document) -> Result<u64, StoreError> {
         let mut retries = self.deadline.retries();
         loop {
             let sent = self.database.run_command(command.clone());
@@ -221,12 +204,12 @@ impl QueueCollection {
     }
 
     /// Sends update statements that may take effect twice, until the server answers. Returns how many
-    /// documents the last ones matched.
+    /// documents the last ones matched. They need a hint, as in [`write_command`](Self::write_command).
     pub(crate) async fn update_repeatedly(
         &self,
         statements: Vec<Document>,
     ) -> Result<u64, StoreError> {
-        let command = self.command("update", by_id(statements));
+        let command = self.command("update", statements);
         self.run(command, write_reply::matched).await
     }
 
@@ -252,7 +235,8 @@ impl QueueCollection {
     ///
     /// A failover may undo what a find read. It does not undo what this write matched.
     pub(crate) async fn held_by_majority(&self, filter: Document) -> Result<u64, StoreError> {
-        self.update_repeatedly(vec![unchanged(filter)]).await
+        self.matched_by_majority([(filter, doc! { "_id": 1 })])
+            .await
     }
 
     /// The same for filters with the keys of an index by which each finds its documents.
@@ -260,18 +244,15 @@ impl QueueCollection {
         &self,
         filters: impl IntoIterator<Item = (Document, Document)>,
     ) -> Result<u64, StoreError> {
-        let statement = |(filter, index)| {
-            let mut statement = unchanged(filter);
-            statement.insert("hint", index);
-            statement
-        };
-        let statements: Vec<Document> = filters.into_iter().map(statement).collect();
+        let filters = filters.into_iter();
+        let statements = filters.map(|(filter, index)| unchanged(filter, index));
+        let mut statements: Vec<Document> = statements.collect();
         match self.update_repeatedly(statements.clone()).await {
             // There is no such queue, or an operator has dropped the index.
             Err(error) if error.is_missing_index() => {
-                let mut by_id = statements;
-                by_id.iter_mut().for_each(|it| drop(it.remove("hint")));
-                self.update_repeatedly(by_id).await
+                let by_id = |it: &mut Document| drop(it.insert("hint", doc! { "_id": 1 }));
+                statements.iter_mut().for_each(by_id);
+                self.update_repeatedly(statements).await
             }
             matched => matched,
         }
@@ -280,15 +261,21 @@ impl QueueCollection {
     /// Whether a majority has this index. A failover does not undo it then.
     pub(crate) async fn is_held_by_majority(&self, index: Index) -> Result<bool, StoreError> {
         let keys = index.keys().into_iter();
-        let mut statement = unchanged(keys.map(|(key, _)| (key, "nothing".into())).collect());
-        statement.insert("hint", index.keys());
-        match self.update_repeatedly(vec![statement]).await {
+        let nothing = keys.map(|(key, _)| (key, "nothing".into())).collect();
+        match self
+            .update_repeatedly(vec![unchanged(nothing, index.keys())])
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) if error.is_missing_index() => Ok(false),
             Err(error) => Err(error),
         }
     }
 
+    /// The statements as one command. The driver's own calls send one statement each.
+    ///
+    /// DocumentDB documents no hint for a delete. So its filters must use `_id`, and no other indexed
+    /// field.
     pub(crate) fn command(&self, name: &str, statements: Vec<Document>) -> Document {
         doc! {
             name: self.messages.name(),
@@ -300,17 +287,8 @@ impl QueueCollection {
     }
 }
 
-/// A statement that changes nothing, and counts what the filter matches.
-fn unchanged(filter: Document) -> Document {
-    doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true }
-}
-
-/// Adds the hint `_id` to statements that have none.
-fn by_id(mut statements: Vec<Document>) -> Vec<Document> {
-    for statement in &mut statements {
-        if !statement.contains_key("hint") {
-            statement.insert("hint", doc! { "_id": 1 });
-        }
-    }
-    statements
+/// A statement that changes nothing, and counts what the filter matches. The keys are those of an index by
+/// which it finds its documents.
+fn unchanged(filter: Document, index: Document) -> Document {
+    doc! { "q": filter, "u": { "$unset": { "nothing": "" } }, "multi": true, "hint": index }
 }

@@ -1,6 +1,5 @@
 //! Duplicate keys: of an id, or of a unique index that is not the queue's.
 
-use mongodb::error::ErrorKind as DriverKind;
 use queue_api::MessageId;
 
 use crate::{
@@ -52,14 +51,11 @@ fn is_of_ids(index: &str) -> bool {
 impl StoreError {
     /// The refusal, if the server refused the whole command because of a duplicate key.
     pub(crate) fn into_duplicate(self) -> Result<Refusal, Self> {
-        match &self {
-            Self::Driver(error) => match &*error.kind {
-                DriverKind::Command(command) if command.code == DUPLICATE_KEY => Ok(Refusal {
-                    code: command.code,
-                    message: command.message.clone(),
-                }),
-                _ => Err(self),
-            },
+        match self.refusal() {
+            Some((code @ DUPLICATE_KEY, message)) => Ok(Refusal {
+                code,
+                message: message.to_owned(),
+            }),
             _ => Err(self),
         }
     }

@@ -6,7 +6,7 @@ use mongodb::error::{Error as DriverError, ErrorKind as DriverKind};
 use queue_api::{Error, ErrorKind};
 
 use crate::store::{
-    codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error, refusal},
+    codes::{self, DUPLICATE_KEY, is_retryable, kind_of_concern, kind_of_driver_error},
     driver_error::{explained_by, explanation, unknown_effect, words},
     index::Index,
 };
@@ -94,13 +94,7 @@ impl StoreError {
         // this crate's commands with a hint.
         const BAD_VALUE: i32 = 2;
         const INDEX_NOT_FOUND: i32 = 27;
-        match self {
-            Self::Driver(error) => {
-                matches!(refusal(error), Some((BAD_VALUE | INDEX_NOT_FOUND, _)))
-            }
-            Self::Refused(refusal) => [BAD_VALUE, INDEX_NOT_FOUND].contains(&refusal.code),
-            _ => false,
-        }
+        matches!(self.refusal(), Some((BAD_VALUE | INDEX_NOT_FOUND, _)))
     }
 
     /// Whether this index is still being built.
@@ -110,8 +104,18 @@ impl StoreError {
 
     /// Whether the server answered with this code.
     pub(crate) fn has_code(&self, code: i32) -> bool {
-        matches!(self, Self::Driver(error)
-            if refusal(error).is_some_and(|(refused, _)| refused == code))
+        self.refusal().is_some_and(|(refused, _)| refused == code)
+    }
+
+    /// The server's code, with its message.
+    pub(crate) fn refusal(&self) -> Option<(i32, &str)> {
+        match self {
+            Self::Driver(error) => codes::refusal(error),
+            Self::Refused(reason) | Self::Unconfirmed { reason, .. } => {
+                Some((reason.code, &reason.message))
+            }
+            _ => None,
+        }
     }
 
     /// Whether the `_id` is stored already.
@@ -121,16 +125,11 @@ impl StoreError {
 
     /// Whether the same command may soon succeed, for example after a failover.
     pub(crate) fn is_transient(&self) -> bool {
-        let refusal = match self {
-            Self::Driver(error) => refusal(error),
-            Self::Refused(refusal)
-            | Self::Unconfirmed {
-                reason: refusal, ..
-            } => Some((refusal.code, refusal.message.as_str())),
-            _ => return false,
-        };
+        let refusal = self.refusal();
         let needs_operator = |(code, message)| codes::needs_operator(code, message);
-        is_retryable(self.kind()) && !refusal.is_some_and(needs_operator)
+        (matches!(self, Self::Driver(_)) || refusal.is_some())
+            && is_retryable(self.kind())
+            && !refusal.is_some_and(needs_operator)
     }
 
     /// Whether a write with this error certainly did nothing. It may be sent again.

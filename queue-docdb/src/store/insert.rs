@@ -7,7 +7,7 @@ use mongodb::bson::{Document, doc};
 use crate::store::{
     collection::QueueCollection,
     error::{Refusal, StoreError},
-    write_reply::{integer, refusal},
+    write_reply::{confirmed, integer, refusal},
 };
 
 /// The reply to an insert.
@@ -16,20 +16,19 @@ pub(crate) struct Inserted {
     /// The refused documents, by position.
     pub(crate) refused: HashMap<usize, Refusal>,
     /// Why a majority may not have this yet. A failover may undo it, and also the cause of a refusal.
-    pub(crate) unconfirmed: Option<Refusal>,
+    pub(crate) unconfirmed: Option<StoreError>,
 }
 
 /// Reads the reply to an insert of this many documents.
 pub(crate) fn read_insert_reply(reply: &Document, sent: usize) -> Result<Inserted, StoreError> {
     let refused = refused(reply)?;
-    let stored = integer(reply.get("n")).and_then(|n| usize::try_from(n).ok());
-    if stored.is_none_or(|stored| stored + refused.len() != sent) {
-        return Err(unreadable(reply));
+    match integer(reply.get("n")).and_then(|n| usize::try_from(n).ok()) {
+        Some(stored) if stored + refused.len() == sent => Ok(Inserted {
+            refused,
+            unconfirmed: confirmed(reply, stored as u64).err(),
+        }),
+        _ => Err(unreadable(reply)),
     }
-    Ok(Inserted {
-        refused,
-        unconfirmed: reply.get_document("writeConcernError").ok().map(refusal),
-    })
 }
 
 /// The documents that an insert refused, by position. In a transaction, the first one ends the insert.
@@ -83,7 +82,8 @@ mod tests {
         };
         let inserted = read_insert_reply(&reply, 3).unwrap();
         assert_eq!(inserted.refused[&2].code, 11000);
-        assert_eq!(inserted.unconfirmed.unwrap().code, 64);
+        let unconfirmed = inserted.unconfirmed.unwrap().to_string();
+        assert!(unconfirmed.starts_with("2 documents") && unconfirmed.contains("code 64"));
         let stored = read_insert_reply(&doc! { "ok": 1, "n": 2 }, 2).unwrap();
         assert!(stored.refused.is_empty() && stored.unconfirmed.is_none());
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::doc;
 use queue_api::ErrorKind;
 use tokio::time::Instant;
 
@@ -54,7 +54,8 @@ impl QueueCollection {
                 Contents::Missing => is_new = self.create_collection().await?,
                 Contents::Deleted => {
                     let version = doc! { "_id": inspect::id() };
-                    let revival = doc! { "q": version, "u": { "$unset": { DELETED: "" } } };
+                    let update = doc! { "$unset": { DELETED: "" } };
+                    let revival = doc! { "q": version, "u": update, "hint": { "_id": 1 } };
                     self.update_repeatedly(vec![revival]).await?;
                 }
                 _ => return self.complete(contents, is_new).await,
@@ -190,25 +191,20 @@ impl QueueCollection {
 
     /// Writes the version, before the first message.
     async fn write_version(&self, is_keyed: bool) -> Result<(), StoreError> {
-        let documents = self.messages.clone_with_type::<Document>();
-        let mut retries = self.deadline.retries();
-        loop {
-            let inserting = documents.insert_one(version_document(is_keyed));
-            match retries.run(inserting).await {
-                Ok(_) => {
-                    self.state.knowledge.learn_queue(is_keyed);
-                    return Ok(());
-                }
-                // Another instance was first, perhaps one of another version.
-                Err(error) if error.is_duplicate() => {
-                    return match self.check_now().await? {
-                        Contents::Queue | Contents::Deleted => Ok(()),
-                        // A failover rolled it back.
-                        _ => Err(StoreError::Uncertain),
-                    };
-                }
-                Err(error) => retries.after(error).await?,
+        let mut insert = self.insert_command(vec![version_document(is_keyed)]);
+        insert.insert("writeConcern", doc! { "w": "majority" });
+        match self.run(insert, write_reply::matched).await {
+            Ok(_) => {
+                self.state.knowledge.learn_queue(is_keyed);
+                Ok(())
             }
+            // Another instance was first, perhaps one of another version.
+            Err(error) if error.is_duplicate() => match self.check_now().await? {
+                Contents::Queue | Contents::Deleted => Ok(()),
+                // A failover rolled it back.
+                _ => Err(StoreError::Uncertain),
+            },
+            Err(error) => Err(error),
         }
     }
 }

@@ -78,10 +78,9 @@ impl QueueCollection {
         let others = (ids.len() < all).then(without_exact_id);
         let ids = (!ids.is_empty()).then(|| doc! { ID: { "$in": ids } });
         let update = doc! { "$set": { VISIBLE_AT: false }, "$unset": { DEAD_KEY: "" } };
-        let statements = ids
-            .into_iter()
-            .chain(others)
-            .map(|filter| doc! { "q": filter, "u": update.clone(), "multi": true });
+        let statements = ids.into_iter().chain(others);
+        let statements = statements
+            .map(|filter| doc! { "q": filter, "u": &update, "multi": true, "hint": { ID: 1 } });
         self.update_repeatedly(statements.collect()).await
     }
 

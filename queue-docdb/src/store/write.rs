@@ -80,43 +80,40 @@ impl QueueCollection {
             ..=MOST_DELETES => 1,
             all => all,
         };
-        let deleted = deletes
-            .chunks(chunk)
-            .map(|part| self.write_deletes(part, longest));
-        let updated =
-            parts_of_commands(&updates).map(|part| self.write_updates(part, added, longest));
-        let (updated, deleted) = tokio::try_join!(try_join_all(updated), try_join_all(deleted))?;
-        let has_given_up = updated.iter().any(|(_, has_given_up)| *has_given_up);
-        let mut updated = updated.into_iter().flat_map(|(did, _)| did);
-        let mut deleted = deleted.into_iter().flatten();
-        let did = writes.iter().map(|write| match write.update {
-            Some(_) => updated.next(),
-            None => deleted.next(),
-        });
+        let parts = deletes.chunks(chunk).chain(parts_of_commands(&updates));
+        let done = try_join_all(parts.map(|part| self.write_part(part, added, longest))).await?;
+        let has_given_up = done.iter().any(|(_, has_given_up)| *has_given_up);
+        let sent = deletes.iter().chain(&updates).map(|write| write.id);
+        let did: HashMap<Uuid, Written> = sent.zip(done.into_iter().flat_map(|it| it.0)).collect();
+        let did = writes.iter().map(|write| did.get(&write.id).copied());
         let did = did.map(|did| did.unwrap_or(Written::Unknown));
         Ok((did.collect(), has_given_up))
     }
 
-    async fn write_updates(
+    /// Makes the writes of one command.
+    async fn write_part(
         &self,
         writes: &[&Write],
         added: i64,
         longest: Duration,
     ) -> Result<(Vec<Written>, bool), StoreError> {
-        let statements = update_statements(writes, added);
-        let matched = match self.giving_up_after(longest).update(statements).await {
+        // What it did can be looked up afterwards.
+        let first_try = self.within(self.deadline.of_first_try().at_most(longest));
+        let matched = match first_try.write(self.write_command(writes, added)).await {
             Ok(matched) if matched == writes.len() as u64 => {
                 return Ok((vec![Written::Yes; writes.len()], false));
             }
             Ok(matched) => matched,
+            // It was sent as often as the time allowed.
+            Err(error) if error.did_nothing() => return Err(error),
             Err(error) => {
-                if error.did_nothing() {
-                    // It was sent as often as the time allowed.
-                    return Err(error);
-                }
                 let has_given_up = matches!(error, StoreError::TimedOut(_));
-                let paused = self.before_look(error).await;
-                let did = self.unanswered_updates(writes, added).await;
+                let paused = self.deadline.retries().after(error).await;
+                let did = match are_deletes(writes) {
+                    // Of what is gone, nothing tells who deleted it.
+                    true => Ok(vec![Written::Unknown; writes.len()]),
+                    false => self.unanswered_updates(writes, added).await,
+                };
                 return match paused {
                     Ok(()) => Ok((did?, has_given_up)),
                     // A permanent error may also follow a write that took effect.
@@ -128,8 +125,26 @@ impl QueueCollection {
             }
         };
         let entries = self.written_entries(writes).await?;
-        let made = are_made(writes, added, &entries);
-        Ok((written::of_answered_updates(matched, &made), false))
+        let is_left = |write: &&Write| entries.contains_key(&write.id);
+        let did = match are_deletes(writes) {
+            true => {
+                let are_left: Vec<bool> = writes.iter().map(is_left).collect();
+                written::of_answered_deletes(matched, &are_left)
+            }
+            false => written::of_answered_updates(matched, &are_made(writes, added, &entries)),
+        };
+        Ok((did, false))
+    }
+
+    /// The command that makes these writes, which are all updates or all deletes.
+    pub(crate) fn write_command(&self, writes: &[&Write], added: i64) -> Document {
+        match are_deletes(writes) {
+            true => {
+                let seen = writes.iter().map(|write| (write.id, write.seen));
+                self.command("delete", vec![doc! { "q": are_at(seen), "limit": 0 }])
+            }
+            false => self.command("update", update_statements(writes, added)),
+        }
     }
 
     /// What updates did whose answer was lost.
@@ -189,31 +204,6 @@ impl QueueCollection {
         Ok(has_given_up)
     }
 
-    async fn write_deletes(
-        &self,
-        writes: &[&Write],
-        longest: Duration,
-    ) -> Result<Vec<Written>, StoreError> {
-        let statements = vec![delete_statement(writes)];
-        let matched = match self.giving_up_after(longest).delete(statements).await {
-            Ok(matched) if matched == writes.len() as u64 => {
-                return Ok(vec![Written::Yes; writes.len()]);
-            }
-            Ok(matched) => matched,
-            Err(error) => {
-                self.before_look(error).await?;
-                // Of what is gone, nothing tells who deleted it.
-                return Ok(vec![Written::Unknown; writes.len()]);
-            }
-        };
-        let entries = self.written_entries(writes).await?;
-        let are_left: Vec<bool> = writes
-            .iter()
-            .map(|write| entries.contains_key(&write.id))
-            .collect();
-        Ok(written::of_answered_deletes(matched, &are_left))
-    }
-
     /// Returns whether a majority has all of these entries at these revisions.
     pub(crate) async fn are_at(&self, revs: &[(Uuid, i64)]) -> Result<bool, StoreError> {
         let filter = are_at(revs.iter().copied());
@@ -226,20 +216,6 @@ impl QueueCollection {
         Ok(ids.is_empty() || self.held_by_majority(filter).await? == 0)
     }
 
-    /// The same collection for a write whose outcome can be looked up afterwards.
-    fn giving_up_after(&self, longest: Duration) -> Self {
-        self.within(self.deadline.of_first_try().at_most(longest))
-    }
-
-    /// Pauses after an error of a write that may have been carried out.
-    async fn before_look(&self, error: StoreError) -> Result<(), StoreError> {
-        match error.did_nothing() {
-            // It was sent as often as the time allowed.
-            true => Err(error),
-            false => self.deadline.retries().after(error).await,
-        }
-    }
-
     /// What is left of the entries of these writes.
     async fn written_entries(
         &self,
@@ -247,15 +223,9 @@ impl QueueCollection {
     ) -> Result<HashMap<Uuid, Stored>, StoreError> {
         let ids = writes.iter().map(|write| write.id).collect();
         let mut entries = by_id(self.find(entries_by_id(ids), Stored::read).await?)?;
-        for write in writes {
-            // A later entry of the same message id is not the one that was written.
-            if entries
-                .get(&write.id)
-                .is_some_and(|entry| entry.born != write.born)
-            {
-                entries.remove(&write.id);
-            }
-        }
+        // A later entry of the same message id is not the one that was written.
+        let born: HashMap<_, _> = writes.iter().map(|it| (it.id, it.born)).collect();
+        entries.retain(|id, entry| born.get(id) == Some(&entry.born));
         Ok(entries)
     }
 }
@@ -304,40 +274,38 @@ pub(crate) fn are_at(revs: impl IntoIterator<Item = (Uuid, i64)>) -> Document {
     }
 }
 
-/// The updates in parts, each of which fits into a command.
+/// The writes in parts, each of which fits into a command. All deletes do.
 pub(crate) fn parts_of_commands<'a>(
-    updates: &'a [&'a Write],
+    writes: &'a [&'a Write],
 ) -> impl Iterator<Item = &'a [&'a Write]> {
     let bytes = |write: &&Write| write.update.as_ref().map_or(0, encode::most_bytes);
-    let mut rest = updates;
+    let mut rest = writes;
     std::iter::from_fn(move || {
-        let (part, others) = rest.split_at(fitting(rest, bytes));
+        let mut fits = fitting();
+        let fit = rest.iter().map(bytes).take_while(|&bytes| fits(bytes));
+        let (part, others) = rest.split_at(fit.count());
         rest = others;
         (!part.is_empty()).then_some(part)
     })
 }
 
-/// How many of these fit into a command, at least one if there are any.
-pub(crate) fn fitting<T>(items: &[T], bytes_of: impl Fn(&T) -> usize) -> usize {
-    let mut bytes = 0;
-    let fits = |item: &&T| {
-        bytes += bytes_of(item);
-        bytes <= MOST_BYTES
-    };
-    items
-        .iter()
-        .take_while(fits)
-        .count()
-        .max(items.len().min(1))
+/// Tells of one item after another, by its bytes, whether it fits into the same command. The first one does.
+pub(crate) fn fitting() -> impl FnMut(usize) -> bool {
+    let mut all = 0;
+    move |bytes| {
+        let is_first = all == 0;
+        all += bytes;
+        is_first || all <= MOST_BYTES
+    }
 }
 
-pub(crate) fn delete_statement(writes: &[&Write]) -> Document {
-    let seen = writes.iter().map(|write| (write.id, write.seen));
-    doc! { "q": are_at(seen), "limit": 0 }
+fn are_deletes(writes: &[&Write]) -> bool {
+    writes.iter().all(|write| write.update.is_none())
 }
 
-/// One statement for all entries with the same update.
-pub(crate) fn update_statements(writes: &[&Write], added: i64) -> Vec<Document> {
+/// One statement for all entries with the same update. With a hint: the planner may otherwise use the
+/// index on time and read every ready message.
+fn update_statements(writes: &[&Write], added: i64) -> Vec<Document> {
     let mut groups: Vec<(&Document, Vec<(Uuid, i64)>)> = Vec::new();
     // There may be thousands of groups.
     let mut places = HashMap::new();
@@ -355,7 +323,7 @@ pub(crate) fn update_statements(writes: &[&Write], added: i64) -> Vec<Document> 
     let statement = |(update, revs): (&Document, Vec<(Uuid, i64)>)| {
         let mut update = update.clone();
         update.insert("$inc", doc! { REV: added });
-        doc! { "q": are_at(revs), "u": update, "multi": true }
+        doc! { "q": are_at(revs), "u": update, "multi": true, "hint": { ID: 1 } }
     };
     groups.into_iter().map(statement).collect()
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fmt};
 use queue_api::{Purge, Redrive, Result};
 use queue_conformance::record::ReceiptAction;
 
-use crate::log::{DELAY, Leased, Party, VISIBILITY};
+use crate::{
+    calls::Call,
+    log::{DELAY, Leased, Party, VISIBILITY},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Adversary {
@@ -24,6 +27,8 @@ pub(crate) enum Adversary {
     SameReceipts,
     /// A consumer acks what it can, and a producer uses the ids again.
     IdsAgain,
+    /// Another producer sends ids of the call: not the last one, unless it is the only one.
+    SameIds,
     /// The caller drops the call.
     GivesUp,
     Purge,
@@ -32,7 +37,7 @@ pub(crate) enum Adversary {
     Delete,
 }
 
-pub(crate) const ADVERSARIES: [(Adversary, &str); 14] = [
+pub(crate) const ADVERSARIES: [(Adversary, &str); 15] = [
     (Adversary::Nothing, "nothing"),
     (Adversary::OtherLeases, "other_leases"),
     (Adversary::OtherAcks, "other_acks"),
@@ -42,6 +47,7 @@ pub(crate) const ADVERSARIES: [(Adversary, &str); 14] = [
     (Adversary::OtherAcksLater, "other_acks_later"),
     (Adversary::SameReceipts, "same_receipts"),
     (Adversary::IdsAgain, "ids_again"),
+    (Adversary::SameIds, "same_ids"),
     (Adversary::GivesUp, "gives_up"),
     (Adversary::Purge, "purge"),
     (Adversary::PurgeDead, "purge_dead"),
@@ -60,8 +66,8 @@ impl Adversary {
         )
     }
 
-    /// Makes the move. Errors are as good as answers: the move may have been made.
-    pub(crate) async fn make(self, party: &Party) -> Result<()> {
+    /// Makes the move while this call is under way. Errors are as good as answers: the move may have been made.
+    pub(crate) async fn make(self, call: Call, party: &Party) -> Result<()> {
         match self {
             // It is the caller's own move.
             Self::Nothing | Self::GivesUp => {}
@@ -97,6 +103,13 @@ impl Adversary {
                 party.settle_each(held, ReceiptAction::Ack).await?;
                 let copies = ids.iter().map(|id| party.world.copy(id, 1000)).collect();
                 party.enqueue(copies).await?;
+            }
+            Self::SameIds => {
+                let ids = match call.ids() {
+                    [others @ .., _] if !others.is_empty() => others,
+                    ids => ids,
+                };
+                party.enqueue(party.world.copies(ids)).await?;
             }
             Self::Purge => drop(party.purge(Purge::Live).await?),
             Self::PurgeDead => drop(party.purge(Purge::Dead).await?),

@@ -13,14 +13,19 @@ pub(crate) struct Agenda {
     pub(crate) is_armed: bool,
     /// The requests since then.
     pub(crate) seen: Vec<Request>,
-    /// The first fault meets the request after so many others, the second the next one.
+    /// The first fault meets a request after so many others, the second a later one: each the next one
+    /// that it fits.
     pub(crate) skip: usize,
     pub(crate) faults: VecDeque<Fault>,
     /// What every request meets from now on.
     pub(crate) lasting: Option<Fault>,
+    /// What the handshake of a new connection meets, after so many others.
+    pub(crate) handshake: Option<(usize, Fault)>,
     /// The requests that met a fault.
     pub(crate) met: Vec<String>,
     pub(crate) held: Duration,
+    /// Whether the client has gone on before the adversary had moved.
+    pub(crate) is_adversary_late: bool,
 }
 
 impl Agenda {
@@ -38,12 +43,18 @@ impl Agenda {
         if !is_due {
             return None;
         }
-        let fault = self.faults.pop_front()?;
-        if !fault.fits(&request) {
-            return None;
-        }
+        let fault = self.faults.pop_front_if(|fault| fault.fits(&request))?;
         self.met.push(request.name);
         self.lasting = fault.lasts().then_some(fault);
         Some(fault)
+    }
+
+    /// The fault that this handshake meets.
+    pub(crate) fn meet_handshake(&mut self) -> Option<Fault> {
+        if let Some((skip @ 1.., _)) = &mut self.handshake {
+            *skip -= 1;
+            return None;
+        }
+        self.handshake.take().map(|(_, fault)| fault)
     }
 }

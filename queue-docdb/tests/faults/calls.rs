@@ -2,42 +2,39 @@
 
 use std::{fmt, time::Duration};
 
-use mongodb::{
-    ClientSession,
-    bson::{DateTime, Document, doc},
-    error::UNKNOWN_TRANSACTION_COMMIT_RESULT,
-};
-use queue_api::{
-    EnqueueOutcome, Error, ErrorKind, LeaseOutcome, MessageId, NewMessage, Purge, QueueBackend,
-    QueueTransaction, Receipt, Redrive, Result,
-};
-use queue_conformance::record::{ReceiptAction, moment};
-use tokio::time::timeout;
+use mongodb::bson::{DateTime, Document, doc};
+use queue_api::{MessageId, Purge, QueueBackend, Redrive, Result};
+use queue_conformance::record::ReceiptAction;
 
 use crate::{
     adversary::Adversary,
-    log::{Copy, DELAY, Event, Leased, Party, What, World},
+    log::{DELAY, Leased, Party},
     look::{Dead, Live},
-    proxy::pause,
     schedule::TIMEOUT,
+    transact::failed,
 };
 
 /// A wait ends earlier if a message is ready.
 pub(crate) const LONGEST_WAIT: Duration = TIMEOUT.saturating_mul(3);
 
+/// How often a wait polls at least, as its documentation says.
+pub(crate) const LONGEST_POLL_PAUSE: Duration = Duration::from_secs(2);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Call {
     Enqueue,
     EnqueueBatch,
-    /// One of two ids is stored already.
+    /// One of the ids is stored already.
     EnqueueAgain,
     /// The queue's first.
     EnqueueFirst,
     Lease,
+    /// Messages of two entries, one of which keeps a message.
     LeaseBatch,
     /// Of two messages, one has no attempt left.
     LeaseBurying,
     Ack,
+    /// All messages of two entries, and one of two of a third.
     AckBatch,
     /// Some receipts are lost before.
     AckMixed,
@@ -46,7 +43,7 @@ pub(crate) enum Call {
     NackBatch,
     Release,
     DeadLetter,
-    /// Each kind of change, on a message of its own.
+    /// Each kind of change, on a message of its own. Two share an entry.
     ChangeBatch,
     Wait,
     Stats,
@@ -59,7 +56,7 @@ pub(crate) enum Call {
     DeleteQueue,
     ListQueues,
     Prepare,
-    /// An ack and an enqueue.
+    /// An ack of several entries, and an enqueue.
     Transaction,
     // Last: the cases of a call are drawn by its number.
     Messages,
@@ -69,9 +66,11 @@ pub(crate) enum Call {
     LeaseDamaged,
     /// The others of its claim are acked.
     AckLast,
+    /// The queue is empty. A message comes when the wait has met its fault.
+    WaitEmpty,
 }
 
-pub(crate) const CALLS: [(Call, &str); 32] = [
+pub(crate) const CALLS: [(Call, &str); 33] = [
     (Call::Enqueue, "enqueue"),
     (Call::EnqueueBatch, "enqueue_batch"),
     (Call::EnqueueAgain, "enqueue_again"),
@@ -104,13 +103,15 @@ pub(crate) const CALLS: [(Call, &str); 32] = [
     (Call::EnqueueDeleted, "enqueue_deleted"),
     (Call::LeaseDamaged, "lease_damaged"),
     (Call::AckLast, "ack_last"),
+    (Call::WaitEmpty, "wait_empty"),
 ];
 
 /// What a call that reads has seen.
 #[derive(Clone, Debug)]
 pub(crate) enum Seen {
     Nothing,
-    Live(std::collections::BTreeMap<String, Live>),
+    Peeked(std::collections::BTreeMap<String, Live>),
+    Listed(std::collections::BTreeMap<String, Live>),
     Dead(std::collections::BTreeMap<String, Dead>),
     Stats(queue_api::QueueStats),
     IsListed(bool),
@@ -125,10 +126,43 @@ impl Call {
         )
     }
 
-    /// Whether the judges can tell what came of both. A purge counts a damaged document, which they do
-    /// not know.
+    /// Whether the adversary can make its move, and the judges can tell what came of both.
     pub(crate) fn fits(self, adversary: Adversary) -> bool {
-        self != Self::LeaseDamaged || adversary != Adversary::PurgeDead
+        match adversary {
+            Adversary::SameIds => !self.ids().is_empty(),
+            // It counts a damaged document, which the judges do not know.
+            Adversary::PurgeDead => self != Self::LeaseDamaged,
+            _ => true,
+        }
+    }
+
+    /// The ids that it enqueues.
+    pub(crate) fn ids(self) -> &'static [&'static str] {
+        match self {
+            Self::Enqueue => &["a"],
+            Self::EnqueueBatch | Self::EnqueueAgain => &["a", "b", "c"],
+            Self::EnqueueFirst | Self::EnqueueDeleted => &["a", "b"],
+            Self::Transaction => &["next"],
+            _ => &[],
+        }
+    }
+
+    /// The ids that are there before, by entry: messages of one enqueue share one.
+    fn entries(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::EnqueueFirst
+            | Self::Prepare
+            | Self::Enqueue
+            | Self::EnqueueBatch
+            | Self::WaitEmpty => &[],
+            Self::EnqueueAgain | Self::EnqueueDeleted => &[&["a"]],
+            Self::AckMixed => &[&["a", "b", "c", "d"]],
+            Self::ChangeBatch => &[&["a", "b"], &["c"], &["d"]],
+            Self::AckBatch | Self::Transaction => &[&["a"], &["b"], &["c", "d"]],
+            Self::LeaseBatch => &[&["a"], &["b", "c"]],
+            Self::Purge | Self::PurgeDead | Self::Redrive => &[&["a"], &["b"]],
+            _ => &[&["a", "b"]],
+        }
     }
 
     /// How many operation timeouts the call may last: one for each step of a long call, and for each
@@ -149,36 +183,35 @@ impl Call {
     /// Fills the queue. Returns the deliveries that the call uses.
     pub(crate) async fn prepare(self, other: &Party) -> Result<Vec<Leased>> {
         match self {
-            Self::EnqueueFirst | Self::Prepare | Self::Enqueue | Self::EnqueueBatch => {
-                return Ok(Vec::new());
-            }
-            Self::EnqueueDeleted => {
-                other.send(&["a"]).await?;
-                other.delete_queue().await?;
-                return Ok(Vec::new());
-            }
-            Self::LeaseDamaged => {
-                other.damage().await?;
-                other.send(&["a", "b"]).await?;
-                return Ok(Vec::new());
-            }
-            Self::EnqueueAgain => {
-                other.send(&["a"]).await?;
-                return Ok(Vec::new());
-            }
+            Self::LeaseDamaged => other.damage().await?,
             Self::LeaseBurying => {
                 let copy = other.world.copy("a", 1);
                 other.enqueue(vec![copy]).await?;
                 other.lease(1).await?;
                 other.world.clock.advance(Duration::from_secs(3600));
-                other.send(&["b"]).await?;
+                other.enqueue(other.world.copies(&["b"])).await?;
                 return Ok(Vec::new());
             }
-            Self::ChangeBatch | Self::AckMixed => other.send(&["a", "b", "c", "d"]).await?,
-            _ => other.send(&["a", "b"]).await?,
+            _ => {}
+        }
+        for ids in self.entries() {
+            other.enqueue(other.world.copies(ids)).await?;
+            // They are leased in this order.
+            other.world.clock.advance(Duration::from_millis(1));
         }
         match self {
-            Self::Lease
+            Self::EnqueueDeleted => {
+                other.delete_queue().await?;
+                return Ok(Vec::new());
+            }
+            Self::EnqueueFirst
+            | Self::Prepare
+            | Self::Enqueue
+            | Self::EnqueueBatch
+            | Self::EnqueueAgain
+            | Self::LeaseDamaged
+            | Self::WaitEmpty
+            | Self::Lease
             | Self::LeaseBatch
             | Self::Wait
             | Self::Stats
@@ -192,6 +225,7 @@ impl Call {
         let mut leased = other.lease(4).await?;
         leased.sort_by(|a, b| a.id.cmp(&b.id));
         match self {
+            Self::AckBatch | Self::Transaction => leased.truncate(3),
             Self::AckMixed => {
                 other.ack(vec![leased[1].clone()]).await?;
                 let nack = (leased[2].clone(), ReceiptAction::Nack(0));
@@ -212,15 +246,17 @@ impl Call {
         Ok(leased)
     }
 
-    /// Makes the call. It is logged, unless it only reads.
+    /// Makes the call. It is logged, unless it only waits or prepares.
     pub(crate) async fn make(self, party: &Party, leased: &[Leased]) -> Result<Seen> {
         let world = &party.world;
         let all = |action| leased.iter().cloned().map(|it| (it, action)).collect();
         match self {
-            Self::Enqueue => drop(party.enqueue(world.copies(&["a"])).await?),
-            Self::EnqueueBatch => drop(party.enqueue(world.copies(&["a", "b", "c"])).await?),
-            Self::EnqueueAgain | Self::EnqueueFirst | Self::EnqueueDeleted => {
-                party.enqueue(world.copies(&["a", "b"])).await?;
+            Self::Enqueue
+            | Self::EnqueueBatch
+            | Self::EnqueueAgain
+            | Self::EnqueueFirst
+            | Self::EnqueueDeleted => {
+                party.enqueue(world.copies(self.ids())).await?;
             }
             Self::Lease => drop(party.lease(1).await?),
             Self::LeaseBatch | Self::LeaseBurying | Self::LeaseDamaged => {
@@ -246,13 +282,12 @@ impl Call {
                     .settle(leased.iter().cloned().zip(actions).collect())
                     .await?;
             }
-            Self::Wait => {
+            Self::Wait | Self::WaitEmpty => {
                 party.backend.wait(&world.queue, LONGEST_WAIT).await?;
             }
-            Self::Stats => return Ok(Seen::Stats(party.backend.stats(&world.queue).await?)),
-            Self::Peek => return Ok(Seen::Live(party.peek().await?)),
-            Self::Messages => return Ok(Seen::Live(party.messages().await?)),
-            Self::DeadLetters => return Ok(Seen::Dead(party.dead_letters().await?)),
+            Self::Stats | Self::Peek | Self::Messages | Self::DeadLetters | Self::ListQueues => {
+                return party.read(self.see(party)).await;
+            }
             Self::Purge => drop(party.purge(Purge::Live).await?),
             Self::PurgeDead => drop(party.purge(Purge::Dead).await?),
             Self::Redrive => drop(party.redrive(Redrive::All).await?),
@@ -261,11 +296,21 @@ impl Call {
                 party.redrive(Redrive::Ids(ids.to_vec())).await?;
             }
             Self::DeleteQueue => party.delete_queue().await?,
-            Self::ListQueues => return Ok(Seen::IsListed(party.lists_queue().await?)),
             Self::Prepare => party.backend.prepare(&world.queue).await?,
             Self::Transaction => party.transact(leased).await?,
         }
         Ok(Seen::Nothing)
+    }
+
+    async fn see(self, party: &Party) -> Result<Seen> {
+        Ok(match self {
+            Self::Stats => Seen::Stats(party.backend.stats(&party.world.queue).await?),
+            Self::Peek => Seen::Peeked(party.peek().await?),
+            Self::Messages => Seen::Listed(party.messages().await?),
+            Self::DeadLetters => Seen::Dead(party.dead_letters().await?),
+            Self::ListQueues => Seen::IsListed(party.lists_queue().await?),
+            _ => Seen::Nothing,
+        })
     }
 }
 
@@ -277,81 +322,6 @@ impl fmt::Display for Call {
 }
 
 impl Party {
-    async fn send(&self, ids: &[&str]) -> Result<()> {
-        self.enqueue(self.world.copies(ids)).await?;
-        Ok(())
-    }
-
-    /// Acks, and enqueues what follows, in a transaction. It is aborted if a receipt is lost.
-    async fn transact(&self, leased: &[Leased]) -> Result<()> {
-        let copies = self.world.copies(&["next"]);
-        let (number, began, clock_from) = (self.world.number(), moment(), self.world.now());
-        let uses: Vec<_> = leased
-            .iter()
-            .map(|it| (it.clone(), ReceiptAction::Ack))
-            .collect();
-        let events = |answers: Option<Outcomes>| {
-            let (acked, stored) = answers.unzip();
-            let settle = What::Settle {
-                uses: uses.clone(),
-                answer: acked,
-            };
-            let enqueue = What::Enqueue {
-                copies: copies.clone(),
-                answer: stored,
-            };
-            [settle, enqueue].map(|what| Event {
-                by: self.name,
-                number,
-                began,
-                returned: moment(),
-                clock_from,
-                clock_to: self.world.now(),
-                what,
-                is_in_transaction: true,
-            })
-        };
-        events(None).iter().for_each(|it| self.world.announce(it));
-        let mut log = LogAtEnd {
-            world: &self.world,
-            events: events(None).to_vec(),
-        };
-        let done = self.commit(leased, &copies).await;
-        log.events = events(done.as_ref().ok().cloned().flatten()).to_vec();
-        done.map(drop)
-    }
-
-    /// The outcomes of a transaction that was committed, or `None` if it was aborted.
-    async fn commit(&self, leased: &[Leased], copies: &[Copy]) -> Result<Option<Outcomes>> {
-        let receipts: Vec<Receipt> = leased.iter().map(Leased::receipt).collect();
-        let messages: Vec<NewMessage> = copies.iter().map(Copy::message).collect();
-        let mut session = self.backend.start_session().await?;
-        session.start_transaction().await.map_err(failed)?;
-        let mut transaction = self.backend.in_transaction(&mut session);
-        let outcomes = async {
-            let acked = transaction.ack(&self.world.queue, &receipts).await?;
-            let stored = transaction.enqueue(&self.world.queue, &messages).await?;
-            Ok((acked, stored))
-        };
-        let outcomes: Outcomes = match outcomes.await {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                abort(&mut session).await;
-                return Err(error);
-            }
-        };
-        if outcomes.0.contains(&LeaseOutcome::Lost) {
-            abort(&mut session).await;
-            return Ok(None);
-        }
-        // The driver waits for its answer without end.
-        match timeout(TIMEOUT, commit(&mut session)).await {
-            Ok(committed) => committed.map_err(failed)?,
-            Err(_) => return Err(Error::new(ErrorKind::TimedOut, "commit", "no answer")),
-        }
-        Ok(Some(outcomes))
-    }
-
     /// Stores a document of another program's, which a lease call finds first.
     async fn damage(&self) -> Result<()> {
         let database = self.backend.client().database(&self.world.database);
@@ -360,47 +330,4 @@ impl Party {
         collection.insert_one(damaged).await.map_err(failed)?;
         Ok(())
     }
-}
-
-/// Logs the events of a transaction when it has ended, also if it is dropped.
-struct LogAtEnd<'a> {
-    world: &'a World,
-    events: Vec<Event>,
-}
-
-impl Drop for LogAtEnd<'_> {
-    fn drop(&mut self) {
-        for event in self.events.drain(..) {
-            self.world.push(Event {
-                returned: moment(),
-                clock_to: self.world.now(),
-                ..event
-            });
-        }
-    }
-}
-
-type Outcomes = (Vec<LeaseOutcome>, Vec<EnqueueOutcome>);
-
-/// The application does not know what was done, and begins again.
-fn failed(error: mongodb::error::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "transaction", "failed").with_source(error)
-}
-
-/// Repeats the commit after lost answers, as the documentation asks of applications. Until then, the
-/// transaction may hold what it has changed.
-async fn commit(session: &mut ClientSession) -> mongodb::error::Result<()> {
-    loop {
-        match session.commit_transaction().await {
-            Err(error) if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
-                pause(Duration::from_millis(50)).await;
-            }
-            committed => return committed,
-        }
-    }
-}
-
-async fn abort(session: &mut ClientSession) {
-    // The connection may be silent. The server aborts it later.
-    let _ = timeout(TIMEOUT, session.abort_transaction()).await;
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use queue_api::Result;
+use queue_api::{LeaseOutcome, Result};
 use queue_conformance::record::{ReceiptAction, judge};
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
@@ -27,6 +27,9 @@ const ENDED: usize = 200;
 
 /// The messages that the tasks settle. As many are ready.
 const LEASED: usize = TASKS / 2;
+
+/// How often the process tries to work after that. A late request of a cancelled call may be in its way.
+const TRIES: usize = 4;
 
 /// Returns what was wrong.
 pub(crate) async fn cancel_all() -> Result<Vec<String>> {
@@ -69,16 +72,31 @@ pub(crate) async fn cancel_all() -> Result<Vec<String>> {
     if cancelled == 0 {
         wrong.push("no call was cancelled".to_owned());
     }
-    // Its connections are of use.
-    if timeout(TIMEOUT, subject.lease(1)).await.is_err() {
-        wrong.push("the process cannot lease any more".to_owned());
-    }
+    wrong.extend(cannot_work(&subject).await);
     let last = drain(Call::Lease, &other, &mut wrong).await?;
     let events = world.events();
     wrong.extend(lost(&events, &last));
     wrong.extend(judge(&record(&events)).iter().map(ToString::to_string));
     server.drop_database(&database).await;
     Ok(wrong)
+}
+
+/// Why the process cannot enqueue, lease and ack any more.
+async fn cannot_work(party: &Party) -> Option<String> {
+    let mut why = None;
+    for _ in 0..TRIES {
+        let work = async {
+            party.enqueue(party.world.copies(&["again"])).await?;
+            let leased = party.lease(1).await?;
+            party.ack(leased).await
+        };
+        // Each of the calls may take its operation timeout.
+        match timeout(TIMEOUT * 4, work).await {
+            Ok(Ok(outcomes)) if outcomes == [LeaseOutcome::Applied] => return None,
+            other => why = Some(format!("the process cannot work any more: {other:?}")),
+        }
+    }
+    why
 }
 
 /// One of the calls in turn. Even numbers settle.

@@ -8,11 +8,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     adversary::{ADVERSARIES, Adversary},
-    calls::{CALLS, Call, LONGEST_WAIT, Seen},
+    calls::{CALLS, Call, LONGEST_POLL_PAUSE, LONGEST_WAIT, Seen},
     codes,
     drain::drain,
     failover::Seat,
-    log::{Event, Leased, Party, World},
+    log::{Event, Leased, Party, What, World},
     look::Look,
     proxy::{Proxy, pause},
     record::record,
@@ -53,7 +53,7 @@ pub(crate) struct Case {
     pub(crate) client: ClientKind,
     /// The request of the call that meets the first fault, from 0.
     pub(crate) at: usize,
-    /// The second one meets the next request, and so on.
+    /// The second one meets the next request that it fits, and so on.
     pub(crate) faults: Vec<Fault>,
     pub(crate) adversary: Adversary,
 }
@@ -64,6 +64,8 @@ pub(crate) struct Report {
     pub(crate) wrong: Vec<String>,
     /// What is wrong, unless the machine was too busy: it can break connections too.
     pub(crate) slow: Vec<String>,
+    /// Whether the call went on before the adversary had moved.
+    pub(crate) is_adversary_late: bool,
     pub(crate) took: Duration,
     pub(crate) answer: Result<()>,
     /// The requests that met a fault.
@@ -163,22 +165,34 @@ impl Case {
             seat.prepare().await;
         }
         proxy.arm(self.at, &self.faults);
+        let arrive = async || match self.call {
+            Call::WaitEmpty => other.enqueue(world.copies(&["late"])).await.map(drop),
+            _ => Ok(()),
+        };
         let moves = async {
+            if self.call == Call::WaitEmpty && self.faults.is_empty() {
+                tokio::select! {
+                    () = proxy.outlast_requests(2) => {}
+                    _ = proxy.fault() => {}
+                }
+                return arrive().await;
+            }
             if !proxy.fault().await {
                 return Ok(());
             }
             let moved = match &beside {
-                None => self.adversary.make(&adversary).await,
+                None => self.adversary.make(self.call, &adversary).await,
                 Some((beside, adversary)) => {
                     beside.arm(0, &[]);
                     tokio::select! {
-                        moved = self.adversary.make(adversary) => moved,
+                        moved = self.adversary.make(self.call, adversary) => moved,
                         () = beside.written() => Ok(()),
                     }
                 }
             };
+            let arrived = arrive().await;
             proxy.go_on();
-            moved
+            moved.and(arrived)
         };
         let call = async {
             let began = Instant::now();
@@ -202,6 +216,7 @@ impl Case {
         let mut report = Report {
             met,
             requests,
+            is_adversary_late: proxy.is_adversary_late(),
             ..Report::default()
         };
         if let Some(seat) = &seat {
@@ -218,6 +233,12 @@ impl Case {
         let longest = match self.call {
             // Nothing is ready any more, and the clock stands still.
             Call::Wait if after.ready() == 0 => LONGEST_WAIT,
+            // An old primary does not have the message.
+            Call::WaitEmpty if self.faults.contains(&Fault::OthersUndone) => LONGEST_WAIT,
+            // W1: each fault may cost a look at the database.
+            Call::WaitEmpty => {
+                LONGEST_POLL_PAUSE + server.timeout * self.faults.len().max(1) as u32
+            }
             _ => server.timeout * self.call.timeouts(),
         };
         if took > longest + GRACE + busy {
@@ -259,7 +280,11 @@ impl Case {
             }
         }
         let last = drain(self.call, &other, &mut report.wrong).await?;
-        let events = world.events();
+        let mut events = world.events();
+        if self.faults.contains(&Fault::OthersUndone) {
+            // A failover may undo what a read has shown.
+            events.retain(|event| !matches!(event.what, What::Read(_)));
+        }
         report.wrong.extend(lost(&events, &last));
         let violations = judge(&record(&events));
         report
@@ -286,6 +311,11 @@ impl Case {
             }
             _ => request != "insert",
         }
+    }
+
+    /// How many of its faults a request was to meet and none did.
+    pub(crate) fn unmet(&self, report: &Report) -> usize {
+        self.faults.len() - report.met.len()
     }
 
     /// Whether the primary changes, also if the call has no message that meets it.
@@ -349,6 +379,7 @@ impl Case {
             others,
             is_repeat,
             has_time_passed: self.adversary.passes_time(),
+            may_be_short: self.faults.len() > 1 || self.faults.iter().any(|it| it.lasts()),
             before,
             after,
             seen: answer.as_ref().ok(),
@@ -398,6 +429,7 @@ impl Default for Report {
         Self {
             wrong: Vec::new(),
             slow: Vec::new(),
+            is_adversary_late: false,
             took: Duration::ZERO,
             answer: Ok(()),
             met: Vec::new(),

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     forge,
     proxy::{Shared, pause},
-    schedule::{Fault, Place},
+    schedule::{Fault, Place, Timeout},
     undo::run_and_undo,
     wire::{Command, Message},
 };
@@ -82,6 +82,7 @@ impl<'a> Connection<'a> {
         mut from_client: OwnedReadHalf,
         mut to_server: OwnedWriteHalf,
     ) -> io::Result<()> {
+        let mut is_new = true;
         loop {
             let mut message = match Message::read(&mut from_client).await {
                 Ok(message) => message,
@@ -99,6 +100,14 @@ impl<'a> Connection<'a> {
             self.is_monitor
                 .fetch_or(command.is_monitor(), Ordering::Relaxed);
             self.shared.outlast_silence().await?;
+            if std::mem::take(&mut is_new) {
+                let fault = self.shared.agenda().meet_handshake();
+                match fault {
+                    Some(Fault::HelloReset | Fault::HandshakeReset) => return Err(aborted()),
+                    Some(_) => pause(Timeout::Connection.passed()).await,
+                    None => {}
+                }
+            }
             if !command.is_check() {
                 self.shared.outlast_adversary().await;
                 self.shared.outlast_silence().await?;
@@ -173,6 +182,12 @@ impl<'a> Connection<'a> {
             }
             Fault::ResetBefore => {
                 self.shared.strike().await;
+                return Err(aborted());
+            }
+            Fault::HelloReset | Fault::HelloLate | Fault::HandshakeReset | Fault::HandshakeLate => {
+                self.shared.strike().await;
+                let skip = fault.handshake();
+                self.shared.agenda().handshake = skip.map(|skip| (skip, fault));
                 return Err(aborted());
             }
             Fault::RequestLate(arrival) => {

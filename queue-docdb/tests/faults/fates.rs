@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
 
 use futures::future;
 use queue_api::{Error, ErrorKind, Result};
-use queue_conformance::record::{Call as RecordedCall, Operation, judge};
+use queue_conformance::record::{Call as RecordedCall, Millis, Operation, judge};
 use tokio::{runtime::Builder, sync::Semaphore, time::timeout};
 
 use crate::{
@@ -73,6 +73,23 @@ fn combinations(fate: Fate, call: Call, at: usize, share: Share) -> Vec<(Fault, 
     }
 }
 
+/// Runs a case, and again if it failed without a reason: at last alone.
+async fn explore_one(fate: Fate, case: &Case, permits: &Semaphore) -> Outcome {
+    let mut outcome = Outcome::default();
+    for at_a_time in [PERMITS, PERMITS, PERMITS, crate::AT_A_TIME] {
+        let permits = permits.acquire_many(at_a_time).await;
+        let _permits = permits.expect("it is not closed");
+        let why = std::mem::take(&mut outcome.why);
+        outcome = replay(fate, case).await;
+        outcome.why.extend(why);
+        if outcome.slow.is_empty() {
+            break;
+        }
+    }
+    outcome.why.append(&mut outcome.slow);
+    outcome
+}
+
 /// Runs all cases of a call. Returns how many met their request, and what was wrong.
 pub(crate) async fn explore(
     fate: Fate,
@@ -94,9 +111,7 @@ pub(crate) async fn explore(
             })
         });
         let outcomes = cases.map(async |case| {
-            let permits = permits.acquire_many(PERMITS).await;
-            let _permits = permits.expect("it is not closed");
-            let Outcome { is_met, why } = replay(fate, &case).await;
+            let Outcome { is_met, why, .. } = explore_one(fate, &case, permits).await;
             let wrong = (!why.is_empty()).then(|| {
                 let command = replay_command(format!("{fate}/{case}"));
                 format!("{command}\n{}", why.join("\n"))
@@ -126,16 +141,18 @@ pub(crate) fn parse(name: &str) -> Option<(Fate, Case)> {
 /// Runs one case.
 pub(crate) async fn replay(fate: Fate, case: &Case) -> Outcome {
     run(fate, case).await.unwrap_or_else(|error| Outcome {
-        is_met: false,
-        why: vec![format!("an undisturbed call failed: {error:?}")],
+        slow: vec![format!("an undisturbed call failed: {error:?}")],
+        ..Outcome::default()
     })
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Whether the call had this request.
     pub(crate) is_met: bool,
     pub(crate) why: Vec<String>,
+    /// What is wrong, unless the machine was too busy.
+    pub(crate) slow: Vec<String>,
 }
 
 /// One case. The process is on its own clock, which stands still while it is suspended.
@@ -159,6 +176,15 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
         Fate::RuntimeDropped => scene.drop_runtime(&mut why).await?,
         Fate::Killed | Fate::Suspended => {
             let told = scene.child(fate, &mut why).await;
+            if let Err(error) = &told
+                && error.kind() == io::ErrorKind::TimedOut
+            {
+                why.push("the process hangs".to_owned());
+                return Ok(Outcome {
+                    why,
+                    ..Outcome::default()
+                });
+            }
             told.map_err(|error| failed(&error))?
         }
     };
@@ -167,6 +193,9 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
     drain(case.call, &scene.other, &mut why).await?;
     let mut all = record(&scene.world.events());
     all.extend(calls);
+    if case.call == Call::Transaction {
+        all.extend(late_claims(&all));
+    }
     why.extend(judge(&all).iter().map(ToString::to_string));
     // Of a process that is gone, a request may still be on its way.
     match why.is_empty() && fate == Fate::Suspended && !case.call.is_first() {
@@ -176,7 +205,33 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
     Ok(Outcome {
         is_met: !met.is_empty(),
         why,
+        slow: Vec::new(),
     })
+}
+
+/// A transaction that is left open holds messages. A claim that waits for it may be carried out after its
+/// lease call has returned with others.
+fn late_claims(calls: &[RecordedCall]) -> Vec<RecordedCall> {
+    let late_claim = |call: &RecordedCall| {
+        let Operation::Lease {
+            visibility,
+            answer: Some(_),
+        } = call.operation
+        else {
+            return None;
+        };
+        Some(RecordedCall {
+            by: format!("{}, late", call.by),
+            ended: None,
+            clock_to: Millis::MAX,
+            operation: Operation::Lease {
+                visibility,
+                answer: None,
+            },
+            ..call.clone()
+        })
+    };
+    calls.iter().filter_map(late_claim).collect()
 }
 
 struct Scene<'a> {
@@ -223,7 +278,7 @@ impl Scene<'_> {
             }
             Fate::Suspended if is_met => {
                 child.suspend();
-                let _ = self.case.adversary.make(&self.adversary).await;
+                self.move_adversary().await;
                 if timeout == SHORT {
                     pause(SHORT + SHORT / 5).await;
                 }
@@ -250,9 +305,14 @@ impl Scene<'_> {
 
     /// The adversary moves, and the request goes on.
     async fn go_on(&self) {
-        // Errors are as good as answers.
-        let _ = self.case.adversary.make(&self.adversary).await;
+        self.move_adversary().await;
         self.proxy.go_on();
+    }
+
+    async fn move_adversary(&self) {
+        let case = self.case;
+        // Errors are as good as answers.
+        let _ = case.adversary.make(case.call, &self.adversary).await;
     }
 
     async fn drop_runtime(&self, why: &mut Vec<String>) -> Result<Vec<RecordedCall>> {

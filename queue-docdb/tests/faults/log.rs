@@ -19,6 +19,8 @@ use queue_conformance::record::{Millis, Moment, ReceiptAction, moment};
 use queue_docdb::DocDbBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::Seen;
+
 /// The visibility timeout of all messages.
 pub(crate) const VISIBILITY: Duration = NewMessage::DEFAULT_VISIBILITY_TIMEOUT;
 
@@ -70,6 +72,8 @@ pub(crate) enum What {
     Delete {
         is_answered: bool,
     },
+    /// What a call that changes nothing has seen.
+    Read(Option<Seen>),
 }
 
 /// A call.
@@ -95,6 +99,7 @@ impl Event {
             What::Settle { answer, .. } => answer.is_some(),
             What::Purge { answer, .. } | What::Redrive { answer } => answer.is_some(),
             What::Delete { is_answered } => *is_answered,
+            What::Read(answer) => answer.is_some(),
         }
     }
 }
@@ -308,6 +313,12 @@ impl Party {
     pub(crate) async fn ack(&self, leased: Vec<Leased>) -> Result<Vec<LeaseOutcome>> {
         let uses = leased.into_iter().map(|it| (it, ReceiptAction::Ack));
         self.settle(uses.collect()).await
+    }
+
+    /// Logs a call that changes nothing.
+    pub(crate) async fn read(&self, call: impl Future<Output = Result<Seen>>) -> Result<Seen> {
+        let what = |answer: Option<&Seen>| What::Read(answer.cloned());
+        self.log(call, what).await
     }
 
     pub(crate) async fn purge(&self, purged: Purge) -> Result<u64> {

@@ -29,7 +29,7 @@ const TURNED_AWAY: Fault = Fault::Error {
 };
 
 /// How many second faults are drawn for each request and first fault.
-const SECONDS: usize = 8;
+const SECONDS: usize = 7;
 
 /// A request of a call by a client.
 struct Point<'a> {
@@ -49,7 +49,7 @@ pub(crate) fn cases(
     let mut rng = Rng::with_seed(seed ^ (call as u64) << 32);
     let planned = match share {
         Share::Quick => quick(call, &points, &mut rng),
-        Share::All => all(&points, &mut rng),
+        Share::All => all(call, &points, &mut rng),
     };
     of_call(call, planned)
 }
@@ -73,8 +73,7 @@ pub(crate) fn failovers(
             fitting.truncate(1);
         }
         for point in fitting {
-            let drawn = ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
-            let both = [Adversary::Nothing, drawn];
+            let both = [Adversary::Nothing, drawn(call, &mut rng)];
             let some = match share {
                 Share::Quick => &both[rng.usize(..2)..][..1],
                 Share::All => &both,
@@ -101,9 +100,8 @@ fn points(requests: &[(ClientKind, Vec<Request>)]) -> Vec<Point<'_>> {
 
 /// Each once.
 fn of_call(call: Call, planned: Vec<Planned>) -> Vec<Case> {
-    let fitting = planned.into_iter();
-    let fitting = fitting.filter(|(_, _, adversary)| call.fits(*adversary));
-    let cases = fitting.map(|(point, faults, adversary)| Case {
+    let cases = planned.into_iter();
+    let cases = cases.map(|(point, faults, adversary)| Case {
         call,
         client: point.client,
         at: point.at,
@@ -120,8 +118,14 @@ fn known_faults() -> Vec<Fault> {
     Fault::plain().chain(Fault::errors(&CODES)).collect()
 }
 
-fn adversaries() -> impl Iterator<Item = Adversary> {
-    ADVERSARIES.into_iter().map(|(adversary, _)| adversary)
+fn adversaries(call: Call) -> Vec<Adversary> {
+    let all = ADVERSARIES.into_iter().map(|(adversary, _)| adversary);
+    all.filter(|it| call.fits(*it)).collect()
+}
+
+fn drawn(call: Call, rng: &mut Rng) -> Adversary {
+    let all = adversaries(call);
+    all[rng.usize(..all.len())]
 }
 
 /// Each kind of fault at a drawn request: alone in one call, and in the next one with an adversary and
@@ -145,10 +149,11 @@ fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<
             continue;
         }
         if rest.is_empty() {
-            rest.extend(adversaries().filter(|it| *it != Adversary::Nothing));
+            rest = adversaries(call);
+            rest.retain(|it| *it != Adversary::Nothing);
             rng.shuffle(&mut rest);
         }
-        if rng.bool() {
+        if rng.bool() && !fault.lasts() {
             let second = known_faults();
             faults.push(second[rng.usize(..second.len())]);
         }
@@ -157,6 +162,11 @@ fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<
     // One silent connection may only cost a part of a call, whichever command it meets.
     let own = points.iter().filter(|it| it.client == ClientKind::Own);
     cases.extend(own.map(|point| (point, vec![Fault::ReplyLost], Adversary::Nothing)));
+    // Another producer may come in between any two requests of an enqueue.
+    if call.fits(Adversary::SameIds) {
+        let own = points.iter().filter(|it| it.client == ClientKind::Own);
+        cases.extend(own.map(|point| (point, vec![Fault::Pause], Adversary::SameIds)));
+    }
     // A driver that repeats a command by itself reports only the second error.
     let handed_in = points.iter().filter(|it| it.client == ClientKind::HandedIn);
     let twice = vec![Fault::ResetAfter, TURNED_AWAY];
@@ -165,41 +175,48 @@ fn quick<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<
         .into_iter()
         .filter(|it| codes::is_retryable(*it));
     let own = passing.skip(call as usize).step_by(CALLS.len());
-    cases.extend(own.filter_map(|code| draw(&[code], points, rng)));
+    cases.extend(own.filter_map(|code| draw(call, &[code], points, rng)));
     cases
 }
 
 /// One of the errors of these codes, at one of the requests.
-fn draw<'a>(codes: &[i32], points: &'a [Point<'a>], rng: &mut Rng) -> Option<Planned<'a>> {
+fn draw<'a>(
+    call: Call,
+    codes: &[i32],
+    points: &'a [Point<'a>],
+    rng: &mut Rng,
+) -> Option<Planned<'a>> {
     let errors = Fault::errors(codes);
     let fitting: Vec<(&Point, Fault)> = errors
         .flat_map(|fault| points.iter().map(move |point| (point, fault)))
         .filter(|(point, fault)| fault.fits(point.request))
         .collect();
     let (point, fault) = *fitting.get(rng.usize(..fitting.len().max(1)))?;
-    let adversary = ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
-    Some((point, vec![fault], adversary))
+    Some((point, vec![fault], drawn(call, rng)))
 }
 
 /// Each known fault with each adversary at each request; each code at a drawn request and
 /// place; and drawn faults after each of them, with drawn adversaries.
-fn all<'a>(points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
+fn all<'a>(call: Call, points: &'a [Point<'a>], rng: &mut Rng) -> Vec<Planned<'a>> {
     let mut cases = Vec::new();
-    let drawn = |rng: &mut Rng| ADVERSARIES[rng.usize(..ADVERSARIES.len())].0;
     let known = known_faults();
     for point in points {
         for fault in Fault::plain().filter(|fault| fault.fits(point.request)) {
-            cases.extend(adversaries().map(|adversary| (point, vec![fault], adversary)));
+            let adversaries = adversaries(call).into_iter();
+            cases.extend(adversaries.map(|adversary| (point, vec![fault], adversary)));
+            if fault.lasts() {
+                continue;
+            }
             for _ in 0..SECONDS {
                 let second = known[rng.usize(..known.len())];
-                cases.push((point, vec![fault, second], drawn(rng)));
+                cases.push((point, vec![fault, second], drawn(call, rng)));
             }
         }
         let errors = Fault::errors(&CODES).filter(|fault| fault.fits(point.request));
-        cases.extend(errors.map(|fault| (point, vec![fault], drawn(rng))));
+        cases.extend(errors.map(|fault| (point, vec![fault], drawn(call, rng))));
     }
     for code in codes::all() {
-        cases.extend(draw(&[code], points, rng));
+        cases.extend(draw(call, &[code], points, rng));
     }
     cases
 }

@@ -147,6 +147,7 @@ impl Proxy {
             let mut agenda = self.shared.agenda();
             agenda.faults.clear();
             agenda.lasting = None;
+            agenda.handshake = None;
             (std::mem::take(&mut agenda.met), agenda.held)
         };
         self.go_on();
@@ -170,6 +171,18 @@ impl Proxy {
     /// The requests since the proxy was armed.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.agenda().seen.clone()
+    }
+
+    /// Waits until there were so many.
+    pub(crate) async fn outlast_requests(&self, count: usize) {
+        while self.shared.agenda().seen.len() < count {
+            pause(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Whether the client has gone on before the adversary had moved.
+    pub(crate) fn is_adversary_late(&self) -> bool {
+        self.shared.agenda().is_adversary_late
     }
 }
 
@@ -250,6 +263,7 @@ impl Shared {
         let moved = turn.wait_for(|turn| *turn != Turn::Adversary);
         let is_late = timeout(LONGEST_HOLD, moved).await.is_err();
         if is_late {
+            self.agenda().is_adversary_late = true;
             self.turn.send_replace(Turn::AfterTheAdversary);
         }
     }

@@ -1,11 +1,17 @@
 //! The log of a case as a record for the judge of recorded histories.
 
-use queue_api::{EnqueueOutcome, LeaseOutcome, Purge};
-use queue_conformance::record::{Call, ManageCall, Millis, Operation, RecordedDelivery};
+use queue_api::{DeadReason, EnqueueOutcome, LeaseOutcome, Purge};
+use queue_conformance::record::{
+    Call, ManageCall, Millis, Operation, RecordedDelivery, RecordedMessage, RecordedStats,
+};
 
-use crate::log::{Event, Leased, VISIBILITY, What};
+use crate::{
+    calls::Seen,
+    log::{Event, Leased, VISIBILITY, What},
+    look::Dead,
+};
 
-/// The record of these calls. Counts are judged elsewhere, from what is left.
+/// The record of these calls. Counts are judged elsewhere, too, from what is left.
 pub(crate) fn record(events: &[Event]) -> Vec<Call> {
     events.iter().flat_map(calls).collect()
 }
@@ -83,7 +89,43 @@ fn operations(event: &Event) -> Vec<Operation> {
             let answered = *is_answered;
             vec![manage(ManageCall::Delete { answered })]
         }
+        What::Read(answer) => answer.iter().filter_map(read).map(manage).collect(),
     }
+}
+
+fn read(seen: &Seen) -> Option<ManageCall> {
+    let message = |payload: &str, attempts, exhausted| RecordedMessage {
+        id: name(payload),
+        attempts,
+        exhausted,
+    };
+    Some(match seen {
+        Seen::Nothing => return None,
+        Seen::Peeked(live) | Seen::Listed(live) => {
+            let live = live
+                .iter()
+                .map(|(payload, live)| message(payload, live.attempts, false));
+            let live = Some(live.collect());
+            match seen {
+                Seen::Peeked(_) => ManageCall::Peek(live),
+                _ => ManageCall::Messages(live),
+            }
+        }
+        Seen::Dead(dead) => {
+            let letter = |(payload, dead): (&String, &Dead)| {
+                let is_exhausted = dead.reason == DeadReason::AttemptsExhausted;
+                message(payload, dead.attempts, is_exhausted)
+            };
+            ManageCall::DeadLetters(Some(dead.iter().map(letter).collect()))
+        }
+        Seen::Stats(stats) => ManageCall::Stats(Some(RecordedStats {
+            ready: stats.ready,
+            delayed: stats.delayed,
+            leased: stats.leased,
+            dead: stats.dead,
+        })),
+        Seen::IsListed(is_listed) => ManageCall::List(Some(*is_listed)),
+    })
 }
 
 const QUEUE: &str = "q";

@@ -31,6 +31,16 @@ pub(crate) enum Fault {
     ResetBefore,
     /// The request is carried out, and the connection ends instead of a reply.
     ResetAfter,
+    /// The connection ends before the request has arrived. The monitor makes a new one, whose handshake
+    /// ends it again.
+    HelloReset,
+    /// The same, and the reply to that handshake is later than the monitor waits.
+    HelloLate,
+    /// The connection ends before the request has arrived. When the monitor has looked, the handshake of the
+    /// next connection ends that, too.
+    HandshakeReset,
+    /// The same, and the reply to that handshake is late.
+    HandshakeLate,
     /// The connection ends, and the request arrives later.
     RequestLate(Arrival),
     /// The reply comes after this timeout has passed.
@@ -123,13 +133,17 @@ const PLACES: [(Place, &str); 6] = [
     (Place::Concern, "concern"),
 ];
 
-const PLAIN: [(Fault, &str); 23] = [
+const PLAIN: [(Fault, &str); 27] = [
     (Fault::Pause, "pause"),
     (Fault::PauseAfter, "pause_after"),
     (Fault::RequestLost, "request_lost"),
     (Fault::ReplyLost, "reply_lost"),
     (Fault::ResetBefore, "reset_before"),
     (Fault::ResetAfter, "reset_after"),
+    (Fault::HelloReset, "hello_reset"),
+    (Fault::HelloLate, "hello_late"),
+    (Fault::HandshakeReset, "handshake_reset"),
+    (Fault::HandshakeLate, "handshake_late"),
     (Fault::RequestLate(Arrival::BeforeNext), "request_late"),
     (
         Fault::RequestLate(Arrival::BeforeSecond),
@@ -280,6 +294,15 @@ impl Fault {
         matches!(self, Self::RequestLost | Self::ReplyLost)
     }
 
+    /// How many new connections are made before the one whose handshake meets it, if any does.
+    pub(crate) fn handshake(self) -> Option<usize> {
+        match self {
+            Self::HelloReset | Self::HelloLate => Some(0),
+            Self::HandshakeReset | Self::HandshakeLate => Some(1),
+            _ => None,
+        }
+    }
+
     /// Whether it lasts until the call has ended.
     pub(crate) fn lasts(self) -> bool {
         matches!(self, Self::Gone | Self::NoMajority | Self::Refusing(_))
@@ -312,6 +335,7 @@ impl Fault {
                 format!("error {}", name.map_or("", |(_, name)| name))
             }
             Self::ReplyLate(_) => "late".to_owned(),
+            _ if self.handshake().is_some() => "handshake".to_owned(),
             plain => plain.to_string(),
         }
     }

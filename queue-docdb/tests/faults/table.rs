@@ -27,12 +27,20 @@ pub(crate) struct Table {
     calls: BTreeMap<String, Row>,
     faults: BTreeMap<String, Row>,
     all: Row,
-    /// How often a case took too long or failed without a reason, on a busy machine.
-    pub(crate) slow: usize,
+    /// How often a case was run again: it took too long or failed without a reason, or the adversary was
+    /// late, on a busy machine.
+    pub(crate) repeated: usize,
+    /// Cases whose call did not meet its first fault, or only that.
+    unmet: [usize; 2],
+    adversaries_late: usize,
 }
 
 impl Table {
     pub(crate) fn add(&mut self, case: &Case, report: &Report) {
+        if case.unmet(report) > 0 {
+            self.unmet[report.met.len().min(1)] += 1;
+        }
+        self.adversaries_late += usize::from(report.is_adversary_late);
         let call = self.calls.entry(case.call.to_string()).or_default();
         call.add(case, report);
         let classes: Vec<String> = case.faults.iter().map(|fault| fault.class()).collect();
@@ -92,6 +100,16 @@ impl fmt::Display for Table {
             }
             writeln!(f, "| all |{}\n", self.all)?;
         }
-        writeln!(f, "{} cases were too slow and were run again", self.slow)
+        let Self {
+            repeated,
+            unmet: [first, second],
+            adversaries_late,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "first fault not met: {first}, second not met: {second}, adversary late: \
+             {adversaries_late}, run again: {repeated}"
+        )
     }
 }
