@@ -28,14 +28,14 @@ pub(crate) const STOPPED: Duration = Duration::from_secs(1);
 
 /// A search for await points ends after so many calls in a row that were not stopped, if no call has
 /// passed one. It misses a last point if each of these calls passed exactly one: with a probability of
-/// at most 2^-8, and that only if calls pass half of all points.
-const FEW: usize = 8;
+/// at most 2^-6, and that only if calls pass half of all points.
+const FEW: usize = 6;
 
 /// The same after a call that has passed a point, because the store answered before the client looked.
 /// Of 1900 acks and enqueues on MongoDB, 113 passed all of theirs, with two processors and 27 busy
 /// threads beside. If each point is passed as often, the last of ten points is missed with a probability
-/// of 0.46^24, which is less than one in ten million.
-const MANY: usize = 24;
+/// of 0.46^18, which is less than one in a million.
+const MANY: usize = 18;
 
 /// How often two threads race. A backend that reads under one lock and writes under the next was caught
 /// in one round of 260 on average, with two processors and fourteen busy threads beside. So all rounds
