@@ -197,8 +197,9 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
         all.extend(late_claims(&all));
     }
     why.extend(judge(&all).iter().map(ToString::to_string));
-    // Of a process that is gone, a request may still be on its way.
-    match why.is_empty() && fate == Fate::Suspended && !case.call.is_first() {
+    // A request of a call without an answer may still be on its way.
+    let is_quiet = all.iter().all(|call| call.ended.is_some());
+    match why.is_empty() && is_quiet && !case.call.is_first() {
         true => server.give_back(database),
         false => server.drop_database(&database).await,
     }

@@ -2,398 +2,282 @@
 
 use std::collections::BTreeSet;
 
+use mongodb::bson::Uuid;
 use stateright::{Model, Property};
 
-use crate::{
-    calls::uses::Use,
-    database::{Database, Doc, Message, Statement},
-    document::{
-        entry::{Action, Millis},
-        receipt::ParsedReceipt,
-    },
-    protocol::{Answer, Done, Fact, Request, Stop, Wire, new_doc},
-    runs::{Bug, Limits, Op, Run},
-};
+use crate::Run;
+use crate::calls::uses::{self, Use};
+use crate::document::entry::{Action, Entry, Millis, Part};
+use crate::document::receipt::ParsedReceipt;
+use crate::protocol::{Answer, Wire, new_doc};
+use crate::store::written::Trace;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct State {
-    now: Millis,
+    pub(crate) now: Millis,
     /// What the primary has, and what is left of it after a failover.
-    primary: Database,
-    majority: Database,
+    pub(crate) primary: Database,
+    pub(crate) majority: Database,
     /// Statements whose senders have given up. Each may arrive, or not.
-    late: Vec<Statement>,
+    pub(crate) late: Vec<Statement>,
     processes: Vec<Process>,
-    left: Limits,
-    told: BTreeSet<Told>,
+    /// What is left of `Run::limits`.
+    left: Vec<u8>,
+    /// What calls have denied. It must not happen later.
+    ruled_out: BTreeSet<Event>,
     /// The line of the contract that is broken.
     pub(crate) broken: Option<&'static str>,
 }
 
+/// What a failover may undo.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Process {
-    /// How many calls it has begun.
-    calls: usize,
-    /// The leases that it was told.
-    held: Vec<Held>,
-    call: Option<Call>,
+pub(crate) struct Database {
+    pub(crate) docs: Vec<Doc>,
+    happened: BTreeSet<Event>,
 }
-
-/// A receipt, and until when the lease lasts.
-pub(crate) type Held = (ParsedReceipt, Millis);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Call {
-    pub(crate) id: u8,
-    pub(crate) op: Op,
-    /// Of each entry.
-    pub(crate) uses: Vec<Vec<Use>>,
-    pub(crate) answers: Vec<Answer>,
-    request: Request,
-    /// Whether the statements matched that are carried out.
-    hits: Vec<bool>,
-    /// What a majority had at some time since it began: message ids that an enqueue may call
-    /// duplicates, or places in the call of receipts that were lost.
-    had: BTreeSet<usize>,
+pub(crate) struct Doc {
+    pub(crate) id: Uuid,
+    /// The insert that made it. Without an index on `ids`, a field of the document.
+    pub(crate) born: u8,
+    /// 0: it is not inserted yet.
+    pub(crate) rev: i64,
+    /// The message ids by number, also of those that are gone.
+    pub(crate) ids: Vec<usize>,
+    pub(crate) entry: Entry,
 }
 
-/// What calls have answered. Messages are by insert and number, receipts by call and place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Told {
-    Stored(Message),
-    Acked(Message),
-    Lost((u8, usize)),
+pub(crate) enum Event {
+    /// An insert stored its messages.
+    Stored(u8),
+    /// The server refused an insert of this call, because another message has this id.
+    Refused(u8, usize),
+    /// A claim took a message: the nonce, the entry, and the message's number in it.
+    Claimed(Uuid, Uuid, usize),
+    /// A use of a receipt took effect: the index of the use.
+    Applied(usize),
 }
 
+/// A statement of a command. It concerns one document, and is carried out in one step. An insert matches if
+/// no document has one of its ids. Others match the revision, as `are_at` of `write.rs` does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Statement {
+    /// As the call has found it, or as it inserts it.
+    pub(crate) doc: Doc,
+    /// If no message is left, it is deleted.
+    pub(crate) to: Entry,
+    pub(crate) added: i64,
+    pub(crate) trace: Trace,
+    pub(crate) uses: Vec<Use>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Process {
+    /// How many calls it has ended.
+    calls: usize,
+    /// The receipts that it was told.
+    pub(crate) held: Vec<ParsedReceipt>,
+    pub(crate) call: Option<&'static str>,
+    pub(crate) answers: Vec<Answer>,
+}
+
+/// The first three have limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Kind {
     Tick,
+    /// The answer of a command is lost. Statements that are not carried out may be later, or never. A process
+    /// that makes no more steps has crashed.
+    Lose,
     /// Another member becomes the primary. What no majority has is rolled back.
     Failover,
     /// A statement arrives whose sender has given up.
-    Arrive(usize),
-    /// A process begins a call: which of those that it may make, and with which of its receipts.
-    Begin(usize, usize, usize),
-    /// A request of a process is carried out, of several statements the next one.
-    Go(usize, Fault),
+    Arrive,
+    /// A request is carried out, of several statements the next one.
+    Go,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    None,
-    /// The statement is carried out. The answer is lost.
-    ReplyLost,
-    /// The caller gives up. What is not carried out may be, at any time.
-    Late,
-    /// The same, because the process dies.
-    Crash,
-}
-
-impl Call {
-    fn remember(&mut self, majority: &Database) {
-        let uses = self.uses.iter().flatten();
-        let find = |each: &Use| majority.doc(each.receipt.entry)?.leased(&each.receipt);
-        let lost = uses.filter(|each| find(each).is_none());
-        self.had.extend(lost.map(|each| each.index));
-        if let Op::Enqueue(entries) = &self.op {
-            let others = majority.docs.iter().filter(|it| it.born / 4 != self.id);
-            let others: Vec<&Doc> = others.collect();
-            let is_held = |id: &&usize| others.iter().any(|doc| doc.holds(**id));
-            self.had.extend(entries.iter().flatten().filter(is_held));
+impl Event {
+    /// The line that is broken if it happens or is told, and must not, or if it is wrongly denied.
+    fn line(self, is_told: bool) -> &'static str {
+        match self {
+            Self::Stored(_) => "E2, E1: an insert stored twice, or was said to store and did not",
+            Self::Refused(..) => "E2: a duplicate that the server did not refuse",
+            Self::Claimed(..) => "L1: a lease was taken or delivered, and must not have been",
+            Self::Applied(_) if is_told => "A4, A2: a lost receipt took effect, or was said to",
+            Self::Applied(_) => "A3: a good receipt was said to be lost",
         }
+    }
+}
+
+impl Doc {
+    pub(crate) fn has(&self, id: usize) -> bool {
+        self.entry.numbers().iter().any(|n| self.ids[*n] == id)
+    }
+
+    pub(crate) fn is_good(&self, receipt: &ParsedReceipt) -> bool {
+        let lease = self.entry.part(receipt.number).and_then(Part::lease);
+        self.id == receipt.entry && lease == Some(receipt.nonce)
+    }
+}
+
+impl Statement {
+    /// What happens if it matches, and what does not. Its call may then tell that.
+    pub(crate) fn events(&self) -> Vec<(Event, bool)> {
+        let Doc { born, rev, .. } = self.doc;
+        let mut events = Vec::from_iter((rev == 0).then_some((Event::Stored(born), true)));
+        if let Trace::Claim(nonce) = self.trace {
+            let parts = self.to.parts.iter().filter(|it| it.lease() == Some(nonce));
+            let claimed = |number: &usize| (Event::Claimed(nonce, self.doc.id, *number), true);
+            events.extend(parts.flat_map(|part| &part.numbers).map(claimed));
+        }
+        for (index, outcome) in uses::decide(&self.doc.entry, &self.uses).1 {
+            events.push((Event::Applied(index), outcome.is_applied()));
+        }
+        events
     }
 }
 
 impl State {
-    /// A majority has all that the primary has, so a write is answered.
-    fn commit(&mut self) {
-        self.majority = self.primary.clone();
-    }
-
-    fn carry_out(&mut self, statement: &Statement, run: &Run) -> bool {
-        let matched = self.primary.carry_out(statement, run.bug);
-        self.broken = self.broken.or(matched.err());
-        matched.unwrap_or(true)
-    }
-
-    fn begin(&mut self, run: &Run, index: usize, op: &Op, choice: usize) -> Option<()> {
-        let process = &mut self.processes[index];
-        let (held, action) = match op {
-            Op::All(action) if choice == 0 => (process.held.clone(), Some(action)),
-            Op::One(action) => (vec![*process.held.get(choice)?], Some(action)),
-            _ if choice > 0 => return None,
-            _ => (Vec::new(), None),
-        };
-        if action.is_some() && held.is_empty() {
-            return None;
+    /// Carries out a statement. Returns whether it matched.
+    pub(crate) fn carry_out(&mut self, it: &Statement, bug: &str) -> bool {
+        let (now, Database { docs, happened }) = (self.now, &mut self.primary);
+        let is_insert = it.doc.rev == 0;
+        let is_held = |id: &&usize| is_insert && docs.iter().any(|doc| doc.has(**id));
+        let held: Vec<usize> = it.doc.ids.iter().filter(is_held).copied().collect();
+        let is_seen = |doc: &Doc| doc.rev == it.doc.rev || bug == "GuardWithoutRev";
+        let is_it = |doc: &Doc| doc.id == it.doc.id && is_seen(doc);
+        let at = docs.iter().position(is_it);
+        if !held.is_empty() || at.is_none() != is_insert {
+            let by = it.doc.born / 4;
+            happened.extend(held.into_iter().map(|id| Event::Refused(by, id)));
+            return false;
         }
-        if !matches!(action, Some(Action::Extend { .. })) {
-            process.held.retain(|it| !held.contains(it));
-        }
-        let mut uses: Vec<Vec<Use>> = Vec::new();
-        for (index, (held, _)) in held.into_iter().enumerate() {
-            let action = action?.clone();
-            let each = Use {
-                index,
-                receipt: held,
-                action,
+        let mut doc = it.doc.clone();
+        (doc.rev, doc.entry) = (doc.rev + it.added, it.to.clone());
+        let before = at.map_or(doc.clone(), |at| docs.remove(at));
+        docs.extend(Some(doc).filter(|doc| !doc.entry.is_gone()));
+        docs.sort_by_key(|doc| doc.born);
+        let is_good = |each: &&Use| before.is_good(&each.receipt);
+        for (event, _) in it.events().into_iter().filter(|it| it.1) {
+            let is_right = match event {
+                Event::Claimed(.., n) => before.entry.part(n).is_some_and(|it| it.is_ready(now)),
+                Event::Applied(at) => it.uses.iter().filter(is_good).any(|it| it.index == at),
+                event => !happened.contains(&event),
             };
-            match uses.iter_mut().find(|it| it[0].receipt.entry == held.entry) {
-                Some(uses) => uses.push(each),
-                None => uses.push(vec![each]),
-            }
+            self.broken = self.broken.or((!is_right).then(|| event.line(true)));
+            happened.insert(event);
         }
-        let mut call = Call {
-            id: (index * 4 + process.calls) as u8,
-            op: op.clone(),
-            uses,
-            answers: Vec::new(),
-            request: Request::Find,
-            hits: Vec::new(),
-            had: BTreeSet::new(),
-        };
-        process.calls += 1;
-        call.remember(&self.majority);
-        self.resume(run, index, call);
-        // It looks as soon as it begins: an earlier beginning only makes more answers true.
-        match self.processes[index].call.as_ref()?.request {
-            Request::Write(_) => Some(()),
-            _ => self.go(run, index, Fault::None),
+        let is_acked = |it: &&Use| it.action == Action::Ack && is_good(it);
+        let acked = it.uses.iter().filter(is_acked).map(|it| it.receipt.number);
+        let mut numbers: Vec<usize> = acked.chain(it.to.numbers()).collect();
+        numbers.sort_unstable();
+        if numbers != before.entry.numbers() {
+            self.broken = Some("A2, A1: a message went without its receipt, or is back");
         }
+        true
     }
 
-    fn resume(&mut self, run: &Run, index: usize, mut call: Call) {
-        match Wire::resume(run, &call) {
-            Err(Stop::Asks(request)) => {
-                (call.request, call.hits) = (request, Vec::new());
-                self.processes[index].call = Some(call);
-            }
-            Err(Stop::Uncertain) => {}
-            Ok(done) => {
-                call.remember(&self.majority);
-                let broken = self.tell(index, &call, done);
-                self.broken = self.broken.or(broken);
-            }
-        }
-    }
-
-    fn go(&mut self, run: &Run, index: usize, fault: Fault) -> Option<()> {
-        let mut call = self.processes[index].call.take()?;
-        let mut answer = Answer {
-            now: self.now,
-            ..Answer::default()
+    /// A call runs up to its next request. Of those before, it has the answers.
+    fn advance(&mut self, run: &Run, index: usize, kind: Kind) -> Option<()> {
+        let mut wire = Wire {
+            run,
+            id: (index * 3 + self.processes[index].calls) as u8,
+            process: self.processes[index].clone(),
+            state: self,
+            kind: Some(kind),
+            read: 0,
+            tries: 0,
         };
-        match (&call.request, fault) {
-            (Request::Write(statements), Fault::None | Fault::ReplyLost) => {
-                call.hits
-                    .push(self.carry_out(&statements[call.hits.len()], run));
-                match (call.hits.len() == statements.len(), fault) {
-                    (true, Fault::None) => {
-                        self.commit();
-                        answer.hits = Some(call.hits.clone());
-                    }
-                    (true, _) => {}
-                    (false, Fault::None) => {
-                        self.processes[index].call = Some(call);
-                        return Some(());
-                    }
-                    // As `Late`, if nothing arrives.
-                    (false, _) => return None,
-                }
-            }
-            (Request::Write(statements), _) => {
-                self.late
-                    .extend(statements[call.hits.len()..].iter().cloned());
-            }
-            (_, Fault::ReplyLost | Fault::Late) => return None,
-            (Request::Find, _) => answer.found = self.primary.docs.clone(),
-            (Request::Confirm(facts), _) => {
-                let is_fact = |(id, fact): &(_, Fact)| match (self.primary.doc(*id), fact) {
-                    (None, Fact::Absent) => true,
-                    (Some(doc), Fact::Born(born)) => doc.born == *born,
-                    (Some(doc), Fact::Rev(rev)) => doc.rev == *rev,
-                    _ => false,
-                };
-                answer.is_fact = facts.iter().all(is_fact) || run.bug == Bug::ConfirmedAfter;
-                if run.bug != Bug::NeverConfirmed {
-                    self.commit();
-                }
+        let told = wire.resume();
+        // Every step carries out a request or loses its answer.
+        wire.kind.is_none().then_some(())?;
+        let mut process = wire.process;
+        for (event, is_told) in told.iter().flatten().copied() {
+            let is_good = |it| self.majority.docs.iter().any(|doc| doc.is_good(it));
+            let is_wrong = match event {
+                Event::Applied(index) if !is_told => is_good(&process.held[index % 8]),
+                _ => is_told && !self.majority.happened.contains(&event),
+            };
+            self.broken = self.broken.or(is_wrong.then(|| event.line(is_told)));
+            self.ruled_out.extend((!is_told).then_some(event));
+            if let (Event::Claimed(nonce, entry, number), true) = (event, is_told) {
+                process.held.push(ParsedReceipt {
+                    nonce,
+                    entry,
+                    number,
+                });
             }
         }
-        if fault == Fault::Crash {
-            let (calls, held, call) = (usize::MAX, Vec::new(), None);
-            self.processes[index] = Process { calls, held, call };
-            return Some(());
+        if told.is_some() {
+            (process.call, process.answers, process.calls) = (None, Vec::new(), process.calls + 1);
         }
-        call.answers.push(answer);
-        self.resume(run, index, call);
+        self.processes[index] = process;
         Some(())
-    }
-
-    /// A call answers. The answer must be true.
-    fn tell(&mut self, index: usize, call: &Call, done: Done) -> Option<&'static str> {
-        let held = &mut self.processes[index].held;
-        held.extend(done.leased);
-        for (born, count) in done.stored {
-            self.told
-                .extend((0..count).map(|number| Told::Stored((born, number))));
-        }
-        if done.duplicates.iter().any(|id| !call.had.contains(id)) {
-            return Some("E2: a duplicate of what the queue did not hold during the call");
-        }
-        let claims = &self.majority.claims;
-        if done.claims.iter().any(|claim| !claims.contains(claim)) {
-            return Some("L1: a lease was delivered that was never taken");
-        }
-        for (index, outcome) in done.outcomes {
-            let each = call.uses.iter().flatten().find(|it| it.index == index)?;
-            let effect = self.majority.effects.get(&(call.id, index));
-            let lease = held.iter_mut().find(|it| it.0 == each.receipt);
-            match (outcome.is_applied(), effect, &each.action) {
-                (false, ..) if !call.had.contains(&index) => {
-                    return Some("A3: a good receipt was said to be lost");
-                }
-                (false, ..) => {
-                    self.told.insert(Told::Lost((call.id, index)));
-                    held.retain(|it| it.0 != each.receipt);
-                }
-                (true, None, _) => {
-                    return Some("A4: a receipt was said to be applied, and was not");
-                }
-                (true, Some(message), Action::Ack) => {
-                    self.told.insert(Told::Acked(*message));
-                }
-                (true, _, Action::Extend { until }) => drop(lease.map(|lease| lease.1 = *until)),
-                (true, ..) => {}
-            }
-        }
-        None
-    }
-
-    /// Which line is broken by what processes were told.
-    fn broken(&self) -> Option<&'static str> {
-        let (primary, majority) = (&self.primary, &self.majority);
-        for told in &self.told {
-            match told {
-                Told::Acked(it) if primary.has(*it) || majority.has(*it) => {
-                    return Some("A1: an acked message is there");
-                }
-                Told::Lost(it) if primary.effects.contains_key(it) => {
-                    return Some("A4: a receipt took effect that was said to be lost");
-                }
-                Told::Stored(it) if !majority.has(*it) && !majority.acked.contains(it) => {
-                    return Some("E1: a stored message is nowhere");
-                }
-                _ => {}
-            }
-        }
-        let mut held = self.processes.iter().flat_map(|process| &process.held);
-        let is_kept = held.all(|(receipt, until)| {
-            let doc = primary.doc(receipt.entry);
-            let at = doc.and_then(|doc| doc.leased(receipt)?.ready_at());
-            *until <= self.now || at >= Some(*until)
-        });
-        (!is_kept).then_some("L1: the database does not know a lease that has not expired")
     }
 }
 
 impl Model for Run {
     type State = State;
-    type Action = Step;
+    /// With the index of a process or of a late statement, and of the call that an idle process begins.
+    type Action = (Kind, usize, usize);
 
     fn init_states(&self) -> Vec<State> {
-        let mut primary = Database::default();
-        let mut told = BTreeSet::new();
+        let mut state = State::default();
         for (born, ids) in (60..).zip(&self.stock) {
-            primary.docs.push(new_doc(born, ids, self));
-            told.extend((0..ids.len()).map(|number| Told::Stored((born, number))));
+            state.primary.docs.push(new_doc(born, ids, 1 << 62, self));
         }
-        vec![State {
-            now: 0,
-            majority: primary.clone(),
-            primary,
-            late: Vec::new(),
-            processes: vec![Process::default(); self.processes.len()],
-            left: self.limits,
-            told,
-            broken: None,
-        }]
+        state.majority = state.primary.clone();
+        state.left.clone_from(&self.limits);
+        state.processes = vec![Process::default(); self.processes.len()];
+        vec![state]
     }
 
-    /// Also steps that cannot be made.
-    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
-        if state.broken.is_some() {
-            return;
-        }
-        steps.extend([Step::Tick, Step::Failover]);
-        steps.extend((0..state.late.len()).map(Step::Arrive));
+    /// Includes steps that cannot be made.
+    fn actions(&self, state: &State, steps: &mut Vec<Self::Action>) {
+        steps.extend([(Kind::Tick, 0, 0), (Kind::Failover, 0, 0)]);
+        steps.extend((0..state.late.len()).map(|index| (Kind::Arrive, index, 0)));
         for (index, process) in state.processes.iter().enumerate() {
-            if process.call.is_some() {
-                let faults = [Fault::None, Fault::ReplyLost, Fault::Late, Fault::Crash];
-                steps.extend(faults.map(|fault| Step::Go(index, fault)));
-                continue;
-            }
-            let calls = self.processes[index].get(process.calls);
-            for call in 0..calls.map_or(0, Vec::len) {
-                let choices = 0..process.held.len().max(1);
-                steps.extend(choices.map(|choice| Step::Begin(index, call, choice)));
-            }
+            let calls = self.processes[index].get(process.calls).map_or(0, Vec::len);
+            let calls = if process.call.is_some() { 1 } else { calls };
+            let kinds = |call| [Kind::Go, Kind::Lose].map(|kind| (kind, index, call));
+            steps.extend((0..calls).flat_map(kinds));
         }
+        steps.retain(|it| state.left.get(it.0 as usize) != Some(&0));
     }
 
-    fn next_state(&self, state: &State, step: Step) -> Option<State> {
-        let mut left = state.left;
-        let limit = match step {
-            Step::Tick => 0,
-            Step::Go(_, Fault::ReplyLost | Fault::Late) => 1,
-            Step::Go(_, Fault::Crash) => 2,
-            Step::Failover => 3,
-            _ => left.len(),
-        };
-        if let Some(left) = left.get_mut(limit) {
-            *left = left.checked_sub(1)?;
+    fn next_state(&self, state: &State, (kind, index, call): Self::Action) -> Option<State> {
+        let mut next = state.clone();
+        if let Some(left) = next.left.get_mut(kind as usize) {
+            *left -= 1;
         }
-        let mut next = State {
-            left,
-            ..state.clone()
-        };
-        match step {
-            Step::Tick => next.now += 1,
-            Step::Failover => {
-                next.primary = next.majority.clone();
-                for index in 0..next.processes.len() {
-                    // A command that has begun ends with an error.
-                    let call = &mut next.processes[index].call;
-                    if let Some(mut call) = call.take_if(|it| !it.hits.is_empty()) {
-                        call.answers.push(Answer::default());
-                        next.resume(self, index, call);
-                    }
-                }
+        match kind {
+            Kind::Tick => next.now += 1,
+            Kind::Failover => next.primary = next.majority.clone(),
+            Kind::Arrive => {
+                let it = next.late.remove(index);
+                next.carry_out(&it, self.bug);
             }
-            Step::Arrive(index) => {
-                let statement = next.late.remove(index);
-                next.carry_out(&statement, self);
+            Kind::Lose | Kind::Go => {
+                let process = &mut next.processes[index];
+                let calls = &self.processes[index][process.calls];
+                process.call.get_or_insert(calls[call]);
+                next.advance(self, index, kind)?;
             }
-            Step::Begin(index, call, choice) => {
-                let calls = &self.processes[index][state.processes[index].calls];
-                next.begin(self, index, &calls[call], choice)?;
-            }
-            Step::Go(index, fault) => next.go(self, index, fault)?,
         }
-        if next.left[3] == 0 {
+        if next.left[Kind::Failover as usize] == 0 {
             // Nothing is rolled back any more.
-            next.commit();
+            next.majority = next.primary.clone();
         }
-        next.late.sort_by_key(|it| (it.call, it.doc.id.bytes()));
-        for call in next.processes.iter_mut().filter_map(|it| it.call.as_mut()) {
-            call.remember(&next.majority);
-        }
-        next.broken = next.broken.or_else(|| next.broken());
+        next.late.sort_by_key(|it| (it.added, it.doc.born));
+        let mut wrong = next.primary.happened.intersection(&next.ruled_out);
+        next.broken = next.broken.or(wrong.next().map(|event| event.line(true)));
         Some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         let holds = |_: &Self, state: &State| state.broken.is_none();
-        vec![Property::always("the contract", holds)]
+        vec![Property::always("contract", holds)]
     }
 }

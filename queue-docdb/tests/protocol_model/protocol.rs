@@ -4,437 +4,348 @@
 use std::collections::HashMap;
 
 use mongodb::bson::Uuid;
-use queue_api::LeaseOutcome;
 
-use crate::{
-    calls::uses::{self, Use},
-    database::{Doc, Guard, Statement},
-    document::{
-        entry::{self, Entry, Fate, Millis, Part},
-        receipt::ParsedReceipt,
-    },
-    model::{Call, Held},
-    runs::{Bug, Op, Run},
-    store::written::{self, Trace, Written},
-};
+use crate::calls::uses::{self, Use};
+use crate::document::entry::{Action, Entry, Fate, Millis, NewLease, Part};
+use crate::model::{Doc, Event, Kind, Process, State, Statement};
+use crate::store::written::{self, Trace, Written};
+use crate::{Run, entries};
 
 /// How often a call decides.
 const TRIES: u8 = 3;
 
-/// How long a lease lasts.
-const VISIBILITY: Millis = 1;
+/// Of a find: the time, and all documents. The caller takes what it asked for. Of another request: whether
+/// the statement matched (a server only says how many), or `None` if the answer is lost.
+pub(crate) type Answer = (Millis, Vec<Doc>, Option<bool>);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Request {
-    /// A find. The model's answer has all documents, and the caller takes what it asked for.
-    Find,
-    /// The statements of a command, or of the two of `compare_and_set`.
-    Write(Vec<Statement>),
-    /// `held_by_majority` of `collection.rs`: a majority write whose filter states facts.
-    Confirm(Vec<(Uuid, Fact)>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Fact {
-    Absent,
-    Born(u8),
-    Rev(i64),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Answer {
-    pub(crate) now: Millis,
-    pub(crate) found: Vec<Doc>,
-    /// Which statements matched. A server only says how many. `None`: the answer is lost.
-    pub(crate) hits: Option<Vec<bool>>,
-    pub(crate) is_fact: bool,
-}
-
-/// What a call returns.
-#[derive(Debug, Default)]
-pub(crate) struct Done {
-    pub(crate) stored: Vec<(u8, usize)>,
-    pub(crate) duplicates: Vec<usize>,
-    pub(crate) leased: Vec<Held>,
-    pub(crate) claims: Vec<([u8; 16], u8)>,
-    pub(crate) outcomes: Vec<(usize, LeaseOutcome)>,
-}
-
-impl Done {
-    /// The write was carried out.
-    fn settle(&mut self, write: &Statement) {
-        let outcomes = write.uses.iter();
-        let outcomes = outcomes.map(|(each, outcome)| (each.index, *outcome));
-        self.outcomes.extend(outcomes);
-    }
-}
-
-pub(crate) enum Stop {
-    Asks(Request),
-    /// `StoreError::Uncertain`, or the error of the last try.
-    Uncertain,
-}
-
-/// A call that runs again from its beginning after each answer, up to its next request.
+/// A call. It runs again from its beginning at each step, and reads the answers that it has. Its functions
+/// return `None` when it waits for the next one.
 pub(crate) struct Wire<'a> {
-    run: &'a Run,
-    call: &'a Call,
-    answers: std::slice::Iter<'a, Answer>,
-    inserts: u8,
-    tries: u8,
-}
-
-/// A value that is only compared.
-pub(crate) fn uuid(number: u8) -> Uuid {
-    Uuid::from_bytes([number; 16])
+    pub(crate) run: &'a Run,
+    pub(crate) state: &'a mut State,
+    pub(crate) process: Process,
+    /// The call's.
+    pub(crate) id: u8,
+    /// What happens to the first request without an answer.
+    pub(crate) kind: Option<Kind>,
+    /// How many answers it has read.
+    pub(crate) read: usize,
+    pub(crate) tries: u8,
 }
 
 /// An entry as `NewEntry::new` makes it.
-pub(crate) fn new_doc(born: u8, ids: &[usize], run: &Run) -> Doc {
-    let fate = Fate::Live { at: 0, lease: None };
-    let numbers = (0..ids.len()).collect();
-    let id = if run.is_keyed() {
-        200 + ids[0] as u8
-    } else {
-        born
+pub(crate) fn new_doc(born: u8, ids: &[usize], rev: i64, run: &Run) -> Doc {
+    let is_keyed = run.name.ends_with("keyed");
+    let id = if is_keyed { ids[0] as u8 } else { born };
+    let part = Part {
+        numbers: (0..ids.len()).collect(),
+        attempts: 0,
+        fate: Fate::Live { at: 0, lease: None },
     };
+    let entry = Entry {
+        parts: vec![part],
+        max_attempts: if run.name == "long_dead" { 1 } else { 9 },
+        count: ids.len(),
+    };
+    let (id, ids) = (Uuid::from_bytes([id; 16]), ids.to_vec());
     Doc {
-        id: uuid(id),
+        id,
         born,
-        rev: i64::from(born) << 40,
-        ids: ids.to_vec(),
-        entry: Entry {
-            parts: vec![Part {
-                numbers,
-                attempts: 0,
-                fate,
-            }],
-            max_attempts: run.max_attempts(),
-            count: ids.len(),
-        },
+        rev,
+        ids,
+        entry,
     }
 }
 
-impl<'a> Wire<'a> {
-    pub(crate) fn resume(run: &'a Run, call: &'a Call) -> Result<Done, Stop> {
-        let answers = call.answers.iter();
-        let mut wire = Self {
-            run,
-            call,
-            answers,
-            inserts: 0,
-            tries: 0,
+impl Wire<'_> {
+    /// Returns what the call tells: what has happened, and what has not. An error tells nothing.
+    pub(crate) fn resume(&mut self) -> Option<Vec<(Event, bool)>> {
+        let call = self.process.call?;
+        let verb = call.trim_end_matches(char::is_numeric);
+        let number = call[verb.len()..].parse().unwrap_or(0);
+        match verb {
+            "ack" => self.settle(&Action::Ack, number),
+            "nack" => self.settle(&Action::Nack { until: 0 }, number),
+            "extend" => self.settle(&Action::Extend { until: 3 }, number),
+            "lease" => self.lease(number),
+            _ => self.enqueue(&entries(call)),
+        }
+    }
+
+    /// `sent`: what may still arrive if the answer is lost. Other requests are repeated until they are
+    /// answered.
+    fn ask(&mut self, sent: &[Statement], go: impl FnOnce(&mut State) -> Answer) -> Option<Answer> {
+        if self.read == self.process.answers.len() {
+            let answer = match self.kind? {
+                Kind::Lose if sent.is_empty() => return None,
+                Kind::Lose => {
+                    self.state.late.extend_from_slice(sent);
+                    Answer::default()
+                }
+                _ => go(self.state),
+            };
+            self.process.answers.push(answer);
+            self.kind = None;
+        }
+        self.read += 1;
+        self.process.answers.get(self.read - 1).cloned()
+    }
+
+    /// `find` of `collection.rs`
+    fn find(&mut self) -> Option<Answer> {
+        if self.run.bug == "ConfirmedBefore" {
+            self.confirm(0, |_| true)?;
+        }
+        let find = |state: &mut State| (state.now, state.primary.docs.clone(), None);
+        self.ask(&[], find)
+    }
+
+    /// `held_by_majority` of `collection.rs`: a majority write whose filter states facts. Returns whether it
+    /// matches this many.
+    fn confirm(&mut self, count: usize, filter: impl Fn(&Doc) -> bool) -> Option<bool> {
+        let bug = self.run.bug;
+        let confirm = |state: &mut State| {
+            if bug != "NeverConfirmed" {
+                state.majority = state.primary.clone();
+            }
+            let matched = state.primary.docs.iter().filter(|doc| filter(doc)).count();
+            let is_fact = matched == count || bug == "ConfirmedAfter";
+            (0, Vec::new(), Some(is_fact))
         };
-        match &call.op {
-            Op::Enqueue(entries) => wire.enqueue(entries),
-            Op::Lease(wanted) => wire.lease(*wanted),
-            Op::All(_) | Op::One(_) => wire.settle(),
+        self.ask(&[], confirm)?.2
+    }
+
+    /// The statements of a command, or of those of `compare_and_set`. Returns which matched, or `None` if the
+    /// answer is lost. A majority has what is answered.
+    fn write(&mut self, all: &[Statement]) -> Option<Option<Vec<bool>>> {
+        let (bug, mut hits) = (self.run.bug, Vec::new());
+        for (done, it) in all.iter().enumerate() {
+            let carry_out = |state: &mut State| {
+                let hit = state.carry_out(it, bug);
+                state.majority = state.primary.clone();
+                (0, Vec::new(), Some(hit))
+            };
+            match self.ask(&all[done..], carry_out)? {
+                (.., Some(hit)) => hits.push(hit),
+                _ => return Some(None),
+            }
         }
-    }
-
-    fn ask(&mut self, request: Request) -> Result<Answer, Stop> {
-        let answer = self.answers.next().cloned();
-        answer.ok_or(Stop::Asks(request))
-    }
-
-    fn find(&mut self) -> Result<Answer, Stop> {
-        if self.run.bug == Bug::ConfirmedBefore {
-            self.ask(Request::Confirm(Vec::new()))?;
-        }
-        self.ask(Request::Find)
-    }
-
-    fn confirm(&mut self, facts: Vec<(Uuid, Fact)>) -> Result<bool, Stop> {
-        let is_early = self.run.bug == Bug::ConfirmedBefore;
-        Ok(facts.is_empty() || is_early || self.ask(Request::Confirm(facts))?.is_fact)
+        Some(Some(hits))
     }
 
     /// `enqueue.rs`
-    fn enqueue(&mut self, entries: &[Vec<usize>]) -> Result<Done, Stop> {
-        let mut done = Done::default();
+    fn enqueue(&mut self, entries: &[Vec<usize>]) -> Option<Vec<(Event, bool)>> {
+        let (bug, mut told) = (self.run.bug, Vec::new());
         let mut open: Vec<Statement> = entries.iter().map(|ids| self.insert(ids)).collect();
         while !open.is_empty() {
-            let Some(hits) = self.ask(Request::Write(open.clone()))?.hits else {
+            let is_stored = |doc: &Doc| open.iter().any(|it| it.doc.born == doc.born);
+            let hits = match self.write(&open)? {
+                Some(hits) => hits,
                 // `has_all`
-                let sent = open.iter().map(|it| (it.doc.id, Fact::Born(it.doc.born)));
-                if self.confirm(sent.collect())? {
-                    let stored = open.iter().map(|it| (it.doc.born, it.doc.ids.len()));
-                    done.stored.extend(stored);
-                    return Ok(done);
-                }
-                self.tries += 1;
-                if self.run.bug == Bug::InsertAgain && self.tries < TRIES {
-                    continue;
-                }
-                return Err(Stop::Uncertain);
+                None if self.confirm(open.len(), is_stored)? => vec![true; open.len()],
+                None if bug == "InsertAgain" => continue,
+                None => return Some(Vec::new()),
             };
-            let mut refused = Vec::new();
+            let (mut refused, id) = (Vec::new(), self.id);
+            let duplicate = |it| (Event::Refused(id, it), true);
             for (it, hit) in open.drain(..).zip(hits) {
-                match it.doc.ids.len() {
-                    count if hit => done.stored.push((it.doc.born, count)),
-                    1 => done.duplicates.extend(it.doc.ids),
-                    _ if self.run.bug == Bug::RefusedIsDuplicate => {
-                        done.duplicates.extend(it.doc.ids);
-                    }
-                    _ => refused.extend(it.doc.ids),
+                match it.doc.ids {
+                    _ if hit => told.extend(it.events()),
+                    ids if ids.len() > 1 && bug != "RefusedIsDuplicate" => refused.extend(ids),
+                    ids => told.extend(ids.into_iter().map(duplicate)),
                 }
             }
+            // `regroup`
             if !refused.is_empty() {
-                open = self.regroup(&refused, &mut done)?;
+                let (_, found, _) = self.find()?;
+                let is_held = |id: &usize| found.iter().any(|doc| doc.has(*id));
+                let (mut held, new): (Vec<_>, Vec<_>) = refused.into_iter().partition(is_held);
+                let size = if held.is_empty() { 1 } else { new.len().max(1) };
+                if bug == "DuplicateByFind" {
+                    told.extend(held.drain(..).map(duplicate));
+                }
+                let drafts = held.chunks(1).chain(new.chunks(size));
+                open.extend(drafts.map(|ids| self.insert(ids)));
             }
         }
-        Ok(done)
+        Some(told)
     }
 
-    fn regroup(&mut self, refused: &[usize], done: &mut Done) -> Result<Vec<Statement>, Stop> {
-        let found = self.find()?.found;
-        let is_held = |id: &usize| found.iter().any(|doc| doc.holds(*id));
-        let (held, new): (Vec<usize>, Vec<usize>) = refused.iter().partition(|id| is_held(id));
-        let size = if held.is_empty() { 1 } else { new.len().max(1) };
-        let mut drafts: Vec<&[usize]> = held.chunks(1).collect();
-        if self.run.bug == Bug::DuplicateByFind {
-            drafts.clear();
-            done.duplicates.extend(&held);
-        }
-        drafts.extend(new.chunks(size));
-        Ok(drafts.into_iter().map(|ids| self.insert(ids)).collect())
-    }
-
+    /// An entry of `drafts`
     fn insert(&mut self, ids: &[usize]) -> Statement {
-        let doc = new_doc(self.call.id * 4 + self.inserts, ids, self.run);
-        self.inserts += 1;
-        self.statement(&doc, Guard::Absent, None, Vec::new())
+        let doc = new_doc(self.id * 4 + self.tries, ids, 0, self.run);
+        let insert = self.statement(&doc, doc.entry.clone(), &[], uses::trace(&[]));
+        self.tries += 1;
+        insert
     }
 
-    fn statement(
-        &self,
-        doc: &Doc,
-        guard: Guard,
-        to: Option<Entry>,
-        uses: Vec<(Use, LeaseOutcome)>,
-    ) -> Statement {
-        let tries = self.tries * u8::from(self.run.bug != Bug::OneAddend);
-        let each: Vec<Use> = uses.iter().map(|(each, _)| each.clone()).collect();
+    /// `write` of `settle.rs`
+    fn statement(&self, doc: &Doc, to: Entry, uses: &[Use], trace: Trace) -> Statement {
+        let tries = self.tries * u8::from(self.run.bug != "OneAddend");
         Statement {
-            call: self.call.id,
-            guard,
             doc: doc.clone(),
             to,
-            // A bit for each try, so that equal histories are one state.
-            added: 1 << (self.call.id * TRIES + tries),
-            trace: match self.call.op {
-                Op::Lease(_) => Trace::Claim(self.nonce()),
-                _ => uses::trace(&each),
-            },
-            uses,
+            // A bit for each try, and one for its fence, so that equal histories are one state.
+            added: 1 << (2 * (self.id * 4 + tries)),
+            trace,
+            uses: uses.to_vec(),
         }
     }
 
-    /// That of a round of `lease.rs`.
-    fn nonce(&self) -> Uuid {
-        uuid(100 + self.call.id * TRIES + self.tries)
-    }
-
-    /// `lease.rs`: rounds, until one is not unknown. Without `fence`: here, a claim may always arrive late.
-    fn lease(&mut self, wanted: usize) -> Result<Done, Stop> {
-        let mut done = Done::default();
-        while self.tries < TRIES {
-            let answer = self.find()?;
-            let writes = self.take(answer, wanted);
+    /// `lease.rs`: rounds, until one leases something, or is neither unknown nor fenced.
+    fn lease(&mut self, wanted: usize) -> Option<Vec<(Event, bool)>> {
+        let (mut told, mut is_unknown) = (Vec::<(Event, bool)>::new(), false);
+        for tries in 0..TRIES {
+            self.tries = tries;
+            let writes = self.take(wanted)?;
             let written = self.compare_and_set(&writes)?;
-            for (write, written) in writes.iter().zip(&written) {
-                if *written == Written::Yes {
-                    done.claims.push((self.nonce().bytes(), write.doc.born));
-                    done.leased.extend(self.deliver(write));
-                }
-            }
             let is_sure = |it: &Written| matches!(it, Written::Yes | Written::No);
-            if written.iter().all(is_sure) || !done.leased.is_empty() {
-                return Ok(done);
+            let is_last = written.iter().all(is_sure);
+            for (it, mut written) in writes.iter().zip(written) {
+                if written == Written::NotYet {
+                    written = self.fence(it)?;
+                }
+                let events = it.events().into_iter().filter(|_| is_sure(&written));
+                told.extend(events.map(|(event, _)| (event, written == Written::Yes)));
+                is_unknown |= !is_sure(&written);
             }
-            self.tries += 1;
+            if is_last || told.iter().any(|it| it.1) {
+                break;
+            }
         }
-        Err(Stop::Uncertain)
+        told.retain(|it| it.1 || !is_unknown);
+        Some(told)
     }
 
     /// `take` of `claim.rs`
-    fn take(&self, Answer { now, mut found, .. }: Answer, mut wanted: usize) -> Vec<Statement> {
+    fn take(&mut self, mut wanted: usize) -> Option<Vec<Statement>> {
+        let (now, mut found, _) = self.find()?;
         found.sort_by_key(|doc| doc.entry.visible_at());
-        let (nonce, until) = (self.nonce(), now + VISIBILITY);
-        let claim = entry::NewLease { nonce, now, until };
-        let mut writes = Vec::new();
-        for doc in found {
+        // A lease lasts 1.
+        let (nonce, until) = (Uuid::from_bytes([self.id * 4 + self.tries; 16]), now + 1);
+        let new = NewLease { nonce, now, until };
+        let take = |doc: &Doc| {
             let mut after = doc.entry.clone();
-            let mut times: Vec<_> = doc.entry.parts.iter().filter_map(Part::ready_at).collect();
-            times.sort_unstable();
-            let mut met = Vec::new();
-            for at in times.into_iter().filter(|at| *at <= now) {
-                if wanted > 0
-                    && let Some(taken) = after.lease(at, &claim, wanted, |it| met.contains(&it))
-                {
-                    wanted -= taken.numbers.len();
-                    met.extend(taken.numbers);
-                }
+            while let Some(at) = after.visible_at().filter(|at| *at <= now && wanted > 0) {
+                let taken = after.lease(at, &new, wanted, |_| false);
+                wanted -= taken.map_or(0, |it| it.numbers.len());
             }
-            if after != doc.entry {
-                writes.push(self.statement(&doc, Guard::Rev, Some(after), Vec::new()));
-            }
-        }
-        writes
-    }
-
-    /// `deliver` of `claim.rs`: receipts, and until when they are good.
-    fn deliver(&self, write: &Statement) -> Vec<Held> {
-        let (nonce, entry) = (self.nonce(), write.doc.id);
-        let parts = write.to.iter().flat_map(|after| &after.parts);
-        let parts = parts.filter(|part| part.lease() == Some(nonce));
-        let held = |part: &'_ Part, number| {
-            let receipt = ParsedReceipt {
-                nonce,
-                entry,
-                number,
-            };
-            Some((receipt, part.ready_at()?))
+            (after != doc.entry).then(|| self.statement(doc, after, &[], Trace::Claim(nonce)))
         };
-        let numbers = parts.flat_map(|part| part.numbers.iter().map(move |number| (part, *number)));
-        numbers
-            .filter_map(|(part, number)| held(part, number))
-            .collect()
+        Some(found.iter().filter_map(take).collect())
     }
 
-    /// `settle.rs`
-    fn settle(&mut self) -> Result<Done, Stop> {
-        let bug = self.run.bug;
-        let mut done = Done::default();
-        let (mut open, mut doubtful) = (self.call.uses.clone(), HashMap::new());
-        while self.tries < TRIES {
-            let found = self.find()?.found;
-            let find = |uses: &[Use]| found.iter().find(|doc| doc.id == uses[0].receipt.entry);
-            let absent = open.iter().filter(|uses| find(uses).is_none()).flatten();
-            let absent: Vec<Use> = absent.cloned().collect();
-            let mut outcome = LeaseOutcome::Lost;
-            if absent
-                .iter()
-                .any(|it| doubtful.contains_key(&it.receipt.entry))
-            {
-                match bug {
-                    Bug::GoneIsApplied => outcome = LeaseOutcome::Applied,
-                    Bug::LostAfterDoubt => {}
-                    _ => return Err(Stop::Uncertain),
+    /// `settle.rs`. With the receipt in this place, from 1. 0: with all.
+    fn settle(&mut self, action: &Action, place: usize) -> Option<Vec<(Event, bool)>> {
+        let (bug, mut told, mut doubtful) = (self.run.bug, Vec::new(), HashMap::<Uuid, i64>::new());
+        let used = self.process.held.iter().zip(8 * usize::from(self.id)..);
+        let used = used.filter(|(_, index)| place == 0 || index % 8 + 1 == place);
+        let uses = used.map(|(receipt, index)| Use {
+            index,
+            receipt: *receipt,
+            action: action.clone(),
+        });
+        let mut open: Vec<Use> = uses.collect();
+        open.sort_by_key(|it| it.receipt.entry);
+        while !open.is_empty() && self.tries < TRIES {
+            let (_, found, _) = self.find()?;
+            let (mut writes, mut absent, mut is_uncertain) = (Vec::new(), Vec::new(), false);
+            for uses in open.chunk_by(|one, other| one.receipt.entry == other.receipt.entry) {
+                let id = uses[0].receipt.entry;
+                let before = doubtful.get(&id).filter(|_| bug != "LostAfterDoubt");
+                if let Some(doc) = found.iter().find(|doc| doc.id == id) {
+                    let (after, outcomes) = uses::decide(&doc.entry, uses);
+                    let is_changed = before.is_some_and(|rev| *rev != doc.rev);
+                    is_uncertain |= is_changed && uses::has_lost(uses, &outcomes);
+                    writes.push(self.statement(doc, after, uses, uses::trace(uses)));
+                } else {
+                    is_uncertain |= before.is_some() && bug != "GoneIsApplied";
+                    absent.push(id);
                 }
+            }
+            if is_uncertain {
+                break;
             }
             // `are_absent`
-            let facts = absent.iter().map(|it| (it.receipt.entry, Fact::Absent));
-            if self.confirm(facts.collect())? {
-                open.retain(|uses| find(uses).is_some());
-                done.outcomes
-                    .extend(absent.iter().map(|it| (it.index, outcome)));
-            }
-            let mut writes = Vec::new();
-            for uses in &open {
-                let Some(doc) = find(uses) else {
-                    continue;
-                };
-                let (after, outcomes) = uses::decide(&doc.entry, uses);
-                let before = doubtful.get(&doc.id);
-                let is_doubtful = before.is_some_and(|before| *before != doc.rev);
-                let is_doubtful = is_doubtful && bug != Bug::LostAfterDoubt;
-                if is_doubtful && uses::has_lost(uses, &outcomes) {
-                    return Err(Stop::Uncertain);
+            if !absent.is_empty() && self.confirm(0, |doc| absent.contains(&doc.id))? {
+                for it in open.extract_if(.., |it| absent.contains(&it.receipt.entry)) {
+                    let is_doubtful = doubtful.contains_key(&it.receipt.entry);
+                    let is_made = is_doubtful && bug == "GoneIsApplied";
+                    told.push((Event::Applied(it.index), is_made));
                 }
-                let outcomes = outcomes.into_iter().map(|(_, outcome)| outcome);
-                let decided: Vec<_> = uses.iter().cloned().zip(outcomes).collect();
-                let to = (!after.is_gone()).then_some(after);
-                writes.push(self.statement(doc, Guard::Rev, to, decided));
             }
             // The updates first.
-            writes.sort_by_key(|it| it.to.is_none());
-            let mut written = self.compare_and_set(&writes)?;
-            for (write, written) in writes.iter().zip(&mut written) {
-                let is_same = write.to.as_ref() == Some(&write.doc.entry);
+            writes.sort_by_key(|it| it.to.is_gone());
+            for (it, written) in writes.iter().zip(self.compare_and_set(&writes)?) {
                 match written {
-                    Written::No if bug == Bug::LostByFind && is_same => *written = Written::Yes,
-                    Written::NotYet if bug == Bug::NotYetIsNo => *written = Written::No,
-                    _ => {}
-                }
-                match written {
-                    Written::Yes => {
-                        open.retain(|uses| uses[0].receipt.entry != write.doc.id);
-                        done.settle(write);
+                    Written::NotYet if bug == "NotYetIsNo" => {}
+                    Written::No if bug != "LostByFind" || it.to != it.doc.entry => {}
+                    Written::Yes | Written::No => {
+                        open.retain(|each| each.receipt.entry != it.doc.id);
+                        told.extend(it.events());
                     }
-                    Written::No => {}
-                    Written::NotYet | Written::Unknown => {
-                        doubtful.entry(write.doc.id).or_insert(write.doc.rev);
-                    }
+                    _ => _ = doubtful.entry(it.doc.id).or_insert(it.doc.rev),
                 }
-            }
-            if open.is_empty() {
-                return Ok(done);
             }
             self.tries += 1;
         }
-        Err(Stop::Uncertain)
+        Some(if open.is_empty() { told } else { Vec::new() })
     }
 
-    /// `write.rs`
-    fn compare_and_set(&mut self, writes: &[Statement]) -> Result<Vec<Written>, Stop> {
-        if writes.is_empty() {
-            return Ok(Vec::new());
+    /// `write.rs`. Updates come before deletes. Those are in one command, as more than `MOST_DELETES` are.
+    fn compare_and_set(&mut self, writes: &[Statement]) -> Option<Vec<Written>> {
+        match self.write(writes)? {
+            Some(hits) if !hits.contains(&false) => Some(vec![Written::Yes; writes.len()]),
+            hits => self.look(writes, hits),
         }
-        let hits = self.ask(Request::Write(writes.to_vec()))?.hits;
-        let is_delete = |it: &Statement| it.to.is_none();
-        let (updates, deletes) = writes.split_at(writes.partition_point(|it| !is_delete(it)));
-        if hits.is_none() && updates.is_empty() {
-            return Ok(vec![Written::Unknown; deletes.len()]);
-        }
-        if hits.as_ref().is_some_and(|hits| !hits.contains(&false)) {
-            return Ok(vec![Written::Yes; writes.len()]);
-        }
-        let found = self.find()?.found;
-        let any_born = self.run.bug == Bug::AnyBorn;
-        let find = |it: &Statement| {
-            let is_it = |doc: &&Doc| doc.id == it.doc.id && (doc.born == it.doc.born || any_born);
-            found.iter().find(is_it)
-        };
+    }
+
+    /// What follows in `write_updates`, `unanswered_updates` and `write_deletes` of `write.rs`.
+    fn look(&mut self, writes: &[Statement], hits: Option<Vec<bool>>) -> Option<Vec<Written>> {
+        let (bug, (_, found, _)) = (self.run.bug, self.find()?);
+        let is_born = |doc: &Doc, it: &Doc| doc.born == it.born || bug == "AnyBorn";
+        let is_it = |doc: &Doc, it: &Doc| doc.id == it.id && is_born(doc, it);
+        let find = |it: &Statement| found.iter().find(|doc| is_it(doc, &it.doc));
         let is_made = |it: &Statement| {
             let found = find(it).map(|doc| (doc.rev, &doc.entry));
             let made = written::is_update_made(it.doc.rev, it.added, &it.trace, found);
-            let are_good = || {
-                let mut uses = it.uses.iter().map(|(each, _)| each.receipt);
-                find(it).is_some_and(|doc| uses.all(|held| doc.leased(&held).is_some()))
-            };
-            let is_rewritten = self.run.bug == Bug::RewrittenIsNotMade && are_good();
+            let are_good = |doc: &Doc| it.uses.iter().all(|each| doc.is_good(&each.receipt));
+            let is_rewritten = bug == "RewrittenIsNotMade" && find(it).is_some_and(are_good);
             made.or(is_rewritten.then_some(false))
         };
+        let count = writes.partition_point(|it| !it.to.is_gone());
+        let (updates, deletes) = writes.split_at(count);
         let made: Vec<Option<bool>> = updates.iter().map(is_made).collect();
         let Some(hits) = hits else {
-            let shown = updates.iter().zip(&made).filter(|it| *it.1 == Some(true));
+            let shown = writes.iter().zip(&made).filter(|it| *it.1 == Some(true));
             let shown = shown.filter_map(|(it, _)| find(it));
-            let shown = shown.map(|doc| (doc.id, Fact::Rev(doc.rev)));
-            let is_certain = self.confirm(shown.collect())?;
+            let shown: Vec<(Uuid, i64)> = shown.map(|doc| (doc.id, doc.rev)).collect();
+            let is_shown = |doc: &Doc| shown.contains(&(doc.id, doc.rev));
+            let is_told = shown.is_empty() || bug == "ConfirmedBefore";
+            let is_certain = is_told || self.confirm(shown.len(), is_shown)?;
             let mut written = written::of_unanswered_updates(&made, is_certain);
-            written.extend(vec![Written::Unknown; deletes.len()]);
-            return Ok(written);
+            written.resize(writes.len(), Written::Unknown);
+            return Some(written);
         };
-        let (updated, deleted) = hits.split_at(updates.len());
         let matched = |hits: &[bool]| hits.iter().filter(|hit| **hit).count() as u64;
-        let mut written = match updated.contains(&false) {
-            true => written::of_answered_updates(matched(updated), &made),
-            false => vec![Written::Yes; updated.len()],
-        };
         let are_left: Vec<bool> = deletes.iter().map(|it| find(it).is_some()).collect();
-        // Few have a command each.
-        let size = if self.run.is_keyed() {
-            deletes.len()
-        } else {
-            1
-        };
-        for (deleted, are_left) in deleted
-            .chunks(size.max(1))
-            .zip(are_left.chunks(size.max(1)))
-        {
-            written.extend(written::of_answered_deletes(matched(deleted), are_left));
+        let mut written = written::of_answered_updates(matched(&hits[..count]), &made);
+        let deleted = written::of_answered_deletes(matched(&hits[count..]), &are_left);
+        written.extend(deleted);
+        Some(written)
+    }
+
+    /// `write.rs`. Raises the revision, so that a claim that arrives late matches nothing. One after another
+    /// here.
+    fn fence(&mut self, it: &Statement) -> Option<Written> {
+        let mut fence = it.clone();
+        (fence.to, fence.trace) = (it.doc.entry.clone(), uses::trace(&[]));
+        fence.added *= 2 * i64::from(self.run.bug != "FenceWithoutRev");
+        match self.compare_and_set(&[fence])?[0] {
+            Written::Yes => Some(Written::No),
+            Written::NotYet => Some(Written::NotYet),
+            _ if self.run.bug == "FencedAnyway" => Some(Written::No),
+            _ => Some(self.look(std::slice::from_ref(it), None)?[0]),
         }
-        Ok(written)
     }
 }
