@@ -38,7 +38,8 @@ pub trait Harness: Send + Sync + 'static {
     /// also the time for making a store and for removing one.
     ///
     /// A `wait` has a sixth of it to notice that a message is ready, so a backend that polls must
-    /// look more often.
+    /// look more often. If one is ready when the wait begins, it has a sixtieth and the time of ten `stats`
+    /// calls.
     fn timeout(&self) -> Duration {
         Duration::from_secs(60)
     }

@@ -9,20 +9,6 @@ use std::{
 use futures::poll;
 use tokio::sync::oneshot;
 
-/// More polls than a call to a real backend takes.
-const MOST_POLLS: usize = 1000;
-
-/// After how many polls to stop a call: at its first await point, its second, and so on. Panics if that
-/// does not end.
-pub(crate) fn every_await_point() -> impl Iterator<Item = usize> {
-    (1..).inspect(|polls| {
-        assert!(
-            *polls <= MOST_POLLS,
-            "a call does not end within {MOST_POLLS} polls, so the check is not complete"
-        );
-    })
-}
-
 /// Polls `call` at most this often, each time it is woken. Returns `None` if it has not ended by
 /// then. The caller drops it or goes on with it.
 pub(crate) async fn poll_at_most<F: Future>(

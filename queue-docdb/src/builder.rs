@@ -309,13 +309,18 @@ impl DocDbBuilder {
                 (client.database(&name), engine)
             }
             Source::Database(database) => {
-                let client = self.client;
+                let ClientSettings {
+                    ca_file,
+                    application_name,
+                    max_pool_size,
+                    command_events,
+                } = self.client;
                 let settings = [
                     self.database.map(|_| "database"),
-                    client.ca_file.map(|_| "ca_file"),
-                    client.application_name.map(|_| "application_name"),
-                    client.max_pool_size.map(|_| "max_pool_size"),
-                    client.command_events.map(|_| "command_event_handler"),
+                    ca_file.map(|_| "ca_file"),
+                    application_name.map(|_| "application_name"),
+                    max_pool_size.map(|_| "max_pool_size"),
+                    command_events.map(|_| "command_event_handler"),
                 ];
                 if let Some(setting) = settings.into_iter().flatten().next() {
                     let message = format!(

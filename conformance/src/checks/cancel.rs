@@ -21,20 +21,6 @@ const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 /// More messages than a check stores.
 const ALL: usize = 100_000;
 
-/// Drops a call at its first await point, the next call at its second, and so on, until calls end.
-/// `afterwards` runs after each.
-async fn at_every_await_point<T>(
-    fixture: &Fixture,
-    mut call: impl AsyncFnMut(usize) -> T,
-    mut afterwards: impl AsyncFnMut(usize, Option<T>),
-) {
-    let mut stops = Stops::new(fixture);
-    while let Some(number) = stops.next_call() {
-        let output = stops.poll(pin!(call(number))).await;
-        afterwards(number, output).await;
-    }
-}
-
 /// Lets leases expire and leases again until every one of `expected` was delivered, and no others.
 async fn expect_in_the_end(fixture: &Fixture, expected: &[String]) {
     let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
@@ -62,27 +48,19 @@ fn trio(call: usize) -> [String; 3] {
 
 pub(super) async fn a_dropped_enqueue_loses_nothing(fixture: Fixture) {
     let mut reported = Vec::new();
-    at_every_await_point(
-        &fixture,
-        async |number| {
-            let messages = trio(number).map(|id| msg(&id));
-            fixture
-                .backend()
-                .enqueue(&fixture.name, &messages)
-                .await
-                .expect("enqueue succeeds")
-        },
-        async |number, outcomes| {
-            if outcomes.is_some() {
-                reported.extend(trio(number));
-            }
-            // Whatever the dropped call did, the queue accepts the next message.
-            let id = format!("after{number}");
-            fixture.store(&[msg(&id)]).await;
-            reported.push(id);
-        },
-    )
-    .await;
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
+        let messages = trio(number).map(|id| msg(&id));
+        let enqueue = fixture.backend().enqueue(&fixture.name, &messages);
+        if let Some(outcomes) = stops.poll(pin!(enqueue)).await {
+            outcomes.expect("enqueue succeeds");
+            reported.extend(trio(number));
+        }
+        // Whatever the dropped call did, the queue accepts the next message.
+        let id = format!("after{number}");
+        fixture.store(&[msg(&id)]).await;
+        reported.push(id);
+    }
     fixture.pass(10_000).await;
     let deliveries = fixture.lease(ALL).await;
     for id in &reported {
@@ -147,7 +125,8 @@ pub(super) async fn a_dropped_ack_is_done_or_not(fixture: Fixture) {
         let receipts = [leased[0].receipt.clone(), leased[1].receipt.clone()];
         not_acked.insert(leased[2].id.clone());
         let ack = fixture.backend().ack(&fixture.name, &receipts);
-        if stops.poll(pin!(ack)).await.is_some() {
+        if let Some(outcomes) = stops.poll(pin!(ack)).await {
+            outcomes.expect("ack succeeds");
             acked_for_certain.extend(leased[..2].iter().map(|each| each.id.clone()));
         }
     }
@@ -276,7 +255,7 @@ impl Removal {
 }
 
 /// A dropped call removes messages or leaves them, but hides none: each id can be used, and what is
-/// stored is delivered. The same ids each time, because what hides one stays.
+/// stored is delivered. Each round uses the same ids, so it also meets what an earlier call has hidden.
 pub(super) async fn a_dropped_purge_or_deletion_hides_nothing(fixture: Fixture) {
     let removals = [
         (Removal::Purge(Purge::Live), "live"),
@@ -290,8 +269,8 @@ pub(super) async fn a_dropped_purge_or_deletion_hides_nothing(fixture: Fixture) 
             // Not `store`: a dropped deletion may remove messages that come later.
             queue.enqueue(&["a", "b"].map(msg)).await;
             let leased = receipts(queue.lease(2).await).into_iter();
-            let bury = leased.map(|receipt| LeaseChange::dead_letter(receipt, "no"));
-            queue.change_all(&bury.collect::<Vec<_>>()).await;
+            let changes = leased.map(|receipt| LeaseChange::dead_letter(receipt, "no"));
+            queue.change_all(&changes.collect::<Vec<_>>()).await;
             queue.enqueue(&["c", "d"].map(msg)).await;
             let before = queue.stats().await;
             stops.poll(pin!(removal.call(&queue))).await;
@@ -364,23 +343,14 @@ fn repeated<T>(mut call: impl AsyncFnMut() -> Result<T>) -> impl Future<Output =
 
 pub(super) async fn a_dropped_enqueue_may_be_repeated(fixture: Fixture) {
     let mut stored = Vec::new();
-    at_every_await_point(
-        &fixture,
-        async |number| {
-            let messages = trio(number).map(|id| msg(&id));
-            fixture
-                .backend()
-                .enqueue(&fixture.name, &messages)
-                .await
-                .expect("enqueue succeeds")
-        },
-        async |number, _| {
-            let messages = trio(number).map(|id| msg(&id));
-            repeated(async || fixture.backend().enqueue(&fixture.name, &messages).await).await;
-            stored.extend(trio(number));
-        },
-    )
-    .await;
+    let mut stops = Stops::new(&fixture);
+    while let Some(number) = stops.next_call() {
+        let messages = trio(number).map(|id| msg(&id));
+        let enqueue = fixture.backend().enqueue(&fixture.name, &messages);
+        stops.poll(pin!(enqueue)).await;
+        repeated(async || fixture.backend().enqueue(&fixture.name, &messages).await).await;
+        stored.extend(trio(number));
+    }
     let mut ids: Vec<_> = fixture
         .lease(ALL)
         .await

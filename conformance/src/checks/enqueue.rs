@@ -163,7 +163,7 @@ fn largest(id: &str, limits: &Limits) -> NewMessage {
 }
 
 /// From the first delivery to that after a redrive, and in each list.
-pub(super) async fn payloads_outlive_death_as_sent(fixture: Fixture) {
+pub(super) async fn dead_letters_keep_payloads_and_headers(fixture: Fixture) {
     let mut messages: Vec<_> = payloads()
         .into_iter()
         .enumerate()

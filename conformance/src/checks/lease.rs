@@ -277,7 +277,7 @@ pub(super) async fn a_batch_of_the_largest_size(fixture: Fixture) {
     assert_eq!(fixture.stats().await.leased, 1, "the others are gone");
 }
 
-/// The largest batch is more than a store looks at in one step.
+/// The largest batch may be more than a store looks at in one step.
 pub(super) async fn a_large_batch_is_in_order_of_ready_time(fixture: Fixture) {
     let most = fixture.backend().limits().max_batch.get().min(1000);
     // Each of these orders has each number once, because the factors are primes and larger.

@@ -170,7 +170,7 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
         fixture.now() + Duration::from_millis(29_999)
     );
     assert_eq!(fixture.peek(2).await.len(), 2);
-    // Of no line of the contract, but it may not panic.
+    // The contract does not say what 0 returns, but the call must not panic.
     let none = fixture.admin().peek(&fixture.name, 0).await;
     expect_none_or_refused(none);
     assert_eq!(fixture.stats().await, before);
@@ -181,7 +181,7 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
     );
 }
 
-/// No handle asks for nothing, so a backend may refuse that.
+/// The handles never ask for 0, so a backend may refuse that.
 pub(super) fn expect_none_or_refused<T: Debug>(answer: queue_api::Result<Vec<T>>) {
     match answer {
         Ok(listed) => assert!(listed.is_empty(), "0 were asked for: {listed:?}"),

@@ -95,7 +95,7 @@ table! {
         ids_of_any_text_work times_come_back_as_sent a_payload_at_the_limit_comes_back
         a_batch_of_large_payloads_comes_back a_redelivery_is_the_same_message
         a_message_that_sets_nothing_has_the_defaults;
-    E3 Manual admin enqueue: payloads_outlive_death_as_sent;
+    E3 Manual admin enqueue: dead_letters_keep_payloads_and_headers;
     E4 Manual core enqueue: a_delay_is_exact_to_the_millisecond delays_in_one_batch_are_independent;
     E4 Manual core far_times: the_longest_delays_are_exact;
     E4 Real core enqueue: a_delay_passes_in_real_time;

@@ -91,24 +91,22 @@ pub(super) async fn a_change_wakes_a_wait_at_every_point(fixture: Fixture) {
 }
 
 pub(super) async fn a_redrive_wakes_a_wait_at_every_point(fixture: Fixture) {
-    let bury = async |id: &str| fixture.store_dead(&[msg(id)]).await;
+    let store_dead = async |id: &str| fixture.store_dead(&[msg(id)]).await;
     let show = async |()| assert_eq!(fixture.redrive(&Redrive::All).await, 1);
-    wakes(&fixture, bury, show).await;
+    wakes(&fixture, store_dead, show).await;
 }
 
 /// Waits are dropped at each of their await points, and also after a message has woken them. The one
 /// that is left does not depend on them.
 pub(super) async fn a_dropped_wait_wakes_others(fixture: Fixture) {
-    let mut stops = Stops::new(&fixture);
-    while let Some(call) = stops.next_call() {
-        let mut waits = [
-            wait(&fixture),
-            wait(&fixture),
-            wait(&fixture),
-            wait(&fixture),
-        ];
-        for wait in &mut waits {
-            stop(&fixture, &mut stops, wait).await;
+    let mut stops = [(); 4].map(|()| Stops::new(&fixture));
+    for call in 1.. {
+        if stops.each_mut().map(|it| it.next_call().is_none()) == [true; 4] {
+            break;
+        }
+        let mut waits = [(); 4].map(|()| wait(&fixture));
+        for (wait, stops) in waits.iter_mut().zip(&mut stops) {
+            stop(&fixture, stops, wait).await;
         }
         let [before, woken, left, last] = waits;
         drop(before);

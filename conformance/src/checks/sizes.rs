@@ -92,8 +92,7 @@ async fn while_time_passes(fixture: &Fixture, call: impl Future<Output = ()>) {
     }
 }
 
-/// These ids are ready, and none earlier than one before it. Those of one millisecond may come in any
-/// order.
+/// These ids are ready in this order. Those of one millisecond may come in any order.
 async fn expect_first_ready_in_order(fixture: &Fixture, ids: &[MessageId]) {
     let places: HashMap<_, _> = ids.iter().zip(0..).collect();
     let mut first = fixture.peek(largest_batch(fixture)).await;
@@ -102,7 +101,7 @@ async fn expect_first_ready_in_order(fixture: &Fixture, ids: &[MessageId]) {
     let times = first.iter().map(|message| message.ready_at);
     assert!(
         times.is_sorted(),
-        "one before it in the list is ready later"
+        "a dead letter is ready earlier than one before it in the list"
     );
     // Of the last millisecond, there may be more than those.
     first.retain(|message| message.ready_at < last);
@@ -110,11 +109,11 @@ async fn expect_first_ready_in_order(fixture: &Fixture, ids: &[MessageId]) {
     let is_same = before.all(|(message, id)| message.id == *id);
     assert!(
         is_same,
-        "one that is before these in the list is not ready yet"
+        "a dead letter is not ready, but a later one in the list is"
     );
 }
 
-/// Each state has more messages than a batch, or nearly so.
+/// More than a batch of dead letters and of ready messages, and many of the other states.
 pub(super) async fn a_queue_of_several_batches_is_deleted(fixture: Fixture) {
     let most = largest_batch(&fixture);
     let named = |state: &str, count: usize| {
@@ -346,9 +345,9 @@ pub(super) async fn long_and_similar_ids_are_distinct_in_lists(fixture: Fixture)
     assert_eq!(listed, names);
     let reason = "\u{e9}".repeat(queue_api::MAX_REASON_BYTES / 2);
     let leased = fixture.lease(names.len()).await.into_iter();
-    let bury = leased.map(|delivery| LeaseChange::dead_letter(delivery.receipt, &*reason));
-    let buried = fixture.change_all(&bury.collect::<Vec<_>>()).await;
-    assert_eq!(buried, vec![Applied; names.len()]);
+    let changes = leased.map(|delivery| LeaseChange::dead_letter(delivery.receipt, &*reason));
+    let outcomes = fixture.change_all(&changes.collect::<Vec<_>>()).await;
+    assert_eq!(outcomes, vec![Applied; names.len()]);
     let letters = fixture.dead_letters_in_pages(1).await;
     let mut listed: Vec<_> = letters.iter().map(|letter| letter.id.as_str()).collect();
     listed.sort_unstable();

@@ -244,7 +244,7 @@ fn wait_for_more(seen: &Seen, calls: usize, timeout: Duration) -> Result<(), Str
     Ok(())
 }
 
-/// Acks everything that is left, also of the dead letters, and judges the complete record.
+/// Acks all that is left, redrives the dead letters and acks them too, and judges the complete record.
 async fn drain_and_judge(
     timeout: Duration,
     connection: Connection,

@@ -19,7 +19,7 @@ use super::event::{
 };
 use crate::{fixture::Fixture, harness::Connection, poll_at_most::poll_at_most, tally::Tally};
 
-/// How often a history is drained that does not become empty. Then the judge says what is left.
+/// The most rounds of a drain. If messages are still left, the judge says which.
 const MOST_DRAINS: usize = 500;
 
 /// What all tasks of a history share.
@@ -187,25 +187,27 @@ impl Recorder {
             .iter()
             .map(|d| self.recorded(d, visibility, &call))
             .collect();
-        // Messages with timeouts of their own are recorded as parts.
-        for (part, (delivery, recorded)) in deliveries.iter().zip(&recorded).enumerate() {
-            let operation = Operation::Lease {
-                visibility: delivery.visibility_timeout.as_millis() as Millis,
-                answer: Some(vec![recorded.clone()]),
-            };
-            self.end(
-                Call {
+        let answered = |visibility, deliveries: &[RecordedDelivery]| Operation::Lease {
+            visibility,
+            answer: Some(deliveries.to_vec()),
+        };
+        if visibility.is_some() || recorded.is_empty() {
+            // In one line, because a process may be killed between two.
+            self.end(call, answered(visibility.unwrap_or(0), &recorded), true);
+        } else {
+            // Messages with timeouts of their own are recorded as parts.
+            for (part, (delivery, recorded)) in deliveries.iter().zip(&recorded).enumerate() {
+                let visibility = delivery.visibility_timeout.as_millis() as Millis;
+                let call = Call {
                     part,
                     ..call.clone()
-                },
-                operation,
-                true,
-            );
-        }
-        if recorded.is_empty() {
-            let answer = Some(vec![]);
-            let visibility = visibility.unwrap_or(0);
-            self.end(call, Operation::Lease { visibility, answer }, true);
+                };
+                self.end(
+                    call,
+                    answered(visibility, std::slice::from_ref(recorded)),
+                    true,
+                );
+            }
         }
         self.record
             .lock()
@@ -372,7 +374,7 @@ impl Recorder {
     }
 
     /// Lets all leases and delays end and acks everything, so that the record is complete. A call
-    /// that was dropped may take effect meanwhile, so this is done until nothing is left twice in a row.
+    /// that was dropped may take effect meanwhile, so it goes on until two rounds in a row find nothing.
     pub(super) async fn drain(&mut self, queues: &[QueueName]) {
         let mut times_empty = 0;
         for _ in 0..MOST_DRAINS {

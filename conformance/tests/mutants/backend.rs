@@ -392,7 +392,7 @@ impl QueueAdmin for Mutant {
             return Err(Error::new(ErrorKind::Internal, "dead letters", "not found"));
         }
         let mut letters = self.inner.dead_letters(queue, page).await?;
-        if self.has(Bug::PayloadIsUtf8AfterDeath) {
+        if self.has(Bug::DeadLetterPayloadIsUtf8) {
             for letter in &mut letters.letters {
                 let text = String::from_utf8_lossy(&letter.payload).into_owned();
                 letter.payload = Bytes::from(text);

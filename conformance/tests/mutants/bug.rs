@@ -51,9 +51,9 @@ pub(crate) enum Bug {
     WaitSpinsOnDead,
     /// A wait begins with a pause.
     WaitPausesFirst,
-    /// A wait ends only by tokio's time.
+    /// `at_most` is measured by tokio's clock only.
     WaitIgnoresClock,
-    /// One way of making a message ready wakes no wait.
+    /// A release wakes no wait.
     ReleaseDoesNotWake,
     /// A name that the store reserves: writes fail, and reads say that the queue is empty.
     ReservedNameIsEmpty,
@@ -70,14 +70,14 @@ pub(crate) enum Bug {
     RedriveStopsAfterBatch,
     /// A call takes only some of the ids.
     RedriveIdsStopsAtTen,
-    /// The same, for one state of a queue.
+    /// A deletion leaves the dead letters if there are more than a batch.
     DeletionStopsAfterBatch,
-    /// Dead letters become ready one after the other, from the end of their list.
+    /// A redrive of all takes the last dead letters first.
     RedriveFromTheEnd,
-    /// The order is right only as long as one step of the store finds all.
+    /// A lease of more than 100 messages is not in order of ready time.
     LargeLeaseIgnoresOrder,
-    /// A payload is bytes until the message is dead.
-    PayloadIsUtf8AfterDeath,
+    /// The payload of a dead letter is decoded as UTF-8.
+    DeadLetterPayloadIsUtf8,
     /// A time has too few bits.
     ExtensionIsF32,
     /// A wait depends on something that an administrator may remove.

@@ -143,8 +143,8 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["a_large_batch_is_in_order_of_ready_time"],
     ),
     (
-        Bug::PayloadIsUtf8AfterDeath,
-        &["payloads_outlive_death_as_sent"],
+        Bug::DeadLetterPayloadIsUtf8,
+        &["dead_letters_keep_payloads_and_headers"],
     ),
     (Bug::ExtensionIsF32, &["the_longest_changes_are_exact"]),
     (Bug::WaitForgetsDeletedQueue, &["wait_outlives_its_queue"]),
@@ -180,7 +180,7 @@ const TIMEOUTS: [Duration; 3] = [
     Duration::from_secs(60),
 ];
 
-/// How the message of a check begins that did not end in time.
+/// The message of a check that timed out begins with this.
 const TIMED_OUT: &str = "did not end within";
 
 /// The backend without a bug must not fail by chance.
@@ -259,8 +259,7 @@ fn is_rejected(mutant: MutantHarness, checks: &[&str]) -> Result<(), Failed> {
     Err(missed.into())
 }
 
-/// A check that did not end has not seen the bug. No bug here makes its own check hang: that one fails
-/// before, and says why.
+/// A check that timed out has not seen the bug. No bug here makes its own check time out.
 fn rejects(result: &CheckResult) -> bool {
     matches!(result.outcome, Outcome::Failed(_)) && !timed_out(result)
 }

@@ -135,7 +135,7 @@ impl QueueCollection {
         self.next_step().write(command).await
     }
 
-    /// Changes dead letters in one pass through their list, up to those that died at `end`.
+    /// Changes dead letters in one pass through their list, up to those that died before `end`.
     async fn change_dead(
         &self,
         end: DateTime,
@@ -241,8 +241,8 @@ impl QueueCollection {
         let end = began.saturating_add_millis(1);
         let filter = doc! { DEAD_KEY: dead_until(end) };
         let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
-        // Letters that died after the first round were redriven in it.
-        let first = began.saturating_add_millis(PURGE_MARGIN);
+        // It ends beside consumers that reject all. The clocks of those who wrote letters may be fast.
+        let first = began.saturating_add_millis(LONGEST_ROUNDS.as_millis() as i64);
         let round = |number| self.change_dead(if number > 0 { end } else { first }, redrive);
         self.until_none_left(Index::DeadLetters, &filter, round)
             .await

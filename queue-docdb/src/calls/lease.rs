@@ -191,7 +191,7 @@ impl QueueCollection {
         let mut is_locked = false;
         if written.contains(&Written::NotYet) {
             let longest = match has_given_up {
-                true => of_entries + LONGEST_CLAIM_BESIDE_LOCKED,
+                true => of_entries / 3 + LONGEST_CLAIM_BESIDE_LOCKED,
                 false => longest,
             };
             // It would hide messages if it arrived when the call has gone on with others.

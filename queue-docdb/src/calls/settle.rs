@@ -100,8 +100,8 @@ impl QueueCollection {
             if decided.iter().any(is_doubtful) {
                 return Err(StoreError::Uncertain);
             }
-            self.write_each(decided, &mut call).await?;
-            if !call.open.is_empty() {
+            let has_paused = self.write_each(decided, &mut call).await?;
+            if !call.open.is_empty() && !has_paused {
                 drop(turn);
                 // Each time another call has written.
                 self.deadline.contended().await?;
@@ -136,12 +136,13 @@ impl QueueCollection {
         Ok(HashMap::new())
     }
 
-    /// Writes what was decided. What was not written for certain stays open.
+    /// Writes what was decided. What was not written for certain stays open. Returns whether nothing could be
+    /// sent, and it has paused.
     async fn write_each(
         &self,
         decided: Vec<Decided>,
         call: &mut Settling,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let writes = decided.iter().map(|it| {
             let uses = call.open.get(&it.stored.id).map_or(&[][..], Vec::as_slice);
             write(&it.stored, &it.after, trace(uses))
@@ -150,11 +151,8 @@ impl QueueCollection {
         let added = new_addend();
         let (written, _) = match self.compare_and_set(&writes, added, Duration::MAX).await {
             Err(error) if error.did_nothing() => {
-                // But another command may have done its part.
-                for it in decided {
-                    call.doubtful.entry(it.stored.id).or_insert(it.stored.rev);
-                }
-                return self.deadline.retries().after(error).await;
+                self.deadline.retries().after(error).await?;
+                return Ok(true);
             }
             written => written?,
         };
@@ -180,7 +178,7 @@ impl QueueCollection {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) const STARTING: Duration = Duration::from_secs(2);
 /// The driver's checks of each server, for as long as a client connects.
 #[derive(Default)]
 pub(crate) struct Checks {
-    /// By address. The driver reports each server before it checks it.
+    /// By address. The driver reports each server at once.
     servers: Mutex<BTreeMap<String, Server>>,
     changed: Notify,
 }

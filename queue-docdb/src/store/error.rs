@@ -94,7 +94,8 @@ impl StoreError {
         // this crate's commands with a hint.
         const BAD_VALUE: i32 = 2;
         const INDEX_NOT_FOUND: i32 = 27;
-        matches!(self.refusal(), Some((BAD_VALUE | INDEX_NOT_FOUND, _)))
+        let is_carried_out = matches!(self, Self::Unconfirmed { .. });
+        !is_carried_out && matches!(self.refusal(), Some((BAD_VALUE | INDEX_NOT_FOUND, _)))
     }
 
     /// Whether this index is still being built.

@@ -18,7 +18,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use mongodb::bson::{Document, RawDocumentBuf, Uuid, doc};
 
 use crate::{
@@ -43,10 +43,10 @@ pub(crate) const MOST_DELETES: usize = 4;
 const MOST_BYTES: usize = 15 << 20;
 
 /// The most that a call adds to a revision. Two writes of one revision seldom add the same.
-const MOST_ADDED: i64 = 1 << 28;
+const MOST_ADDED: i64 = 1 << 30;
 
 /// An entry is written at least so often before its revision is too large.
-const _: () = assert!((REVISIONS_END - FIRST_REVISIONS) / MOST_ADDED > 1 << 32);
+const _: () = assert!((REVISIONS_END - FIRST_REVISIONS) / MOST_ADDED > 1 << 30);
 
 /// A write of an entry, if it is still as it was seen.
 #[derive(Clone, Debug)]
@@ -61,12 +61,12 @@ pub(crate) struct Write {
 }
 
 impl QueueCollection {
-    /// Makes these writes of different entries. Returns what each did, in order, and whether an update was
+    /// Makes these writes of different entries. Returns what each did, in order, and whether a write was
     /// given up. A write that takes longer than `longest` is given up, and looked for. `added`: that of
     /// the call, a new one for each content.
     ///
     /// # Errors
-    /// The server refuses them, or what they did cannot be looked up.
+    /// The server refuses them, or none could be sent.
     pub(crate) async fn compare_and_set(
         &self,
         writes: &[Write],
@@ -81,7 +81,19 @@ impl QueueCollection {
             all => all,
         };
         let parts = deletes.chunks(chunk).chain(parts_of_commands(&updates));
-        let done = try_join_all(parts.map(|part| self.write_part(part, added, longest))).await?;
+        let parts: Vec<&[&Write]> = parts.collect();
+        let sent = parts
+            .iter()
+            .map(|part| self.write_part(part, added, longest));
+        let done = join_all(sent).await;
+        let is_some_sent = done.iter().any(Result::is_ok);
+        let done = parts.iter().zip(done).map(|(part, done)| match done {
+            Err(error) if is_some_sent && error.did_nothing() => {
+                Ok((vec![Written::NotYet; part.len()], false))
+            }
+            done => done,
+        });
+        let done = done.collect::<Result<Vec<_>, StoreError>>()?;
         let has_given_up = done.iter().any(|(_, has_given_up)| *has_given_up);
         let sent = deletes.iter().chain(&updates).map(|write| write.id);
         let did: HashMap<Uuid, Written> = sent.zip(done.into_iter().flat_map(|it| it.0)).collect();
@@ -115,7 +127,7 @@ impl QueueCollection {
                     false => self.unanswered_updates(writes, added).await,
                 };
                 return match paused {
-                    Ok(()) => Ok((did?, has_given_up)),
+                    Ok(()) => Ok((unless_transient(did, writes)?, has_given_up)),
                     // A permanent error may also follow a write that took effect.
                     Err(error) => match did {
                         Ok(did) if did.iter().all(|it| *it == Written::Yes) => Ok((did, false)),
@@ -124,16 +136,18 @@ impl QueueCollection {
                 };
             }
         };
-        let entries = self.written_entries(writes).await?;
-        let is_left = |write: &&Write| entries.contains_key(&write.id);
-        let did = match are_deletes(writes) {
-            true => {
-                let are_left: Vec<bool> = writes.iter().map(is_left).collect();
-                written::of_answered_deletes(matched, &are_left)
+        let entries = self.written_entries(writes).await;
+        let did = entries.map(|entries| {
+            let is_left = |write: &&Write| entries.contains_key(&write.id);
+            match are_deletes(writes) {
+                true => {
+                    let are_left: Vec<bool> = writes.iter().map(is_left).collect();
+                    written::of_answered_deletes(matched, &are_left)
+                }
+                false => written::of_answered_updates(matched, &are_made(writes, added, &entries)),
             }
-            false => written::of_answered_updates(matched, &are_made(writes, added, &entries)),
-        };
-        Ok((did, false))
+        });
+        Ok((unless_transient(did, writes)?, false))
     }
 
     /// The command that makes these writes, which are all updates or all deletes.
@@ -227,6 +241,17 @@ impl QueueCollection {
         let born: HashMap<_, _> = writes.iter().map(|it| (it.id, it.born)).collect();
         entries.retain(|id, entry| born.get(id) == Some(&entry.born));
         Ok(entries)
+    }
+}
+
+/// What writes did that were sent, if it could be looked up.
+fn unless_transient(
+    did: Result<Vec<Written>, StoreError>,
+    writes: &[&Write],
+) -> Result<Vec<Written>, StoreError> {
+    match did {
+        Err(error) if error.is_transient() => Ok(vec![Written::Unknown; writes.len()]),
+        did => did,
     }
 }
 

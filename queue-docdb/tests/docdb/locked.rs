@@ -50,7 +50,7 @@ async fn abandoned(fixture: &Fixture, held: &[String], together: usize) -> Clien
     session
 }
 
-/// The ids that lease calls return, in order, until the free ones are there and one returns none.
+/// The ids that lease calls return, sorted. Ends when all free ones have come and a call returns none.
 async fn drained(fixture: &Fixture, queue: &Queue, at_once: usize) -> Vec<String> {
     let (mut all, mut errors, mut waits) = (Vec::new(), 0, 0);
     loop {
@@ -65,11 +65,11 @@ async fn drained(fixture: &Fixture, queue: &Queue, at_once: usize) -> Vec<String
             }
         };
         if deliveries.is_empty() {
-            // On a busy machine, a claim of a free one may take as long as one that waits for the transaction.
-            // Then it is passed over, too, for five seconds, or even leased by nobody.
+            // On a busy machine, the claim of a free message may look locked. Then claims skip it for five
+            // seconds, or it is leased without a caller that knows.
             if all.len() < FREE.len() && waits < 5 {
                 waits += 1;
-                queue.wait(10 * SECOND).await.unwrap();
+                queue.wait(6 * SECOND).await.unwrap();
                 fixture.clock.advance(MINUTE);
                 continue;
             }

@@ -25,7 +25,7 @@ tests! {
         an_enqueue_of_known_ids_sends_two_commands_more,
         a_page_of_messages_is_one_find_of_the_entries_that_it_needs,
         claims_on_a_backlog_start_where_the_last_one_did,
-        a_lease_behind_exhausted_messages_reads_some_hundred_at_a_time
+        a_lease_behind_exhausted_messages_reads_at_most_300_at_a_time
 }
 
 /// The commands of a backend since the last `take`.
@@ -266,10 +266,10 @@ async fn claims_on_a_backlog_start_where_the_last_one_did() {
     assert!(lease(&queue, 9).await.is_empty());
 }
 
-async fn a_lease_behind_exhausted_messages_reads_some_hundred_at_a_time() {
+async fn a_lease_behind_exhausted_messages_reads_at_most_300_at_a_time() {
     let fixture = Fixture::new().await;
     let (sent, queue) = Sent::by_another(&fixture).await;
-    // Each has an entry of its own, because its settings are.
+    // Each has settings of its own, and so an entry of its own.
     let exhausted: Vec<_> = (0..1000)
         .map(|n| {
             let visibility = SECOND + Duration::from_millis(n);

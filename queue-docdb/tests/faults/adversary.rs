@@ -27,7 +27,7 @@ pub(crate) enum Adversary {
     SameReceipts,
     /// A consumer acks what it can, and a producer uses the ids again.
     IdsAgain,
-    /// Another producer sends ids of the call: not the last one, unless it is the only one.
+    /// Another producer enqueues ids of the call: all but the last, or the only one.
     SameIds,
     /// The caller drops the call.
     GivesUp,

@@ -13,8 +13,8 @@ pub(crate) struct Agenda {
     pub(crate) is_armed: bool,
     /// The requests since then.
     pub(crate) seen: Vec<Request>,
-    /// The first fault meets a request after so many others, the second a later one: each the next one
-    /// that it fits.
+    /// Requests before this number meet no fault. After that, each fault in turn meets the next request that it
+    /// fits.
     pub(crate) skip: usize,
     pub(crate) faults: VecDeque<Fault>,
     /// What every request meets from now on.

@@ -17,7 +17,7 @@ use crate::{
 /// A wait ends earlier if a message is ready.
 pub(crate) const LONGEST_WAIT: Duration = TIMEOUT.saturating_mul(3);
 
-/// How often a wait polls at least, as its documentation says.
+/// The longest pause between two polls of a wait, as its documentation says.
 pub(crate) const LONGEST_POLL_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ pub(crate) enum Call {
     /// Of two messages, one has no attempt left.
     LeaseBurying,
     Ack,
-    /// All messages of two entries, and one of two of a third.
+    /// All messages of two entries, and one of the two of a third.
     AckBatch,
     /// Some receipts are lost before.
     AckMixed,

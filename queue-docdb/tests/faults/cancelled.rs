@@ -1,8 +1,11 @@
 //! A thousand tasks of one process are cancelled at once, in the middle of their calls.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use queue_api::{LeaseOutcome, Result};
@@ -13,7 +16,7 @@ use crate::{
     calls::Call,
     drain::drain,
     log::{DELAY, Leased, Party, World},
-    proxy::Proxy,
+    proxy::{Proxy, pause},
     record::record,
     schedule::TIMEOUT,
     server::{ClientKind, Server},
@@ -28,7 +31,8 @@ const ENDED: usize = 200;
 /// The messages that the tasks settle. As many are ready.
 const LEASED: usize = TASKS / 2;
 
-/// How often the process tries to work after that. A late request of a cancelled call may be in its way.
+/// How often the process tries to work after its tasks were cancelled. A late request of theirs may be in its
+/// way.
 const TRIES: usize = 4;
 
 /// Returns what was wrong.
@@ -95,6 +99,7 @@ async fn cannot_work(party: &Party) -> Option<String> {
             Ok(Ok(outcomes)) if outcomes == [LeaseOutcome::Applied] => return None,
             other => why = Some(format!("the process cannot work any more: {other:?}")),
         }
+        pause(Duration::from_millis(200)).await;
     }
     why
 }

@@ -51,7 +51,7 @@ const READS: [&str; 4] = ["find", "aggregate", "listCollections", "listIndexes"]
 pub(crate) struct Case {
     pub(crate) call: Call,
     pub(crate) client: ClientKind,
-    /// The request of the call that meets the first fault, from 0.
+    /// The first request that may meet the first fault, from 0.
     pub(crate) at: usize,
     /// The second one meets the next request that it fits, and so on.
     pub(crate) faults: Vec<Fault>,
@@ -172,7 +172,7 @@ impl Case {
         let moves = async {
             if self.call == Call::WaitEmpty && self.faults.is_empty() {
                 tokio::select! {
-                    () = proxy.outlast_requests(2) => {}
+                    () = proxy.await_requests(2) => {}
                     _ = proxy.fault() => {}
                 }
                 return arrive().await;
@@ -313,8 +313,8 @@ impl Case {
         }
     }
 
-    /// How many of its faults a request was to meet and none did.
-    pub(crate) fn unmet(&self, report: &Report) -> usize {
+    /// How many of its faults no request met.
+    pub(crate) fn count_faults_not_met(&self, report: &Report) -> usize {
         self.faults.len() - report.met.len()
     }
 

@@ -166,7 +166,8 @@ impl Child {
             calls: Vec::new(),
             ended: None,
         };
-        child.hear_until(|news| matches!(news, News::Ready)).await?;
+        let ready = child.hear_until(|news| matches!(news, News::Ready)).await;
+        ready.map_err(|error| io::Error::other(format!("the process does not start: {error}")))?;
         Ok(child)
     }
 

@@ -186,8 +186,10 @@ impl<'a> Connection<'a> {
             }
             Fault::HelloReset | Fault::HelloLate | Fault::HandshakeReset | Fault::HandshakeLate => {
                 self.shared.strike().await;
-                let skip = fault.handshake();
-                self.shared.agenda().handshake = skip.map(|skip| (skip, fault));
+                let mut agenda = self.shared.agenda();
+                if agenda.is_armed {
+                    agenda.handshake = fault.handshake().map(|skip| (skip, fault));
+                }
                 return Err(aborted());
             }
             Fault::RequestLate(arrival) => {

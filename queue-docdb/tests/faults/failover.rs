@@ -1,6 +1,7 @@
 //! Failovers of a real replica set. Many cases meet one at the same time: an election takes seconds.
 
 use std::{
+    convert::Infallible,
     error::Error,
     sync::{
         Arc,
@@ -214,13 +215,22 @@ impl Set {
         let done = self.fail_over_once(failover, cases).await;
         failover.stage.send_replace(Stage::Over);
         done?;
-        // A busy member may lose the election that it has won.
-        let primary = self.members.settled().await?;
-        self.forward_to(primary);
+        self.members.settled().await?;
         Ok(())
     }
 
-    /// A change ends connections.
+    /// Once the failover is over, forwards to each primary. On a busy machine, there may be several elections.
+    pub(crate) async fn follow_primary(&self, failover: &Failover) -> Infallible {
+        failover.outlast(Stage::Over).await;
+        loop {
+            if let Ok(primary) = self.members.primary().await {
+                self.forward_to(primary);
+            }
+            pause(OFTEN).await;
+        }
+    }
+
+    /// Each change of the address ends the monitors' connections.
     fn forward_to(&self, primary: Member) {
         let next = address(&self.members, primary);
         self.primary.send_if_modified(|now| {

@@ -70,7 +70,7 @@ const SEED: &str = "QUEUE_FAULTS_SEED";
 /// How many cases run side by side. Most of them wait for a timeout.
 const AT_A_TIME: u32 = 72;
 
-/// How often a case is run whose adversary is late.
+/// A case whose adversary is late runs at most this often.
 const LATE_TRIES: usize = 2;
 
 /// How many failures of a call are quoted.
@@ -104,8 +104,8 @@ struct Undisturbed {
 }
 
 impl Run {
-    /// Runs a case, and again if it took too long or failed without a reason, at last alone; or if its
-    /// adversary was late.
+    /// Runs a case. Repeats it if it was slow or failed without a reason, at last alone, or if its adversary was
+    /// late.
     async fn case(&self, case: &Case) -> Report {
         let server = Server::shared().await;
         let mut report = Report::default();
@@ -120,7 +120,7 @@ impl Run {
             report = case.run(server, None).await;
             report.wrong.extend(wrong);
             // An open transaction holds up the adversary each time, and others may do so, too.
-            let may_be_late = case.call == Call::Transaction || tries == LATE_TRIES;
+            let may_be_late = case.call == Call::Transaction || tries >= LATE_TRIES;
             if report.slow.is_empty() && (may_be_late || !report.is_adversary_late) {
                 break;
             }
@@ -137,7 +137,7 @@ impl Run {
     /// Runs the cases of all calls, in which a process meets this fate.
     async fn fate(&self, fate: Fate) -> Result<(), Failed> {
         let calls = CALLS.into_iter().map(|(call, _)| call);
-        // Nothing ends that wait, and it sends requests all the time.
+        // Only a message ends that wait, and the fates send none.
         let calls = calls.filter(|call| *call != Call::WaitEmpty);
         let explored =
             calls.map(async |call| fates::explore(fate, call, self.share, &self.permits).await);
@@ -199,7 +199,12 @@ impl Run {
                 let why = format!("undisturbed: {}", report.wrong.join("\n"));
                 undisturbed.wrong.push(why);
             }
-            undisturbed.requests.push((client, report.requests));
+            let mut requests = report.requests;
+            if call == Call::WaitEmpty {
+                // On a busy machine the message comes late, and the wait polls more often.
+                requests.truncate(3);
+            }
+            undisturbed.requests.push((client, requests));
         }
         undisturbed
     }
@@ -225,7 +230,7 @@ impl Run {
                 wrong.push(failure(case, report));
             }
         }
-        wrong.extend(self.unmet(&reports).await);
+        wrong.extend(self.requests_without_fault(&reports).await);
         if wrong.is_empty() {
             return Ok(());
         }
@@ -235,7 +240,7 @@ impl Run {
     }
 
     /// The requests of a call at which no case has met its fault.
-    async fn unmet(&self, reports: &[(&Case, Report)]) -> Vec<String> {
+    async fn requests_without_fault(&self, reports: &[(&Case, Report)]) -> Vec<String> {
         let mut points = BTreeMap::new();
         for (case, report) in reports {
             let (_, is_met) = points
@@ -248,17 +253,21 @@ impl Run {
             .filter(|(_, is_met)| !is_met)
             .map(|(case, _)| case)
             .collect();
-        let Some(first) = unmet.first() else {
-            return Vec::new();
-        };
-        // On a busy machine, the call may have sent more requests when nothing else happened.
-        let again = self.run_undisturbed(first.call).await.requests;
-        let is_sent = |case: &&Case| {
-            let requests = again.iter().find(|(client, _)| *client == case.client);
-            requests.is_some_and(|(_, requests)| case.at < requests.len())
-        };
-        let why = |case| format!("{}\nno case met its fault here", replay_command(case));
-        unmet.into_iter().filter(is_sent).map(why).collect()
+        let mut wrong = Vec::new();
+        for case in unmet {
+            // On a busy machine, the undisturbed call may have sent more requests.
+            let has_request = self.run_undisturbed(case.call).await.requests;
+            let has_request = has_request
+                .iter()
+                .any(|(client, requests)| *client == case.client && case.at < requests.len());
+            if has_request && self.case(case).await.met.is_empty() {
+                wrong.push(format!(
+                    "{}\nno case met its fault here",
+                    replay_command(case)
+                ));
+            }
+        }
+        wrong
     }
 }
 

@@ -148,6 +148,7 @@ impl Proxy {
             agenda.faults.clear();
             agenda.lasting = None;
             agenda.handshake = None;
+            agenda.is_armed = false;
             (std::mem::take(&mut agenda.met), agenda.held)
         };
         self.go_on();
@@ -173,8 +174,8 @@ impl Proxy {
         self.shared.agenda().seen.clone()
     }
 
-    /// Waits until there were so many.
-    pub(crate) async fn outlast_requests(&self, count: usize) {
+    /// Waits until the client has sent `count` requests.
+    pub(crate) async fn await_requests(&self, count: usize) {
         while self.shared.agenda().seen.len() < count {
             pause(Duration::from_millis(10)).await;
         }

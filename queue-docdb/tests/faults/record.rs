@@ -1,5 +1,7 @@
 //! The log of a case as a record for the judge of recorded histories.
 
+use std::collections::BTreeMap;
+
 use queue_api::{DeadReason, EnqueueOutcome, LeaseOutcome, Purge};
 use queue_conformance::record::{
     Call, ManageCall, Millis, Operation, RecordedDelivery, RecordedMessage, RecordedStats,
@@ -8,7 +10,7 @@ use queue_conformance::record::{
 use crate::{
     calls::Seen,
     log::{Event, Leased, VISIBILITY, What},
-    look::Dead,
+    look::{Dead, Live},
 };
 
 /// The record of these calls. Counts are judged elsewhere, too, from what is left.
@@ -99,18 +101,16 @@ fn read(seen: &Seen) -> Option<ManageCall> {
         attempts,
         exhausted,
     };
+    let live = |seen: &BTreeMap<String, Live>| {
+        let seen = seen
+            .iter()
+            .map(|(payload, it)| message(payload, it.attempts, false));
+        Some(seen.collect())
+    };
     Some(match seen {
         Seen::Nothing => return None,
-        Seen::Peeked(live) | Seen::Listed(live) => {
-            let live = live
-                .iter()
-                .map(|(payload, live)| message(payload, live.attempts, false));
-            let live = Some(live.collect());
-            match seen {
-                Seen::Peeked(_) => ManageCall::Peek(live),
-                _ => ManageCall::Messages(live),
-            }
-        }
+        Seen::Peeked(seen) => ManageCall::Peek(live(seen)),
+        Seen::Listed(seen) => ManageCall::Messages(live(seen)),
         Seen::Dead(dead) => {
             let letter = |(payload, dead): (&String, &Dead)| {
                 let is_exhausted = dead.reason == DeadReason::AttemptsExhausted;

@@ -61,7 +61,10 @@ async fn round(kind: Kind, cases: &[Case]) -> Result<Vec<Report>> {
         .iter()
         .map(|case| case.run(server, Some(failover.seat())));
     let running = future::join_all(running);
-    let (reports, done) = tokio::join!(running, set.fail_over(&failover, cases.len()));
+    let (reports, done) = tokio::select! {
+        both = future::join(running, set.fail_over(&failover, cases.len())) => both,
+        never = set.follow_primary(&failover) => match never {},
+    };
     done.map_err(|error| Error::new(ErrorKind::Unavailable, "failover", error.to_string()))?;
     Ok(reports)
 }

@@ -31,15 +31,15 @@ pub(crate) enum Fault {
     ResetBefore,
     /// The request is carried out, and the connection ends instead of a reply.
     ResetAfter,
-    /// The connection ends before the request has arrived. The monitor makes a new one, whose handshake
-    /// ends it again.
+    /// The connection ends before the request arrives. So does the next new one, of the monitor, at its
+    /// handshake.
     HelloReset,
-    /// The same, and the reply to that handshake is later than the monitor waits.
+    /// As `HelloReset`, but the handshake's reply comes later than the monitor waits.
     HelloLate,
-    /// The connection ends before the request has arrived. When the monitor has looked, the handshake of the
-    /// next connection ends that, too.
+    /// The connection ends before the request arrives. The monitor connects again, and the connection after
+    /// that ends at its handshake.
     HandshakeReset,
-    /// The same, and the reply to that handshake is late.
+    /// As `HandshakeReset`, but the handshake's reply is late.
     HandshakeLate,
     /// The connection ends, and the request arrives later.
     RequestLate(Arrival),

@@ -30,15 +30,15 @@ pub(crate) struct Table {
     /// How often a case was run again: it took too long or failed without a reason, or the adversary was
     /// late, on a busy machine.
     pub(crate) repeated: usize,
-    /// Cases whose call did not meet its first fault, or only that.
-    unmet: [usize; 2],
+    /// Cases that did not meet their first fault, and cases that met only that one.
+    not_met: [usize; 2],
     adversaries_late: usize,
 }
 
 impl Table {
     pub(crate) fn add(&mut self, case: &Case, report: &Report) {
-        if case.unmet(report) > 0 {
-            self.unmet[report.met.len().min(1)] += 1;
+        if case.count_faults_not_met(report) > 0 {
+            self.not_met[report.met.len().min(1)] += 1;
         }
         self.adversaries_late += usize::from(report.is_adversary_late);
         let call = self.calls.entry(case.call.to_string()).or_default();
@@ -102,7 +102,7 @@ impl fmt::Display for Table {
         }
         let Self {
             repeated,
-            unmet: [first, second],
+            not_met: [first, second],
             adversaries_late,
             ..
         } = self;

@@ -292,7 +292,8 @@ impl Wire<'_> {
         Some(if open.is_empty() { told } else { Vec::new() })
     }
 
-    /// `write.rs`. Updates come before deletes. Those are in one command, as more than `MOST_DELETES` are.
+    /// `write.rs`, where updates and deletes are sent side by side. Here the updates come first. Deletes are in
+    /// one command, as more than `MOST_DELETES` are.
     fn compare_and_set(&mut self, writes: &[Statement]) -> Option<Vec<Written>> {
         match self.write(writes)? {
             Some(hits) if !hits.contains(&false) => Some(vec![Written::Yes; writes.len()]),
@@ -300,7 +301,7 @@ impl Wire<'_> {
         }
     }
 
-    /// What follows in `write_updates`, `unanswered_updates` and `write_deletes` of `write.rs`.
+    /// What follows in `write_part` and `unanswered_updates` of `write.rs`.
     fn look(&mut self, writes: &[Statement], hits: Option<Vec<bool>>) -> Option<Vec<Written>> {
         let (bug, (_, found, _)) = (self.run.bug, self.find()?);
         let is_born = |doc: &Doc, it: &Doc| doc.born == it.born || bug == "AnyBorn";

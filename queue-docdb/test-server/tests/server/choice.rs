@@ -1,4 +1,5 @@
-//! Which of the three ways to a server is chosen. They come first: one waits ten seconds.
+//! Which of the three ways to a server is chosen. The module's name sorts first, because one of its tests waits
+//! ten seconds.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;

@@ -37,7 +37,7 @@ async fn a_standalone() {
         .says("standalone", "rights", "warning");
 }
 
-async fn set() -> (MongoReplicaSet, Member) {
+async fn start_set() -> (MongoReplicaSet, Member) {
     let options = ReplicaSetOptions::new().with_election_timeout(Duration::from_secs(1));
     let set = MongoReplicaSet::start(options).await.expect("a set");
     let primary = set.settled().await.expect("a primary");
@@ -45,7 +45,7 @@ async fn set() -> (MongoReplicaSet, Member) {
 }
 
 async fn a_member_down() {
-    let (set, primary) = set().await;
+    let (set, primary) = start_set().await;
     doctor(&set.uri(), &[]).is_well_but(&["tls", "rights", "queues"]);
 
     let mut others = set.members().into_iter().filter(|each| *each != primary);
@@ -67,7 +67,7 @@ async fn a_member_down() {
 }
 
 async fn most_members_down() {
-    let (set, primary) = set().await;
+    let (set, primary) = start_set().await;
     for down in set.members().into_iter().filter(|each| *each != primary) {
         set.kill(down).await.expect("killed");
     }
