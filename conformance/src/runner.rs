@@ -71,18 +71,22 @@ pub fn run(harness: impl Harness) -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Runs the whole suite on this many threads and returns a report: for tools and for tests of the
-/// suite.
+/// Runs the suite on this many threads and returns a report: for tools and for tests of the suite. If
+/// `only` is not empty, runs only the checks whose names have one of these texts.
 ///
 /// If the harness offers [`Capability::Processes`](crate::Capability::Processes), call this at the
 /// beginning of `main`. In the processes that the suite starts, it does not return.
-pub fn report(harness: impl Harness, threads: usize) -> Report {
+pub fn report(harness: impl Harness, threads: usize, only: &[&str]) -> Report {
     let harness: Arc<dyn Harness> = Arc::new(harness);
     if child_main(&*harness).is_some() {
         process::exit(0);
     }
     watch_panics(checks::source);
-    let queue = Mutex::new(running_order().into_iter());
+    let is_wanted = |item: &Item| {
+        let name = item.name();
+        only.is_empty() || only.iter().any(|part| name.contains(part))
+    };
+    let queue = Mutex::new(running_order().into_iter().filter(is_wanted));
     let next = || queue.lock().expect("taking an item does not panic").next();
     let run = Run::new(harness);
     let results = thread::scope(|scope| {

@@ -44,7 +44,7 @@ impl FailingHarness {
             failure,
             count: count.clone(),
         };
-        let report = report(harness, 4);
+        let report = report(harness, 4, &[]);
         let made = count.made.load(Ordering::SeqCst);
         assert!(made > 0);
         (report, made - count.removed.load(Ordering::SeqCst))

@@ -154,14 +154,14 @@ fn core(max_attempts: Vec<u32>) -> impl Strategy<Value = Command> {
 
 fn admin() -> impl Strategy<Value = Command> {
     prop_oneof![
-        1 => (queue(), 0..6_usize).prop_map(|(queue, max)| Command::Peek { queue, max }),
+        2 => (queue(), 0..6_usize).prop_map(|(queue, max)| Command::Peek { queue, max }),
         2 => (queue(), select(vec![Purge::Live, Purge::Dead]))
             .prop_map(|(queue, what)| Command::Purge { queue, what }),
         4 => (queue(), vec(0..IDS, 0..3)).prop_map(|(queue, ids)| Command::Redrive { queue, ids }),
         1 => queue().prop_map(|queue| Command::Delete { queue }),
         1 => Just(Command::List),
-        1 => (queue(), 1..4_usize).prop_map(|(queue, max)| Command::DeadLetters { queue, max }),
-        1 => (queue(), 1..4_usize).prop_map(|(queue, max)| Command::Messages { queue, max }),
+        2 => (queue(), 1..4_usize).prop_map(|(queue, max)| Command::DeadLetters { queue, max }),
+        4 => (queue(), 1..4_usize).prop_map(|(queue, max)| Command::Messages { queue, max }),
     ]
 }
 

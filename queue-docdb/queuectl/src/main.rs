@@ -26,8 +26,15 @@ use crate::{
     failure::{Exit, Failure},
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().expect("the system gives threads to a runtime");
+    let code = runtime.block_on(run());
+    // While its tasks were dropped, one of the driver's could still ask for a connection, and panic.
+    std::mem::forget(runtime);
+    code
+}
+
+async fn run() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),
