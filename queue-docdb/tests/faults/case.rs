@@ -15,7 +15,7 @@ use crate::{
     log::{Event, Leased, Party, What, World},
     look::Look,
     proxy::{Proxy, pause},
-    record::record,
+    record::record_case,
     schedule::{Fault, Place, Request, TIMEOUT},
     server::{CLIENTS, ClientKind, Server},
     truth::{Facts, lost, untruths},
@@ -286,7 +286,7 @@ impl Case {
             events.retain(|event| !matches!(event.what, What::Read(_)));
         }
         report.wrong.extend(lost(&events, &last));
-        let violations = judge(&record(&events));
+        let violations = judge(&record_case(&events, self.call));
         report
             .wrong
             .extend(violations.iter().map(ToString::to_string));

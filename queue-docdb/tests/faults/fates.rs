@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
 
 use futures::future;
 use queue_api::{Error, ErrorKind, Result};
-use queue_conformance::record::{Call as RecordedCall, Millis, Operation, judge};
+use queue_conformance::record::{Call as RecordedCall, Operation, judge};
 use tokio::{runtime::Builder, sync::Semaphore, time::timeout};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     log::{Leased, Party, World},
     plan::Share,
     proxy::{Proxy, pause},
-    record::record,
+    record::record_case,
     replay_command,
     schedule::{Fault, TIMEOUT},
     server::{ClientKind, Server},
@@ -191,11 +191,8 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
     let (met, _) = scene.proxy.heal().await;
     scene.proxy.undo().await;
     drain(case.call, &scene.other, &mut why).await?;
-    let mut all = record(&scene.world.events());
+    let mut all = record_case(&scene.world.events(), case.call);
     all.extend(calls);
-    if case.call == Call::Transaction {
-        all.extend(late_claims(&all));
-    }
     why.extend(judge(&all).iter().map(ToString::to_string));
     // A request of a call without an answer may still be on its way.
     let is_quiet = all.iter().all(|call| call.ended.is_some());
@@ -208,31 +205,6 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
         why,
         slow: Vec::new(),
     })
-}
-
-/// A transaction that is left open holds messages. A claim that waits for it may be carried out after its
-/// lease call has returned with others.
-fn late_claims(calls: &[RecordedCall]) -> Vec<RecordedCall> {
-    let late_claim = |call: &RecordedCall| {
-        let Operation::Lease {
-            visibility,
-            answer: Some(_),
-        } = call.operation
-        else {
-            return None;
-        };
-        Some(RecordedCall {
-            by: format!("{}, late", call.by),
-            ended: None,
-            clock_to: Millis::MAX,
-            operation: Operation::Lease {
-                visibility,
-                answer: None,
-            },
-            ..call.clone()
-        })
-    };
-    calls.iter().filter_map(late_claim).collect()
 }
 
 struct Scene<'a> {

@@ -8,7 +8,7 @@ use queue_conformance::record::{
 };
 
 use crate::{
-    calls::Seen,
+    calls::{self, Seen},
     log::{Event, Leased, VISIBILITY, What},
     look::{Dead, Live},
 };
@@ -16,6 +16,40 @@ use crate::{
 /// The record of these calls. Counts are judged elsewhere, too, from what is left.
 pub(crate) fn record(events: &[Event]) -> Vec<Call> {
     events.iter().flat_map(calls).collect()
+}
+
+/// The same of all calls of a case of `call`.
+pub(crate) fn record_case(events: &[Event], call: calls::Call) -> Vec<Call> {
+    let mut all = record(events);
+    if call == calls::Call::Transaction {
+        all.extend(late_claims(&all));
+    }
+    all
+}
+
+/// A transaction that is left open holds messages. A claim that waits for it may be carried out after its
+/// lease call has returned with others.
+fn late_claims(calls: &[Call]) -> Vec<Call> {
+    let late_claim = |call: &Call| {
+        let Operation::Lease {
+            visibility,
+            answer: Some(_),
+        } = call.operation
+        else {
+            return None;
+        };
+        Some(Call {
+            by: format!("{}, late", call.by),
+            ended: None,
+            clock_to: Millis::MAX,
+            operation: Operation::Lease {
+                visibility,
+                answer: None,
+            },
+            ..call.clone()
+        })
+    };
+    calls.iter().filter_map(late_claim).collect()
 }
 
 fn calls(event: &Event) -> Vec<Call> {
