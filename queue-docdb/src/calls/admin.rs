@@ -241,7 +241,8 @@ impl QueueCollection {
         let end = began.saturating_add_millis(1);
         let filter = doc! { DEAD_KEY: dead_until(end) };
         let redrive = |entry: &mut Entry, number| entry.redrive(number, now);
-        // It ends beside consumers that reject all. The clocks of those who wrote letters may be fast.
+        // The first round takes letters of up to a minute ahead, because the clock of the process that wrote
+        // one may be fast. Without a bound it would not end while consumers reject every message.
         let first = began.saturating_add_millis(LONGEST_ROUNDS.as_millis() as i64);
         let round = |number| self.change_dead(if number > 0 { end } else { first }, redrive);
         self.until_none_left(Index::DeadLetters, &filter, round)

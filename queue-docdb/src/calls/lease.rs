@@ -28,9 +28,11 @@ use crate::{
 /// another call won, so there is progress without this one.
 const CONTENDED_TRIES: u32 = 5;
 
-/// How long a claim may take, and for each entry. A longer one has met a silent connection, or an entry that
-/// an open transaction holds: the server lets the claim wait until the transaction ends.
+/// How long a claim may take, besides the time for each entry. A longer one has met a silent connection, or an
+/// entry that an open transaction holds: the server lets the claim wait until the transaction ends.
 const LONGEST_CLAIM: Duration = Duration::from_millis(1250);
+
+/// How much longer a claim may take for each entry that it writes: a slow server needs it for large ones.
 const LONGEST_OF_ENTRY: Duration = Duration::from_millis(3);
 
 /// The same while claims pass over locked entries: the transaction that holds them may hold more. And for the

@@ -18,7 +18,7 @@ pub(crate) fn record(events: &[Event]) -> Vec<Call> {
     events.iter().flat_map(calls).collect()
 }
 
-/// The same of all calls of a case of `call`.
+/// The record of a case of `call`, with claims that may be late.
 pub(crate) fn record_case(events: &[Event], call: calls::Call) -> Vec<Call> {
     let mut all = record(events);
     if call == calls::Call::Transaction {
