@@ -6,9 +6,11 @@
 pub mod consumer;
 mod delegate;
 mod faulty;
+mod subscriber;
 
 pub use delegate::{Answer, Delegate, Delegated, Operation};
 pub use faulty::{Fault, Faulty};
+pub use subscriber::subscribe;
 
 /// Compiles and runs the examples of the workspace's README. Here, because a package that is published
 /// includes nothing from outside.

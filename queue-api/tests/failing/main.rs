@@ -118,7 +118,7 @@ fn run(case: Case) -> (bool, Vec<String>) {
         let observed = world.code.place();
         let observed = observed.filter(|one| one.is_of("Recorder") || one.is_of("Subscriber"));
         let recording = observed.map(|_| metrics::set_default_local_recorder(&world.code));
-        let subscribed = observed.map(|_| tracing::subscriber::set_default(world.code.clone()));
+        let subscribed = observed.map(|_| queue_test_support::subscribe(world.code.clone()));
         let subject = world.clone();
         let running = tokio::spawn(async move { case.subject.run(&subject).await });
         let problem = match tokio::time::timeout(DAY, running).await {

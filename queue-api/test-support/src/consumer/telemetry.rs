@@ -23,7 +23,7 @@ use super::{
     fixture::{Fixture, HOUR, SECOND, msg},
     worker::{acking_worker, worker},
 };
-use crate::{Fault, Operation};
+use crate::{Fault, Operation, subscribe};
 
 /// The recorded values by name and labels.
 struct Recorded(BTreeMap<String, Vec<f64>>);
@@ -237,7 +237,7 @@ impl Propagator for TestPropagator {
 
 pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(fixture: Fixture) {
     let spans = Spans::default();
-    let _subscriber = tracing::subscriber::set_default(spans.clone());
+    let _subscriber = subscribe(spans.clone());
     let propagator = Arc::new(TestPropagator {
         spans: spans.clone(),
         linked: Mutex::default(),
@@ -283,7 +283,7 @@ pub(super) async fn a_trace_goes_from_the_sender_to_the_handler(fixture: Fixture
 
 pub(super) async fn an_invalid_trace_context_is_not_logged(fixture: Fixture) {
     let spans = Spans::default();
-    let _subscriber = tracing::subscriber::set_default(spans.clone());
+    let _subscriber = subscribe(spans.clone());
     for (id, context) in [
         ("a", "forged\nlog line"),
         ("b", "00-XYZ-b7ad6b7169203331-01"),
