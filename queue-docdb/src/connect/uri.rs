@@ -12,8 +12,8 @@ use queue_api::{Error, ErrorKind};
 use super::operation::{OPERATION, invalid};
 use crate::store::{driver_error::explained_by, error::StoreError, retry::Deadline};
 
-const ESCAPES: &str = "the user name or the password in the URI is not valid: write : / ? # [ ] @ % \
-                       in them percent-encoded";
+const ESCAPES: &str = "the user name, the password or the database in the URI is not valid: write \
+                       : / ? # [ ] @ % in them percent-encoded";
 
 const HOSTS: &str = "the hosts in the URI are not valid: each must be a name or an address, with a \
                      port from 1 to 65535 if it has one";
@@ -73,8 +73,10 @@ impl<'a> Parts<'a> {
             let message = format!("the host name {} was not resolved", self.host());
             return explained_by(error, ErrorKind::Unavailable, OPERATION, &message);
         }
-        if let Some(problem) = self.problem().await {
-            return invalid(problem);
+        // If the host is missing, the user and the password look like one and its port.
+        let hosts = format!("mongodb://{}", self.host());
+        if self.user.is_none() && ClientOptions::parse(hosts).await.is_err() {
+            return invalid(HOSTS);
         }
         // Parsed without the password, so that the driver cannot quote it.
         match deadline.run(ClientOptions::parse(self.anonymous())).await {
@@ -91,40 +93,13 @@ impl<'a> Parts<'a> {
         self.hosts.split('/').next().unwrap_or_default()
     }
 
-    /// What is certainly wrong with the credentials, their end or the hosts.
-    async fn problem(&self) -> Option<String> {
-        let Some(user) = self.user else {
-            // If the host is missing, the user and the password look like one and its port.
-            let hosts = ClientOptions::parse(format!("mongodb://{}", self.host())).await;
-            return hosts.is_err().then(|| HOSTS.to_owned());
-        };
-        if let Some((hosts, _)) = user.split_once('/') {
-            // The @ may be in the database's name, or the / in the password.
-            let hosts = ClientOptions::parse(format!("mongodb://{hosts}")).await;
-            return Some(match hosts {
-                Ok(_) => format!(
-                    "the URI has an @ after a /: if it is in the database's name, write %40; else \
-                     {ESCAPES}"
-                ),
-                Err(_) => ESCAPES.to_owned(),
-            });
-        }
-        // The first colon stands before the password.
-        let user = user.replacen(':', " ", 1);
-        let is_hexadecimal = |escape: &str| {
-            let digits = escape.bytes().take(2).filter(u8::is_ascii_hexdigit);
-            digits.count() == 2
-        };
-        let is_escaped = !user.contains([':', '/', '?', '#', '[', ']', '@'])
-            && user.split('%').skip(1).all(is_hexadecimal);
-        (!is_escaped).then(|| ESCAPES.to_owned())
-    }
-
     /// The URI with an `x` for each character of the user name and the password.
     fn anonymous(&self) -> String {
-        let user = self
-            .user
-            .map(|user| user.replace(|c: char| c != ':', "x") + "@");
+        let hidden = |text: &str| "x".repeat(text.chars().count());
+        let user = self.user.map(|user| match user.split_once(':') {
+            Some((name, password)) => format!("{}:{}@", hidden(name), hidden(password)),
+            None => hidden(user) + "@",
+        });
         let (scheme, user) = (self.scheme, user.unwrap_or_default());
         format!("{scheme}://{user}{}{}", self.hosts, self.options)
     }
