@@ -15,7 +15,7 @@ use std::{
 use mongodb::bson::{DateTime, Uuid};
 use tokio::time::{Instant, timeout};
 
-use crate::{document::stored::Stored, lock::lock};
+use crate::{document::stored::Stored, lock::lock, state::recent::Recent};
 
 /// How long claims take what a find has shown. A slower clock or a long transaction may write before it.
 const TRUST: Duration = Duration::from_millis(200);
@@ -57,9 +57,7 @@ pub(crate) struct Ahead {
 
 #[derive(Debug, Default)]
 struct Memory {
-    used_lately: HashMap<Uuid, Stored>,
-    /// Forgotten when the others are full.
-    used_before: HashMap<Uuid, Stored>,
+    entries: Recent<Uuid, Stored, REMEMBERED>,
     /// Its entries are among those.
     ahead: Option<(Vec<Uuid>, DateTime, Instant)>,
 }
@@ -83,10 +81,10 @@ impl EntryCache {
     /// back.
     pub(crate) fn take(&self, ids: &[Uuid]) -> Option<HashMap<Uuid, Stored>> {
         let mut memory = lock(&self.memory);
-        if !ids.iter().all(|id| memory.has(id)) {
+        if !ids.iter().all(|id| memory.entries.get(id).is_some()) {
             return None;
         }
-        let taken = ids.iter().map(|id| Some((*id, memory.take(*id)?)));
+        let taken = ids.iter().map(|id| Some((*id, memory.entries.take(id)?)));
         taken.collect()
     }
 
@@ -95,7 +93,8 @@ impl EntryCache {
         let mut memory = lock(&self.memory);
         let (ids, horizon, scanned) = memory.ahead.take()?;
         let all = ids.len();
-        let entries: Vec<_> = ids.into_iter().filter_map(|id| memory.take(id)).collect();
+        let entries = ids.iter().filter_map(|id| memory.entries.take(id));
+        let entries: Vec<_> = entries.collect();
         // A claim must not skip an entry. One may be in use by another call, or cached without its messages.
         let is_whole = entries.len() == all && entries.iter().all(|it| !it.messages.is_empty());
         let ready = entries.iter().flat_map(|entry| &entry.entry.parts);
@@ -135,7 +134,7 @@ impl EntryCache {
         let ids: Vec<Uuid> = ahead.entries.iter().map(|it| it.id).collect();
         let mut memory = lock(&self.memory);
         for id in memory.ahead.take().into_iter().flat_map(|(ids, ..)| ids) {
-            if let Some(entry) = memory.take(id) {
+            if let Some(entry) = memory.entries.take(&id) {
                 memory.put(entry.without_messages());
             }
         }
@@ -151,26 +150,13 @@ impl EntryCache {
     }
 
     pub(crate) fn forget(&self, id: Uuid) {
-        lock(&self.memory).take(id);
+        lock(&self.memory).entries.take(&id);
     }
 }
 
 impl Memory {
-    fn has(&self, id: &Uuid) -> bool {
-        self.used_lately.contains_key(id) || self.used_before.contains_key(id)
-    }
-
-    fn take(&mut self, id: Uuid) -> Option<Stored> {
-        let before = self.used_before.remove(&id);
-        self.used_lately.remove(&id).or(before)
-    }
-
     fn put(&mut self, entry: Stored) {
-        self.used_before.remove(&entry.id);
-        if self.used_lately.len() >= REMEMBERED {
-            self.used_before = std::mem::take(&mut self.used_lately);
-        }
-        self.used_lately.insert(entry.id, entry);
+        self.entries.put(entry.id, entry, |_| false);
     }
 }
 
@@ -278,7 +264,7 @@ mod tests {
             first.into_values().for_each(|entry| cache.put(entry));
         }
         let memory = lock(&cache.memory);
-        let number = memory.used_lately.len() + memory.used_before.len();
+        let number = memory.entries.values().count();
         assert!((REMEMBERED..=2 * REMEMBERED).contains(&number), "{number}");
     }
 

@@ -6,5 +6,6 @@ pub(crate) mod entry_cache;
 pub(crate) mod knowledge;
 pub(crate) mod locked;
 pub(crate) mod queues;
+pub(crate) mod recent;
 pub(crate) mod shared_poll;
 pub(crate) mod sizes;
