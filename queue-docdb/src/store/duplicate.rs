@@ -27,19 +27,21 @@ impl Refusal {
         index.is_some_and(|(name, rest)| is_of_ids(name) && !rest.starts_with(" collation:"))
     }
 
-    /// The error text: which index refuses the message, and what to do.
-    pub(crate) fn explain_index(&self, collection: &str) -> String {
-        match self.index() {
+    /// The error of a message whose id the queue does not hold: which index refuses it, and what to do.
+    fn of_new_id(&self, collection: &str) -> StoreError {
+        let why = match self.index() {
             Some((name, _)) if is_of_ids(name) => format!(
                 "the collection `{collection}` has a collation, so its index `{name}` treats \
                  different ids as equal; drop the collection and create it without a collation"
             ),
-            index => format!(
-                "the unique index `{}` of the collection `{collection}` refuses a message whose id \
-                 is new; drop this index: only message ids may be unique",
-                index.map_or("unknown", |(name, _)| name),
+            Some((name, _)) => format!(
+                "the unique index `{name}` of the collection `{collection}` refuses a message whose \
+                 id is new; drop this index: only message ids may be unique"
             ),
-        }
+            // The message that had the id may be acked by now.
+            None => return StoreError::Uncertain,
+        };
+        StoreError::Invalid(why)
     }
 }
 
@@ -65,7 +67,7 @@ impl QueueCollection {
     /// Checks that the queue holds the ids of these refused messages.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] if it does not hold one: another index has refused the message.
+    /// It does not hold one: another index has refused the message, or its holder is gone.
     pub(crate) async fn check_duplicates<'a>(
         &self,
         refused: impl Iterator<Item = (&'a MessageId, &'a Refusal)>,
@@ -80,8 +82,7 @@ impl QueueCollection {
         for (id, refusal) in &doubtful {
             // Only equal ids: with a collation, the find returns others too.
             if found.iter().all(|entry| !entry.ids.contains(*id)) {
-                let why = refusal.explain_index(self.messages.name());
-                return Err(StoreError::Invalid(why));
+                return Err(refusal.of_new_id(self.messages.name()));
             }
         }
         let seen: Vec<_> = found.iter().map(|entry| (entry.id, entry.rev)).collect();
@@ -115,12 +116,18 @@ mod tests {
                 "`ids_1`",
             ),
             (" index: ids_1_2 dup key: { a: 1 }", "`ids_1_2`"),
-            ("", "`unknown`"),
         ] {
             let refusal = says(other);
             assert!(!refusal.is_about_ids(), "{other}");
-            let text = refusal.explain_index("queue.mail");
+            let text = refusal.of_new_id("queue.mail").to_string();
             assert!(text.contains(name) && text.contains("drop"), "{text}");
         }
+        // Then nothing tells whether the id was taken.
+        let unnamed = says("");
+        assert!(!unnamed.is_about_ids());
+        assert!(matches!(
+            unnamed.of_new_id("queue.mail"),
+            StoreError::Uncertain
+        ));
     }
 }
