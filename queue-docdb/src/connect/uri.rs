@@ -32,6 +32,7 @@ pub(crate) fn check(uri: &str) -> Result<Parts<'_>, Error> {
         Some(parts) if parts.options.contains('@') => {
             "the URI has an @ after a ?: in a password write %3F and %40, in an option %40"
         }
+        Some(parts) if parts.has_bare_percent() => ESCAPES,
         Some(parts) => return Ok(parts),
     };
     Err(invalid(message))
@@ -65,6 +66,13 @@ impl<'a> Parts<'a> {
             hosts,
             options,
         })
+    }
+
+    /// The driver panics at a `%` before a character of several bytes.
+    fn has_bare_percent(&self) -> bool {
+        let escapes = self.user.unwrap_or_default().split('%').skip(1);
+        let mut digits = escapes.map(|escape| escape.bytes().take(2).filter(u8::is_ascii_hexdigit));
+        digits.any(|digits| digits.count() < 2)
     }
 
     /// The public error for a URI that the driver refused with `error`.

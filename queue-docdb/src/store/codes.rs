@@ -1,7 +1,7 @@
 //! The kind of each of the driver's errors, and of each error code of MongoDB, Atlas and Amazon
 //! DocumentDB.
 //!
-//! `tests/error_codes.txt` lists all codes, with their kinds and sources.
+//! `error_codes.txt` lists all codes, with their kinds and sources.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -53,7 +53,7 @@ pub(crate) fn kind(code: i32, message: &str) -> Option<ErrorKind> {
 
 /// The lines of the table. `None`: a comment, or a line that cannot be read.
 fn table() -> impl Iterator<Item = Option<(i32, ErrorKind)>> {
-    let lines = include_str!("../../tests/error_codes.txt").lines();
+    let lines = include_str!("error_codes.txt").lines();
     lines.map(|line| {
         let mut words = line.split(' ');
         let code = words.next()?.parse().ok()?;
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_table_has_each_code_once_with_its_kind() {
-        let lines = include_str!("../../tests/error_codes.txt").lines();
+        let lines = include_str!("error_codes.txt").lines();
         let mut last = i32::MIN;
         for (line, row) in lines.zip(table()) {
             if let Some((code, expected)) = row {

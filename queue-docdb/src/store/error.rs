@@ -230,7 +230,7 @@ mod tests {
 
     /// The codes of the table, and one that no server has.
     fn all_codes() -> impl Iterator<Item = i32> {
-        let lines = include_str!("../../tests/error_codes.txt").lines();
+        let lines = include_str!("error_codes.txt").lines();
         lines
             .filter_map(|line| line.split(' ').next()?.parse().ok())
             .chain([99_999])

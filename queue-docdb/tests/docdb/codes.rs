@@ -38,7 +38,7 @@ const LABELS: [&str; 4] = [
 
 /// The codes of the table, and their kinds.
 fn table() -> Vec<(i32, ErrorKind)> {
-    let lines = include_str!("../error_codes.txt").lines();
+    let lines = include_str!("../../src/store/error_codes.txt").lines();
     let rows = lines.filter(|line| !line.starts_with('#')).map(|line| {
         let words: Vec<&str> = line.split(' ').collect();
         let kinds = [

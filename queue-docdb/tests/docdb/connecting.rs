@@ -198,7 +198,8 @@ async fn an_invalid_uri_is_explained_without_its_password() {
 async fn no_part_of_a_password_is_told() {
     const BEFORE: [&str; 2] = ["7531", "qzqz"];
     const AFTER: [&str; 3] = ["9642", "xkxk", "xkxk=9642"];
-    let reserved = [":", "/", "?", "#", "[", "]", "@", "%"];
+    // The driver would panic at the last two.
+    let reserved = [":", "/", "?", "#", "[", "]", "@", "%", "%é", "%aé"];
     let mut users = vec!["ada".to_owned()];
     let mut passwords = BEFORE.map(str::to_owned).to_vec();
     for each in reserved {

@@ -2,7 +2,7 @@
 
 /// Each code, and the kind of the public error.
 fn table() -> impl Iterator<Item = (i32, &'static str)> {
-    let lines = include_str!("../error_codes.txt").lines();
+    let lines = include_str!("../../src/store/error_codes.txt").lines();
     let rows = lines.filter(|line| !line.starts_with('#'));
     rows.map(|line| {
         let mut words = line.split(' ');
