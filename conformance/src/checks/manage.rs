@@ -169,7 +169,7 @@ pub(super) async fn peek_changes_nothing(fixture: Fixture) {
         seen[1].ready_at,
         fixture.now() + Duration::from_millis(29_999)
     );
-    assert_eq!(fixture.peek(2).await.len(), 2);
+    assert_eq!(fixture.peek(2).await, seen[..2], "the first of them");
     // The contract does not say what 0 returns, but the call must not panic.
     let none = fixture.admin().peek(&fixture.name, 0).await;
     expect_none_or_refused(none);

@@ -333,8 +333,10 @@ impl Model {
         );
         let in_order = seen.is_sorted_by_key(|message| message.ready_at);
         accept!(in_order, "M1: peek returned messages out of order");
+        let mut met = HashSet::new();
         for peeked in seen {
             let id = &peeked.id;
+            accept!(met.insert(id), "M1: peek returned {id} twice");
             let Some(message) = self.messages.get(id) else {
                 return Err(format!("M1: peek returned {id}, which is not in the queue"));
             };
@@ -345,6 +347,12 @@ impl Model {
                 *peeked == expected,
                 "M1: peek returned {peeked:?}, expected {expected:?}"
             );
+        }
+        let last = seen.last().map(|message| message.ready_at);
+        for (id, message) in &self.messages {
+            let ready_at = message.ready_at();
+            let is_earlier = ready_at.is_some() && ready_at < last && !met.contains(id);
+            accept!(!is_earlier, "M1: peek passed over {id}");
         }
         Ok(())
     }

@@ -349,6 +349,12 @@ impl QueueBackend for Mutant {
 #[async_trait]
 impl QueueAdmin for Mutant {
     async fn peek(&self, queue: &QueueName, max: usize) -> Result<Vec<PeekedMessage>> {
+        if self.has(Bug::PeekSortsAfterLimit) {
+            let page = PageOptions::new(max);
+            let mut seen = self.inner.messages(queue, &page).await?.messages;
+            seen.sort_by_key(|message| message.ready_at);
+            return Ok(seen);
+        }
         self.inner.peek(queue, max).await
     }
 

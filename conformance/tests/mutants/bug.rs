@@ -31,6 +31,8 @@ pub(crate) enum Bug {
     DeadPageSkips,
     /// The second page leaves out a message.
     MessagePageSkips,
+    /// A peek takes any messages and sorts them, instead of the first ones.
+    PeekSortsAfterLimit,
     /// A message that is leased or nacked between two pages moves in the list.
     MessagesByReadyTime,
     /// The list leaves out what a consumer has.

@@ -67,6 +67,7 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::MessagePageSkips,
         &["messages_are_listed_in_pages", "concurrent_histories"],
     ),
+    (Bug::PeekSortsAfterLimit, &["peek_changes_nothing"]),
     (
         Bug::MessagesByReadyTime,
         &["pages_go_on_while_messages_come_go_and_change"],
