@@ -114,7 +114,8 @@ pub(super) async fn the_override_ends_with_its_lease(fixture: Fixture) {
 }
 
 pub(super) async fn a_finer_duration_is_rounded_up(fixture: Fixture) {
-    let fine = Duration::from_micros(1500);
+    // Neither the nearest millisecond nor whole microseconds are enough.
+    let fine = Duration::from_millis(1) + Duration::from_nanos(1);
     let lasts_two_millis = async |what: &str| {
         fixture.pass(1).await;
         fixture.expect_none_ready(what).await;
@@ -122,15 +123,15 @@ pub(super) async fn a_finer_duration_is_rounded_up(fixture: Fixture) {
     };
     let message = msg("m").with_delay(fine).with_visibility_timeout(fine);
     fixture.store(&[message]).await;
-    lasts_two_millis("half a millisecond of the delay is left").await;
+    lasts_two_millis("a nanosecond of the delay is left").await;
     let delivery = fixture.lease_one().await;
     let expiry = fixture.now() + Duration::from_millis(2);
     assert_eq!(delivery.lease_expires_at, expiry);
-    lasts_two_millis("half a millisecond of the lease is left").await;
+    lasts_two_millis("a nanosecond of the lease is left").await;
     let options = LeaseOptions::new(1).with_visibility_timeout(fine);
     let leased = fixture.backend().lease(&fixture.name, &options).await;
     assert_eq!(leased.expect("lease succeeds").len(), 1);
-    lasts_two_millis("half a millisecond of the override is left").await;
+    lasts_two_millis("a nanosecond of the override is left").await;
     for action in [LeaseAction::Extend(fine), LeaseAction::Nack { delay: fine }] {
         let delivery = fixture.lease_one().await;
         assert!(
@@ -139,7 +140,7 @@ pub(super) async fn a_finer_duration_is_rounded_up(fixture: Fixture) {
                 .await
                 .is_applied()
         );
-        lasts_two_millis(&format!("half a millisecond of {action:?} is left")).await;
+        lasts_two_millis(&format!("a nanosecond of {action:?} is left")).await;
     }
     assert_eq!(fixture.lease_one().await.attempt, 5);
 }

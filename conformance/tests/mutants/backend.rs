@@ -190,6 +190,11 @@ impl QueueBackend for Mutant {
             preconditions::message(self.limits, message);
             match self.bug {
                 Some(Bug::HeadersLost) => message.headers.clear(),
+                Some(Bug::DelayRoundedToNearest) => {
+                    let nanos = message.delay_or_default().as_nanos() as u64;
+                    let millis = (nanos + 500_000) / 1_000_000;
+                    message.delay = Some(Duration::from_millis(millis));
+                }
                 Some(Bug::MaxAttemptsIgnored) => message.max_attempts = Some(u32::MAX),
                 _ => {}
             }

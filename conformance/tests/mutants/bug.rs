@@ -11,6 +11,8 @@ pub(crate) enum Bug {
     LeaseLastsOneMillisecond,
     /// A time is off by one.
     ExpiryOneMillisecondLate,
+    /// A finer delay is rounded to the nearest millisecond.
+    DelayRoundedToNearest,
     /// A call that looks in rounds meets a message again whose lease has ended.
     RoundsRepeatMessages,
     /// Every delivery is the first attempt.

@@ -39,6 +39,10 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["a_lease_expires_to_the_millisecond", "random_histories"],
     ),
     (
+        Bug::DelayRoundedToNearest,
+        &["a_finer_duration_is_rounded_up"],
+    ),
+    (
         Bug::RoundsRepeatMessages,
         &[
             "a_call_meets_each_message_once",
