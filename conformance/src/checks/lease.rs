@@ -125,12 +125,15 @@ pub(super) async fn a_finer_duration_is_rounded_up(fixture: Fixture) {
     fixture.store(&[message]).await;
     lasts_two_millis("a nanosecond of the delay is left").await;
     let delivery = fixture.lease_one().await;
-    let expiry = fixture.now() + Duration::from_millis(2);
-    assert_eq!(delivery.lease_expires_at, expiry);
+    let two_millis = Duration::from_millis(2);
+    assert_eq!(delivery.lease_expires_at, fixture.now() + two_millis);
+    assert_eq!(delivery.visibility_timeout, two_millis);
     lasts_two_millis("a nanosecond of the lease is left").await;
     let options = LeaseOptions::new(1).with_visibility_timeout(fine);
     let leased = fixture.backend().lease(&fixture.name, &options).await;
-    assert_eq!(leased.expect("lease succeeds").len(), 1);
+    let leased = leased.expect("lease succeeds");
+    assert_eq!(leased.len(), 1);
+    assert_eq!(leased[0].visibility_timeout, two_millis);
     lasts_two_millis("a nanosecond of the override is left").await;
     for action in [LeaseAction::Extend(fine), LeaseAction::Nack { delay: fine }] {
         let delivery = fixture.lease_one().await;

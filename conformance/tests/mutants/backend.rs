@@ -244,6 +244,11 @@ impl QueueBackend for Mutant {
             if let Some(payload) = seen.get(&delivery.id) {
                 delivery.payload = payload.clone();
             }
+            if let (Some(Bug::DeliveryEchoesTimeout), Some(timeout)) =
+                (self.bug, options.visibility_timeout())
+            {
+                delivery.visibility_timeout = timeout;
+            }
         }
         self.move_expiry(queue, &deliveries).await?;
         self.change_deliveries(queue, &mut deliveries);

@@ -13,6 +13,8 @@ pub(crate) enum Bug {
     ExpiryOneMillisecondLate,
     /// A finer delay is rounded to the nearest millisecond.
     DelayRoundedToNearest,
+    /// A delivery says what the lease call asked for, not how long the lease lasts.
+    DeliveryEchoesTimeout,
     /// A call that looks in rounds meets a message again whose lease has ended.
     RoundsRepeatMessages,
     /// Every delivery is the first attempt.

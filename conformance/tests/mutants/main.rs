@@ -43,6 +43,10 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["a_finer_duration_is_rounded_up"],
     ),
     (
+        Bug::DeliveryEchoesTimeout,
+        &["a_finer_duration_is_rounded_up"],
+    ),
+    (
         Bug::RoundsRepeatMessages,
         &[
             "a_call_meets_each_message_once",
