@@ -195,6 +195,9 @@ impl QueueBackend for Mutant {
                     let millis = (nanos + 500_000) / 1_000_000;
                     message.delay = Some(Duration::from_millis(millis));
                 }
+                Some(Bug::MaxAttemptsAtMost1000) => {
+                    message.max_attempts = Some(message.max_attempts_or_default().min(1000));
+                }
                 Some(Bug::MaxAttemptsIgnored) => message.max_attempts = Some(u32::MAX),
                 _ => {}
             }

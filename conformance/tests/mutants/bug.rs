@@ -31,6 +31,8 @@ pub(crate) enum Bug {
     ReleaseCounts,
     /// A message is delivered without end.
     MaxAttemptsIgnored,
+    /// A larger setting becomes the largest that the store has.
+    MaxAttemptsAtMost1000,
     /// The second page leaves out a dead letter.
     DeadPageSkips,
     /// The second page leaves out a message.

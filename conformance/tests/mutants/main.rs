@@ -70,6 +70,10 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::MaxAttemptsIgnored,
         &["after_max_attempts_a_message_becomes_a_dead_letter"],
     ),
+    (
+        Bug::MaxAttemptsAtMost1000,
+        &["the_largest_max_attempts_works"],
+    ),
     (Bug::DeadPageSkips, &["dead_letters_are_listed_in_pages"]),
     (
         Bug::MessagePageSkips,
