@@ -21,9 +21,10 @@ pub(super) async fn what_is_stored_is_delivered(fixture: Fixture) {
 
 pub(super) async fn an_unacked_message_comes_back_every_time(fixture: Fixture) {
     fixture
-        .store(&[msg("stubborn").with_max_attempts(100)])
+        .store(&[msg("stubborn").with_max_attempts(1000)])
         .await;
-    for round in 1..=30 {
+    // More than a byte counts.
+    for round in 1..=260 {
         let delivery = fixture.lease_one().await;
         assert_eq!(delivery.attempt, round);
         if round % 3 == 0 {

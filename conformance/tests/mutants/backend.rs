@@ -95,6 +95,7 @@ impl Mutant {
                     delivery.payload = overwritten.unwrap_or(&delivery.payload).clone();
                 }
                 Some(Bug::AttemptsNotCounted) => delivery.attempt = 1,
+                Some(Bug::AttemptsAreBytes) => delivery.attempt %= 256,
                 Some(Bug::AckIgnoresReceipt) => {
                     memory.messages.insert(receipt.clone(), id.clone());
                     memory.last_receipts.insert(id, receipt);

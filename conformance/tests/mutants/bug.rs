@@ -19,6 +19,8 @@ pub(crate) enum Bug {
     RoundsRepeatMessages,
     /// Every delivery is the first attempt.
     AttemptsNotCounted,
+    /// The number of an attempt is kept in a byte.
+    AttemptsAreBytes,
     /// The right messages come in the wrong order.
     AnswerSortedById,
     /// An ack looks at the message of the receipt, not at the delivery.

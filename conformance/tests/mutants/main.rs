@@ -55,6 +55,10 @@ const BUGS: &[(Bug, &[&str])] = &[
         ],
     ),
     (Bug::AttemptsNotCounted, &["attempts_count_from_one"]),
+    (
+        Bug::AttemptsAreBytes,
+        &["an_unacked_message_comes_back_every_time"],
+    ),
     (Bug::AnswerSortedById, &["in_order_of_ready_time"]),
     (
         Bug::AckIgnoresReceipt,
