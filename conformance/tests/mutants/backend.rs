@@ -20,6 +20,8 @@ use tokio::time::timeout;
 
 use crate::{bug::Bug, preconditions};
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// A clone is another connection to the same queues.
 #[derive(Clone, Debug)]
 pub(crate) struct Mutant {
@@ -261,6 +263,11 @@ impl QueueBackend for Mutant {
 
     async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
         preconditions::batch(self.limits, receipts.len());
+        if self.has(Bug::ReceiptForgottenAfterADay)
+            && self.inner.stats(queue).await?.oldest_ready > Some(DAY)
+        {
+            return Ok(vec![Lost; receipts.len()]);
+        }
         let mut receipts = receipts.to_vec();
         match self.bug {
             Some(Bug::ReceiptsOfAnyQueue) => return self.ack_in_any_queue(&receipts).await,

@@ -51,6 +51,8 @@ pub(crate) enum Bug {
     BadTokenIsInternal,
     /// A receipt works in every queue.
     ReceiptsOfAnyQueue,
+    /// A receipt works only for a day.
+    ReceiptForgottenAfterADay,
     /// A state is counted as another.
     DelayedCountsAsReady,
     /// A wait does not return.

@@ -108,6 +108,7 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::ReceiptsOfAnyQueue,
         &["a_receipt_is_lost_in_another_queue"],
     ),
+    (Bug::ReceiptForgottenAfterADay, &["a_late_ack_works"]),
     (
         Bug::DelayedCountsAsReady,
         &["stats_are_exact_after_every_step"],
