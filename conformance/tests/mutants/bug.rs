@@ -7,6 +7,8 @@ pub(crate) enum Bug {
     HeadersLost,
     /// An enqueue with a stored id is an upsert.
     DuplicateOverwritesPayload,
+    /// Ids are remembered for a day, whatever the queue has.
+    DuplicatesForADay,
     /// A lease does not guard its message.
     LeaseLastsOneMillisecond,
     /// A time is off by one.

@@ -27,6 +27,10 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["a_duplicate_changes_nothing"],
     ),
     (
+        Bug::DuplicatesForADay,
+        &["a_stored_id_is_a_duplicate_in_every_state"],
+    ),
+    (
         Bug::LeaseLastsOneMillisecond,
         &[
             "a_leased_message_is_not_leased_again",
