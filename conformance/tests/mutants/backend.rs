@@ -8,8 +8,8 @@ use std::{
 };
 
 use queue_api::{
-    Bytes, DeadLetterPage, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseAction, LeaseChange,
-    LeaseOptions,
+    Bytes, DeadLetterPage, DeadReason, Delivery, EnqueueOutcome, Error, ErrorKind, LeaseAction,
+    LeaseChange, LeaseOptions,
     LeaseOutcome::{self, Applied, Lost},
     Limits, MessageId, MessagePage, MessageState, NewMessage, PageOptions, PageToken,
     PeekedMessage, Purge, QueueAdmin, QueueBackend, QueueName, QueueStats, Receipt, Redrive,
@@ -428,6 +428,13 @@ impl QueueAdmin for Mutant {
             for letter in &mut letters.letters {
                 let text = String::from_utf8_lossy(&letter.payload).into_owned();
                 letter.payload = Bytes::from(text);
+            }
+        }
+        if self.has(Bug::ReasonIsText) {
+            for letter in &mut letters.letters {
+                if letter.reason.to_string() == DeadReason::AttemptsExhausted.to_string() {
+                    letter.reason = DeadReason::AttemptsExhausted;
+                }
             }
         }
         if self.has(Bug::DeadPageSkips) && page.token().is_some() && !letters.is_empty() {

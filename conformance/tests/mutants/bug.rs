@@ -92,6 +92,8 @@ pub(crate) enum Bug {
     LargeLeaseIgnoresOrder,
     /// The payload of a dead letter is decoded as UTF-8.
     DeadLetterPayloadIsUtf8,
+    /// A dead letter of no reason is known by a text, which a reason may be, too.
+    ReasonIsText,
     /// A time has too few bits.
     ExtensionIsF32,
     /// A wait depends on something that an administrator may remove.

@@ -168,6 +168,7 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::DeadLetterPayloadIsUtf8,
         &["dead_letters_keep_payloads_and_headers"],
     ),
+    (Bug::ReasonIsText, &["dead_letters_keep_their_reason"]),
     (Bug::ExtensionIsF32, &["the_longest_changes_are_exact"]),
     (Bug::WaitForgetsDeletedQueue, &["wait_outlives_its_queue"]),
     (Bug::AckHidesFirst, &["a_dropped_ack_is_done_or_not"]),
