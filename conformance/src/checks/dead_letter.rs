@@ -133,7 +133,8 @@ pub(super) async fn dead_letters_keep_their_reason(fixture: Fixture) {
         &"long ".repeat(819),
     ];
     for (n, reason) in reasons.iter().enumerate() {
-        fixture.store(&[msg(&format!("m{n}"))]).await;
+        let once = msg(&format!("m{n}")).with_max_attempts(1);
+        fixture.store(&[once]).await;
         let delivery = fixture.lease_one().await;
         assert_eq!(
             fixture.change(&delivery.receipt, dead_letter(reason)).await,
@@ -148,6 +149,18 @@ pub(super) async fn dead_letters_keep_their_reason(fixture: Fixture) {
         assert_eq!(letter.attempts, 1);
     }
     assert_eq!(letters.len(), reasons.len());
+
+    // The reason of an earlier death does not count.
+    assert_eq!(fixture.redrive(&Redrive::All).await, letters.len() as u64);
+    fixture.lease_for(letters.len(), 1).await;
+    fixture.pass(1).await;
+    fixture.expect_none_ready("one attempt was allowed").await;
+    let again = fixture.all_dead_letters().await;
+    assert_eq!(again.len(), letters.len());
+    for letter in again {
+        assert_eq!(letter.reason, DeadReason::AttemptsExhausted);
+        assert_eq!(letter.died_at, fixture.now());
+    }
 }
 
 pub(super) async fn redrive_counts_attempts_from_zero(fixture: Fixture) {

@@ -38,6 +38,8 @@ struct Memory {
     /// The message of each receipt, and the last receipt of each message.
     messages: HashMap<Receipt, MessageId>,
     last_receipts: HashMap<MessageId, Receipt>,
+    /// The first reason of each dead letter.
+    reasons: HashMap<MessageId, DeadReason>,
     deletions: u64,
     releases: u64,
     acks: u64,
@@ -435,6 +437,13 @@ impl QueueAdmin for Mutant {
                 if letter.reason.to_string() == DeadReason::AttemptsExhausted.to_string() {
                     letter.reason = DeadReason::AttemptsExhausted;
                 }
+            }
+        }
+        if self.has(Bug::FirstReasonStays) {
+            let mut memory = self.memory();
+            for letter in &mut letters.letters {
+                let first = memory.reasons.entry(letter.id.clone());
+                letter.reason = first.or_insert(letter.reason.clone()).clone();
             }
         }
         if self.has(Bug::DeadPageSkips) && page.token().is_some() && !letters.is_empty() {

@@ -94,6 +94,8 @@ pub(crate) enum Bug {
     DeadLetterPayloadIsUtf8,
     /// A dead letter of no reason is known by a text, which a reason may be, too.
     ReasonIsText,
+    /// A redrive leaves the reason, and a later death sets none.
+    FirstReasonStays,
     /// A time has too few bits.
     ExtensionIsF32,
     /// A wait depends on something that an administrator may remove.

@@ -169,6 +169,7 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["dead_letters_keep_payloads_and_headers"],
     ),
     (Bug::ReasonIsText, &["dead_letters_keep_their_reason"]),
+    (Bug::FirstReasonStays, &["dead_letters_keep_their_reason"]),
     (Bug::ExtensionIsF32, &["the_longest_changes_are_exact"]),
     (Bug::WaitForgetsDeletedQueue, &["wait_outlives_its_queue"]),
     (Bug::AckHidesFirst, &["a_dropped_ack_is_done_or_not"]),
