@@ -195,6 +195,12 @@ impl QueueBackend for Mutant {
             preconditions::message(self.limits, message);
             match self.bug {
                 Some(Bug::HeadersLost) => message.headers.clear(),
+                Some(Bug::HeadersAtMostTen) => {
+                    message.headers = std::mem::take(&mut message.headers)
+                        .into_iter()
+                        .take(10)
+                        .collect();
+                }
                 Some(Bug::DelayRoundedToNearest) => {
                     let nanos = message.delay_or_default().as_nanos() as u64;
                     let millis = (nanos + 500_000) / 1_000_000;

@@ -5,6 +5,8 @@
 pub(crate) enum Bug {
     /// A part of a message is not stored.
     HeadersLost,
+    /// A message has at most ten headers, as in SQS.
+    HeadersAtMostTen,
     /// An enqueue with a stored id is an upsert.
     DuplicateOverwritesPayload,
     /// Ids are remembered for a day, whatever the queue has.

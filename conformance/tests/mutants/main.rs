@@ -23,6 +23,10 @@ use crate::{backend::Mutant, bug::Bug};
 const BUGS: &[(Bug, &[&str])] = &[
     (Bug::HeadersLost, &["headers_come_back_as_sent"]),
     (
+        Bug::HeadersAtMostTen,
+        &["a_payload_at_the_limit_comes_back"],
+    ),
+    (
         Bug::DuplicateOverwritesPayload,
         &["a_duplicate_changes_nothing"],
     ),
