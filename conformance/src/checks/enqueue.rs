@@ -240,9 +240,24 @@ pub(super) async fn headers_come_back_as_sent(fixture: Fixture) {
         .with_header("_id", "not the id")
         .with_header("nul\0", "\0nul")
         .with_header("Case", "upper")
-        .with_header("case", "lower");
+        .with_header("case", "lower")
+        .with_header(" padded ", "\tvalue ")
+        .with_header("a\u{301}", "e\u{301}")
+        .with_header("number", "01.0")
+        // What a store may keep of a message in the same place.
+        .with_header("id", "not the id")
+        .with_header("payload", "not the payload")
+        .with_header("headers", "not all")
+        .with_header("attempt", "9")
+        .with_header("attempts", "9")
+        .with_header("max_attempts", "9")
+        .with_header("enqueued_at", "9")
+        .with_header("delay", "9")
+        .with_header("visibility_timeout", "9");
     fixture.store(std::slice::from_ref(&message)).await;
-    assert_eq!(fixture.lease_one().await.headers, message.headers);
+    let delivery = fixture.lease_one().await;
+    assert_eq!(delivery.headers, message.headers);
+    assert_eq!((&*delivery.payload, delivery.attempt), (&b"m"[..], 1));
 
     fixture.store(&[msg("bare")]).await;
     assert!(fixture.lease_one().await.headers.is_empty());

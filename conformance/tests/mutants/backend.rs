@@ -195,6 +195,12 @@ impl QueueBackend for Mutant {
             preconditions::message(self.limits, message);
             match self.bug {
                 Some(Bug::HeadersLost) => message.headers.clear(),
+                Some(Bug::HeaderValuesTrimmed) => {
+                    for value in message.headers.values_mut() {
+                        *value = value.trim().to_owned();
+                    }
+                }
+                Some(Bug::HeaderIsMetadata) => drop(message.headers.remove("attempts")),
                 Some(Bug::HeadersAtMostTen) => {
                     message.headers = std::mem::take(&mut message.headers)
                         .into_iter()

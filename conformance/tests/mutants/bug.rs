@@ -7,6 +7,10 @@ pub(crate) enum Bug {
     HeadersLost,
     /// A message has at most ten headers, as in SQS.
     HeadersAtMostTen,
+    /// The spaces around a header are cut, as in HTTP.
+    HeaderValuesTrimmed,
+    /// A header that is named as what the store keeps of a message is taken for that.
+    HeaderIsMetadata,
     /// An enqueue with a stored id is an upsert.
     DuplicateOverwritesPayload,
     /// Ids are remembered for a day, whatever the queue has.

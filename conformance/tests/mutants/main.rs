@@ -26,6 +26,8 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::HeadersAtMostTen,
         &["a_payload_at_the_limit_comes_back"],
     ),
+    (Bug::HeaderValuesTrimmed, &["headers_come_back_as_sent"]),
+    (Bug::HeaderIsMetadata, &["headers_come_back_as_sent"]),
     (
         Bug::DuplicateOverwritesPayload,
         &["a_duplicate_changes_nothing"],
