@@ -110,6 +110,7 @@ const ODD_NAMES: [&str; 22] = [
 /// queue is empty.
 pub(super) async fn an_odd_name_works_or_is_refused_by_every_call(fixture: Fixture) {
     let long = "l".repeat(QueueName::MAX_BYTES);
+    let mut works = Vec::new();
     for name in ODD_NAMES.into_iter().chain([&*long]) {
         let queue = fixture.other_queue(name);
         let enqueued = queue.backend().enqueue(&queue.name, &[msg("m")]).await;
@@ -127,6 +128,7 @@ pub(super) async fn an_odd_name_works_or_is_refused_by_every_call(fixture: Fixtu
             let delivery = queue.lease_one().await;
             assert_eq!(queue.ack(&delivery.receipt).await, Applied, "{name}");
             assert_eq!(queue.stats().await, QueueStats::default(), "{name}");
+            works.push(queue);
             continue;
         };
         let all = errors.into_iter().chain([("enqueue", Some(error))]);
@@ -137,6 +139,16 @@ pub(super) async fn an_odd_name_works_or_is_refused_by_every_call(fixture: Fixtu
                 Some(ErrorKind::InvalidInput),
                 "{name}, {call}: {error:?}"
             );
+        }
+    }
+    if fixture.has_admin() {
+        for queue in &works {
+            queue.store(&[msg("m")]).await;
+        }
+        let listed = fixture.admin().list_queues().await;
+        let listed = listed.expect("list_queues succeeds");
+        for OneQueue { name, .. } in &works {
+            assert!(listed.contains(name), "{name} is not in {listed:?}");
         }
     }
 }

@@ -77,6 +77,8 @@ pub(crate) enum Bug {
     ReleaseDoesNotWake,
     /// A name that the store reserves: writes fail, and reads say that the queue is empty.
     ReservedNameIsEmpty,
+    /// The list leaves out names like those that the store keeps for itself.
+    ListHidesTheStoresOwn,
     /// A call to one queue changes the others.
     PurgeEmptiesEveryQueue,
     /// Two writes with await points between them: a dropped call makes only the first. Every second call

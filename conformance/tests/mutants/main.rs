@@ -143,6 +143,10 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["an_odd_name_works_or_is_refused_by_every_call"],
     ),
     (
+        Bug::ListHidesTheStoresOwn,
+        &["an_odd_name_works_or_is_refused_by_every_call"],
+    ),
+    (
         Bug::PurgeEmptiesEveryQueue,
         &["purge_live_leaves_dead_letters"],
     ),
