@@ -157,6 +157,18 @@ pub(super) async fn more_messages_than_a_batch_are_listed(fixture: Fixture) {
 pub(super) async fn a_made_up_page_token_fails_or_lists(fixture: Fixture) {
     fixture.store_dead(&["dead1", "dead2"].map(msg)).await;
     fixture.store(&["live1", "live2"].map(msg)).await;
+    // A place in the list may be one in the whole store.
+    let (before, after) = (fixture.other_queue("a"), fixture.other_queue("z"));
+    for other in [&before, &after] {
+        other.store_dead(&["x1", "x2"].map(msg)).await;
+        other.store(&["y1", "y2"].map(msg)).await;
+    }
+    let one = PageOptions::new(1);
+    let foreign = [
+        before.messages(&one).await.next,
+        before.dead_letters(&one).await.next,
+    ];
+    let foreign = foreign.map(|token| token.expect("there are two").to_string());
     let first = fixture.dead_letters(&PageOptions::new(1)).await;
     let other = first.next.expect("there are two").to_string();
     let long = "9".repeat(1000);
@@ -169,6 +181,8 @@ pub(super) async fn a_made_up_page_token_fails_or_lists(fixture: Fixture) {
         "\n",
         "é",
         &other,
+        &foreign[0],
+        &foreign[1],
         &long,
         &long_number,
     ];

@@ -403,6 +403,13 @@ impl QueueAdmin for Mutant {
             return self.messages_by_ready_time(queue, page).await;
         }
         let mut listed = self.inner.messages(queue, page).await?;
+        if self.has(Bug::TokenIsAPlaceInTheStore)
+            && page.token().is_some_and(|token| token.as_str() == "0")
+        {
+            for other in self.inner.list_queues().await? {
+                listed.messages = self.inner.messages(&other, page).await?.messages;
+            }
+        }
         match self.bug {
             Some(Bug::MessagePageSkips) if page.token().is_some() && !listed.is_empty() => {
                 listed.messages.remove(0);

@@ -57,6 +57,8 @@ pub(crate) enum Bug {
     ListedSettingsAreDefaults,
     /// A token that the backend did not return is a fault of the store.
     BadTokenIsInternal,
+    /// A token that the backend did not return leads to other queues.
+    TokenIsAPlaceInTheStore,
     /// A receipt works in every queue.
     ReceiptsOfAnyQueue,
     /// A receipt works only for a day.

@@ -115,6 +115,10 @@ const BUGS: &[(Bug, &[&str])] = &[
         &["a_made_up_page_token_fails_or_lists"],
     ),
     (
+        Bug::TokenIsAPlaceInTheStore,
+        &["a_made_up_page_token_fails_or_lists"],
+    ),
+    (
         Bug::ReceiptsOfAnyQueue,
         &["a_receipt_is_lost_in_another_queue"],
     ),
