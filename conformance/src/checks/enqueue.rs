@@ -290,9 +290,10 @@ pub(super) async fn ids_of_any_text_work(fixture: Fixture) {
     }
 }
 
-/// Texts that are equal for a collation, a Unicode normal form or a conversion to a number.
-pub(super) const LOOK_ALIKE: [&str; 10] = [
-    "a", "A", "a ", " a", "\u{e1}", "a\u{301}", "\u{ff41}", "1", "01", "1.0",
+/// Texts that are equal for a collation, a Unicode normal form or a conversion to a number, and
+/// patterns that match them.
+pub(super) const LOOK_ALIKE: [&str; 14] = [
+    "a", "A", "a ", " a", "\u{e1}", "a\u{301}", "\u{ff41}", "1", "01", "1.0", "%", "_", "*", ".",
 ];
 
 pub(super) async fn ids_that_look_alike_are_distinct(fixture: Fixture) {

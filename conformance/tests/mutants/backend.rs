@@ -233,6 +233,13 @@ impl QueueBackend for Mutant {
                 }
             }
         }
+        if self.has(Bug::IdIsAPattern) && messages.len() > 1 {
+            for (outcome, message) in outcomes.iter_mut().zip(messages) {
+                if message.id.as_str() == "%" {
+                    *outcome = EnqueueOutcome::Duplicate;
+                }
+            }
+        }
         if self.has(Bug::DuplicatesForADay)
             && self.inner.stats(queue).await?.oldest_ready > Some(DAY)
         {

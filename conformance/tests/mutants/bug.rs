@@ -15,6 +15,8 @@ pub(crate) enum Bug {
     DuplicateOverwritesPayload,
     /// Ids are remembered for a day, whatever the queue has.
     DuplicatesForADay,
+    /// A stored id is looked for with `LIKE`.
+    IdIsAPattern,
     /// A lease does not guard its message.
     LeaseLastsOneMillisecond,
     /// A time is off by one.

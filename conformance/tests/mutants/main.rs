@@ -36,6 +36,7 @@ const BUGS: &[(Bug, &[&str])] = &[
         Bug::DuplicatesForADay,
         &["a_stored_id_is_a_duplicate_in_every_state"],
     ),
+    (Bug::IdIsAPattern, &["ids_that_look_alike_are_distinct"]),
     (
         Bug::LeaseLastsOneMillisecond,
         &[
