@@ -146,11 +146,13 @@ pub(super) async fn an_acked_id_may_be_used_again(fixture: Fixture) {
     assert_ne!(first.receipt, second.receipt);
 }
 
-fn payloads() -> [Bytes; 5] {
+fn payloads() -> [Bytes; 7] {
     let every_byte: Vec<u8> = (0..=255).collect();
     [
         Bytes::new(),
         Bytes::from_static(b"\0"),
+        Bytes::from_static(b" \t\r\n"),
+        Bytes::from_static(b"\nlines end\r\nhere\n"),
         Bytes::from_static(b"\xff\xfe\x00\xc3\x28 not UTF-8"),
         Bytes::from(every_byte),
         Bytes::from(vec![b'x'; 100_000]),
@@ -178,7 +180,7 @@ pub(super) async fn dead_letters_keep_payloads_and_headers(fixture: Fixture) {
                 .with_header("n", header)
         })
         .collect();
-    messages.push(largest("m5", &fixture.backend().limits()));
+    messages.push(largest("largest", &fixture.backend().limits()));
     let expect = |place: &str, seen: Vec<(&MessageId, &Bytes, &Headers)>| {
         assert_eq!(seen.len(), messages.len(), "{place}");
         for (id, payload, headers) in seen {

@@ -195,6 +195,10 @@ impl QueueBackend for Mutant {
             preconditions::message(self.limits, message);
             match self.bug {
                 Some(Bug::HeadersLost) => message.headers.clear(),
+                Some(Bug::PayloadIsALine) => {
+                    let line = message.payload.strip_suffix(b"\n");
+                    message.payload = line.unwrap_or(&message.payload).to_vec().into();
+                }
                 Some(Bug::HeaderValuesTrimmed) => {
                     for value in message.headers.values_mut() {
                         *value = value.trim().to_owned();

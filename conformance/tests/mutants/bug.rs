@@ -5,6 +5,8 @@
 pub(crate) enum Bug {
     /// A part of a message is not stored.
     HeadersLost,
+    /// The end of the last line is cut from a payload.
+    PayloadIsALine,
     /// A message has at most ten headers, as in SQS.
     HeadersAtMostTen,
     /// The spaces around a header are cut, as in HTTP.

@@ -22,6 +22,7 @@ use crate::{backend::Mutant, bug::Bug};
 /// Each bug with the checks that must reject it.
 const BUGS: &[(Bug, &[&str])] = &[
     (Bug::HeadersLost, &["headers_come_back_as_sent"]),
+    (Bug::PayloadIsALine, &["payloads_come_back_as_sent"]),
     (
         Bug::HeadersAtMostTen,
         &["a_payload_at_the_limit_comes_back"],
