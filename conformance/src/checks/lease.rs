@@ -1,6 +1,9 @@
 //! L1 to L4: leases.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
@@ -152,6 +155,11 @@ pub(super) async fn a_lease_expires_in_real_time(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     let started = Instant::now();
     let first = fixture.lease_for(1, 1500).await;
+    for time in [first[0].enqueued_at, first[0].lease_expires_at] {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let finer = since_epoch.subsec_nanos() % 1_000_000;
+        assert_eq!(finer, 0, "{time:?} is not in whole milliseconds");
+    }
     let early = fixture.lease_for(10, 1).await;
     // On a very busy machine the message may be ready again by now. The backend's clock has whole
     // milliseconds, and may be another machine's.

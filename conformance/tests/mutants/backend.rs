@@ -277,6 +277,9 @@ impl QueueBackend for Mutant {
             deliveries.extend(self.inner.lease(queue, &next).await?);
         }
         for delivery in &mut deliveries {
+            if self.has(Bug::DefaultClockIsFiner) {
+                delivery.enqueued_at += Duration::from_micros(1);
+            }
             if let Some(payload) = seen.get(&delivery.id) {
                 delivery.payload = payload.clone();
             }

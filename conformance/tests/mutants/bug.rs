@@ -124,4 +124,6 @@ pub(crate) enum Bug {
     StateLostOnReconnect,
     /// The backend's own clock does not move.
     DefaultClockStandsStill,
+    /// The backend takes all that its own clock shows, not whole milliseconds.
+    DefaultClockIsFiner,
 }
