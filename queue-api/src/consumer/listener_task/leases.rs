@@ -212,11 +212,21 @@ impl Leases {
         self.is_open(key) && self.get(key).is_some_and(|lease| lease.renewing)
     }
 
-    /// Makes a renewal due at once, after an extension was refused.
-    pub(crate) fn renew_at(&mut self, key: Key, now: SystemTime) {
-        if self.is_open(key) {
-            self.set_due(key, Some(now));
-        }
+    /// Makes the next renewal due again, after an extension was refused. Not before the lease needs it:
+    /// a renewal would shorten a lease that an earlier extension made longer.
+    pub(crate) fn renew_again(&mut self, key: Key, now: SystemTime) {
+        let Some(lease) = self.leases.get(&key) else {
+            return;
+        };
+        let due = if !self.is_secured(key) {
+            now
+        } else if lease.limit > lease.expires {
+            let due = lease.expires.checked_sub(lease.renewal / 2);
+            due.map_or(now, |due| due.max(now))
+        } else {
+            lease.ends
+        };
+        self.set_due(key, Some(due));
     }
 
     /// From now on the lease is not renewed.

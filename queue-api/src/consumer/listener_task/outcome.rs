@@ -96,7 +96,7 @@ impl ListenerTask {
             let ended = !self.leases.is_attended(item.key, now);
             if ended || by_owner && !error.is_retryable() {
                 reply(item.answer, Err(error.clone()));
-                self.leases.renew_at(item.key, now);
+                self.leases.renew_again(item.key, now);
                 continue;
             }
             pause = pause.min(self.pause_for(item.key));

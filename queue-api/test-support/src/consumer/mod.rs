@@ -86,6 +86,7 @@ table! {
         a_short_extension_is_renewed an_extension_by_zero_ends_it
         a_renewal_does_not_shorten_an_extension
         a_renewal_queued_with_an_extension_does_not_either a_refused_extension_does_not_end_renewal
+        a_refused_extension_does_not_shorten_the_lease
         it_counts_from_before_the_call a_lease_that_expired_in_a_suspended_process_is_not_handed_out
         it_ignores_the_wall_clock a_settled_lease_is_not_renewed
         a_buffered_lease_at_its_limit_is_released a_renewal_before_the_settlement_does_not_end_it

@@ -252,6 +252,23 @@ pub(super) async fn a_refused_extension_does_not_end_renewal(fixture: Fixture) {
     assert!(fixture.lease_elsewhere().await.is_none());
 }
 
+pub(super) async fn a_refused_extension_does_not_shorten_the_lease(fixture: Fixture) {
+    fixture.store(&[msg("m")]).await;
+    let (_listener, lease) = fixture.one_lease().await;
+    let extended = lease.extend(HOUR).await.unwrap();
+    assert_eq!(extended, LeaseOutcome::Applied);
+    let denied = Fault::Before(ErrorKind::Denied);
+    fixture.faulty.fault_once(Operation::Change, denied);
+    let error = lease.extend(HOUR * 2).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    fixture.run_tasks().await;
+    // From now on, nothing can be renewed.
+    fixture.faulty.go_down();
+    fixture.advance(HOUR / 2).await;
+    assert!(!lease.is_ended());
+    assert!(fixture.lease_elsewhere().await.is_none());
+}
+
 pub(super) async fn it_counts_from_before_the_call(fixture: Fixture) {
     fixture.store(&[msg("m")]).await;
     fixture.faulty.hold_answers(Operation::Lease);
