@@ -29,7 +29,7 @@ lines! {
         tracing::warn!(
             messaging.system = crate::metrics::SYSTEM,
             messaging.destination.name = %queue,
-            error.type = ?error.kind(),
+            error.type = error.kind().as_str(),
             error = %format_args!("{error:#}"),
             "a call to the store failed"
         );

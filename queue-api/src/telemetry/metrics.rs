@@ -39,7 +39,8 @@ pub const SETTLED_LOST: &str = "queue_leases_settled_lost_total";
 /// Counter: leases of a listener that ended before they were settled, by `why`
 /// (a [`LeaseEnd`](crate::consumer::LeaseEnd)).
 pub const LEASES_LOST: &str = "queue_leases_lost_total";
-/// Counter: errors of the store in calls of a listener, by `operation` and `kind`.
+/// Counter: errors of the store in calls of a listener, by `operation` and `kind`
+/// ([`ErrorKind::as_str`](crate::ErrorKind::as_str)).
 pub const STORE_ERRORS: &str = "queue_store_errors_total";
 /// Histogram: time from the enqueue to the lease, including delay and earlier attempts, by the
 /// backend's clock. Recorded by listeners.
@@ -146,7 +147,7 @@ pub(crate) fn store_error(queue: &QueueName, error: &Error) {
     let labels = vec![
         label_of(queue),
         label("operation", error.operation()),
-        label("kind", format!("{:?}", error.kind())),
+        label("kind", error.kind().as_str()),
     ];
     count(STORE_ERRORS, labels, 1);
 }

@@ -102,7 +102,7 @@ pub(super) async fn every_metric_is_recorded(fixture: Fixture) {
         assert_eq!(sum, expected, "{name}{labels}");
     }
     assert!(recorded.sum(names::RENEWED, "") >= 6.0, "a hundred seconds");
-    let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=Unavailable");
+    let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=unavailable");
     assert!(errors >= 5.0, "{errors}");
     let handling = recorded.values(names::HANDLING_TIME, " outcome=handled");
     let longest = handling.iter().copied().fold(0.0, f64::max);
@@ -129,7 +129,7 @@ pub(super) async fn a_settlement_that_may_have_taken_effect_is_not_counted(fixtu
     assert_eq!(recorded.sum(names::ACKED, ""), 0.0);
     assert_eq!(recorded.sum(names::NACKED, ""), 0.0);
     assert_eq!(recorded.sum(names::SETTLED_LOST, ""), 0.0);
-    let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=TimedOut");
+    let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=timed out");
     assert_eq!(errors, 2.0);
 }
 
