@@ -1,6 +1,10 @@
 //! Workers in runtimes that end, that lack a timer, and in none.
 
-use std::{future::pending, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    future::{pending, ready},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
 use futures::{FutureExt, executor::block_on, poll};
 use queue_api::{
@@ -49,6 +53,12 @@ fn a_runtime_without_a_timer_is_an_error_of_the_run() {
     let error = runtime.block_on(worker(&queue).run(pending::<()>()));
     let text = error.unwrap_err().to_string();
     assert!(text.contains("timers are disabled"), "{text}");
+
+    // Also if it is to shut down before it has begun.
+    let error = runtime.block_on(worker(&queue).run(ready(())));
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.to_string().contains("timers are disabled"), "{error}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Clock, Codec, Error, ErrorKind, Json, Queue, Result,
-    catch_panic::{caught, log},
+    catch_panic::{catch, caught, log},
 };
 
 /// Calls a [`Handler`] for every message of a queue, several at a time.
@@ -298,8 +298,16 @@ where
 
     fn start_run(&self) -> Result<WorkerRun<T, H, C>> {
         let runner = self.runner.clone().with_clock(self.options.clock.clone());
+        // First, because it panics outside a runtime.
+        let listener = self.queue.listen(self.options.clone())?;
+        // Otherwise a shutdown that begins at once would panic at its deadline's timer.
+        let timer = || drop(tokio::time::timeout(Duration::ZERO, pending::<()>()));
+        catch(timer).map_err(|panic| {
+            let message = format!("a worker needs a tokio runtime with a timer; this one {panic}");
+            Error::new(ErrorKind::Internal, "run", message)
+        })?;
         Ok(WorkerRun {
-            listener: self.queue.listen(self.options.clone())?,
+            listener,
             runner: Arc::new(runner),
             handlers: JoinSet::new(),
             stopping: watch::Sender::new(false),
