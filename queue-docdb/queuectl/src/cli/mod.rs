@@ -164,10 +164,10 @@ pub(crate) struct StatsArgs {
     /// The queue.
     pub(crate) queue: QueueName,
     /// Count again after each interval, until interrupted.
-    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = duration::parse)]
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = duration::parse_positive)]
     pub(crate) watch: Option<Duration>,
     /// The interval of `--watch 1s`, with a space.
-    #[arg(hide = true, requires = "watch", value_parser = duration::parse)]
+    #[arg(hide = true, requires = "watch", value_parser = duration::parse_positive)]
     pub(crate) interval: Option<Duration>,
 }
 

@@ -44,6 +44,7 @@ async fn a_wrong_command_line_is_an_error_of_usage() {
     for (args, least) in [
         (&["queues", "--timeout=0s"][..], "1ms"),
         (&["enqueue", "q", "--visibility-timeout=0s"], "1ms"),
+        (&["stats", "q", "--watch=0s"], "1ms"),
         (&["dead", "list", "q", "--limit=0"], "at least 1"),
         (&["move", "a", "b", "--max=0"], "at least 1"),
         (&["bench", "--batch=1,0"], "at least 1"),
