@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use queue_api::{Limits, NewMessage};
+
 use crate::{
     cli::{EnqueueArgs, ImportDead, InputFormat},
     commands::enqueue_input::enqueue_input,
@@ -40,6 +42,7 @@ pub(super) async fn run(
         max_attempts: args.max_attempts,
         ..Record::default()
     };
+    check(&defaults, connection.admin.backend().limits())?;
     let ids = match args.new_ids {
         true => Ids::New,
         false => Ids::Derived(args.label),
@@ -54,6 +57,20 @@ pub(super) async fn run(
         limits,
     };
     enqueue_input(connection, output, args.queue, args.create, input).await
+}
+
+/// Refuses flags that no message may have. Otherwise the first line of the input would be blamed.
+fn check(flags: &Record, limits: Limits) -> Result<()> {
+    let message = flags
+        .clone()
+        .complete(NewMessage::new(""), &Record::default());
+    limits.check_messages(&[message]).map_err(|error| {
+        let text = match error.invalid_input() {
+            Some(it) => format!("{} is {}; it must be {}", it.name, it.value, it.allowed),
+            None => error.to_string(),
+        };
+        Failure::usage(text)
+    })
 }
 
 fn is_json_lines(file: &Path) -> bool {

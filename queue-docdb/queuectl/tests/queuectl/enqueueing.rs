@@ -257,6 +257,14 @@ async fn input_that_is_wrong_has_its_line() {
     fixture
         .run(&["enqueue", "q", "in", "--delay=1"])
         .fails(2, &["not a duration"]);
+    // Not the input is wrong, but the flag.
+    for (flag, name) in [
+        ("--delay=9999h", "delay is"),
+        ("--visibility-timeout=9999h", "visibility timeout is"),
+    ] {
+        let refused = fixture.run(&["enqueue", "q", "in", flag]);
+        refused.fails(2, &[name, "must be at most"]);
+    }
     assert_eq!(fixture.payloads("q").await, ["there", "x"]);
 }
 
