@@ -33,7 +33,9 @@ use crate::{
 /// A failed settlement is repeated while the lease lasts. After that, the future returns the error,
 /// and the message comes back after its timeout unless the settlement took effect. If a repeat says
 /// [`Lost`](LeaseOutcome::Lost), the failed call may have taken effect, or a purge or another process
-/// may have settled the message. Then the future returns the error of the failed call. A call that hangs fails with [`TimedOut`](ErrorKind::TimedOut) when its leases have expired, but a
+/// may have settled the message. Then the future returns the error of the failed call. A call that hangs
+/// is given up after 70 seconds, or when its leases have expired, whichever is first. While the lease
+/// lasts, it is repeated. After that, the future fails with [`TimedOut`](ErrorKind::TimedOut). But a
 /// backend [must not hang](crate::QueueBackend#for-implementers).
 ///
 /// # Drop without settlement
