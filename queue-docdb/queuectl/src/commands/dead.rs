@@ -12,7 +12,7 @@ use crate::{
         DeadCommand, ExtentArgs, FilterArgs, ListArgs, Order, RedriveArgs, RemoveArgs, ShowArgs,
         What,
     },
-    commands::purge::Removed,
+    commands::purge::{Removed, stopped},
     confirm::confirm,
     connect::Connection,
     depth::contents,
@@ -144,8 +144,19 @@ async fn redrive_one(
     which: Redrive,
     redriven: &mut u64,
 ) -> Result<()> {
-    *redriven += connection.admin.redrive(queue, &which).await?;
+    let call = connection.admin.redrive(queue, &which).await;
+    *redriven += call.map_err(|error| uncounted(error.into()))?;
     Ok(())
+}
+
+/// A failure of a call that may have redriven some. The count does not have them.
+fn uncounted(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::Unreachable => {
+            failure.advise("more than these may be ready; repeat the command for the rest")
+        }
+        _ => failure,
+    }
 }
 
 /// Those that the filter selects, batch after batch. An error leaves the count of those before it.
@@ -184,7 +195,8 @@ async fn remove(connection: &Connection, output: &mut Output, args: RemoveArgs) 
     must_exist(connection, &queue).await?;
     let what = contents(&admin.stats(&queue).await?, What::Dead);
     confirm(&args.confirm, &format!("remove {what} of queue {queue}"))?;
-    let removed = admin.purge(&queue, Purge::Dead).await?;
+    let purged = admin.purge(&queue, Purge::Dead).await;
+    let removed = purged.map_err(|error| stopped(error.into(), 0))?;
     let noun = "dead letter";
     output.summary(&Removed {
         queue,
@@ -330,4 +342,17 @@ fn multiline(text: &str) -> String {
         .map(|line| preview(line, usize::MAX))
         .collect();
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_that_more_may_be_redriven() {
+        let said = |exit| uncounted(Failure::new(exit, "no answer")).text;
+        let more = "no answer; more than these may be ready; repeat the command for the rest";
+        assert_eq!(said(Exit::Unreachable), more);
+        assert_eq!(said(Exit::Denied), "no answer");
+    }
 }

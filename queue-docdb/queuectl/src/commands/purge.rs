@@ -10,7 +10,7 @@ use crate::{
     confirm::confirm,
     connect::Connection,
     depth::contents,
-    failure::Result,
+    failure::{Exit, Failure, Result},
     find_queue::must_exist,
     output::{Output, count},
 };
@@ -43,11 +43,15 @@ pub(super) async fn run(
     let what = contents(&stats, args.what);
     confirm(&args.confirm, &format!("remove {what} of queue {queue}"))?;
     let mut removed = 0;
-    if args.what.has_live() {
-        removed += admin.purge(&queue, Purge::Live).await?;
-    }
-    if args.what.has_dead() {
-        removed += admin.purge(&queue, Purge::Dead).await?;
+    for (is_asked, what) in [
+        (args.what.has_live(), Purge::Live),
+        (args.what.has_dead(), Purge::Dead),
+    ] {
+        if is_asked {
+            let purged = admin.purge(&queue, what).await;
+            let more = purged.map_err(|error| stopped(error.into(), removed))?;
+            removed += more;
+        }
     }
     let noun = match args.what {
         What::Dead => "dead letter",
@@ -58,4 +62,31 @@ pub(super) async fn run(
         removed,
         noun,
     })
+}
+
+/// A failure of a purge, with what is removed all the same.
+pub(super) fn stopped(failure: Failure, removed: u64) -> Failure {
+    match (removed, failure.exit) {
+        (0, Exit::Unreachable) => failure.advise("some messages may be removed"),
+        (0, _) => failure,
+        _ => {
+            let removed = count(removed, "message");
+            failure.advise(&format!("before that, it removed {removed}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_what_is_removed() {
+        let said = |exit, removed| stopped(Failure::new(exit, "no answer"), removed).text;
+        let unknown = "no answer; some messages may be removed";
+        assert_eq!(said(Exit::Unreachable, 0), unknown);
+        assert_eq!(said(Exit::Denied, 0), "no answer");
+        let known = "no answer; before that, it removed 3 messages";
+        assert_eq!(said(Exit::Denied, 3), known);
+    }
 }
