@@ -54,6 +54,17 @@ pub(crate) fn check_command_line(args: &ConnectArgs, matches: &ArgMatches) -> Re
     Ok(())
 }
 
+/// Leaves out a profile that only the environment names, if the command line has a URI: its password
+/// belongs to another server.
+pub(crate) fn leave_out_foreign_profile(args: &mut ConnectArgs, matches: &ArgMatches) {
+    let source = |name| matches.value_source(name);
+    if source("uri") == Some(ValueSource::CommandLine)
+        && source("profile") == Some(ValueSource::EnvVariable)
+    {
+        args.profile = None;
+    }
+}
+
 /// What flags, environment and profile say.
 pub(crate) struct Settings {
     /// With its password.

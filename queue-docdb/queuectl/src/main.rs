@@ -39,11 +39,12 @@ async fn run() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),
     };
-    let cli = match Cli::from_arg_matches(&matches) {
+    let mut cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => return usage_error(&error),
     };
     let checked = connect::check_command_line(&cli.global.connect, &matches);
+    connect::leave_out_foreign_profile(&mut cli.global.connect, &matches);
     let done = match checked {
         Ok(()) => commands::run(cli.global, cli.command).await,
         Err(failure) => Err(failure),

@@ -70,6 +70,15 @@ async fn flags_come_before_the_environment_and_that_before_the_profile() {
     assert!(found(Done::of(
         of_file(&flag).env("QUEUECTL_PROFILE", "elsewhere")
     )));
+    // The password of a profile in the environment is not for the server of the flag.
+    let uri = [
+        "queues",
+        "--uri",
+        fixture.uri.as_str(),
+        "--database",
+        database,
+    ];
+    Done::of(of_file(&uri).env("QUEUECTL_PROFILE", "here")).fails(2, &["no password for user ada"]);
     let database = [
         "queues",
         "--interval=0s",
