@@ -15,6 +15,7 @@ use super::{Context, Failure, Handler};
 
 /// The request that a service gets for each message.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request<T> {
     /// The decoded payload.
     pub message: T,

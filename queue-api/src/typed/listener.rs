@@ -68,6 +68,7 @@ pub struct TypedListener<T, C = Json> {
 
 /// A lease with its decoded payload.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct TypedLease<T> {
     /// The decoded payload.
     pub value: T,
@@ -81,6 +82,7 @@ pub struct TypedLease<T> {
 /// [`Lease::RELEASE_DELAY`].
 #[derive(Debug, thiserror::Error)]
 #[error("the payload of message {} cannot be decoded", lease.id())]
+#[non_exhaustive]
 pub struct UndecodableLease {
     /// The lease with this payload.
     pub lease: Box<Lease>,

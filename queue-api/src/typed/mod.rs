@@ -216,6 +216,7 @@ impl<T, C: fmt::Debug> fmt::Debug for TypedQueue<T, C> {
 
 /// A delivery with its decoded payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TypedDelivery<T> {
     /// The decoded payload.
     pub value: T,
@@ -228,6 +229,7 @@ pub struct TypedDelivery<T> {
 /// The message is still leased: ack or change it, for example with [`Queue::dead_letter`].
 #[derive(Debug, thiserror::Error)]
 #[error("the payload of message {} cannot be decoded", delivery.id)]
+#[non_exhaustive]
 pub struct DecodeError {
     /// The delivery with this payload.
     pub delivery: Box<Delivery>,
