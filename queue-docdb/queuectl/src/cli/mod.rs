@@ -118,9 +118,9 @@ pub(crate) enum Command {
     /// Write the messages of a queue as JSON lines, without leasing them.
     ///
     /// Messages that are in the queue all the time are written exactly once. For one consistent
-    /// state, stop consumers and producers meanwhile. With --what all: A message that dies or is
-    /// redriven meanwhile may be written twice or not at all. SIGINT and SIGTERM stop after the page under
-    /// way.
+    /// state, stop consumers and producers meanwhile. With --what all, a message that becomes a dead
+    /// letter or is redriven meanwhile may be written twice or not at all. SIGINT and SIGTERM stop after
+    /// the page under way.
     Export(ExportArgs),
     /// Put exported messages into a queue, with their ids.
     ///
