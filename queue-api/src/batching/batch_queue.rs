@@ -206,11 +206,7 @@ impl<O: Operation> BatchQueues<O> {
             }
             Err(error) => error,
         };
-        let may_be_one_caller = matches!(
-            error.kind(),
-            ErrorKind::InvalidInput | ErrorKind::Codec | ErrorKind::Internal
-        );
-        if !may_be_one_caller || callers.len() == 1 {
+        if !error.may_be_one_item() || callers.len() == 1 {
             let failed = callers.into_iter();
             return failed.for_each(|caller| caller.answer(Err(error.clone())));
         }

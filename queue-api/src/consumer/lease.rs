@@ -31,12 +31,16 @@ use crate::{
 /// # Failures of the store
 ///
 /// A failed settlement is repeated while the lease lasts. After that, the future returns the error,
-/// and the message comes back after its timeout unless the settlement took effect. If a repeat says
-/// [`Lost`](LeaseOutcome::Lost), the failed call may have taken effect, or a purge or another process
-/// may have settled the message. Then the future returns the error of the failed call. A call that hangs
-/// is given up after 70 seconds, or when its leases have expired, whichever is first. While the lease
-/// lasts, it is repeated. After that, the future fails with [`TimedOut`](ErrorKind::TimedOut). But a
-/// backend [must not hang](crate::QueueBackend#for-implementers).
+/// and the message comes back after its timeout unless the settlement took effect. An error that does
+/// not pass is returned at once. But if another settlement of the same call may have caused it, each is
+/// repeated alone first.
+///
+/// If a repeat says [`Lost`](LeaseOutcome::Lost), the failed call may have taken effect, or a purge or
+/// another process may have settled the message. Then the future returns the error of the failed call.
+/// A call that hangs is given up after 70 seconds, or when its leases have expired, whichever is first.
+/// While the lease lasts, it is repeated. After that, the future fails with
+/// [`TimedOut`](ErrorKind::TimedOut). But a backend
+/// [must not hang](crate::QueueBackend#for-implementers).
 ///
 /// # Drop without settlement
 ///

@@ -209,6 +209,14 @@ impl Error {
             ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::QueueFull
         )
     }
+
+    /// Whether one item of a batch may have caused it. Then the others may succeed without that item.
+    pub(crate) fn may_be_one_item(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::InvalidInput | ErrorKind::Codec | ErrorKind::Internal
+        )
+    }
 }
 
 impl fmt::Display for Error {

@@ -11,7 +11,8 @@ use std::{
 };
 
 use queue_api::{
-    Delivery, Error, ErrorKind, LeaseOptions, QueueBackend, QueueName, Result, async_trait,
+    Delivery, Error, ErrorKind, LeaseChange, LeaseOptions, LeaseOutcome, QueueBackend, QueueName,
+    Receipt, Result, async_trait,
 };
 use tokio::sync::watch;
 
@@ -63,6 +64,7 @@ pub struct Faulty {
     inner: Arc<dyn QueueBackend>,
     calls: Mutex<Vec<(Operation, usize)>>,
     faults: Mutex<Vec<Planned>>,
+    refused: Mutex<Option<(Receipt, ErrorKind)>>,
     met: AtomicUsize,
     hanging: watch::Sender<HashSet<Hang>>,
 }
@@ -74,6 +76,7 @@ impl Faulty {
             inner,
             calls: Mutex::default(),
             faults: Mutex::default(),
+            refused: Mutex::default(),
             met: AtomicUsize::new(0),
             hanging: watch::Sender::default(),
         }))
@@ -109,9 +112,16 @@ impl Faulty {
         }
     }
 
+    /// Each ack or change with this receipt fails as a whole and has no effect, until
+    /// [`clear`](Faulty::clear).
+    pub fn refuse(&self, receipt: &Receipt, kind: ErrorKind) {
+        *self.refused.lock().unwrap() = Some((receipt.clone(), kind));
+    }
+
     /// Ends all faults.
     pub fn clear(&self) {
         self.faults.lock().unwrap().clear();
+        *self.refused.lock().unwrap() = None;
     }
 
     /// Calls hang before they take effect, until [`release`](Faulty::release).
@@ -180,6 +190,15 @@ impl Faulty {
         }
     }
 
+    fn check_receipts<'a>(&self, mut receipts: impl Iterator<Item = &'a Receipt>) -> Result<()> {
+        match &*self.refused.lock().unwrap() {
+            Some((refused, kind)) if receipts.any(|receipt| receipt == refused) => {
+                Err(Error::new(*kind, "test", "a receipt that the test refuses"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn released(&self, hang: Hang) {
         let mut hanging = self.hanging.subscribe();
         let released = hanging.wait_for(|all| !all.contains(&hang)).await;
@@ -244,6 +263,24 @@ impl Delegate for Faulty {
             self.put_back(Operation::Lease, Fault::TooMany);
         }
         answer
+    }
+
+    async fn ack(&self, queue: &QueueName, receipts: &[Receipt]) -> Result<Vec<LeaseOutcome>> {
+        let checked = self.check_receipts(receipts.iter());
+        let call = async {
+            checked?;
+            self.inner.ack(queue, receipts).await
+        };
+        self.around(Operation::Ack, receipts.len(), call).await
+    }
+
+    async fn change(&self, queue: &QueueName, all: &[LeaseChange]) -> Result<Vec<LeaseOutcome>> {
+        let checked = self.check_receipts(all.iter().map(|change| &change.receipt));
+        let call = async {
+            checked?;
+            self.inner.change(queue, all).await
+        };
+        self.around(Operation::Change, all.len(), call).await
     }
 
     async fn wait(&self, queue: &QueueName, at_most: Duration) -> Result<()> {

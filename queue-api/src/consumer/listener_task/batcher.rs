@@ -126,7 +126,8 @@ impl Batcher {
     /// Sends as many waiting items as fit in one backend call. Splitting them into several calls
     /// here would let an error of the second hide the outcomes of the first.
     pub(crate) fn send(&mut self, queue: &Queue, leases: &Leases, now: SystemTime) -> &[Item] {
-        let count = self.waiting.len().min(queue.limits().max_batch.get());
+        let shared = self.waiting.iter().take_while(|item| !item.goes_alone());
+        let count = shared.count().clamp(1, queue.limits().max_batch.get());
         let items: Vec<_> = self.waiting.drain(..count).collect();
         self.resume_at = None;
         let call = call(queue.clone(), &items);
@@ -152,15 +153,8 @@ impl Batcher {
         }
         let call = self.in_flight.take()?;
         let message = "the store did not answer in time";
-        Some(Completed {
-            answer: Err(Error::new(
-                ErrorKind::TimedOut,
-                operation(&call.items),
-                message,
-            )),
-            items: call.items,
-            sent: call.sent,
-        })
+        let error = Error::new(ErrorKind::TimedOut, operation(&call.items), message);
+        Some(self.complete(call, Err(error)))
     }
 
     /// Takes all items. A call in flight is dropped, and may still take effect.
@@ -178,8 +172,19 @@ impl Batcher {
         };
         let answer = in_flight.call.as_mut().await;
         let call = self.in_flight.take().expect("it was in flight above");
-        if answer.is_ok() {
-            self.backoff.reset();
+        self.complete(call, answer)
+    }
+
+    fn complete(&mut self, mut call: InFlight, answer: Result<Vec<LeaseOutcome>>) -> Completed {
+        match &answer {
+            Ok(_) => self.backoff.reset(),
+            // A store that is away would hold up each item in turn, so they share a call again.
+            Err(error) if error.is_retryable() => {
+                let alone = self.waiting.iter().take_while(|item| item.goes_alone());
+                let alone = alone.count();
+                call.items.extend(self.waiting.drain(..alone));
+            }
+            Err(_) => {}
         }
         Completed {
             items: call.items,
@@ -193,8 +198,16 @@ impl Batcher {
         if items.is_empty() {
             return;
         }
-        for item in items.into_iter().rev() {
-            self.waiting.push_front(item);
+        if let [item] = &items[..]
+            && item.goes_alone()
+            && item.answer.is_none()
+        {
+            // A renewal that keeps failing must not hold up the others.
+            self.waiting.extend(items);
+        } else {
+            for item in items.into_iter().rev() {
+                self.waiting.push_front(item);
+            }
         }
         self.resume_at = Some(after(now, self.backoff.next().min(max_pause)));
     }
@@ -229,6 +242,11 @@ impl Item {
     pub(crate) fn failed(mut self, error: &Error) -> Self {
         self.failure = Some(error.clone());
         self
+    }
+
+    /// Whether an item of its last call may have failed that call: this one or another.
+    fn goes_alone(&self) -> bool {
+        self.failure.as_ref().is_some_and(Error::may_be_one_item)
     }
 
     /// The change, or `None` for an ack.

@@ -23,11 +23,12 @@ impl ListenerTask {
             }
             Err(error) => {
                 self.report_error(&error);
+                let is_repeated = is_repeated(&completed.items, &error);
                 let mut again = Vec::new();
                 let mut pause = Duration::MAX;
                 for item in completed.items {
                     pause = pause.min(self.pause_for(item.key));
-                    if error.is_retryable() && self.leases.is_attended(item.key, now) {
+                    if is_repeated && self.leases.is_attended(item.key, now) {
                         again.push(item.failed(&error));
                     } else {
                         self.finish(item, Err(error.clone()));
@@ -89,12 +90,13 @@ impl ListenerTask {
     /// Repeats renewals while the leases last, after any error: permissions may be fixed in time. An
     /// extension by the lease's owner fails with an error that does not pass by itself.
     fn repeat_renewals(&mut self, items: Vec<Item>, error: &Error, now: SystemTime) {
+        let is_repeated = is_repeated(&items, error);
         let mut again = Vec::new();
         let mut pause = Duration::MAX;
         for item in items {
             let by_owner = item.answer.is_some();
             let ended = !self.leases.is_attended(item.key, now);
-            if ended || by_owner && !error.is_retryable() {
+            if ended || by_owner && !is_repeated {
                 reply(item.answer, Err(error.clone()));
                 self.leases.renew_again(item.key, now);
                 continue;
@@ -122,6 +124,12 @@ impl ListenerTask {
             telemetry::consumer::lease_lost(self.queue.name(), &lease.receipt, why.label());
         }
     }
+}
+
+/// Whether a repeat of a failed call may succeed. If one of several items may have caused the error,
+/// each is repeated alone.
+fn is_repeated(items: &[Item], error: &Error) -> bool {
+    error.is_retryable() || items.len() > 1 && error.may_be_one_item()
 }
 
 /// The outcome of a settlement. If it is `Lost` after an earlier call failed, that call may have taken

@@ -312,3 +312,68 @@ pub(super) async fn a_worker_stops_although_its_settlement_hangs(fixture: Fixtur
     assert_eq!(counts(report), [0, 0, 0, 0, 0, 1]);
     assert_eq!(fixture.seconds(), VISIBILITY.as_secs());
 }
+
+pub(super) async fn a_refused_settlement_fails_alone(fixture: Fixture) {
+    for (operation, settle) in SETTLEMENTS {
+        for kind in [
+            ErrorKind::Internal,
+            ErrorKind::InvalidInput,
+            ErrorKind::Codec,
+        ] {
+            fixture.store_many(5).await;
+            let mut listener = fixture.listen(5);
+            let leases = listener.next_batch(5).await.unwrap();
+            fixture.faulty.refuse(&leases[2].delivery().receipt, kind);
+            let before = fixture.faulty.calls(operation).len();
+            let settled: Vec<_> = leases.into_iter().map(settle).collect();
+            for (n, settled) in settled.into_iter().enumerate() {
+                let outcome = settled.await.map_err(|error| error.kind());
+                let expected = match n {
+                    2 => Err(kind),
+                    _ => Ok(LeaseOutcome::Applied),
+                };
+                assert_eq!(outcome, expected, "{operation:?} of lease {n}");
+            }
+            let calls = fixture.faulty.calls(operation);
+            assert_eq!(calls[before..], [5, 1, 1, 1, 1, 1]);
+            assert_eq!(fixture.stats().await.leased, 1, "the refused one");
+            listener.drain().await;
+            fixture.faulty.clear();
+            fixture.purge().await;
+        }
+    }
+}
+
+pub(super) async fn a_settlement_of_a_failed_batch_that_a_repeat_finds_lost_is_the_error(
+    fixture: Fixture,
+) {
+    for (operation, settle) in SETTLEMENTS {
+        fixture.store_many(2).await;
+        let mut listener = fixture.listen(2);
+        let leases = listener.next_batch(2).await.unwrap();
+        let lost_answer = Fault::After(ErrorKind::Internal);
+        fixture.faulty.fault_once(operation, lost_answer);
+        let settled: Vec<_> = leases.into_iter().map(settle).collect();
+        for settled in settled {
+            let error = settled.await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal, "{operation:?}");
+        }
+        listener.drain().await;
+        fixture.purge().await;
+    }
+}
+
+pub(super) async fn settlements_repeated_alone_do_not_hang_one_after_another(fixture: Fixture) {
+    fixture.store_many(3).await;
+    let mut listener = fixture.listen(3);
+    let leases = listener.next_batch(3).await.unwrap();
+    let refused = Fault::Before(ErrorKind::Internal);
+    fixture.faulty.fault_once(Operation::Ack, refused);
+    fixture.faulty.fault(Operation::Ack, Fault::Hangs);
+    let acks: Vec<_> = leases.into_iter().map(Lease::ack).collect();
+    for ack in acks {
+        assert_eq!(ack.await.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+    assert_eq!(fixture.faulty.calls(Operation::Ack), [3, 1]);
+    assert!(fixture.seconds() <= VISIBILITY.as_secs() + 1);
+}

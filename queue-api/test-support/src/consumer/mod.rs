@@ -87,6 +87,8 @@ table! {
         a_renewal_does_not_shorten_an_extension
         a_renewal_queued_with_an_extension_does_not_either a_refused_extension_does_not_end_renewal
         a_refused_extension_does_not_shorten_the_lease
+        a_refused_renewal_holds_up_no_others a_refused_extension_fails_alone
+        a_renewal_repeated_alone_is_still_wanted
         it_counts_from_before_the_call a_lease_that_expired_in_a_suspended_process_is_not_handed_out
         it_ignores_the_wall_clock a_settled_lease_is_not_renewed
         a_buffered_lease_at_its_limit_is_released a_renewal_before_the_settlement_does_not_end_it
@@ -102,7 +104,9 @@ table! {
         a_settlement_that_keeps_failing_is_an_error an_expired_claim_causes_no_busy_loop
         an_expired_claim_without_room_does_not_either a_settlement_that_hangs_ends_with_its_lease
         a_settlement_that_hangs_holds_up_no_others_for_long
-        a_worker_stops_although_its_settlement_hangs;
+        a_worker_stops_although_its_settlement_hangs a_refused_settlement_fails_alone
+        a_settlement_of_a_failed_batch_that_a_repeat_finds_lost_is_the_error
+        settlements_repeated_alone_do_not_hang_one_after_another;
     worker: what_is_handled_is_acked it_handles_as_many_at_a_time_as_its_concurrency
         handlers_that_end_together_share_a_call
         a_handler_over_its_time_limit_is_cancelled a_long_handler_keeps_its_message
@@ -128,6 +132,7 @@ table! {
     short_leases: each_is_handled_once_by_one_worker
         each_attempt_that_counts_reaches_a_handler_of_two_workers;
     telemetry: every_metric_is_recorded a_settlement_that_may_have_taken_effect_is_not_counted
+        settlements_repeated_alone_are_counted_once
         a_trace_goes_from_the_sender_to_the_handler
         an_invalid_trace_context_is_not_logged;
 }

@@ -11,7 +11,7 @@ use std::{
 
 use queue_api::{
     Clock, ErrorKind, LeaseOutcome, NewMessage, Purge, async_trait,
-    consumer::{Context, Failure, LeaseEnd, ListenOptions},
+    consumer::{Context, Failure, Lease, LeaseEnd, ListenOptions},
 };
 
 use super::{
@@ -267,6 +267,69 @@ pub(super) async fn a_refused_extension_does_not_shorten_the_lease(fixture: Fixt
     fixture.advance(HOUR / 2).await;
     assert!(!lease.is_ended());
     assert!(fixture.lease_elsewhere().await.is_none());
+}
+
+pub(super) async fn a_refused_renewal_holds_up_no_others(fixture: Fixture) {
+    for refused in [0, 3] {
+        fixture.store_many(4).await;
+        let mut listener = fixture.listen(4);
+        let leases = listener.next_batch(4).await.unwrap();
+        let receipt = &leases[refused].delivery().receipt;
+        fixture.faulty.refuse(receipt, ErrorKind::Internal);
+        fixture.advance(VISIBILITY * 3).await;
+        for (n, lease) in leases.iter().enumerate() {
+            assert_eq!(lease.is_ended(), n == refused, "lease {n} of {refused}");
+        }
+        assert_eq!(fixture.attempts_elsewhere().await.len(), 1);
+        fixture.faulty.clear();
+        drop(leases);
+        listener.drain().await;
+        fixture.purge().await;
+    }
+}
+
+pub(super) async fn a_refused_extension_fails_alone(fixture: Fixture) {
+    fixture.store_many(3).await;
+    let mut listener = fixture.listen(3);
+    let leases = listener.next_batch(3).await.unwrap();
+    let receipt = &leases[1].delivery().receipt;
+    fixture.faulty.refuse(receipt, ErrorKind::InvalidInput);
+    let extended: Vec<_> = leases.iter().map(|lease| lease.extend(HOUR)).collect();
+    for (n, extended) in extended.into_iter().enumerate() {
+        let outcome = extended.await.map_err(|error| error.kind());
+        let expected = match n {
+            1 => Err(ErrorKind::InvalidInput),
+            _ => Ok(LeaseOutcome::Applied),
+        };
+        assert_eq!(outcome, expected, "lease {n}");
+    }
+    fixture.faulty.clear();
+    fixture.advance(VISIBILITY * 3).await;
+    assert!(leases.iter().all(|lease| !lease.is_ended()));
+}
+
+/// It does not renew a lease that was settled meanwhile, or shorten one that was extended.
+pub(super) async fn a_renewal_repeated_alone_is_still_wanted(fixture: Fixture) {
+    fixture.store_many(3).await;
+    let mut listener = fixture.listen(3);
+    let leases = listener.next_batch(3).await.unwrap();
+    let [settled, extended, renewed] = <[Lease; 3]>::try_from(leases).unwrap();
+    let refused = Fault::Before(ErrorKind::Internal);
+    fixture.faulty.fault_once(Operation::Change, refused);
+    fixture.advance(VISIBILITY / 2).await;
+    assert_eq!(
+        fixture.faulty.calls(Operation::Change),
+        [3],
+        "before the repeats"
+    );
+    assert!(settled.ack().await.unwrap().is_applied());
+    assert!(extended.extend(HOUR).await.unwrap().is_applied());
+    assert_eq!(fixture.faulty.calls(Operation::Change), [3, 1, 1]);
+    fixture.faulty.go_down();
+    fixture.advance(VISIBILITY * 3 / 4).await;
+    assert!(!renewed.is_ended(), "it was renewed");
+    fixture.advance(HOUR / 2).await;
+    assert!(!extended.is_ended());
 }
 
 pub(super) async fn it_counts_from_before_the_call(fixture: Fixture) {

@@ -9,7 +9,7 @@ use std::{
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use queue_api::{
     ErrorKind, Headers, Queue,
-    consumer::{Context, Failure},
+    consumer::{Context, Failure, Lease},
     metrics as names,
     trace::{Propagator, TRACEPARENT},
 };
@@ -131,6 +131,24 @@ pub(super) async fn a_settlement_that_may_have_taken_effect_is_not_counted(fixtu
     assert_eq!(recorded.sum(names::SETTLED_LOST, ""), 0.0);
     let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=timed out");
     assert_eq!(errors, 2.0);
+}
+
+pub(super) async fn settlements_repeated_alone_are_counted_once(fixture: Fixture) {
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    fixture.store_many(3).await;
+    let mut listener = fixture.listen(3);
+    let leases = listener.next_batch(3).await.unwrap();
+    let receipt = &leases[0].delivery().receipt;
+    fixture.faulty.refuse(receipt, ErrorKind::Internal);
+    let acks = futures::future::join_all(leases.into_iter().map(Lease::ack));
+    let acked = acks.await.iter().filter(|ack| ack.is_ok()).count();
+    assert_eq!(acked, 2);
+    let recorded = Recorded::new(&recorder.snapshotter());
+    assert_eq!(recorded.sum(names::ACKED, ""), 2.0);
+    assert_eq!(recorded.sum(names::SETTLED_LOST, ""), 0.0);
+    let errors = recorded.sum(names::STORE_ERRORS, " operation=test kind=internal");
+    assert_eq!(errors, 2.0, "of the batch, and of the refused ack alone");
 }
 
 /// A subscriber that keeps all spans.
