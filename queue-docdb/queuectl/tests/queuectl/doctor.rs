@@ -288,6 +288,16 @@ async fn nothing_listens() {
     assert!(checks.iter().all(|it| it["result"] != "ok"), "{}", done.out);
     let mut command = bare(&["doctor"]);
     Done::of(command.env("QUEUECTL_URI", "mongodb://[/shop")).fails(1, &[]);
+    // The driver would panic, and quote the password.
+    let mut command = bare(&["doctor"]);
+    let done = Done::of(command.env("QUEUECTL_URI", "mongodb://ada:%aésecret@h/shop"));
+    let done = done.fails(1, &[]);
+    assert!(done.out.contains("percent-encoded"), "{}", done.out);
+    let all = done.out + &done.err;
+    assert!(
+        !all.contains("secret") && !all.contains("panicked"),
+        "{all}"
+    );
     Done::of(&mut bare(&["doctor"])).fails(2, &["there is no URI"]);
 }
 
