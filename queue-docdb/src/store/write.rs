@@ -86,7 +86,10 @@ impl QueueCollection {
             .iter()
             .map(|part| self.write_part(part, added, longest));
         let done = join_all(sent).await;
-        let is_some_sent = done.iter().any(Result::is_ok);
+        // Another error may follow a write that took effect, so it is the error of all.
+        let did_nothing =
+            |done: &Result<_, StoreError>| matches!(done, Err(error) if error.did_nothing());
+        let is_some_sent = !done.iter().all(did_nothing);
         let done = parts.iter().zip(done).map(|(part, done)| match done {
             Err(error) if is_some_sent && error.did_nothing() => {
                 Ok((vec![Written::NotYet; part.len()], false))

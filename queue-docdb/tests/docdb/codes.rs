@@ -14,13 +14,14 @@ use queue_api::{EnqueueOutcome::Stored, ErrorKind, NewMessage, PageOptions, Queu
 
 use crate::{
     failing_server::FailingServer,
-    fixture::{Fixture, MINUTE, message, name, queue_of},
+    fixture::{Fixture, MINUTE, SECOND, lease, message, name, queue_of},
 };
 
 tests! {
     on_one_thread:
         every_code_has_its_kind_and_a_label_makes_it_retryable,
-        a_write_concern_error_of_any_code_is_not_final;
+        a_write_concern_error_of_any_code_is_not_final,
+        a_command_that_was_not_sent_does_not_hide_the_error_of_another;
     on_threads:
         reads_and_leases_succeed_while_the_queue_is_deleted
 }
@@ -144,6 +145,34 @@ async fn a_write_concern_error_of_any_code_is_not_final() {
         case.queue(&case.healthy).stats().await.unwrap().ready,
         stored
     );
+}
+
+/// The ack of one entry is a delete, which a server refuses that is not the primary. That of a part of another
+/// one is an update, whose error may also follow an update that took effect.
+async fn a_command_that_was_not_sent_does_not_hide_the_error_of_another() {
+    let server = FailingServer::new().await;
+    let case = server.case(0, "delete", 3 * SECOND).await;
+    let queue = case.queue(&case.backend);
+    queue.enqueue(&message("alone")).await.unwrap();
+    let together = ["a", "b"].map(message);
+    queue.enqueue_batch(&together).await.unwrap();
+    let mut leased = lease(&queue, 3).await;
+    leased.retain(|delivery| delivery.id.as_str() != "b");
+    let receipts: Vec<_> = leased.into_iter().map(|it| it.receipt).collect();
+    assert_eq!(receipts.len(), 2);
+
+    let validator = doc! { "parted": { "$exists": false } };
+    let refuse = doc! { "collMod": "queue.mail", "validator": validator };
+    let database = server.admin.client().database("case0");
+    database.run_command(refuse).await.unwrap();
+    let data = doc! { "failCommands": ["delete"], "errorCode": 10107, "appName": "failing" };
+    server
+        .fail_point(doc! { "mode": "alwaysOn", "data": data })
+        .await;
+    let error = queue.ack_batch(&receipts).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error:?}");
+    assert!(case.sent.load(Ordering::Relaxed) > 0);
+    server.clear().await;
 }
 
 /// A queue is deleted again and again while other calls use it.
