@@ -23,8 +23,11 @@ impl Refusal {
 
     /// Whether the duplicate is a message id, compared byte by byte.
     pub(crate) fn is_about_ids(&self) -> bool {
-        let index = self.index();
-        index.is_some_and(|(name, rest)| is_of_ids(name) && !rest.starts_with(" collation:"))
+        // The holder may be gone by now, so no find tells it of an operator's index.
+        const OF_IDS: &str = " dup key: { ids: ";
+        self.index().is_some_and(|(name, rest)| {
+            rest.starts_with(OF_IDS) || is_of_ids(name) && !rest.starts_with(" collation:")
+        })
     }
 
     /// The error of a message whose id the queue does not hold: which index refuses it, and what to do.
@@ -106,6 +109,7 @@ mod tests {
         for plain in [
             " index: ids_1 dup key: { ids: \" index: x\" }",
             " index: ids_1",
+            " index: mine dup key: { ids: \"a\" }",
         ] {
             assert!(says(plain).is_about_ids(), "{plain}");
         }
