@@ -50,8 +50,8 @@ struct Chunk {
     /// Whether some of its documents could not be read. The next find does not return them.
     is_set_aside: bool,
     found: usize,
-    /// The last place in the list of dead letters.
-    last: Option<String>,
+    /// The last entry that could be read.
+    last: Option<Stored>,
 }
 
 impl QueueCollection {
@@ -63,8 +63,13 @@ impl QueueCollection {
             Purge::Live => {
                 let mut filter = live();
                 filter.insert("$nor", vec![enqueued_since(began)]);
-                let query = |_: Option<&str>| {
-                    Query::in_order_of(Index::Claim.keys(), filter.clone(), CHUNK)
+                let query = |after: Option<&Stored>| {
+                    let mut filter = filter.clone();
+                    // Otherwise each chunk passes over the dead keys of those before.
+                    if let Some(at) = after.and_then(|last| last.entry.visible_at()) {
+                        filter.insert(VISIBLE_AT, doc! { "$gte": DateTime::from_millis(at) });
+                    }
+                    Query::in_order_of(Index::Claim.keys(), filter, CHUNK)
                 };
                 let remove = |entry: &mut Entry, _: &Stored| {
                     let before = entry.numbers().len();
@@ -127,7 +132,7 @@ impl QueueCollection {
         let no_place = doc! { "$not": { "$type": "string" } };
         let filter = doc! { PARTED: true, VISIBLE_AT: no_time, DEAD_KEY: no_place };
         let query =
-            |_: Option<&str>| Query::in_order_of(Index::Parted.keys(), filter.clone(), CHUNK);
+            |_: Option<&Stored>| Query::in_order_of(Index::Parted.keys(), filter.clone(), CHUNK);
         self.change_all(query, |_, _| 0).await?;
         // The letters before may have taken longer than one step.
         let statement = doc! { "q": are_set_aside(), "limit": 0 };
@@ -141,9 +146,9 @@ impl QueueCollection {
         end: DateTime,
         change: impl Fn(&mut Entry, usize) -> bool,
     ) -> Result<u64, StoreError> {
-        let query = |after: Option<&str>| {
+        let query = |after: Option<&Stored>| {
             let mut keys = dead_until(end);
-            if let Some(after) = after {
+            if let Some(after) = after.and_then(|last| last.dead_key.as_deref()) {
                 keys.insert("$gt", after);
             }
             Query::in_order_of(Index::DeadLetters.keys(), doc! { DEAD_KEY: keys }, CHUNK)
@@ -155,17 +160,17 @@ impl QueueCollection {
         self.change_all(query, change).await
     }
 
-    /// Changes the entries of a query, chunk by chunk, until it finds no more. `query` gets the place in the
-    /// list of dead letters that the last chunk came to. `change` returns how many messages it concerns.
+    /// Changes the entries of a query, chunk by chunk, until it finds no more. `query` gets the last
+    /// entry of the chunk before. `change` returns how many messages it concerns.
     async fn change_all(
         &self,
-        query: impl Fn(Option<&str>) -> Query,
+        query: impl Fn(Option<&Stored>) -> Query,
         change: impl Fn(&mut Entry, &Stored) -> usize,
     ) -> Result<u64, StoreError> {
         let (mut changed, mut lost) = (0, 0);
         let mut after = None;
         loop {
-            let query = query(after.as_deref());
+            let query = query(after.as_ref());
             let chunk = self.next_step().change_chunk(query, &change).await?;
             changed += chunk.changed;
             let did_nothing = chunk.changed == 0 && !chunk.is_set_aside;
@@ -209,7 +214,7 @@ impl QueueCollection {
                 let command = commands.entry((messages, is_delete)).or_default();
                 command.push(write);
             }
-            chunk.last = stored.dead_key.or(chunk.last);
+            chunk.last = Some(stored);
         }
         chunk.is_set_aside = self.set_aside(found.unreadable).await? > 0;
         for ((messages, _), writes) in commands {

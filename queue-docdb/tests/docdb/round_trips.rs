@@ -11,7 +11,7 @@ use mongodb::{
 };
 use queue_api::{
     EnqueueOutcome::{Duplicate, Stored},
-    LeaseChange, LeaseOptions, NewMessage, PageOptions, Queue, QueueAdmin, Receipt,
+    LeaseChange, LeaseOptions, NewMessage, PageOptions, Purge, Queue, QueueAdmin, Receipt,
 };
 use queue_docdb::DocDbBackend;
 
@@ -25,7 +25,8 @@ tests! {
         an_enqueue_of_known_ids_sends_two_commands_more,
         a_page_of_messages_is_one_find_of_the_entries_that_it_needs,
         claims_on_a_backlog_start_where_the_last_one_did,
-        a_lease_behind_exhausted_messages_reads_at_most_300_at_a_time
+        a_lease_behind_exhausted_messages_reads_at_most_300_at_a_time,
+        a_purge_does_not_begin_again_with_each_chunk
 }
 
 /// The commands of a backend since the last `take`.
@@ -288,4 +289,26 @@ async fn a_lease_behind_exhausted_messages_reads_at_most_300_at_a_time() {
     let limits = sent.iter().filter_map(|it| it.get_i64("limit").ok());
     let most = limits.max().expect("a find");
     assert!(most <= 300, "{most}");
+}
+
+async fn a_purge_does_not_begin_again_with_each_chunk() {
+    let fixture = Fixture::new().await;
+    let (sent, backend) = Sent::by_a_new_backend(&fixture).await;
+    // Each has an entry of its own.
+    let batch = (1..=1500).map(|n| message(&format!("m{n}")).with_max_attempts(n));
+    let batch: Vec<_> = batch.collect();
+    queue_of(&backend).enqueue_batch(&batch).await.unwrap();
+    sent.take();
+    let purged = backend.purge(&name(), Purge::Live).await;
+    assert_eq!(purged.unwrap(), 1500);
+    let finds = sent.take().into_iter();
+    let filters = finds.filter_map(|sent| sent.get_document("filter").ok().cloned());
+    let start = |filter: Document| {
+        let times = filter.get_document("visible_at").unwrap();
+        *times.get_datetime("$gte").unwrap()
+    };
+    let starts: Vec<DateTime> = filters.map(start).collect();
+    assert_eq!(starts.len(), 2, "{starts:?}");
+    assert_eq!(starts[0], DateTime::MIN);
+    assert!(starts[1] > DateTime::MIN, "{starts:?}");
 }
