@@ -15,7 +15,7 @@ use crate::{
     log::{Event, Leased, Party, What, World},
     look::Look,
     proxy::{Proxy, pause},
-    record::record_case,
+    record::{SUBJECT, record_case},
     schedule::{Fault, Place, Request, TIMEOUT},
     server::{CLIENTS, ClientKind, Server},
     truth::{Facts, lost, untruths},
@@ -287,7 +287,7 @@ impl Case {
             events.retain(|event| !matches!(event.what, What::Read(_)));
         }
         report.wrong.extend(lost(&events, &last));
-        let violations = judge(&record_case(&events, self.call));
+        let violations = judge(&record_case(&events, self.call, self.faults.len()));
         report
             .wrong
             .extend(violations.iter().map(ToString::to_string));
@@ -372,7 +372,7 @@ impl Case {
         wrong: &mut Vec<String>,
     ) {
         let events = world.events();
-        let is_own = |event: &&Event| event.by == "subject";
+        let is_own = |event: &&Event| event.by == SUBJECT;
         let (own, others) = events[earlier..].iter().partition(is_own);
         wrong.extend(untruths(&Facts {
             events: &events,

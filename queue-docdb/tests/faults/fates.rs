@@ -191,7 +191,7 @@ async fn run(fate: Fate, case: &Case) -> Result<Outcome> {
     let (met, _) = scene.proxy.heal().await;
     scene.proxy.undo().await;
     drain(case.call, &scene.other, &mut why).await?;
-    let mut all = record_case(&scene.world.events(), case.call);
+    let mut all = record_case(&scene.world.events(), case.call, 1);
     all.extend(calls);
     why.extend(judge(&all).iter().map(ToString::to_string));
     // A request of a call without an answer may still be on its way.

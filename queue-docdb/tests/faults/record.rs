@@ -18,17 +18,29 @@ pub(crate) fn record(events: &[Event]) -> Vec<Call> {
     events.iter().flat_map(calls).collect()
 }
 
-/// The record of a case of `call`, with claims that may be late.
-pub(crate) fn record_case(events: &[Event], call: calls::Call) -> Vec<Call> {
+/// The record of a case of `call` with so many faults, with claims that may be late.
+///
+/// A transaction that is left open holds messages. A claim that waits for it may be carried out after its
+/// lease call has returned with others. With two faults, so may a claim whose fence met the second one.
+pub(crate) fn record_case(events: &[Event], call: calls::Call, faults: usize) -> Vec<Call> {
     let mut all = record(events);
     if call == calls::Call::Transaction {
         all.extend(late_claims(&all));
+    } else if faults > 1 {
+        let has_messages = |call: &&Call| {
+            let Operation::Lease { answer, .. } = &call.operation else {
+                return false;
+            };
+            answer.as_ref().is_some_and(|leased| !leased.is_empty())
+        };
+        let own = all.iter().filter(|call| call.by == SUBJECT);
+        let own = own.filter(has_messages);
+        let own: Vec<Call> = own.cloned().collect();
+        all.extend(late_claims(&own));
     }
     all
 }
 
-/// A transaction that is left open holds messages. A claim that waits for it may be carried out after its
-/// lease call has returned with others.
 fn late_claims(calls: &[Call]) -> Vec<Call> {
     let late_claim = |call: &Call| {
         let Operation::Lease {
@@ -161,6 +173,9 @@ fn read(seen: &Seen) -> Option<ManageCall> {
         Seen::IsListed(is_listed) => ManageCall::List(Some(*is_listed)),
     })
 }
+
+/// The party whose call meets the faults.
+pub(crate) const SUBJECT: &str = "subject";
 
 const QUEUE: &str = "q";
 

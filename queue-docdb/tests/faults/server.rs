@@ -18,6 +18,7 @@ use crate::{
     failover::Set,
     log::{Party, World},
     proxy::Proxy,
+    record::SUBJECT,
     schedule::{CONNECT_TIMEOUT, HEARTBEAT, LONG_TIMEOUT, TIMEOUT},
 };
 
@@ -199,7 +200,7 @@ impl Server {
         let backend = backend
             .operation_timeout(timeout)
             .clock(world.clock.clone());
-        party("subject", backend, world).await
+        party(SUBJECT, backend, world).await
     }
 }
 
