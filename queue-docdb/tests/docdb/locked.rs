@@ -1,11 +1,12 @@
 //! Messages that an open transaction holds: a worker acked them in it and then crashed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 use mongodb::{ClientSession, bson::doc};
 use mongodb_test_server::documentdb::Engines;
 use queue_api::{LeaseChange, LeaseOptions, LeaseOutcome, Queue, QueueTransaction, Receipt};
+use tokio::time::Instant;
 
 use crate::fixture::{
     Fixture, MINUTE, SECOND, TRANSACTIONAL, applied, lease, message, name, queue_of,
