@@ -188,7 +188,8 @@ impl QueueCollection {
                 false => LONGEST_CLAIM_BESIDE_LOCKED,
             };
         let added = new_addend();
-        let (mut written, has_given_up) = self.compare_and_set(&writes, added, longest).await?;
+        let claimed = self.compare_and_set(&writes, added, usize::MAX, longest);
+        let (mut written, has_given_up) = claimed.await?;
         // Whether the fence hung too. Then an entry is locked; otherwise only a connection was silent.
         let mut is_locked = false;
         if written.contains(&Written::NotYet) {

@@ -25,12 +25,32 @@ use crate::{
 /// The uses of a call, by entry, in order.
 pub(crate) type Uses = HashMap<Uuid, Vec<Use>>;
 
+/// How many commands a call divides its writes among, after one command was not carried out in full. An open
+/// transaction may hold an entry: the command then ends at it, and the rest would wait too.
+const PARTS: usize = 8;
+
 /// A call that is under way.
 struct Settling {
     open: Uses,
     /// The entries that a write may have changed, with the revision that the first such write saw.
     doubtful: HashMap<Uuid, i64>,
     outcomes: Vec<LeaseOutcome>,
+    /// Whether an outcome cannot be told. The call goes on with the other entries.
+    is_uncertain: bool,
+}
+
+impl Settling {
+    /// Gives up the entries that this call's own unanswered write may have changed. `is_changed` gets the
+    /// revision that this write saw.
+    fn give_up(&mut self, is_changed: impl Fn(&Uuid, i64) -> bool) {
+        let before = self.open.len();
+        let doubtful = &self.doubtful;
+        self.open.retain(|id, _| {
+            let seen = doubtful.get(id);
+            !seen.is_some_and(|seen| is_changed(id, *seen))
+        });
+        self.is_uncertain |= self.open.len() < before;
+    }
 }
 
 impl QueueCollection {
@@ -61,6 +81,7 @@ impl QueueCollection {
             open,
             doubtful: HashMap::new(),
             outcomes: vec![LeaseOutcome::Lost; uses],
+            is_uncertain: false,
         };
         let mut known = self.settle_remembered(&mut call).await?;
         while !call.open.is_empty() {
@@ -70,16 +91,13 @@ impl QueueCollection {
             let unreadable = found.unreadable.iter().filter_map(Unreadable::entry);
             let unreadable: Vec<Uuid> = unreadable.collect();
             self.set_aside(found.unreadable).await?;
-            // No call can lease or settle their messages any more.
-            call.open.retain(|id, _| !unreadable.contains(id));
             let found = found.entries.into_iter().map(|it| (it.id, it));
             let mut found: HashMap<Uuid, Stored> = found.collect();
+            call.give_up(|id, _| unreadable.contains(id) || !found.contains_key(id));
+            // No call can lease or settle their messages any more.
+            call.open.retain(|id, _| !unreadable.contains(id));
             let ids = call.open.keys().copied();
             let absent: Vec<Uuid> = ids.filter(|id| !found.contains_key(id)).collect();
-            let mut gone = unreadable.iter().chain(&absent);
-            if gone.any(|id| call.doubtful.contains_key(id)) {
-                return Err(StoreError::Uncertain);
-            }
             if self.are_absent(&absent).await? {
                 call.open.retain(|id, _| found.contains_key(id));
             }
@@ -91,15 +109,12 @@ impl QueueCollection {
                     *stored = known;
                 }
             }
-            let decided = decide_each(&call.open, found);
+            let mut decided = decide_each(&call.open, found);
             // A `Lost` may be due to this call's own unanswered write, unless the entry is unchanged.
-            let is_doubtful = |it: &Decided| {
-                let before = call.doubtful.get(&it.stored.id);
-                it.has_lost && before.is_some_and(|before| *before != it.stored.rev)
-            };
-            if decided.iter().any(is_doubtful) {
-                return Err(StoreError::Uncertain);
-            }
+            let lost = decided.iter().filter(|it| it.has_lost);
+            let lost: HashMap<Uuid, i64> = lost.map(|it| (it.stored.id, it.stored.rev)).collect();
+            call.give_up(|id, seen| lost.get(id).is_some_and(|rev| *rev != seen));
+            decided.retain(|it| call.open.contains_key(&it.stored.id));
             let has_paused = self.write_each(decided, &mut call).await?;
             if !call.open.is_empty() && !has_paused {
                 drop(turn);
@@ -107,7 +122,10 @@ impl QueueCollection {
                 self.deadline.contended().await?;
             }
         }
-        Ok(call.outcomes)
+        match call.is_uncertain {
+            true => Err(StoreError::Uncertain),
+            false => Ok(call.outcomes),
+        }
     }
 
     /// Settles without a find, if all entries are remembered and every receipt is good by them. Otherwise
@@ -149,7 +167,12 @@ impl QueueCollection {
         });
         let writes: Vec<Write> = writes.collect();
         let added = new_addend();
-        let (written, _) = match self.compare_and_set(&writes, added, Duration::MAX).await {
+        let most = match call.doubtful.is_empty() {
+            true => usize::MAX,
+            false => writes.len().div_ceil(PARTS).max(1),
+        };
+        let written = self.compare_and_set(&writes, added, most, Duration::MAX);
+        let (written, _) = match written.await {
             Err(error) if error.did_nothing() => {
                 self.deadline.retries().after(error).await?;
                 return Ok(true);

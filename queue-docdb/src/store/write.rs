@@ -63,7 +63,7 @@ pub(crate) struct Write {
 impl QueueCollection {
     /// Makes these writes of different entries. Returns what each did, in order, and whether a write was
     /// given up. A write that takes longer than `longest` is given up, and looked for. `added`: that of
-    /// the call, a new one for each content.
+    /// the call, a new one for each content. `most`: how many writes a command has at most.
     ///
     /// # Errors
     /// The server refuses them, or none could be sent.
@@ -71,6 +71,7 @@ impl QueueCollection {
         &self,
         writes: &[Write],
         added: i64,
+        most: usize,
         longest: Duration,
     ) -> Result<(Vec<Written>, bool), StoreError> {
         let (deletes, updates): (Vec<&Write>, Vec<&Write>) =
@@ -78,10 +79,12 @@ impl QueueCollection {
         // The answer is a number. If it is that of one entry, it tells what was done to it.
         let chunk = match deletes.len() {
             ..=MOST_DELETES => 1,
-            all => all,
+            all => all.min(most),
         };
-        let parts = deletes.chunks(chunk).chain(parts_of_commands(&updates));
-        let parts: Vec<&[&Write]> = parts.collect();
+        let mut parts: Vec<&[&Write]> = deletes.chunks(chunk).collect();
+        for some in updates.chunks(most) {
+            parts.extend(parts_of_commands(some));
+        }
         let sent = parts
             .iter()
             .map(|part| self.write_part(part, added, longest));
@@ -201,7 +204,8 @@ impl QueueCollection {
             ..writes[*index].clone()
         };
         let fences: Vec<Write> = open.iter().map(fence).collect();
-        let (fenced, has_given_up) = self.compare_and_set(&fences, new_addend(), longest).await?;
+        let fenced = self.compare_and_set(&fences, new_addend(), usize::MAX, longest);
+        let (fenced, has_given_up) = fenced.await?;
         let mut late = Vec::new();
         for (index, fenced) in open.into_iter().zip(fenced) {
             match fenced {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use mongodb::{ClientSession, bson::doc};
 use mongodb_test_server::documentdb::Engines;
-use queue_api::{LeaseOptions, LeaseOutcome, Queue, QueueTransaction, Receipt};
+use queue_api::{LeaseChange, LeaseOptions, LeaseOutcome, Queue, QueueTransaction, Receipt};
 use tokio::time::Instant;
 
 use crate::fixture::{
@@ -15,7 +15,8 @@ use crate::fixture::{
 tests! {
     on_one_thread:
         an_abandoned_transaction_does_not_stop_the_queue,
-        a_held_message_is_ready_after_an_abort_and_gone_after_a_commit
+        a_held_message_is_ready_after_an_abort_and_gone_after_a_commit,
+        a_held_message_does_not_stop_other_settlements_of_the_call
 }
 
 const FREE: [&str; 5] = ["0", "b1", "n", "x", "z"];
@@ -145,4 +146,34 @@ async fn a_held_message_is_ready_after_an_abort_and_gone_after_a_commit() {
             assert_eq!(delivery.id.as_str(), "m");
         }
     }
+}
+
+/// The call is an error, because one outcome is open.
+async fn a_held_message_does_not_stop_other_settlements_of_the_call() {
+    const MESSAGES: usize = 12;
+    let case = async |acks: bool| {
+        let fixture = Fixture::for_engines(Engines::of(TRANSACTIONAL)).await;
+        let queue = fixture.queue();
+        for number in 0..MESSAGES {
+            let message = message(&format!("m{number}"));
+            queue.enqueue(&message).await.unwrap();
+        }
+        let leased = lease(&queue, MESSAGES).await.into_iter();
+        let receipts: Vec<Receipt> = leased.map(|delivery| delivery.receipt).collect();
+        // Its entry is the oldest one, so commands come to it first.
+        let mut session = hold(&fixture, &receipts[..1]).await;
+        let releases = receipts.iter().cloned().map(LeaseChange::release);
+        let releases: Vec<LeaseChange> = releases.collect();
+        let settled = match acks {
+            true => queue.ack_batch(&receipts).await,
+            false => queue.change_batch(&releases).await,
+        };
+        let error = settled.expect_err("one is held");
+        assert!(error.is_retryable(), "{error:?}");
+        let stats = queue.stats().await.unwrap();
+        let ready = if acks { 0 } else { MESSAGES as u64 - 1 };
+        assert_eq!((stats.ready, stats.leased), (ready, 1), "acks: {acks}");
+        session.abort_transaction().await.unwrap();
+    };
+    join_all([true, false].map(case)).await;
 }
