@@ -10,9 +10,9 @@ use tracing::{
 
 /// Has a subscriber for this thread until the guard is dropped.
 ///
-/// `tracing` keeps for each place in the code whether anybody is interested in it. While there is
-/// only one subscriber, it asks that of the thread that comes there first. A thread that has none
-/// says no, for all threads: [`set_default`] alone loses spans now and then.
+/// For each span in the code, `tracing` remembers whether a subscriber wants it. While the process has
+/// one subscriber, the first thread that comes to the span asks its own. A thread without one answers no
+/// for all threads, so [`set_default`] alone loses spans now and then.
 pub fn subscribe(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
     static GLOBAL: Once = Once::new();
     GLOBAL.call_once(|| set_global_default(Undecided).expect("a test sets no other"));
